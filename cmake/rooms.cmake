@@ -1,0 +1,29 @@
+# Compiler options that hold everywhere, and one function to declare a room (a folder of src/ as a static library).
+
+add_library(mxlm_options INTERFACE)
+target_include_directories(mxlm_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
+target_compile_options(mxlm_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+                                              -Wnon-virtual-dtor -Woverloaded-virtual -Werror -ffp-contract=off)
+target_compile_definitions(mxlm_options INTERFACE MXLM_VERSION="${PROJECT_VERSION}")
+if(MXLM_SANITIZE)
+  target_compile_options(mxlm_options INTERFACE -fsanitize=${MXLM_SANITIZE} -fno-sanitize-recover=all
+                                                -fno-omit-frame-pointer)
+  target_link_options(mxlm_options INTERFACE -fsanitize=${MXLM_SANITIZE})
+endif()
+
+# mxlm_room(NAME USES rooms and libraries...): the sources of this folder become the static library mxlm_NAME, which may
+# see only what USES names, so that the linker keeps the table of rooms in docs/architecture.md true.
+function(mxlm_room name)
+  cmake_parse_arguments(ROOM "" "FOLDER" "USES" ${ARGN})
+  if(NOT ROOM_FOLDER)
+    set(ROOM_FOLDER ${name})
+  endif()
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${ROOM_FOLDER}/*.cpp)
+  if(sources)
+    add_library(mxlm_${name} STATIC ${sources})
+    target_link_libraries(mxlm_${name} PUBLIC mxlm_options ${ROOM_USES})
+  else()
+    add_library(mxlm_${name} INTERFACE)
+    target_link_libraries(mxlm_${name} INTERFACE mxlm_options ${ROOM_USES})
+  endif()
+endfunction()

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/backend.hpp"
+
+namespace mxlm {
+
+/// What a Linear does in the model. Decided by the family, never by a substring of its name.
+enum class Role : uint8_t { attention, mlp, lm_head, router };
+std::string_view role_name(Role role);
+
+/// One clause of a variant: which products, and in what.
+struct Clause {
+  std::string target;  // "mlp" "attention" "lm_head" "linear" "qk" "pv" or a glob over module names
+  ProductSpec spec;
+};
+
+/// A policy of formats for a model's products, parsed from the grammar in docs/guide.md.
+struct Variant {
+  std::string name;  // given NAME, or the canonical text
+  std::vector<Clause> clauses;
+
+  /// Throws UsageError with the place and what is possible there.
+  static Variant parse(std::string_view text);
+  /// The one canonical form, without NAME; parses to itself.
+  [[nodiscard]] std::string canonical() const;
+  /// The spec of a Linear (later clauses win); an absent match is the empty spec.
+  [[nodiscard]] ProductSpec product(std::string_view module, Role role) const;
+  /// The spec of the attention products "qk" or "pv".
+  [[nodiscard]] ProductSpec attention_product(std::string_view which) const;
+  /// True if clause `i` applies to this Linear.
+  [[nodiscard]] bool matches(size_t i, std::string_view module, Role role) const;
+};
+
+/// Canonical text of a side ("mxfp4_e2m1@block=16", "none") and of both ("mxfp4_e2m1/none", "mxfp8_e4m3").
+std::string to_text(const OperandSpec& spec);
+std::string to_text(const ProductSpec& spec);
+/// One operand with its keys, for `cast --format`: "mxfp4@rule=rceil". Throws UsageError.
+mx::BlockFormat parse_block_format(std::string_view text);
+
+}  // namespace mxlm

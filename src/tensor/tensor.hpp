@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "tensor/dtype.hpp"
+
+namespace mxlm {
+
+/// A matrix of rows x cols elements, rows `stride` elements apart, whose memory belongs to whatever backend made it:
+/// only that backend may follow `data()`. Movable, not copyable.
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(DType type, int64_t rows, int64_t cols, int64_t stride, std::shared_ptr<void> memory)
+      : type_(type), rows_(rows), cols_(cols), stride_(stride), memory_(std::move(memory)) {}
+  Tensor(Tensor&&) noexcept = default;
+  Tensor& operator=(Tensor&&) noexcept = default;
+  Tensor(const Tensor&) = delete;
+  Tensor& operator=(const Tensor&) = delete;
+  ~Tensor() = default;
+
+  [[nodiscard]] DType dtype() const { return type_; }
+  [[nodiscard]] int64_t rows() const { return rows_; }
+  [[nodiscard]] int64_t cols() const { return cols_; }
+  [[nodiscard]] int64_t stride() const { return stride_; }
+  [[nodiscard]] size_t bytes() const { return static_cast<size_t>(rows_ * stride_) * dtype_size(type_); }
+  [[nodiscard]] bool empty() const { return memory_ == nullptr; }
+  [[nodiscard]] void* data() { return memory_.get(); }
+  [[nodiscard]] const void* data() const { return memory_.get(); }
+  template <typename T>
+  [[nodiscard]] T* row(int64_t i) {
+    return static_cast<T*>(data()) + i * stride_;
+  }
+  template <typename T>
+  [[nodiscard]] const T* row(int64_t i) const {
+    return static_cast<const T*>(data()) + i * stride_;
+  }
+
+ private:
+  DType type_ = DType::f32;
+  int64_t rows_ = 0, cols_ = 0, stride_ = 0;
+  std::shared_ptr<void> memory_;
+};
+
+/// A matrix in host memory that somebody else owns (a mapped checkpoint): [rows, cols], rows `stride` elements apart.
+struct HostMatrix {
+  DType type = DType::f32;  // f32, bf16 or f16
+  int64_t rows = 0, cols = 0, stride = 0;
+  const std::byte* data = nullptr;
+};
+
+}  // namespace mxlm

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mxlm {
+
+/// A Hugging Face tokenizer.json (BPE): normaliser, pre-tokeniser, model, template. Ids equal those of the `tokenizers`
+/// library. Immutable and safe to use from several threads at once.
+class Tokenizer {
+ public:
+  /// `json` is the file's text; `name` is used in messages. Throws Error with what is missing or not supported.
+  static Tokenizer from_json(std::string_view json, const std::string& name);
+  ~Tokenizer();
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+
+  /// Ids of a text (valid UTF-8). `add_special` applies the post-processor's template; `parse_special` finds added tokens
+  /// whose "special" is true in the text (the library always does; llama.cpp does not).
+  [[nodiscard]] std::vector<int32_t> encode(std::string_view text, bool add_special, bool parse_special = true) const;
+  /// Text of ids, by the decoder of the file; special tokens are kept.
+  [[nodiscard]] std::string decode(const std::vector<int32_t>& ids) const;
+  /// Ids that the template puts before and after a single text.
+  [[nodiscard]] std::vector<int32_t> prefix() const;
+  [[nodiscard]] std::vector<int32_t> suffix() const;
+  /// Id of a token's exact content.
+  [[nodiscard]] std::optional<int32_t> id_of(std::string_view token) const;
+  /// One more than the largest id.
+  [[nodiscard]] int32_t size() const;
+
+ private:
+  struct Impl;
+  explicit Tokenizer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mxlm
