@@ -79,7 +79,8 @@ void large_quantize(benchmark::State& state, const mx::BlockFormat& format) {
   const cpu::Isa isa = cpu::detect_isa();
   const auto n = static_cast<int64_t>(a.bytes / sizeof(float));
   for (auto _ : state) {
-    cpu::quantize_decode_row(isa, format, static_cast<const float*>(a.in.get()), n, static_cast<float*>(a.out.get()));
+    cpu::quantize_decode_stream(isa, format, static_cast<const float*>(a.in.get()), n,
+                                static_cast<float*>(a.out.get()));
     benchmark::ClobberMemory();
   }
   count_bytes(state, 2 * a.bytes);

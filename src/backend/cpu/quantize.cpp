@@ -104,6 +104,14 @@ void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const BFloat16*
   quantize(isa, format, in, n, out);
 }
 
+void quantize_decode_stream(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+  if (isa >= Isa::avx512 && avx512::supports(format)) {
+    avx512::quantize_decode_stream(format, in, n, out);
+  } else {
+    quantize_portable(format, in, n, out);
+  }
+}
+
 int64_t code_bytes(const mx::BlockFormat& format, int64_t n) { return mx::packed_bytes(format.element, n); }
 int64_t scale_bytes(const mx::BlockFormat& format, int64_t n) { return mx::block_count(format, n); }
 

@@ -93,6 +93,10 @@ template <int64_t kLength>
 MXLM_AVX512_INLINE __m512i partial_max(const float* x, int64_t n) {
   const __m512i magnitude = _mm512_set1_epi32(kMagnitude);
   if constexpr (kLength == 32) {
+    // The next group, which a result written past the caches would otherwise wait for.
+    const char* ahead = reinterpret_cast<const char*>(x) + 32 * kGroup * sizeof(float);
+    _mm_prefetch(ahead, _MM_HINT_T0);
+    _mm_prefetch(ahead + 64, _MM_HINT_T0);
     return _mm512_max_epu32(_mm512_and_si512(_mm512_loadu_si512(x), magnitude),
                             _mm512_and_si512(_mm512_loadu_si512(x + 16), magnitude));
   }
@@ -217,6 +221,12 @@ MXLM_AVX512_INLINE __m512 round16(__m512 x, const Constants& k) {
 MXLM_AVX512_INLINE __m512 widen(__m256i x) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
+/// A result that is written past the caches: 64-byte aligned, whole blocks of 32.
+struct Streamed {
+  float* data;
+  Streamed operator+(int64_t i) const { return {data + i}; }
+};
+
 /// Exact: the low halves are zero.
 MXLM_AVX512_INLINE __m256i narrow(__m512 x) {
   return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(x), 16));
@@ -263,6 +273,14 @@ MXLM_AVX512_INLINE void round_block(const BFloat16* in, int64_t n, const Constan
   }
 }
 
+template <int64_t kLength, ElementKind kKind, Rounding kRounding>
+MXLM_AVX512_INLINE void round_block(const float* in, int64_t, const Constants& k, Streamed out) {
+  static_assert(kLength % 16 == 0 && kLength > 0);
+  for (int64_t i = 0; i < kLength; i += 16) {
+    _mm512_stream_ps(out.data + i, round16<kKind, kRounding>(_mm512_loadu_ps(in + i), k));
+  }
+}
+
 /// 32 bfloat16 values as two vectors of the even and the odd ones: cheaper to split and to join than halves.
 template <ElementKind kKind, Rounding kRounding>
 MXLM_AVX512_INLINE __m512i round32(__m512i x, const Constants& k) {
@@ -304,8 +322,13 @@ __attribute__((noinline)) void slow_block(const BlockFormat& f, const In* in, in
   }
 }
 
+template <typename In>
+void slow_block(const BlockFormat& f, const In* in, int64_t n, Streamed out) {
+  slow_block(f, in, n, out.data);
+}
+
 template <int64_t kLength, ElementKind kKind, Rounding kRounding, typename In, typename Out>
-MXLM_AVX512 void quantize_row(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+MXLM_AVX512 void quantize_row(const BlockFormat& f, const In* in, int64_t n, Out out) {
   const Plan p = make_plan(f, n);
   const int64_t block = kLength != 0 ? kLength : p.block;
   const int64_t span = block * kGroup;
@@ -331,7 +354,9 @@ MXLM_AVX512 void quantize_row(const BlockFormat& f, const In* in, int64_t n, Out
         continue;
       }
       const Constants k{_mm512_set1_epi32(group.smallest[b]), _mm512_set1_ps(group.limit[b]), to_magic};
-      if (kLength == 0 || length == block) {
+      if constexpr (std::is_same_v<Out, Streamed>) {
+        round_block<kLength, kKind, kRounding>(in + at, length, k, out + at);
+      } else if (kLength == 0 || length == block) {
         round_block<kLength, kKind, kRounding>(in + at, length, k, out + at);
       } else {
         round_block<0, kKind, kRounding>(in + at, length, k, out + at);
@@ -341,8 +366,10 @@ MXLM_AVX512 void quantize_row(const BlockFormat& f, const In* in, int64_t n, Out
 }
 
 template <ElementKind kKind, Rounding kRounding, typename In, typename Out>
-void by_length(const BlockFormat& f, const In* in, int64_t n, Out* out) {
-  if (f.block_size == 32) {
+void by_length(const BlockFormat& f, const In* in, int64_t n, Out out) {
+  if constexpr (std::is_same_v<Out, Streamed>) {
+    quantize_row<32, kKind, kRounding>(f, in, n, out);
+  } else if (f.block_size == 32) {
     quantize_row<32, kKind, kRounding>(f, in, n, out);
   } else {
     quantize_row<0, kKind, kRounding>(f, in, n, out);
@@ -350,7 +377,7 @@ void by_length(const BlockFormat& f, const In* in, int64_t n, Out* out) {
 }
 
 template <ElementKind kKind, typename In, typename Out>
-void by_rounding(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+void by_rounding(const BlockFormat& f, const In* in, int64_t n, Out out) {
   switch (f.rounding) {
     case Rounding::even:
       return by_length<kKind, Rounding::even>(f, in, n, out);
@@ -362,7 +389,7 @@ void by_rounding(const BlockFormat& f, const In* in, int64_t n, Out* out) {
 }
 
 template <typename In, typename Out>
-void by_kind(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+void by_kind(const BlockFormat& f, const In* in, int64_t n, Out out) {
   if (f.element.kind == ElementKind::integer) {
     by_rounding<ElementKind::integer>(f, in, n, out);
   } else {
@@ -387,6 +414,15 @@ void quantize_decode_row(const mx::BlockFormat& format, const BFloat16* in, int6
   by_kind(format, in, n, out);
 }
 
+void quantize_decode_stream(const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+  constexpr int64_t kBlock = 32;
+  const int64_t whole =
+      reinterpret_cast<uintptr_t>(out) % 64 == 0 && format.block_size == kBlock ? n / kBlock * kBlock : 0;
+  if (whole > 0) by_kind(format, in, whole, Streamed{out});
+  if (whole < n) by_kind(format, in + whole, n - whole, out + whole);
+  _mm_sfence();
+}
+
 }  // namespace mxlm::cpu::avx512
 
 #else
@@ -398,6 +434,7 @@ void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, float*) 
 void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, BFloat16*) {}
 void quantize_decode_row(const mx::BlockFormat&, const BFloat16*, int64_t, float*) {}
 void quantize_decode_row(const mx::BlockFormat&, const BFloat16*, int64_t, BFloat16*) {}
+void quantize_decode_stream(const mx::BlockFormat&, const float*, int64_t, float*) {}
 
 }  // namespace mxlm::cpu::avx512
 

@@ -16,5 +16,6 @@ void quantize_decode_row(const mx::BlockFormat& format, const float* in, int64_t
 void quantize_decode_row(const mx::BlockFormat& format, const float* in, int64_t n, BFloat16* out);
 void quantize_decode_row(const mx::BlockFormat& format, const BFloat16* in, int64_t n, float* out);
 void quantize_decode_row(const mx::BlockFormat& format, const BFloat16* in, int64_t n, BFloat16* out);
+void quantize_decode_stream(const mx::BlockFormat& format, const float* in, int64_t n, float* out);
 
 }  // namespace mxlm::cpu::avx512
