@@ -50,7 +50,7 @@ struct VariantResult {
   PhaseSeconds seconds;
   std::vector<ReplacedLinear> replaced;
   int64_t weight_bytes_baseline = 0, weight_bytes_variant = 0;  // of the Linears of the model
-  double noise_nll = 0;       // --noise: |difference of mean NLL| under another order of float32 sums
+  double noise_nll = 0;  // --noise: |difference of mean NLL| under another order of float32 sums
   bool noise_measured = false;
 };
 
