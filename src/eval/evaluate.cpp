@@ -97,23 +97,9 @@ DType compute_dtype(const ModelSpec& model, DTypeChoice choice) {
 }
 
 void check_targets(const ModelSpec& model, const std::vector<Variant>& variants) {
-  const auto linears = model.linears();
-  for (const Variant& variant : variants) {
-    for (size_t i = 0; i < variant.clauses.size(); ++i) {
-      const std::string& target = variant.clauses[i].target;
-      if (target == "qk" || target == "pv") continue;
-      const bool found = std::any_of(linears.begin(), linears.end(),
-                                     [&](const LinearSpec* l) { return variant.matches(i, l->module, l->role); });
-      if (found) continue;
-      std::vector<std::string> names;  // of the first layer, which stands for all, and the head
-      for (size_t l = 0; l < std::min<size_t>(linears.size(), 7); ++l) names.push_back(linears[l]->module);
-      names.push_back(linears.back()->module);
-      fail_usage(
-          "The target '{}' matches no Linear of the model; there are attention, mlp, lm_head, linear, qk, pv, and "
-          "modules such as {} ('mxlm inspect' lists all).",
-          target, fmt::join(names, ", "));
-    }
-  }
+  std::vector<NamedLinear> linears;
+  for (const LinearSpec* linear : model.linears()) linears.push_back({.module = linear->module, .role = linear->role});
+  for (const Variant& variant : variants) variant.require_matches(linears);
 }
 
 MachineInfo machine_info(int threads) {

@@ -54,6 +54,13 @@ struct VariantResult {
   bool noise_measured = false;
 };
 
+/// Figures of the windows whose documents carry one subset name, variants in the run's order.
+struct SubsetResult {
+  std::string name;
+  int64_t windows = 0;
+  std::vector<VariantFigures> variants;
+};
+
 struct RunResult {
   ModelInfo model;
   DataInfo data;
@@ -63,7 +70,8 @@ struct RunResult {
   int64_t windows = 0;
   uint64_t peak_memory_bytes = 0;
   double seconds_total = 0, seconds_load = 0, seconds_tokenize = 0;
-  std::vector<VariantResult> variants;
+  std::vector<VariantResult> variants;  // variants[0] is the baseline
+  std::vector<SubsetResult> subsets;    // empty unless documents carry subset names
 };
 
 struct EvalResult {
