@@ -63,11 +63,11 @@ TEST_P(Attention, AgreesWithFloat64) {
         Tensor out = make_tensor(type, problem.q.rows(), problem.q.cols());
         attention(isa, order, pool, problem.q, problem.k, problem.v, problem.offsets, problem.args, out);
         const Deviation d = deviation(reference, out);
-        // bf16: P and the output are each rounded by at most 2^-9, and the sum is of P before rounding.
-        const double unit = type == DType::bf16 ? 0x1p-9 : 0x1p-24;
+        // bf16: P and the output are each rounded by at most 2^-8, and the sum is of P before rounding.
+        const double unit = type == DType::bf16 ? 0x1p-8 : 0x1p-24;
         const double bound = type == DType::bf16 ? 2.05 : 40;
         EXPECT_LE(d.worst, bound * unit) << isa_name(isa) << " " << dtype_name(type);
-        EXPECT_LE(d.rms, (type == DType::bf16 ? 0.5 : 4) * unit) << isa_name(isa) << " " << dtype_name(type);
+        EXPECT_LE(d.rms, (type == DType::bf16 ? 0.4 : 4) * unit) << isa_name(isa) << " " << dtype_name(type);
       }
     }
   }
@@ -77,9 +77,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Attention,
                          testing::Values(Shape{2, 2, 64}, Shape{4, 2, 32}, Shape{3, 1, 40}, Shape{2, 1, 80},
                                          Shape{9, 1, 16}, Shape{2, 1, 96}, Shape{3, 1, 120}, Shape{2, 1, 128},
                                          Shape{1, 1, 256}, Shape{2, 2, 7}),
-                         [](const auto& info) {
-                           return std::to_string(info.param.heads) + "x" + std::to_string(info.param.kv_heads) + "x" +
-                                  std::to_string(info.param.head_dim);
+                         [](const auto& shape) {
+                           return std::to_string(shape.param.heads) + "x" + std::to_string(shape.param.kv_heads) + "x" +
+                                  std::to_string(shape.param.head_dim);
                          });
 
 // A row's bits are a matter of its window alone.
@@ -209,7 +209,8 @@ TEST(AttentionAccuracy, IsThatOfTorch) {
       }
       const double rms = std::sqrt(total / static_cast<double>(out.rows() * out.cols()));
       EXPECT_LE(rms, (type == DType::bf16 ? 1.1 : 2.0) * torch_rms) << isa_name(isa) << ": " << line;
-      if (std::getenv("MXLM_PRINT") != nullptr) std::printf("%s %s: %.3f\n", isa_name(isa), line.c_str(), rms / torch_rms);
+      if (std::getenv("MXLM_PRINT") != nullptr)
+        std::printf("%s %s: %.3f\n", isa_name(isa), line.c_str(), rms / torch_rms);
     }
     ++cases;
   }
