@@ -19,6 +19,8 @@
 #define MXLM_TARGET_F32 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define MXLM_TARGET_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")))
 
+#define MXLM_INLINE inline __attribute__((always_inline))
+
 namespace mxlm::cpu {
 namespace {
 
@@ -36,8 +38,7 @@ struct Strip {
 };
 
 template <int R, int P>
-MXLM_TARGET_F32 inline __attribute__((always_inline)) void finish(const __m512 (&sum)[R][P], float* c, int64_t c_stride,
-                                                                  bool add) {
+MXLM_TARGET_F32 MXLM_INLINE void finish(const __m512 (&sum)[R][P], float* c, int64_t c_stride, bool add) {
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
@@ -47,6 +48,29 @@ MXLM_TARGET_F32 inline __attribute__((always_inline)) void finish(const __m512 (
     }
   }
 }
+
+/// The rows of A in groups of three: row r is at group[r / 3] + (r % 3) * stride, which x86 addresses directly, so that
+/// one pointer a group is all that moves. The addition is in assembly because GCC would keep the pointers
+/// in a vector register, or one offset a row on the stack.
+template <int R>
+struct RowGroups {
+  static constexpr int kCount = (R + 2) / 3;
+  const char* group[kCount];
+
+  MXLM_INLINE void start(const void* a, int64_t stride_bytes) {
+    for (int g = 0; g < kCount; ++g) group[g] = static_cast<const char*>(a) + 3 * g * stride_bytes;
+  }
+  MXLM_INLINE void advance(int64_t bytes) {
+#pragma GCC unroll 16
+    for (int g = 0; g < kCount; ++g) __asm__("add %1, %0" : "+r"(group[g]) : "r"(bytes) : "cc");
+  }
+  template <typename T>
+  MXLM_INLINE T load(int r, int64_t stride_bytes, int64_t offset) const {
+    T value;
+    std::memcpy(&value, group[r / 3] + r % 3 * stride_bytes + offset, sizeof value);
+    return value;
+  }
+};
 
 /// A bf16 x W bf16 by vdpbf16ps.
 struct DotKernel {
@@ -63,11 +87,12 @@ struct DotKernel {
 #pragma GCC unroll 16
       for (int p = 0; p < P; ++p) sum[r][p] = _mm512_setzero_ps();
     }
-    const A* a = s.a;
+    const int64_t stride = s.a_stride * static_cast<int64_t>(sizeof(A));
+    RowGroups<R> a;
+    a.start(s.a, stride);
     const W* w = s.w;
-    const int64_t a_stride = s.a_stride;
     const int64_t panel_elements = s.panel_elements;
-    const int64_t a_step = 2 * s.direction;
+    const int64_t a_step = 2 * s.direction * static_cast<int64_t>(sizeof(A));
     const int64_t w_step = 2 * kPanel * s.direction;
     for (int64_t t = s.pairs; t > 0; --t) {
       __m512bh b[P];
@@ -75,13 +100,11 @@ struct DotKernel {
       for (int p = 0; p < P; ++p) b[p] = (__m512bh)_mm512_loadu_si512(w + p * panel_elements);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        int32_t pair;
-        std::memcpy(&pair, a + r * a_stride, sizeof pair);
-        const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+        const __m512bh x = (__m512bh)_mm512_set1_epi32(a.template load<int32_t>(r, stride, 0));
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) sum[r][p] = _mm512_dpbf16_ps(sum[r][p], x, b[p]);
       }
-      a += a_step;
+      a.advance(a_step);
       w += w_step;
     }
     finish<R, P>(sum, s.c, s.c_stride, s.add);
@@ -104,11 +127,12 @@ struct MultiplyAddKernel {
 #pragma GCC unroll 16
       for (int p = 0; p < P; ++p) sum[r][p] = _mm512_setzero_ps();
     }
-    const A* a = s.a;
+    const int64_t stride = s.a_stride * static_cast<int64_t>(sizeof(A));
+    RowGroups<R> a;
+    a.start(s.a, stride);
     const W* w = s.w;
-    const int64_t a_stride = s.a_stride;
     const int64_t panel_elements = s.panel_elements;
-    const int64_t a_step = 2 * s.direction;
+    const int64_t a_step = 2 * s.direction * static_cast<int64_t>(sizeof(A));
     const int64_t w_step = 2 * kPanel * s.direction;
     for (int64_t t = s.pairs; t > 0; --t) {
       __m512 even[P];
@@ -126,17 +150,17 @@ struct MultiplyAddKernel {
       }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const __m512 x = _mm512_set1_ps(a[r * a_stride]);
+        const __m512 x = _mm512_set1_ps(a.template load<float>(r, stride, 0));
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) sum[r][p] = _mm512_fmadd_ps(x, even[p], sum[r][p]);
       }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const __m512 x = _mm512_set1_ps(a[r * a_stride + 1]);
+        const __m512 x = _mm512_set1_ps(a.template load<float>(r, stride, sizeof(float)));
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) sum[r][p] = _mm512_fmadd_ps(x, odd[p], sum[r][p]);
       }
-      a += a_step;
+      a.advance(a_step);
       w += w_step;
     }
     finish<R, P>(sum, s.c, s.c_stride, s.add);
