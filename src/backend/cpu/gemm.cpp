@@ -82,12 +82,6 @@ void pack_transposed(const T* v, int64_t keys, int64_t stride, int64_t d, T* pan
 
 void gemm_tile(Isa isa, Order order, int64_t m, DType a_type, const void* a, int64_t a_stride, const PackedPanels& w,
                int64_t panel_begin, int64_t panel_end, float* c, int64_t c_stride) {
-  gemm_tile(isa, a_type, {order, m, a, a_stride, &w, panel_begin, panel_end, c, c_stride});
-}
-
-void gemm_tile(Isa isa, DType a_type, const TileArgs& args) {
-  const auto& [order, m, a, a_stride, weight, panel_begin, panel_end, c, c_stride, rows_after] = args;
-  const PackedPanels& w = *weight;
   assert(m >= 0 && panel_begin >= 0 && panel_begin <= panel_end && panel_end <= w.panels());
   assert(c_stride >= kPanel * (panel_end - panel_begin));
   assert(a_type == DType::f32 || (a_type == DType::bf16 && w.type == DType::bf16));
@@ -97,6 +91,7 @@ void gemm_tile(Isa isa, DType a_type, const TileArgs& args) {
     for (int64_t i = 0; i < m; ++i) std::fill_n(c + i * c_stride, kPanel * (panel_end - panel_begin), 0.0F);
     return;
   }
+  const TileArgs args{order, m, a, a_stride, &w, panel_begin, panel_end, c, c_stride};
   const bool bf16 = a_type == DType::bf16;
   if (isa == Isa::amx_bf16 && bf16) return gemm_tile_amx(args);
   if (isa >= Isa::avx512_bf16 && bf16) return gemm_tile_avx512_bf16(args);

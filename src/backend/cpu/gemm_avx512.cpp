@@ -78,6 +78,7 @@ struct DotKernel {
   using W = BFloat16;
   static constexpr int kRows = 6;
   static constexpr int kPanels = 4;
+  static constexpr bool kPrefetch = true;
 
   template <int R, int P>
   MXLM_TARGET_BF16 static void run(const Strip<A, W>& s) {
@@ -118,6 +119,7 @@ struct MultiplyAddKernel {
   using W = Weight;
   static constexpr int kRows = 12;
   static constexpr int kPanels = 2;
+  static constexpr bool kPrefetch = false;
 
   template <int R, int P>
   MXLM_TARGET_F32 static void run(const Strip<A, W>& s) {
@@ -191,6 +193,18 @@ MXLM_TARGET_F32 void widen_row(const BFloat16* from, int64_t count, float* to) {
   }
 }
 
+/// Brings part `part` of `parts` of `bytes` bytes of each of some panels to the caches.
+void prefetch_panels(const void* first, int64_t panel_bytes, int64_t panels, int64_t bytes, int64_t part,
+                     int64_t parts) {
+  const int64_t begin = bytes / 64 * part / parts * 64;
+  const int64_t end = bytes / 64 * (part + 1) / parts * 64;
+  for (int64_t p = 0; p < panels; ++p) {
+    for (int64_t i = begin; i < end; i += 64) {
+      _mm_prefetch(static_cast<const char*>(first) + p * panel_bytes + i, _MM_HINT_T1);
+    }
+  }
+}
+
 /// Runs `Kernel` over a tile; `Source` is the type of A in memory (bf16 is widened for float32 kernels).
 template <typename Kernel, typename Source>
 void tile(const TileArgs& args) {
@@ -199,14 +213,23 @@ void tile(const TileArgs& args) {
   constexpr bool kWiden = !std::is_same_v<A, Source>;
   alignas(64) std::array<A, kWiden ? Kernel::kRows * kMaxChunk : 1> widened;
   const Chunks chunks{args.depth(), chunk_length(args.w->k), args.order};
-  for (int64_t p = args.panel_begin; p < args.panel_end; p += Kernel::kPanels) {
-    const int64_t panels = std::min<int64_t>(Kernel::kPanels, args.panel_end - p);
-    for (int64_t step = 0; step < chunks.count(); ++step) {
-      const int64_t begin = chunks.begin(step);
-      const int64_t end = chunks.end(step);
-      const int64_t first = args.order == Order::forward ? begin : end - 2;
+  const int64_t panel_bytes = args.w->panel_elements() * static_cast<int64_t>(sizeof(W));
+  const int64_t row_groups = (args.m + Kernel::kRows - 1) / Kernel::kRows;
+  // A chunk of A stays in the second-level cache while the panels go by, a chunk of panels in the first while the rows
+  // do.
+  for (int64_t step = 0; step < chunks.count(); ++step) {
+    const int64_t begin = chunks.begin(step);
+    const int64_t end = chunks.end(step);
+    const int64_t first = args.order == Order::forward ? begin : end - 2;
+    for (int64_t p = args.panel_begin; p < args.panel_end; p += Kernel::kPanels) {
+      const int64_t panels = std::min<int64_t>(Kernel::kPanels, args.panel_end - p);
+      const int64_t next_panels = std::clamp<int64_t>(args.panel_end - p - panels, 0, Kernel::kPanels);
       for (int64_t i = 0; i < args.m; i += Kernel::kRows) {
         const int64_t rows = std::min<int64_t>(Kernel::kRows, args.m - i);
+        if constexpr (Kernel::kPrefetch) {
+          prefetch_panels(args.panel<W>(p + panels) + begin * kPanel, panel_bytes, next_panels,
+                          (end - begin) * kPanel * static_cast<int64_t>(sizeof(W)), i / Kernel::kRows, row_groups);
+        }
         Strip<A, W> strip{};
         if constexpr (kWiden) {
           for (int64_t r = 0; r < rows; ++r) {

@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <new>
-
-#include "backend/cpu/gemm_kernels.hpp"
 
 namespace mxlm::cpu {
 namespace {
@@ -33,12 +30,8 @@ class Scratch {
 
 /// How C is cut: blocks of `rows` x `panels`, the work of one task.
 struct Cut {
-  int64_t rows, tile_rows, panels;
+  int64_t rows, panels;
 };
-int64_t envi(const char* n, int64_t d) {
-  const char* s = getenv(n);
-  return s ? atol(s) : d;
-}
 
 /// Divides `count` into parts of at most `most`, as even as multiples of `unit` allow; returns the size of a part.
 int64_t even_part(int64_t count, int64_t most, int64_t unit) {
@@ -46,33 +39,28 @@ int64_t even_part(int64_t count, int64_t most, int64_t unit) {
   return std::min(most, round_up((count + parts - 1) / parts, unit));
 }
 
+// The sizes were found by trying, on processors with 2 MiB of second-level cache a core.
 Cut choose_cut(Isa isa, int64_t m, DType a_type, const PackedPanels& w, int threads) {
-  const int64_t kWeightBytes =
-      envi("WB", 1 << 20);  // of a block of panels: stays in the second-level cache from row to row
-  Cut cut{};
-  const int64_t panel_bytes = w.panel_elements() * static_cast<int64_t>(dtype_size(w.type));
+  const int64_t panel_bytes = std::max<int64_t>(w.panel_elements(), 1) * static_cast<int64_t>(dtype_size(w.type));
   const bool tiles = isa == Isa::amx_bf16 && a_type == DType::bf16;
-  int64_t smallest = 0;
-  if (tiles && panel_bytes <= kWeightBytes / 16) {
-    smallest = 32;
-    cut = {128, 32, kWeightBytes / panel_bytes / 2 * 2};
+  constexpr int64_t kStaying = 1 << 20;  // bytes of a block of panels that stays in the cache from task to task
+  Cut cut{};
+  if (tiles && panel_bytes <= kStaying / 16) {
+    cut = {32, kStaying / panel_bytes / 2 * 2};
   } else if (tiles) {
-    // A long sum is done chunk by chunk of k, and the block of C is what stays.
-    smallest = 64;
-    cut = {256, 256, 24};
+    cut = {512, 24};  // too long for that: the block of C stays instead, and panels and A are read chunk by chunk of k
   } else {
-    smallest = 24;
-    cut = {96, 96, 16};
+    cut = {96, 16};
   }
-  cut.rows = std::min(cut.rows, round_up(m, smallest));
-  cut.panels = even_part(w.panels(), cut.panels, tiles ? 2 : 4);
+  // Whole micro-tiles, and work for every thread.
+  const int64_t unit_rows = tiles ? 32 : 12;
+  const int64_t unit_panels = tiles ? 2 : 4;
+  cut.rows = even_part(m, cut.rows, unit_rows);
+  cut.panels = even_part(w.panels(), cut.panels, unit_panels);
   const auto tasks = [&] { return (m + cut.rows - 1) / cut.rows * ((w.panels() + cut.panels - 1) / cut.panels); };
-  while (cut.rows > smallest && tasks() < int64_t{4} * threads) cut.rows = round_up(cut.rows / 2, smallest);
-  cut.tile_rows = tiles && panel_bytes <= kWeightBytes / 16 ? 32 : cut.rows;
-  if (tiles) {
-    cut.rows = envi("R", cut.rows);
-    cut.tile_rows = envi("TR", cut.tile_rows);
-    if (envi("P", 0)) cut.panels = even_part(w.panels(), envi("P", 0), 2);
+  while (tasks() < int64_t{4} * threads && cut.rows > unit_rows) cut.rows = round_up(cut.rows / 2, unit_rows);
+  while (tasks() < int64_t{4} * threads && cut.panels > unit_panels) {
+    cut.panels = round_up(cut.panels / 2, unit_panels);
   }
   return cut;
 }
@@ -93,14 +81,10 @@ void gemm(Isa isa, Order order, ThreadPool& pool, int64_t m, DType a_type, const
     const int64_t p0 = task / row_blocks * cut.panels;
     const int64_t p1 = std::min(p0 + cut.panels, w.panels());
     thread_local Scratch scratch;
-    float* tile = scratch.get(cut.tile_rows * stride);
-    const std::byte* rows = static_cast<const std::byte*>(a) + r0 * a_stride * static_cast<int64_t>(dtype_size(a_type));
-    for (int64_t r = r0; r < r1; r += cut.tile_rows) {
-      const int64_t end = std::min(r + cut.tile_rows, r1);
-      gemm_tile(isa, a_type, {order, end - r, rows, a_stride, &w, p0, p1, tile, stride, r1 - end});
-      sink(r, end, p0 * kPanel, std::min(p1 * kPanel, w.n), tile, stride);
-      rows += cut.tile_rows * a_stride * static_cast<int64_t>(dtype_size(a_type));
-    }
+    float* tile = scratch.get(cut.rows * stride);
+    const auto* rows = static_cast<const std::byte*>(a) + r0 * a_stride * static_cast<int64_t>(dtype_size(a_type));
+    gemm_tile(isa, order, r1 - r0, a_type, rows, a_stride, w, p0, p1, tile, stride);
+    sink(r0, r1, p0 * kPanel, std::min(p1 * kPanel, w.n), tile, stride);
   });
 }
 

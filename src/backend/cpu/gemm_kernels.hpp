@@ -24,7 +24,6 @@ struct TileArgs {
   int64_t panel_begin, panel_end;
   float* c;
   int64_t c_stride;
-  int64_t rows_after = 0;  // rows of A that follow and will be wanted next (worth prefetching)
 
   [[nodiscard]] int64_t depth() const { return round_up(w->k, kDepth); }
   template <typename T>
@@ -47,8 +46,6 @@ struct Chunks {
   }
   [[nodiscard]] int64_t end(int64_t step) const { return std::min(begin(step) + length, depth); }
 };
-
-void gemm_tile(Isa isa, DType a_type, const TileArgs& args);
 
 /// Any product with float32 multiply-adds; bf16 x bf16 with vdpbf16ps; bf16 x bf16 with AMX tiles.
 void gemm_tile_avx512(DType a_type, const TileArgs& args);
