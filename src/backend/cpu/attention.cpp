@@ -7,10 +7,10 @@
 #include <numbers>
 #include <vector>
 
+#include "backend/cpu/attention_quantized.hpp"
 #include "backend/cpu/scratch.hpp"
 #include "backend/cpu/softmax.hpp"
 #include "backend/cpu/vector_math.hpp"
-#include "base/error.hpp"
 
 namespace mxlm::cpu {
 namespace {
@@ -197,7 +197,9 @@ void attention(Isa isa, Order order, ThreadPool& pool, const Tensor& q, const Te
   assert(k.cols() == static_cast<int64_t>(args.kv_heads) * args.head_dim && v.cols() == k.cols());
   assert(q.dtype() == k.dtype() && q.dtype() == v.dtype() && q.dtype() == out.dtype());
   assert(!offsets.empty() && offsets.front() == 0 && offsets.back() <= q.rows());
-  if (args.qk.replaced() || args.pv.replaced()) fail("Quantised attention products are not implemented yet.");
+  if (args.qk.replaced() || args.pv.replaced()) {
+    return attention_quantized(isa, order, pool, q, k, v, offsets, args, out);
+  }
   if (q.dtype() == DType::bf16) {
     BlockedAttention<BFloat16>(isa, order, q, k, v, offsets, args, out).run(pool);
   } else {
