@@ -48,11 +48,18 @@ void portable_tile(const TileArgs& args) {
 }
 
 template <typename T>
-void pack_panel(const T* rows, int64_t row_count, int64_t stride, int64_t k, T* panel) {
+void pack_panel(Isa isa, const T* rows, int64_t row_count, int64_t stride, int64_t k, T* panel) {
   assert(row_count >= 0 && row_count <= kPanel);
-  std::fill_n(panel, kPanel * round_up(k, kDepth), T{});
+  int64_t done = 0;
+  if (isa >= Isa::avx512 && row_count == kPanel) {
+    constexpr int64_t kBlock = 64 / sizeof(T);  // what one register holds of a row
+    done = k / kBlock * kBlock;
+    transpose_words_avx512(rows, stride * static_cast<int64_t>(sizeof(T)), done * static_cast<int64_t>(sizeof(T)) / 4,
+                           panel);
+  }
+  std::fill_n(panel + panel_index<T>(done, 0), kPanel * (round_up(k, kDepth) - done), T{});
   for (int64_t r = 0; r < row_count; ++r) {
-    for (int64_t i = 0; i < k; ++i) panel[panel_index<T>(i, r)] = rows[r * stride + i];
+    for (int64_t i = done; i < k; ++i) panel[panel_index<T>(i, r)] = rows[r * stride + i];
   }
 }
 
@@ -60,9 +67,13 @@ template <typename T>
 void pack_transposed(const T* v, int64_t keys, int64_t stride, int64_t d, T* panels) {
   const int64_t panel_elements = kPanel * round_up(keys, kDepth);
   std::fill_n(panels, panel_elements * (round_up(d, kPanel) / kPanel), T{});
-  for (int64_t key = 0; key < keys; ++key) {
-    for (int64_t j = 0; j < d; ++j) {
-      panels[(j / kPanel) * panel_elements + panel_index<T>(key, j % kPanel)] = v[key * stride + j];
+  for (int64_t j = 0; j < d; j += kPanel) {
+    T* panel = panels + j / kPanel * panel_elements;
+    const int64_t width = std::min(kPanel, d - j);
+    for (int64_t key = 0; key < keys; ++key) {
+      const T* row = v + key * stride + j;
+      T* out = panel + panel_index<T>(key, 0);
+      for (int64_t i = 0; i < width; ++i) out[sizeof(T) == 2 ? 2 * i : i] = row[i];
     }
   }
 }
@@ -81,18 +92,21 @@ void gemm_tile(Isa isa, Order order, int64_t m, DType a_type, const void* a, int
     return;
   }
   const TileArgs args{order, m, a, a_stride, &w, panel_begin, panel_end, c, c_stride};
-  static_cast<void>(isa);
+  const bool bf16 = a_type == DType::bf16;
+  if (isa == Isa::amx_bf16 && bf16) return gemm_tile_amx(args);
+  if (isa >= Isa::avx512_bf16 && bf16) return gemm_tile_avx512_bf16(args);
+  if (isa >= Isa::avx512) return gemm_tile_avx512(a_type, args);
   if (w.type == DType::f32) return portable_tile<float, float>(args);
   if (a_type == DType::f32) return portable_tile<float, BFloat16>(args);
   portable_tile<BFloat16, BFloat16>(args);
 }
 
-void pack_panel_bf16(Isa /*isa*/, const BFloat16* rows, int64_t row_count, int64_t stride, int64_t k, BFloat16* panel) {
-  pack_panel(rows, row_count, stride, k, panel);
+void pack_panel_bf16(Isa isa, const BFloat16* rows, int64_t row_count, int64_t stride, int64_t k, BFloat16* panel) {
+  pack_panel(isa, rows, row_count, stride, k, panel);
 }
 
-void pack_panel_f32(Isa /*isa*/, const float* rows, int64_t row_count, int64_t stride, int64_t k, float* panel) {
-  pack_panel(rows, row_count, stride, k, panel);
+void pack_panel_f32(Isa isa, const float* rows, int64_t row_count, int64_t stride, int64_t k, float* panel) {
+  pack_panel(isa, rows, row_count, stride, k, panel);
 }
 
 void pack_transposed_bf16(const BFloat16* v, int64_t keys, int64_t stride, int64_t d, BFloat16* panels) {

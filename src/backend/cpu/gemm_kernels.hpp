@@ -12,6 +12,7 @@ namespace mxlm::cpu {
 /// Terms of the sum over k that share one float32 accumulator before it is added to the total: long sums of one sign
 /// would lose digits otherwise. A function of K alone, so that the bits of a row are too.
 constexpr int64_t chunk_length(int64_t k) { return k <= 2048 ? 128 : 256; }
+constexpr int64_t kMaxChunk = 256;
 
 /// One call of gemm_tile, checked.
 struct TileArgs {
@@ -45,5 +46,13 @@ struct Chunks {
   }
   [[nodiscard]] int64_t end(int64_t step) const { return std::min(begin(step) + length, depth); }
 };
+
+/// Any product with float32 multiply-adds; bf16 x bf16 with vdpbf16ps; bf16 x bf16 with AMX tiles.
+void gemm_tile_avx512(DType a_type, const TileArgs& args);
+void gemm_tile_avx512_bf16(const TileArgs& args);
+void gemm_tile_amx(const TileArgs& args);
+
+/// panel[16 * i + r] = word i of row r, for 16 rows of `words` (a multiple of 16) 4-byte words.
+void transpose_words_avx512(const void* rows, int64_t stride_bytes, int64_t words, void* panel);
 
 }  // namespace mxlm::cpu
