@@ -1,5 +1,5 @@
-// Causal attention of the CPU backend: attention_bench [--benchmark_filter=...]. Arguments of a case: windows, tokens of
-// a window, heads, key/value heads, head_dim, threads. `exps` counts the probabilities computed in a second.
+// Causal attention of the CPU backend: attention_bench [--benchmark_filter=...]. Arguments of a case: windows, tokens
+// of a window, heads, key/value heads, head_dim, threads. `exps` counts the probabilities computed in a second.
 
 #include <benchmark/benchmark.h>
 
