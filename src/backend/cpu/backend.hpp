@@ -9,8 +9,8 @@
 namespace mxlm {
 
 struct CpuOptions {
-  int threads = 1;              // >= 1, the calling thread included
-  std::optional<cpu::Isa> isa;  // nullopt: the best there is
+  int threads = 1;                         // >= 1, the calling thread included
+  std::optional<cpu::Isa> isa;             // nullopt: the best there is
   cpu::Order order = cpu::Order::forward;  // of the float32 sums of matrix products
 };
 

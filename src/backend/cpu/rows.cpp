@@ -219,8 +219,7 @@ MXLM_TARGET_AVX512 void rotate_avx512(T* x, int heads, int head_dim, int half, c
       T* second = first + half;
       const __m512 a = load16(mask, first);
       const __m512 b = load16(mask, second);
-      store16(mask, first,
-              _mm512_add_ps(rounded16<T>(_mm512_mul_ps(a, c)), rounded16<T>(_mm512_mul_ps(b, minus_s))));
+      store16(mask, first, _mm512_add_ps(rounded16<T>(_mm512_mul_ps(a, c)), rounded16<T>(_mm512_mul_ps(b, minus_s))));
       store16(mask, second, _mm512_add_ps(rounded16<T>(_mm512_mul_ps(b, c)), rounded16<T>(_mm512_mul_ps(a, s))));
     }
   }
