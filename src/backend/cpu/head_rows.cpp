@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <numeric>
 
 #include "backend/cpu/vector_math.hpp"
@@ -12,25 +11,24 @@ namespace mxlm::cpu {
 namespace {
 
 constexpr int64_t kLanes = 16;
-// Padding: finite, and 2^(y - M) of it is 0.
+// Padding: finite, and its term is 0.
 constexpr float kLowest = std::numeric_limits<float>::lowest();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// The largest logit has grown to `max`: notes it and its first place, and moves the sums to the new M.
+/// The largest logit has grown to `max`: notes it and its first place, and moves the sum to the new M.
 double raise_max(const LogitChunk& chunk, TokenState& state, float max) {
   const float* found = std::find(chunk.logits, chunk.logits + chunk.count, max);
   const bool all_nan = found == chunk.logits + chunk.count;
   state.top1 = static_cast<int32_t>(chunk.first + (all_nan ? 0 : found - chunk.logits));
-  const float before = state.scaled_max;
+  const float before = state.max;
   state.max = max;
-  state.scaled_max = max * kLog2e;
   if (!state.started) {
     state.started = true;
     return 0;  // nothing was there before
   }
-  const double rescale = std::exp2(static_cast<double>(before) - static_cast<double>(state.scaled_max));
+  const double rescale =
+      std::exp2(static_cast<double>(kLog2e) * (static_cast<double>(before) - static_cast<double>(max)));
   for (double& s : state.sum) s *= rescale;
-  for (double& s : state.cross) s *= rescale;
   return rescale;
 }
 
@@ -45,7 +43,7 @@ void pad(const LogitChunk& chunk) {
 
 // --- portable
 
-/// Adds the bias, finds the maximum and Infs. Returns the rescale factor of earlier sums.
+/// Adds the bias, finds the maximum and Infs. Returns the rescale factor of earlier terms.
 double begin_portable(const LogitChunk& chunk, TokenState& state) {
   if (chunk.bias != nullptr) {
     for (int64_t i = 0; i < chunk.count; ++i) chunk.logits[i] += chunk.bias[i];
@@ -79,7 +77,7 @@ double baseline_portable(const LogitChunk& chunk, TokenState& state, float* powe
   std::array<float, kLanes> sum{};
   for (int64_t i = 0; i < end; i += kLanes) {
     for (int64_t j = 0; j < kLanes; ++j) {
-      powers[i + j] = exp2_sum_portable(chunk.logits[i + j] * kLog2e - state.scaled_max);
+      powers[i + j] = exp2_sum_portable((chunk.logits[i + j] - state.max) * kLog2e);
       sum[j] += powers[i + j];
     }
   }
@@ -96,7 +94,7 @@ void variant_portable(const LogitChunk& chunk, TokenState& state, const float* b
   for (int64_t i = 0; i < end; i += kLanes) {
     for (int64_t j = 0; j < kLanes; ++j) {
       const float x = chunk.logits[i + j];
-      sum[j] += exp2_sum_portable(x * kLog2e - state.scaled_max);
+      sum[j] += exp2_sum_portable((x - state.max) * kLog2e);
       cross[j] += powers[i + j] * (baseline[i + j] - x);
     }
   }
@@ -143,10 +141,10 @@ MXLM_TARGET_AVX512 double baseline_avx512(const LogitChunk& chunk, TokenState& s
   const double rescale = begin_avx512(chunk, state);
   const int64_t end = round_up(chunk.count, kLanes);
   const __m512 scale = _mm512_set1_ps(kLog2e);
-  const __m512 max = _mm512_set1_ps(state.scaled_max);
+  const __m512 max = _mm512_set1_ps(state.max);
   __m512 sum = _mm512_setzero_ps();
   for (int64_t i = 0; i < end; i += kLanes) {
-    const __m512 power = exp2_sum_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(chunk.logits + i), scale, max));
+    const __m512 power = exp2_sum_avx512(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(chunk.logits + i), max), scale));
     _mm512_storeu_ps(powers + i, power);
     sum = _mm512_add_ps(sum, power);
   }
@@ -159,12 +157,12 @@ MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& stat
   begin_avx512(chunk, state);
   const int64_t end = round_up(chunk.count, kLanes);
   const __m512 scale = _mm512_set1_ps(kLog2e);
-  const __m512 max = _mm512_set1_ps(state.scaled_max);
+  const __m512 max = _mm512_set1_ps(state.max);
   __m512 sum = _mm512_setzero_ps();
   __m512 cross = _mm512_setzero_ps();
   for (int64_t i = 0; i < end; i += kLanes) {
     const __m512 x = _mm512_loadu_ps(chunk.logits + i);
-    sum = _mm512_add_ps(sum, exp2_sum_avx512(_mm512_fmsub_ps(x, scale, max)));
+    sum = _mm512_add_ps(sum, exp2_sum_avx512(_mm512_mul_ps(_mm512_sub_ps(x, max), scale)));
     cross = _mm512_fmadd_ps(_mm512_loadu_ps(powers + i), _mm512_sub_ps(_mm512_loadu_ps(baseline + i), x), cross);
   }
   add_lanes(sum, state.sum);
@@ -199,18 +197,17 @@ TokenScore finish_token(const TokenState& state, const TokenState& baseline) {
   const auto total = [](const std::array<double, 8>& lanes) {
     return std::accumulate(lanes.begin(), lanes.end(), 0.0);
   };
-  const auto log_sum_exp = [&](const TokenState& s) {
-    return static_cast<double>(s.scaled_max) + std::log2(total(s.sum));
-  };
-  constexpr double kScale = kLog2e;
+  const double log_sum = std::log(total(state.sum));
+  const double max = state.max;
   TokenScore score;
-  const double lse = log_sum_exp(state);
-  score.nll = std::numbers::ln2 * (lse - kScale * static_cast<double>(state.target));
+  score.nll = (max - static_cast<double>(state.target)) + log_sum;
   score.p = static_cast<float>(std::exp(-score.nll));
   score.top1 = state.top1;
-  score.finite = state.finite && std::isfinite(lse);
+  score.finite = state.finite && std::isfinite(max) && std::isfinite(log_sum);
   if (&state != &baseline) {
-    score.kld = std::numbers::ln2 * (kScale * total(state.cross) / total(baseline.sum) + (lse - log_sum_exp(baseline)));
+    const double baseline_sum = total(baseline.sum);
+    score.kld = total(state.cross) / baseline_sum + (max - static_cast<double>(baseline.max)) +
+                (log_sum - std::log(baseline_sum));
   }
   return score;
 }

@@ -3,12 +3,12 @@
 // The figures of one scored token, gathered chunk by chunk over the vocabulary. Chunks come in ascending order and have
 // the same bounds for every token, so that a token's figures depend on its logits alone.
 //
-// Everything is in units of log2: with c = kLog2e (float32), y = c * logit, M = c * max of the logits so far,
-//   sum   = sum of 2^(y - M)
-//   cross = sum of 2^(y_b - M_b) * (logit_b - logit_v), b the baseline, v the variant
-// from which ln p(target) and KL(b || v) = ln2 * (c * cross / sum_b + LSE_v - LSE_b) follow. Terms are float32, a
-// chunk's sums are float32 in 16 lanes, sums over chunks are double. Equal logits give a KL of exactly 0; otherwise
-// rounding leaves about 1e-7, of either sign.
+// With c = log2(e) in float32 and M the largest logit so far,
+//   sum   = sum of 2^(c * (logit - M))
+//   cross = sum of 2^(c * (logit_b - M_b)) * (logit_b - logit_v), b the baseline, v the variant
+// from which ln p(target) and KL(b || v) = cross / sum_b + LSE_v - LSE_b follow. Terms are float32, a chunk's sums are
+// float32 in 16 lanes, sums over chunks are double. Equal logits give a KL of exactly 0; otherwise rounding leaves
+// about 1e-7, of either sign.
 
 #include <array>
 #include <cstdint>
@@ -21,8 +21,7 @@ namespace mxlm::cpu {
 struct alignas(64) TokenState {
   std::array<double, 8> sum{};
   std::array<double, 8> cross{};  // variants only
-  float max = 0;                  // of the logits; unset until the first chunk
-  float scaled_max = 0;           // M
+  float max = 0;                  // M; unset until the first chunk
   float target = 0;               // the target's logit
   int32_t top1 = 0;
   bool started = false;
@@ -37,8 +36,8 @@ struct LogitChunk {
   int32_t target = 0;  // a token id, in this chunk or not
 };
 
-/// Takes in a chunk of the baseline and leaves 2^(y - M) of every logit in `powers`, for the variants. Returns what
-/// earlier terms must be multiplied with because M has changed.
+/// Takes in a chunk of the baseline and leaves 2^(c * (logit - M)) of every logit in `powers`, for the variants.
+/// Returns what earlier terms must be multiplied with because M has changed.
 double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, float* powers);
 
 /// Takes in the same chunk of a variant. `baseline` are the baseline's logits (with bias), `powers` and `rescale` as
