@@ -51,7 +51,7 @@ float activate(Activation activation, float x) {
     case Activation::gelu_tanh:
       return 0.5F * x * (1.0F + std::tanh(kSqrt2OverPi * (x + 0.044715F * x * x * x)));
     case Activation::gelu_erf:
-      return x * 0.5F * (1.0F + std::erf(x * kInverseSqrt2));
+      return 0.5F * x * std::erfc(-x * kInverseSqrt2);  // 1 + erf would cancel
     case Activation::relu:
       return x < 0.0F ? 0.0F : x;  // passes NaN on
   }
