@@ -26,7 +26,7 @@ json small() {
 void expect_refused(const json& tokenizer, const std::string& what) {
   try {
     mxlm::Tokenizer::from_json(tokenizer.dump(), "tokenizer.json");
-    ADD_FAILURE() << "accepted, instead of: " << what;
+    ADD_FAILURE() << "accepted, instead of: " << what << "\n" << tokenizer;
   } catch (const mxlm::Error& e) {
     EXPECT_THAT(e.what(), HasSubstr("tokenizer.json"));
     EXPECT_THAT(e.what(), HasSubstr(what));
@@ -77,10 +77,10 @@ TEST(HostileTokenizer, IsRefusedWithASentence) {
   expect_refused(with("/post_processor", {{"type", "BertProcessing"}}), "'BertProcessing' is not supported");
   expect_refused(with("/decoder", {{"type", "CTC"}}), "decoder 'CTC' is not supported");
   expect_refused(with("/post_processor", {{"type", "TemplateProcessing"},
-                                          {"single", {{{"SpecialToken", {{"id", "<s>"}}}}}},
+                                          {"single", json::array({{{"SpecialToken", {{"id", "<s>"}}}}})},
                                           {"special_tokens", json::object()}}),
                  "'<s>'");
-  expect_refused(with("/added_tokens", {added("x", int64_t{1} << 33)}), "above the limit");
+  expect_refused(with("/added_tokens", json::array({added("x", int64_t{1} << 33)})), "above the limit");
   expect_refused(with("/pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "__"}}), "one character");
   json twice = with("/added_tokens", {added("X", 4, true), added("x", 5, true)});
   twice["normalizer"] = {{"type", "Lowercase"}};
@@ -125,9 +125,9 @@ TEST(HostileTokenizer, RegexesThatWouldMeanSomethingElseAreRefused) {
 }
 
 TEST(HostileTokenizer, ARegexThatExplodesIsAnError) {
-  const auto tokenizer = mxlm::Tokenizer::from_json(split_by("(?:a|aa|aaa)*(?:a+)+c").dump(), "t");
+  const auto tokenizer = mxlm::Tokenizer::from_json(split_by("(?:a|aa|aaa)*(?:a+)+[cd]").dump(), "t");
   EXPECT_THROW((void)tokenizer.encode(std::string(60, 'a'), false), mxlm::Error);
-  const auto deep = mxlm::Tokenizer::from_json(split_by("(?:(?:a|b)*?)*c").dump(), "t");
+  const auto deep = mxlm::Tokenizer::from_json(split_by("(?:(?:a|b)*?)*[cd]").dump(), "t");
   EXPECT_THROW((void)deep.encode(std::string(200000, 'a'), false), mxlm::Error);
 }
 
@@ -170,7 +170,7 @@ TEST(LongPieces, ScanAndHeapAgree) {
 }
 
 TEST(Tokenizer, KnowsItsTokens) {
-  json tokenizer = with("/added_tokens", {added("<x>", 4)});
+  json tokenizer = with("/added_tokens", json::array({added("<x>", 4)}));
   tokenizer["post_processor"] = {{"type", "TemplateProcessing"},
                                  {"single", {{{"SpecialToken", {{"id", "<x>"}}}}, {{"Sequence", {{"id", "A"}}}}}},
                                  {"special_tokens", {{"<x>", {{"id", "<x>"}, {"ids", {4}}, {"tokens", {"<x>"}}}}}}};
