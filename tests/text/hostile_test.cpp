@@ -148,6 +148,28 @@ TEST(LongPieces, MergeWithoutAQuadraticScan) {
   EXPECT_EQ(encode(small(), text), expected);
 }
 
+TEST(LongPieces, AreCutOnlyWhereNoTokenCrosses) {
+  // "b a" meets in no token, so a long text is cut there; unknowns and bytes must come out as in one piece.
+  json tokenizer = small();
+  tokenizer["model"]["vocab"] = {{"a", 0}, {"b", 1}, {"ab", 2}, {"<unk>", 3}, {"<0xC3>", 4}, {"<0xA9>", 5}, {"bb", 6}};
+  tokenizer["model"]["merges"] = {"a b", "b b"};
+  tokenizer["model"]["unk_token"] = "<unk>";
+  tokenizer["model"]["fuse_unk"] = true;
+  tokenizer["model"]["byte_fallback"] = true;
+  const auto t = mxlm::Tokenizer::from_json(tokenizer.dump(), "t");
+  json whole = tokenizer;
+  whole["model"]["ignore_merges"] = true;  // which is never cut
+  const auto uncut = mxlm::Tokenizer::from_json(whole.dump(), "t");
+  const std::vector<std::string> parts = {"a", "b", "x", "\xc3\xa9", "y"};
+  uint32_t state = 7;
+  std::string text;
+  for (int i = 0; i < 20'000; ++i) {
+    state = state * 1664525U + 1013904223U;
+    text += parts[(state >> 24) % parts.size()];
+  }
+  EXPECT_EQ(t.encode(text, false), uncut.encode(text, false));
+}
+
 TEST(LongPieces, ScanAndHeapAgree) {
   // The same random word is merged alone (a scan) and in front of a long tail that cannot merge with it (a heap).
   json tokenizer = small();
