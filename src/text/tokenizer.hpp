@@ -10,7 +10,8 @@
 namespace mxlm {
 
 /// A Hugging Face tokenizer.json (BPE): normaliser, pre-tokeniser, model, template. Ids equal those of the `tokenizers`
-/// library. Immutable and safe to use from several threads at once.
+/// library. Immutable and safe to use from several threads at once. "truncation" and "padding" of the file are not
+/// applied: they belong to how a text is used, not to its ids.
 class Tokenizer {
  public:
   /// `json` is the file's text; `name` is used in messages. Throws Error with what is missing or not supported.
