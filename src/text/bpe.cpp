@@ -139,7 +139,8 @@ bool Bpe::take_bytes() {
 }
 
 int32_t Bpe::unknown_id() const {
-  if (unknown_id_ < 0) fail("the tokenizer's unk_token '{}' is not in its vocabulary", unknown_.value_or("").substr(0, 100));
+  if (unknown_id_ < 0)
+    fail("the tokenizer's unk_token '{}' is not in its vocabulary", unknown_.value_or("").substr(0, 100));
   return unknown_id_;
 }
 

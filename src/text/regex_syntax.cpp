@@ -125,7 +125,7 @@ class Translator {
       case 'd':
       case 'D':
         at_ += 2;
-        return Set{*property_members("Nd"), c == 'D'};
+        return Set{property_members("Nd").value_or(std::string()), c == 'D'};
       case 'w':
       case 'W':
         at_ += 2;
