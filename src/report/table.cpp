@@ -218,9 +218,9 @@ void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
     std::vector<std::string> lines = break_name(name, room);
     if (lines.size() > kMostNameLines) {
       lines = {fmt::format("[{}]", v)};
-      add_wrapped(legend, fmt::format("[{}] is {}", v, name));
+      add_wrapped(legend, fmt::format("[{}] {}", v, name));
     }
-    if (v > 0 && !spec.empty() && spec != name) add_wrapped(legend, fmt::format("{} is {}", name, spec));
+    if (v > 0 && !spec.empty() && spec != name) add_wrapped(legend, fmt::format("{}: {}", name, spec));
     for (const std::string& line : lines) name_width = std::max(name_width, width(line));
     names.push_back(std::move(lines));
   }
