@@ -209,10 +209,10 @@ std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
 /// Figures of all variants, a line each (more where a name is long), and a legend of names that stand for a spec.
 void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
   std::vector<Column> columns = figure_columns(variants);
-  const auto taken = [&](size_t gap) {
-    size_t out = 0;
-    for (const Column& column : columns) out += gap + column.columns();
-    return out;
+  const auto taken = [&](size_t between) {
+    size_t sum = 0;
+    for (const Column& column : columns) sum += between + column.columns();
+    return sum;
   };
   // Figures so long that they do not fit cost the space between columns, then the last columns.
   while (columns.size() > 1 && taken(1) + kNarrowestName > kWidth) columns.pop_back();
