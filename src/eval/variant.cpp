@@ -117,6 +117,7 @@ struct ParsedOperand {
 template <typename Table>
 std::vector<std::string_view> names_of(const Table& table) {
   std::vector<std::string_view> out;
+  out.reserve(std::size(table));
   for (const auto& row : table) out.push_back(row.name);
   return out;
 }
