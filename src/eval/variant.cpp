@@ -341,21 +341,6 @@ std::string keys_text(const mx::BlockFormat& format, const mx::BlockFormat& also
 
 }  // namespace
 
-std::string_view role_name(Role role) {
-  switch (role) {
-    case Role::attention:
-      return "attention";
-    case Role::mlp:
-      return "mlp";
-    case Role::lm_head:
-      return "lm_head";
-    case Role::router:
-      return "router";
-  }
-  assert(false);
-  return "?";
-}
-
 Variant Variant::parse(std::string_view text) {
   const Context context{.text = text, .what = "variant"};
   if (text.size() > kMaxText) fail_usage("a variant has {} characters at most, this one has {}", kMaxText, text.size());

@@ -6,12 +6,9 @@
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "model/spec.hpp"
 
 namespace mxlm {
-
-/// What a Linear does in the model. Decided by the family, never by a substring of its name.
-enum class Role : uint8_t { attention, mlp, lm_head, router };
-std::string_view role_name(Role role);
 
 /// A Linear of a model: its module name (without ".weight") and role.
 struct NamedLinear {

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,22 +14,30 @@ struct Document {
 };
 
 struct DocumentSource {
-  std::string name;     // as the user named it
-  std::string sha256;   // of the bytes read
+  std::string name;    // as the user named it
+  std::string sha256;  // of the bytes that were used: the whole text, or the lines read, after decompression
   std::vector<Document> documents;
   int64_t invalid_utf8 = 0;  // documents with bytes that became U+FFFD
   bool is_text = false;      // a plain text (window protocol by default), not a set of documents
 };
 
-/// Replaces invalid UTF-8 by U+FFFD exactly as Python's bytes.decode(errors="replace"); returns true if it changed
-/// anything.
+/// Replaces invalid UTF-8 by U+FFFD exactly as Python's bytes.decode(errors="replace") (one for each maximal subpart,
+/// as Unicode recommends); a byte order mark stays. Returns true if it changed anything.
 bool replace_invalid_utf8(std::string_view bytes, std::string& out);
 
-/// Reads a plain text: bytes as they are, no newline translation. `path` "-" is stdin.
+/// Reads a plain text: bytes as they are, no newline translation. `path` "-" is stdin. An empty text is no error here.
 DocumentSource read_text(const std::string& path);
 
-/// Reads a data set by extension: .txt, .jsonl, .jsonl.zst ("-" and unknown extensions are refused with the list of known
-/// ones). `field` names the JSON member that holds the text. Stops after `max_documents` (0 = all).
+/// Reads a data set by extension: .txt (one document, a text), .jsonl, .jsonl.zst ("-" and unknown extensions are
+/// refused with the list of known ones). `field` names the JSON member that holds the text; of members with one name
+/// the last counts, as in Python. Stops after `max_documents` (0 = all). Throws Error naming the file and line for a
+/// line that is no JSON object, lacks the field, holds something else than a string there, or is longer than 256 MiB;
+/// and when there is no document at all.
 DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents);
+
+/// Parses one line of JSON (without its newline) as read_documents does, appending to `source`. `where` names file and
+/// line in messages. A blank line adds nothing.
+void append_json_line(std::string_view line, const std::string& field, const std::string& where,
+                      DocumentSource& source);
 
 }  // namespace mxlm

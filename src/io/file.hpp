@@ -5,23 +5,31 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace mxlm {
 
-/// Read-only bytes: a memory-mapped file, or memory that outlives the program (the embedded model). Cheap to copy.
+/// Read-only bytes: a memory-mapped file, memory that outlives the program (the embedded model), or bytes that the view
+/// owns. Cheap to copy; the bytes stay valid as long as one copy lives.
 class FileView {
  public:
   FileView() = default;
-  /// Maps a file. Throws Error naming the path.
+  /// Maps a regular file. Throws Error naming the path when it is missing, empty, a folder, or may not be read. The
+  /// size is taken once: a file that another program truncates while it is mapped ends this process with SIGBUS.
   static FileView map(const std::filesystem::path& path);
   /// Refers to memory that is never freed; `name` is used in messages.
   static FileView from_memory(std::string name, std::span<const std::byte> bytes);
+  /// Takes bytes over; `name` is used in messages.
+  static FileView from_owned(std::string name, std::vector<std::byte> bytes);
 
   [[nodiscard]] std::span<const std::byte> bytes() const;
   [[nodiscard]] std::string_view text() const;
+  /// The path or name this view was made with ("" for a default-constructed view).
   [[nodiscard]] const std::string& name() const;
-  /// Asks the kernel to read ahead / lets it drop the pages of [offset, offset + size) from this process. No effect on
-  /// what is read.
+  /// Asks the kernel to read ahead / lets it drop the pages of [offset, offset + size) from this process: every page
+  /// that the range touches is read ahead, only pages that lie wholly inside it are dropped. No effect on what is read;
+  /// ranges past the end are cut; nothing happens for memory that is not a mapped file.
   void will_need(size_t offset, size_t size) const;
   void release(size_t offset, size_t size) const;
 
@@ -30,8 +38,8 @@ class FileView {
   std::shared_ptr<const State> state_;
 };
 
-/// Writes `bytes` to `path` through a temporary file beside it, fsync and rename, so that a full disk never leaves half a
-/// file. "-" is stdout. Throws Error naming the path.
+/// Writes `bytes` to `path` through a temporary file beside it, fsync and rename, so that a full disk never leaves half
+/// a file. "-" is stdout; devices and pipes are written directly. Throws Error naming the path.
 void write_file(const std::filesystem::path& path, std::string_view bytes);
 
 /// SHA-256 as 64 lowercase hex digits.

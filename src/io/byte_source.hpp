@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+
+namespace mxlm {
+
+/// A stream of bytes from outside.
+class ByteSource {
+ public:
+  ByteSource() = default;
+  virtual ~ByteSource() = default;
+  ByteSource(const ByteSource&) = delete;
+  ByteSource& operator=(const ByteSource&) = delete;
+  /// Fills `buffer` as far as there is something; fewer bytes than asked for only at the end. Throws Error naming the
+  /// source.
+  virtual size_t read(std::span<std::byte> buffer) = 0;
+};
+
+/// The bytes of a file or pipe as they are; `path` "-" is stdin.
+std::unique_ptr<ByteSource> open_plain(const std::filesystem::path& path);
+
+/// The content of a file of one or more Zstandard frames whose window needs no more than 128 MiB.
+std::unique_ptr<ByteSource> open_zstd(const std::filesystem::path& path);
+
+}  // namespace mxlm

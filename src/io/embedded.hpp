@@ -1,0 +1,15 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+/// Files of the project that the program carries in itself, so that it shows something without any path. The list is in
+/// src/CMakeLists.txt.
+namespace mxlm::embedded {
+
+std::span<const std::byte> booklet_config();     // models/booklet-7m/config.json
+std::span<const std::byte> booklet_model();      // models/booklet-7m/model.safetensors
+std::span<const std::byte> booklet_tokenizer();  // models/booklet-7m/tokenizer.json
+std::span<const std::byte> alice_text();         // data/alice.txt
+
+}  // namespace mxlm::embedded

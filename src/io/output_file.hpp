@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace mxlm {
+
+/// A file that appears under its name only when it is complete: written to a temporary file beside it, then fsync and
+/// rename. "-" is stdout; something that exists and is no regular file (a device, a pipe) is written directly. Every
+/// member throws Error naming the path.
+class OutputFile {
+ public:
+  explicit OutputFile(std::filesystem::path path);
+  /// Removes the temporary file if commit() was not reached.
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  void commit();
+
+ private:
+  void open_temporary();
+  void flush();
+  void write_all(std::span<const std::byte> bytes);
+
+  std::string name_;  // as the user named it, for messages
+  std::filesystem::path target_, temporary_;
+  std::vector<std::byte> buffer_;
+  int fd_ = -1;
+  bool owned_ = true;
+};
+
+}  // namespace mxlm
