@@ -63,14 +63,15 @@ TEST(Variant, NameIsTheCanonicalTextUnlessGiven) {
 }
 
 TEST(Variant, KeysOfBothSides) {
+  const auto side = [](const OperandSpec& spec) { return spec.value_or(mx::BlockFormat{}); };
   const ProductSpec own = Variant::parse("mlp=mxfp4@block=16/mxfp8@block=64@rule=ceil").clauses[0].spec;
-  EXPECT_EQ(own.weights->block_size, 16);
-  EXPECT_EQ(own.weights->rule, mx::ScaleRule::ceil);
-  EXPECT_EQ(own.activations->block_size, 64);
-  EXPECT_EQ(own.activations->rule, mx::ScaleRule::ceil);
+  EXPECT_EQ(side(own.weights).block_size, 16);
+  EXPECT_EQ(side(own.weights).rule, mx::ScaleRule::ceil);
+  EXPECT_EQ(side(own.activations).block_size, 64);
+  EXPECT_EQ(side(own.activations).rule, mx::ScaleRule::ceil);
   const ProductSpec weights_only = Variant::parse("mlp=mxfp4/none@scale_bits=4@round=floor").clauses[0].spec;
-  EXPECT_EQ(weights_only.weights->scale_bits, 4);
-  EXPECT_EQ(weights_only.weights->rounding, mx::Rounding::floor);
+  EXPECT_EQ(side(weights_only.weights).scale_bits, 4);
+  EXPECT_EQ(side(weights_only.weights).rounding, mx::Rounding::floor);
   EXPECT_FALSE(weights_only.activations.has_value());
 }
 

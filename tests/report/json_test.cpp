@@ -123,7 +123,9 @@ TEST(Json, NumbersThatAreNotFiniteAreNull) {
   v.figures.nll = std::numeric_limits<double>::quiet_NaN();
   v.figures.ppl = std::numeric_limits<double>::infinity();
   v.figures.nonfinite = 5;
-  v.figures.vs_baseline->kld_percentiles["99.9"] = std::numeric_limits<double>::quiet_NaN();
+  VsBaseline b = v.figures.vs_baseline.value_or(VsBaseline{});
+  b.kld_percentiles["99.9"] = std::numeric_limits<double>::quiet_NaN();
+  v.figures.vs_baseline = b;
   testing::internal::CaptureStdout();  // spdlog's default sink; the program's own is stderr
   const std::string text = render_json(result);
   const std::string warning = testing::internal::GetCapturedStdout();

@@ -135,8 +135,9 @@ TEST(Table, SaysWhatIsNotANumber) {
   VariantResult& v = result.runs[0].variants[1];
   v.figures.nll = v.figures.ppl = v.figures.ppl_stderr = v.figures.ppl_stderr_windows = kNan;
   v.figures.nonfinite = 512;
-  VsBaseline& b = *v.figures.vs_baseline;
+  VsBaseline b;
   b.ppl_ratio = b.ln_ppl_ratio = b.kld_mean = b.top1_agreement = kNan;
+  v.figures.vs_baseline = b;
   const std::string text = render_table(result);
   EXPECT_THAT(text, HasSubstr("n/a"));
   EXPECT_THAT(text, Not(HasSubstr("nan")));
