@@ -8,7 +8,8 @@
 
 namespace mxlm {
 
-/// Something a user can cause: a sentence that says what was wrong, where, and what to do. Ends the program with code 1.
+/// Something a user can cause: a sentence that says what was wrong, where, and what to do. Ends the program with
+/// code 1.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

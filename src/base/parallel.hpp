@@ -18,9 +18,9 @@ class ThreadPool {
 
   [[nodiscard]] int threads() const;
 
-  /// Runs `body(task, worker)` for every task in [0, tasks), tasks in ascending order of start, worker in [0, threads()).
-  /// Returns when all are done; rethrows the first exception after the running tasks have ended. Not reentrant: a body
-  /// must not start another loop on the same pool.
+  /// Runs `body(task, worker)` for every task in [0, tasks), tasks in ascending order of start, worker in [0,
+  /// threads()). Returns when all are done; rethrows the first exception after the running tasks have ended. Not
+  /// reentrant: a body must not start another loop on the same pool.
   void run(int64_t tasks, const std::function<void(int64_t task, int worker)>& body);
 
  private:

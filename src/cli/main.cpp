@@ -1,1 +1,88 @@
-int main() { return 2; }
+#include <fmt/format.h>
+
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/interrupt.hpp"
+#include "base/log.hpp"
+#include "cli/commands.hpp"
+#include "cli/options.hpp"
+
+namespace {
+
+/// Underscores are accepted in long options: --max_samples is --max-samples. Arguments come in reverse, as CLI11 wants.
+std::vector<std::string> normalized_arguments(int argc, char** argv) {
+  std::vector<std::string> out;
+  for (int i = argc - 1; i > 0; --i) {
+    std::string argument = argv[i];
+    if (argument.rfind("--", 0) == 0) {
+      for (size_t c = 2; c < argument.size() && argument[c] != '='; ++c) {
+        if (argument[c] == '_') argument[c] = '-';
+      }
+    }
+    out.push_back(std::move(argument));
+  }
+  return out;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"What happens to a language model when its matrix products run in a Microscaling (MX) format?", "mxlm"};
+  app.set_version_flag("--version", "mxlm " MXLM_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  mxlm::cli::GlobalOptions& global = mxlm::cli::global_options();
+  const auto configure = [&global](const std::string&) { mxlm::configure_logging(global.quiet, global.log_file); };
+  app.add_flag("--quiet", global.quiet, "No progress; warnings and errors stay")->each(configure);
+  app.add_option("--log-file", global.log_file, "Write the log here too")->each(configure);
+  app.footer("Example: mxlm eval --mx attention=mxfp8,mlp=mxfp4\nEvery command has --help with an example.");
+
+  for (int i = 0; i < argc; ++i) global.command_line += fmt::format("{}{}", i > 0 ? " " : "", i > 0 ? argv[i] : "mxlm");
+
+  mxlm::cli::add_eval(app);
+  mxlm::cli::add_inspect(app);
+  mxlm::cli::add_logits(app);
+  mxlm::cli::add_cast(app);
+  mxlm::cli::add_tokenize(app);
+  mxlm::cli::add_formats(app);
+  mxlm::cli::add_bench(app);
+
+  mxlm::configure_logging(false, "");
+  try {
+    app.parse(normalized_arguments(argc, argv));
+  } catch (const CLI::CallForHelp&) {
+    const auto chosen = app.get_subcommands();
+    mxlm::cli::print_result(chosen.empty() ? app.help() : chosen.front()->help());
+  } catch (const CLI::CallForVersion& e) {
+    mxlm::cli::print_result(std::string(e.what()) + "\n");
+  } catch (const CLI::ParseError& e) {
+    mxlm::fail_usage("{}; see 'mxlm --help'.", e.what());
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  mxlm::install_interrupt_handlers();
+  try {
+    return run(argc, argv);
+  } catch (const mxlm::UsageError& e) {
+    fmt::print(stderr, "mxlm: {}\n", e.what());
+    return 2;
+  } catch (const mxlm::Error& e) {
+    fmt::print(stderr, "mxlm: {}\n", e.what());
+    return 1;
+  } catch (const mxlm::Interrupted&) {
+    fmt::print(stderr, "mxlm: interrupted\n");
+    return 130;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "mxlm: Out of memory; give fewer variants, a smaller --batch-size, or --stream.\n");
+    return 1;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "mxlm: internal error: {}\n", e.what());
+    return 1;
+  }
+}

@@ -20,8 +20,8 @@ struct Window {
 };
 
 enum class Aggregate : uint8_t {
-  token_mean,        // sum NLL / tokens
-  window_mean,       // mean of window means
+  token_mean,   // sum NLL / tokens
+  window_mean,  // mean of window means
 };
 
 enum class BosPolicy : uint8_t { from_template, always, never };
@@ -31,7 +31,7 @@ struct ProtocolOptions {
   int64_t context = 0;          // tokens a window; set by the caller (min(model's, 2048), document: 512, llamacpp: 512)
   int64_t max_windows = 0;      // 0 = all
   BosPolicy bos = BosPolicy::from_template;
-  int32_t bos_id = -1;          // for BosPolicy::always and llamacpp; -1 = none known
+  int32_t bos_id = -1;  // for BosPolicy::always and llamacpp; -1 = none known
 };
 
 /// Windows of a text by a named protocol, as docs/guide.md states it.

@@ -50,8 +50,15 @@ struct VariantResult {
   PhaseSeconds seconds;
   std::vector<ReplacedLinear> replaced;
   int64_t weight_bytes_baseline = 0, weight_bytes_variant = 0;  // of the Linears of the model
-  double noise_nll = 0;       // --noise: |difference of mean NLL| under another order of float32 sums
+  double noise_nll = 0;  // --noise: |difference of mean NLL| under another order of float32 sums
   bool noise_measured = false;
+};
+
+/// Figures of the windows whose documents carry one subset name, variants in the run's order.
+struct SubsetResult {
+  std::string name;
+  int64_t windows = 0;
+  std::vector<VariantFigures> variants;
 };
 
 struct RunResult {
@@ -63,7 +70,8 @@ struct RunResult {
   int64_t windows = 0;
   uint64_t peak_memory_bytes = 0;
   double seconds_total = 0, seconds_load = 0, seconds_tokenize = 0;
-  std::vector<VariantResult> variants;
+  std::vector<VariantResult> variants;  // variants[0] is the baseline
+  std::vector<SubsetResult> subsets;    // empty unless documents carry subset names
 };
 
 struct EvalResult {

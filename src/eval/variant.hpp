@@ -1,16 +1,20 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "model/spec.hpp"
 
 namespace mxlm {
 
-/// What a Linear does in the model. Decided by the family, never by a substring of its name.
-enum class Role : uint8_t { attention, mlp, lm_head, router };
-std::string_view role_name(Role role);
+/// A Linear of a model: its module name (without ".weight") and role.
+struct NamedLinear {
+  std::string module;
+  Role role = Role::mlp;
+};
 
 /// One clause of a variant: which products, and in what.
 struct Clause {
@@ -18,7 +22,8 @@ struct Clause {
   ProductSpec spec;
 };
 
-/// A policy of formats for a model's products, parsed from the grammar in docs/guide.md.
+/// A policy of formats for a model's products, parsed from the grammar in docs/guide.md. In a spec of two operands,
+/// each key of the last one holds for the first too unless the first sets that key itself.
 struct Variant {
   std::string name;  // given NAME, or the canonical text
   std::vector<Clause> clauses;
@@ -33,6 +38,9 @@ struct Variant {
   [[nodiscard]] ProductSpec attention_product(std::string_view which) const;
   /// True if clause `i` applies to this Linear.
   [[nodiscard]] bool matches(size_t i, std::string_view module, Role role) const;
+  /// Throws UsageError if a clause's target matches none of a model's Linears ("qk" and "pv" always match), with a list
+  /// of what there is.
+  void require_matches(std::span<const NamedLinear> linears) const;
 };
 
 /// Canonical text of a side ("mxfp4_e2m1@block=16", "none") and of both ("mxfp4_e2m1/none", "mxfp8_e4m3").

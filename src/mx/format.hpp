@@ -6,7 +6,15 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <string_view>
+
+#if defined(__CUDACC__)
+#define MXLM_HOST_DEVICE __host__ __device__
+#else
+#define MXLM_HOST_DEVICE
+#endif
 
 namespace mxlm::mx {
 
@@ -22,7 +30,7 @@ struct ElementFormat {
   int8_t emin = 0;           // exponent of the smallest normal binade (integers: 0)
   float max = 0;             // largest magnitude
 
-  [[nodiscard]] constexpr int bits() const {
+  [[nodiscard]] MXLM_HOST_DEVICE constexpr int bits() const {
     return kind == ElementKind::integer ? mantissa_bits + 2 : 1 + exponent_bits + mantissa_bits;
   }
   friend constexpr bool operator==(const ElementFormat&, const ElementFormat&) = default;
@@ -40,5 +48,230 @@ struct BlockFormat {
   Rounding rounding = Rounding::even;
   friend constexpr bool operator==(const BlockFormat&, const BlockFormat&) = default;
 };
+
+// --- making element formats
+
+/// Bounds of the generic names: mxeXmY with 1 <= X <= 7 and at most 16 bits in all, mxintN with 2 <= N <= 16.
+/// (With 8 exponent bits the largest binade is beyond float32.)
+constexpr int kMaxExponentBits = 7;
+constexpr int kMaxElementBits = 16;
+constexpr int kMinIntegerBits = 2;
+
+/// 2^n as a float, for n in [-126, 127].
+MXLM_HOST_DEVICE constexpr float power_of_two(int n) {
+  return __builtin_bit_cast(float, static_cast<uint32_t>(n + 127) << 23);
+}
+
+/// sign, X exponent bits with bias 2^(X-1) - 1, Y mantissa bits; every code is a number (no Inf, no NaN).
+constexpr ElementFormat make_float(int exponent_bits, int mantissa_bits) {
+  const int emax = 1 << (exponent_bits - 1);
+  ElementFormat f;
+  f.kind = ElementKind::floating;
+  f.exponent_bits = static_cast<int8_t>(exponent_bits);
+  f.mantissa_bits = static_cast<int8_t>(mantissa_bits);
+  f.emax = static_cast<int8_t>(emax);
+  f.emin = static_cast<int8_t>(2 - emax);
+  f.max = power_of_two(emax) * (2 - power_of_two(-mantissa_bits));
+  return f;
+}
+
+/// Two's complement of N bits with N - 2 fraction bits; the most negative code is never produced.
+constexpr ElementFormat make_int(int bits) {
+  ElementFormat f;
+  f.kind = ElementKind::integer;
+  f.mantissa_bits = static_cast<int8_t>(bits - 2);
+  f.max = 2 - power_of_two(2 - bits);
+  return f;
+}
+
+/// As make_float, but codes at the top are Inf or NaN, so that the numbers end at `max`, in the binade of `emax`.
+constexpr ElementFormat make_float_with_specials(int exponent_bits, int mantissa_bits, int emax, float max) {
+  ElementFormat f = make_float(exponent_bits, mantissa_bits);
+  f.emax = static_cast<int8_t>(emax);
+  f.max = max;
+  return f;
+}
+
+// --- the table
+
+struct NamedElement {
+  std::string_view name;  // canonical
+  std::array<std::string_view, 2> aliases;
+  ElementFormat format;
+  std::string_view note;
+};
+
+inline constexpr std::array<NamedElement, 6> kElements{{
+    {"mxfp8_e4m3", {"mxfp8", "fp8_e4m3"}, make_float_with_specials(4, 3, 8, 448), "OCP MXFP8; no Inf, one NaN"},
+    {"mxfp8_e5m2",
+     {"fp8_e5m2", ""},
+     make_float_with_specials(5, 2, 15, 57344),
+     "OCP MXFP8; Inf and NaN, never produced"},
+    {"mxfp6_e3m2", {"mxfp6", "fp6_e3m2"}, make_float(3, 2), "OCP MXFP6"},
+    {"mxfp6_e2m3", {"fp6_e2m3", ""}, make_float(2, 3), "OCP MXFP6"},
+    {"mxfp4_e2m1", {"mxfp4", "fp4_e2m1"}, make_float(2, 1), "OCP MXFP4"},
+    {"mxint8", {"int8", ""}, make_int(8), "OCP MXINT8, clipped symmetrically"},
+}};
+
+struct NamedRule {
+  std::string_view name;
+  ScaleRule rule;
+  std::string_view meaning;
+};
+
+inline constexpr std::array<NamedRule, 6> kScaleRules{{
+    {"floor", ScaleRule::floor, "floor(log2 amax) - emax (OCP)"},
+    {"ceil", ScaleRule::ceil, "one more than floor unless amax is a power of two"},
+    {"even", ScaleRule::even, "floor, after rounding amax to the element's mantissa (half up)"},
+    {"rceil", ScaleRule::rceil, "ceil(log2(amax / largest element)): nothing saturates"},
+    {"ct", ScaleRule::ct, "floor, plus one if amax's mantissa is at least 1.75 (1.9375 for E2M3)"},
+    {"mse", ScaleRule::mse, "of floor - 1, floor, floor + 1 the one with the least squared error"},
+}};
+
+struct NamedRounding {
+  std::string_view name;
+  Rounding rounding;
+  std::string_view meaning;
+};
+
+inline constexpr std::array<NamedRounding, 3> kRoundings{{
+    {"even", Rounding::even, "to nearest, ties to even"},
+    {"nearest", Rounding::nearest, "to nearest, ties away from zero"},
+    {"floor", Rounding::floor, "toward zero"},
+}};
+
+// --- names
+
+namespace detail {
+
+/// Reads a decimal number without sign or leading zeros at the front of `text` and removes it; -1 if there is none.
+constexpr int take_number(std::string_view& text) {
+  if (text.empty() || text[0] < '0' || text[0] > '9') return -1;
+  if (text[0] == '0' && text.size() > 1 && text[1] >= '0' && text[1] <= '9') return -1;
+  int value = 0;
+  while (!text.empty() && text[0] >= '0' && text[0] <= '9') {
+    value = value * 10 + (text[0] - '0');
+    if (value > 999) return -1;
+    text.remove_prefix(1);
+  }
+  return value;
+}
+
+}  // namespace detail
+
+/// The element format of a name: the table's names and aliases, mxeXmY, mxintN. nullopt if it is none of them.
+constexpr std::optional<ElementFormat> parse_element(std::string_view name) {
+  for (const NamedElement& e : kElements) {
+    if (name == e.name) return e.format;
+    for (const std::string_view alias : e.aliases) {
+      if (!alias.empty() && name == alias) return e.format;
+    }
+  }
+  constexpr std::string_view integer_prefix = "mxint";
+  constexpr std::string_view float_prefix = "mxe";
+  if (name.starts_with(integer_prefix)) {
+    name.remove_prefix(integer_prefix.size());
+    const int bits = detail::take_number(name);
+    if (!name.empty() || bits < kMinIntegerBits || bits > kMaxElementBits) return std::nullopt;
+    return make_int(bits);
+  }
+  if (name.starts_with(float_prefix)) {
+    name.remove_prefix(float_prefix.size());
+    const int exponent_bits = detail::take_number(name);
+    if (exponent_bits < 1 || exponent_bits > kMaxExponentBits || !name.starts_with('m')) return std::nullopt;
+    name.remove_prefix(1);
+    const int mantissa_bits = detail::take_number(name);
+    if (!name.empty() || mantissa_bits < 0 || 1 + exponent_bits + mantissa_bits > kMaxElementBits) return std::nullopt;
+    return make_float(exponent_bits, mantissa_bits);
+  }
+  return std::nullopt;
+}
+
+/// The canonical name: the table's where there is one, else mxeXmY or mxintN. Parses back to the same format.
+inline std::string element_name(const ElementFormat& element) {
+  for (const NamedElement& e : kElements) {
+    if (e.format == element) return std::string(e.name);
+  }
+  if (element.kind == ElementKind::integer) return "mxint" + std::to_string(element.bits());
+  return "mxe" + std::to_string(element.exponent_bits) + "m" + std::to_string(element.mantissa_bits);
+}
+
+/// What parse_element takes, for messages.
+inline std::string known_elements() {
+  std::string text;
+  for (const NamedElement& e : kElements) text += std::string(e.name) + ", ";
+  return text + "mxeXmY (X 1 to 7, at most 16 bits), mxintN (N 2 to 16)";
+}
+
+constexpr std::string_view rule_name(ScaleRule rule) {
+  for (const NamedRule& r : kScaleRules) {
+    if (r.rule == rule) return r.name;
+  }
+  return "?";
+}
+
+constexpr std::optional<ScaleRule> parse_rule(std::string_view name) {
+  for (const NamedRule& r : kScaleRules) {
+    if (r.name == name) return r.rule;
+  }
+  return std::nullopt;
+}
+
+constexpr std::string_view rounding_name(Rounding rounding) {
+  for (const NamedRounding& r : kRoundings) {
+    if (r.rounding == rounding) return r.name;
+  }
+  return "?";
+}
+
+constexpr std::optional<Rounding> parse_rounding(std::string_view name) {
+  for (const NamedRounding& r : kRoundings) {
+    if (r.name == name) return r.rounding;
+  }
+  return std::nullopt;
+}
+
+// --- properties of block formats
+
+constexpr int kMinBlock = 8;
+constexpr int kMaxBlock = 256;
+inline constexpr std::array<int, 5> kScaleBits{4, 5, 6, 8, 16};
+
+constexpr bool valid_block_size(int n) { return n == 0 || (n >= kMinBlock && n <= kMaxBlock); }
+constexpr bool valid_scale_bits(int n) {
+  for (const int bits : kScaleBits) {
+    if (bits == n) return true;
+  }
+  return false;
+}
+
+/// Empty if the format can be used, else what is wrong with it (the end of a sentence).
+inline std::string check(const BlockFormat& f) {
+  if (!valid_block_size(f.block_size)) {
+    return "block " + std::to_string(f.block_size) + " is neither 0 (the whole row) nor from " +
+           std::to_string(kMinBlock) + " to " + std::to_string(kMaxBlock);
+  }
+  if (!valid_scale_bits(f.scale_bits)) {
+    return "scale_bits " + std::to_string(f.scale_bits) + " is not one of 4, 5, 6, 8, 16";
+  }
+  return {};
+}
+
+/// The mantissa bits that rule `ct` rounds the block maximum to (half up): as compressed-tensors does it, the one of
+/// FP4 (so that 1.75 rounds up) for everything but E2M3, which uses its own three (1.9375).
+MXLM_HOST_DEVICE constexpr int ct_mantissa_bits(const ElementFormat& e) {
+  return e.kind == ElementKind::floating && e.exponent_bits == 2 && e.mantissa_bits == 3 ? 3 : 1;
+}
+
+/// The largest scale exponent; the smallest is its negative. A block that needs a larger one is NaN, one that needs a
+/// smaller one takes the smallest.
+MXLM_HOST_DEVICE constexpr int max_scale_exponent(int scale_bits) { return (1 << (scale_bits - 1)) - 1; }
+
+/// True if every quantised value (element x scale) is a bfloat16: at most 8 significant bits, scales of at most 8 bits.
+/// The one exception is the bottom of bfloat16's range: parts of a value below 2^-133 (its smallest subnormal) are
+/// rounded away. A bfloat16 source has none, so for it there is no exception.
+MXLM_HOST_DEVICE constexpr bool decodes_exactly_to_bf16(const BlockFormat& f) {
+  return f.element.mantissa_bits <= 7 && f.scale_bits <= 8;
+}
 
 }  // namespace mxlm::mx

@@ -11,9 +11,9 @@
 //   A f32  x W bf16: float32 multiply-adds, W widened in registers
 //   A f32  x W f32:  float32 multiply-adds
 //
-// The sum over k of an output runs in an order that depends only on K and the kind of product: never on M, N, the thread
-// count or the position of a row, so a row gives the same bits whatever else is in the batch. `Order::reversed` runs it
-// from the far end (to measure the noise of rounding).
+// The sum over k of an output runs in an order that depends only on K and the kind of product: never on M, N, the
+// thread count or the position of a row, so a row gives the same bits whatever else is in the batch. `Order::reversed`
+// runs it from the far end (to measure the noise of rounding).
 
 #include <cstddef>
 #include <cstdint>

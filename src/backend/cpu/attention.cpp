@@ -1,0 +1,209 @@
+#include "backend/cpu/attention.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <vector>
+
+#include "backend/cpu/scratch.hpp"
+#include "backend/cpu/softmax.hpp"
+#include "backend/cpu/vector_math.hpp"
+#include "base/error.hpp"
+
+namespace mxlm::cpu {
+namespace {
+
+constexpr int64_t kQueryBlock = 32;  // rows of scores computed at a time
+constexpr int64_t kKeyBlock = 256;   // keys that share one step of the online softmax
+constexpr int64_t kTaskRows = 128;   // queries of one head that one task computes
+static_assert(kKeyBlock % kQueryBlock == 0 && kTaskRows % kQueryBlock == 0);
+
+/// `task_rows` queries of one head, from query `begin` of the window on.
+struct Task {
+  int64_t window, begin;
+  int head;
+};
+
+void pack_keys(Isa isa, const BFloat16* rows, int64_t count, int64_t stride, int64_t k, BFloat16* panel) {
+  pack_panel_bf16(isa, rows, count, stride, k, panel);
+}
+void pack_keys(Isa isa, const float* rows, int64_t count, int64_t stride, int64_t k, float* panel) {
+  pack_panel_f32(isa, rows, count, stride, k, panel);
+}
+void pack_values(const BFloat16* v, int64_t keys, int64_t stride, int64_t d, BFloat16* panels) {
+  pack_transposed_bf16(v, keys, stride, d, panels);
+}
+void pack_values(const float* v, int64_t keys, int64_t stride, int64_t d, float* panels) {
+  pack_transposed_f32(v, keys, stride, d, panels);
+}
+
+/// One call of attention() in a model of element type T.
+template <typename T>
+class BlockedAttention {
+ public:
+  BlockedAttention(Isa isa, Order order, const Tensor& q, const Tensor& k, const Tensor& v,
+                   std::span<const int64_t> offsets, const AttentionArgs& args, Tensor& out)
+      : isa_(isa), order_(order), q_(q), k_(k), v_(v), offsets_(offsets), args_(args), out_(out) {
+    key_base_.push_back(0);
+    for (int64_t w = 0; w < windows(); ++w) key_base_.push_back(key_base_.back() + round_up(length(w), kDepth));
+  }
+
+  void run(ThreadPool& pool) {
+    const int64_t panel_keys = key_base_.back() * args_.kv_heads;
+    const int64_t worker_bytes = round_up(worker_elements() * static_cast<int64_t>(sizeof(float)), 64);
+    const int64_t packed_bytes = panel_keys * (depth() + width()) * static_cast<int64_t>(sizeof(T));
+    // The calling thread keeps the memory of all workers: it calls again for the next layer.
+    static thread_local Scratch scratch;
+    std::byte* memory = scratch.reserve(static_cast<size_t>(packed_bytes + worker_bytes * pool.threads()));
+    keys_ = reinterpret_cast<T*>(memory);
+    values_ = keys_ + panel_keys * depth();
+    std::byte* workers = memory + packed_bytes;
+
+    std::vector<Task> packing;
+    std::vector<Task> tasks;
+    const int group = args_.heads / args_.kv_heads;
+    for (int64_t w = 0; w < windows(); ++w) {
+      for (int kv = 0; kv < args_.kv_heads; ++kv) {
+        for (int64_t begin = 0; begin < length(w); begin += kKeyBlock) packing.push_back({w, begin, kv});
+        // The last queries see the most keys: first, so that the threads end together.
+        for (int64_t begin = (length(w) - 1) / kTaskRows * kTaskRows; begin >= 0; begin -= kTaskRows) {
+          for (int h = kv * group; h < (kv + 1) * group; ++h) tasks.push_back({w, begin, h});
+        }
+      }
+    }
+    pool.run(static_cast<int64_t>(packing.size()), [&](int64_t i, int) { pack(packing[static_cast<size_t>(i)]); });
+    pool.run(static_cast<int64_t>(tasks.size()), [&](int64_t i, int worker) {
+      const Task& task = tasks[static_cast<size_t>(i)];
+      const int64_t end = std::min(task.begin + kTaskRows, length(task.window));
+      for (int64_t row = task.begin; row < end; row += kQueryBlock) {
+        attend(task.window, task.head, row, std::min(row + kQueryBlock, end),
+               reinterpret_cast<float*>(workers + worker * worker_bytes));
+      }
+    });
+  }
+
+ private:
+  static constexpr DType kType = std::is_same_v<T, float> ? DType::f32 : DType::bf16;
+
+  [[nodiscard]] int64_t windows() const { return static_cast<int64_t>(offsets_.size()) - 1; }
+  [[nodiscard]] int64_t first(int64_t w) const { return offsets_[static_cast<size_t>(w)]; }
+  [[nodiscard]] int64_t length(int64_t w) const { return first(w + 1) - first(w); }
+  [[nodiscard]] int64_t depth() const { return round_up(args_.head_dim, kDepth); }  // padded, as the sum of Q K^T
+  [[nodiscard]] int64_t width() const { return round_up(args_.head_dim, kPanel); }  // padded, as the width of P V
+  // Scores, P, running output, one block's output, padded queries, sums, maxima and factors.
+  [[nodiscard]] int64_t worker_elements() const {
+    return kQueryBlock * (2 * kKeyBlock + 2 * width() + depth() + kSumLanes + 2);
+  }
+
+  // Key/value head `kv` of window `w`: panels of 16 keys; and for each block of keys panels of 16 columns of V.
+  [[nodiscard]] T* key_panels(int64_t w, int kv) const { return keys_ + packed_row(w, kv) * depth(); }
+  [[nodiscard]] T* value_panels(int64_t w, int kv) const { return values_ + packed_row(w, kv) * width(); }
+  [[nodiscard]] int64_t packed_row(int64_t w, int kv) const {
+    return key_base_[static_cast<size_t>(w)] * args_.kv_heads + kv * round_up(length(w), kDepth);
+  }
+
+  void pack(const Task& task) const {
+    const int64_t end = std::min(task.begin + kKeyBlock, length(task.window));
+    const int64_t column = static_cast<int64_t>(task.head) * args_.head_dim;
+    for (int64_t key = task.begin; key < end; key += kPanel) {
+      pack_keys(isa_, k_.row<T>(first(task.window) + key) + column, std::min(kPanel, end - key), k_.stride(),
+                args_.head_dim, key_panels(task.window, task.head) + key * depth());
+    }
+    pack_values(v_.row<T>(first(task.window) + task.begin) + column, end - task.begin, v_.stride(), args_.head_dim,
+                value_panels(task.window, task.head) + task.begin * width());
+  }
+
+  // Queries [begin, end) of the window, at most kQueryBlock, `begin` a multiple of it.
+  void attend(int64_t w, int head, int64_t begin, int64_t end, float* memory) const {
+    const int64_t rows = end - begin;
+    const int kv = head / (args_.heads / args_.kv_heads);
+    const int64_t column = static_cast<int64_t>(head) * args_.head_dim;
+    float* scores = memory;
+    T* p = reinterpret_cast<T*>(scores + kQueryBlock * kKeyBlock);
+    float* output = scores + 2 * kQueryBlock * kKeyBlock;
+    float* product = output + kQueryBlock * width();
+    T* padded = reinterpret_cast<T*>(product + kQueryBlock * width());
+    float* sums = product + kQueryBlock * (width() + depth());
+    float* maximum = sums + kQueryBlock * kSumLanes;
+    float* factors = maximum + kQueryBlock;
+
+    // The product reads head_dim rounded up to 32 values of a query, which would be the next head's.
+    const T* queries = q_.row<T>(first(w) + begin) + column;
+    int64_t query_stride = q_.stride();
+    if (depth() != args_.head_dim) {
+      for (int64_t i = 0; i < rows; ++i) {
+        std::copy_n(queries + i * query_stride, args_.head_dim, padded + i * depth());
+        std::fill(padded + i * depth() + args_.head_dim, padded + (i + 1) * depth(), T{});
+      }
+      queries = padded;
+      query_stride = depth();
+    }
+    std::fill_n(output, rows * width(), 0.0F);
+    std::fill_n(sums, rows * kSumLanes, 0.0F);
+    std::fill_n(maximum, rows, -std::numeric_limits<float>::infinity());
+
+    // Every row sees a key of every block: blocks are multiples of kQueryBlock, and so is `begin`.
+    const int64_t blocks = (end + kKeyBlock - 1) / kKeyBlock;
+    for (int64_t n = 0; n < blocks; ++n) {
+      const int64_t block = order_ == Order::forward ? n : blocks - 1 - n;
+      const int64_t key = block * kKeyBlock;
+      const int64_t block_keys = round_up(std::min(kKeyBlock, length(w) - key), kDepth);
+      const int64_t seen = std::min(end - key, kKeyBlock);
+      const PackedPanels key_block{kType, block_keys, depth(), key_panels(w, kv) + key * depth()};
+      gemm_tile(isa_, order_, rows, kType, queries, query_stride, key_block, 0, round_up(seen, kPanel) / kPanel, scores,
+                kKeyBlock);
+      softmax_block(isa_, kType,
+                    {.rows = rows,
+                     .keys = block_keys,
+                     .visible = begin - key + 1,
+                     .log2_scale = args_.scale * kLog2e,
+                     .scores = scores,
+                     .score_stride = kKeyBlock,
+                     .p = p,
+                     .p_stride = kKeyBlock,
+                     .maximum = maximum,
+                     .sums = sums,
+                     .factors = factors});
+      const PackedPanels value_block{kType, width(), block_keys, value_panels(w, kv) + key * width()};
+      gemm_tile(isa_, order_, rows, kType, p, kKeyBlock, value_block, 0, width() / kPanel, product, width());
+      rescale_add(isa_, rows, width(), factors, product, output);
+    }
+    normalise_rows(isa_, rows, args_.head_dim, sums, output, width(), kType, out_.row<T>(first(w) + begin) + column,
+                   out_.stride());
+  }
+
+  Isa isa_;
+  Order order_;
+  const Tensor& q_;
+  const Tensor& k_;
+  const Tensor& v_;
+  std::span<const int64_t> offsets_;
+  const AttentionArgs& args_;
+  Tensor& out_;
+  std::vector<int64_t> key_base_;  // where a window's keys start in a packed head, each padded to 32
+  T* keys_ = nullptr;
+  T* values_ = nullptr;
+};
+
+}  // namespace
+
+void attention(Isa isa, Order order, ThreadPool& pool, const Tensor& q, const Tensor& k, const Tensor& v,
+               std::span<const int64_t> offsets, const AttentionArgs& args, Tensor& out) {
+  assert(args.kv_heads > 0 && args.heads % args.kv_heads == 0);
+  assert(args.head_dim > 0 && args.head_dim <= 256 && args.scale > 0);
+  assert(q.cols() == static_cast<int64_t>(args.heads) * args.head_dim && out.cols() == q.cols());
+  assert(k.cols() == static_cast<int64_t>(args.kv_heads) * args.head_dim && v.cols() == k.cols());
+  assert(q.dtype() == k.dtype() && q.dtype() == v.dtype() && q.dtype() == out.dtype());
+  assert(!offsets.empty() && offsets.front() == 0 && offsets.back() <= q.rows());
+  if (args.qk.replaced() || args.pv.replaced()) fail("Quantised attention products are not implemented yet.");
+  if (q.dtype() == DType::bf16) {
+    BlockedAttention<BFloat16>(isa, order, q, k, v, offsets, args, out).run(pool);
+  } else {
+    assert(q.dtype() == DType::f32);
+    BlockedAttention<float>(isa, order, q, k, v, offsets, args, out).run(pool);
+  }
+}
+
+}  // namespace mxlm::cpu

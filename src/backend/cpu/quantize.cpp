@@ -1,0 +1,117 @@
+#include "backend/cpu/quantize.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <vector>
+
+#include "mx/quantize.hpp"
+
+namespace mxlm::cpu {
+namespace {
+
+float load(float x) { return x; }
+float load(BFloat16 x) { return to_float(x); }
+void store(float x, float& out) { out = x; }
+void store(float x, BFloat16& out) { out = to_bfloat16(x); }
+
+int64_t block_length(const mx::BlockFormat& f, int64_t n) { return f.block_size == 0 ? n : f.block_size; }
+
+/// The scale exponent of a block of any element type.
+int exponent_of(const mx::BlockFormat& f, const float* in, int64_t n) { return mx::block_exponent(f, in, n); }
+int exponent_of(const mx::BlockFormat& f, const BFloat16* in, int64_t n) {
+  if (f.rule != mx::ScaleRule::mse) {
+    uint32_t amax = 0;
+    for (int64_t i = 0; i < n; ++i) amax = std::max(amax, static_cast<uint32_t>(in[i].bits & 0x7fffU) << 16);
+    return mx::shared_exponent(f, amax);
+  }
+  std::vector<float> wide(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) wide[static_cast<size_t>(i)] = to_float(in[i]);
+  return mx::block_exponent(f, wide.data(), n);
+}
+
+template <typename In, typename Out>
+void quantize_portable(const mx::BlockFormat& f, const In* in, int64_t n, Out* out) {
+  const int64_t block = block_length(f, n);
+  for (int64_t start = 0; start < n; start += block) {
+    const int64_t length = std::min(block, n - start);
+    const int e = exponent_of(f, in + start, length);
+    for (int64_t i = start; i < start + length; ++i) {
+      const float value = e == mx::kNanExponent ? mx::detail::float_of(mx::detail::kQuietNan)
+                                                : mx::quantize_decode(f.element, f.rounding, e, load(in[i]));
+      store(value, out[i]);
+    }
+  }
+}
+
+template <typename In>
+void encode_portable(const mx::BlockFormat& f, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+  assert(f.scale_bits <= 8);
+  const int bits = f.element.bits();
+  const int64_t block = block_length(f, n);
+  std::memset(codes, 0, static_cast<size_t>(code_bytes(f, n)));
+  for (int64_t start = 0; start < n; start += block) {
+    const int64_t length = std::min(block, n - start);
+    const int e = exponent_of(f, in + start, length);
+    *scales++ = mx::scale_code(e);
+    if (e == mx::kNanExponent) continue;
+    for (int64_t i = start; i < start + length; ++i) {
+      mx::put_code(codes, bits, i, mx::encode(f.element, f.rounding, e, load(in[i])));
+    }
+  }
+}
+
+template <typename Out>
+void decode_portable(const mx::BlockFormat& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
+  const int bits = f.element.bits();
+  const int64_t block = block_length(f, n);
+  for (int64_t start = 0; start < n; start += block) {
+    const int64_t length = std::min(block, n - start);
+    const uint8_t scale = *scales++;
+    for (int64_t i = start; i < start + length; ++i) {
+      const float value = scale == mx::kNanScale ? mx::detail::float_of(mx::detail::kQuietNan)
+                                                 : mx::scale_by(mx::decode(f.element, mx::get_code(codes, bits, i)),
+                                                                scale - mx::kScaleBias);
+      store(value, out[i]);
+    }
+  }
+}
+
+}  // namespace
+
+void quantize_decode_row(Isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+  quantize_portable(format, in, n, out);
+}
+void quantize_decode_row(Isa, const mx::BlockFormat& format, const float* in, int64_t n, BFloat16* out) {
+  assert(mx::decodes_exactly_to_bf16(format));
+  quantize_portable(format, in, n, out);
+}
+void quantize_decode_row(Isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, float* out) {
+  quantize_portable(format, in, n, out);
+}
+void quantize_decode_row(Isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, BFloat16* out) {
+  assert(mx::decodes_exactly_to_bf16(format));
+  quantize_portable(format, in, n, out);
+}
+
+int64_t code_bytes(const mx::BlockFormat& format, int64_t n) { return mx::packed_bytes(format.element, n); }
+int64_t scale_bytes(const mx::BlockFormat& format, int64_t n) { return mx::block_count(format, n); }
+
+void encode_row(Isa, const mx::BlockFormat& format, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+  encode_portable(format, in, n, codes, scales);
+}
+void encode_row(Isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+  encode_portable(format, in, n, codes, scales);
+}
+
+void decode_row(Isa, const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
+                BFloat16* out) {
+  assert(mx::decodes_exactly_to_bf16(format));
+  decode_portable(format, codes, scales, n, out);
+}
+void decode_row(Isa, const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
+                float* out) {
+  decode_portable(format, codes, scales, n, out);
+}
+
+}  // namespace mxlm::cpu

@@ -1,0 +1,215 @@
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/interrupt.hpp"
+#include "base/log.hpp"
+#include "cli/commands.hpp"
+#include "cli/options.hpp"
+#include "cli/progress.hpp"
+#include "eval/evaluate.hpp"
+#include "eval/shorthands.hpp"
+#include "io/embedded.hpp"
+#include "io/file.hpp"
+#include "report/report.hpp"
+
+namespace mxlm::cli {
+namespace {
+
+struct EvalArguments {
+  std::vector<std::string> models, texts, variants, formats, tiers;
+  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json;
+  bool mlp_only = false, all_linears = false, no_variants = false, allow_long_context = false, stream = false,
+       noise = false;
+  int64_t context = 0, max_samples = 0, max_windows = 0, batch_size = 0;
+  int threads = 0;
+};
+
+/// The variants in the order in which their options were given.
+std::vector<Variant> collect_variants(const CLI::App& command, const EvalArguments& arguments) {
+  std::vector<Variant> out;
+  const auto add = [&out](std::vector<Variant> more) { std::move(more.begin(), more.end(), std::back_inserter(out)); };
+  const std::vector<std::string> formats =
+      arguments.formats.empty() ? std::vector<std::string>{"mxfp8"} : arguments.formats;
+  const bool shorthand = arguments.mlp_only || arguments.all_linears;
+  size_t next_variant = 0, next_tier = 0;
+  bool formats_done = false;
+  for (const CLI::Option* option : command.parse_order()) {
+    const std::string name = option->get_name();
+    if (name == "--mx") {
+      out.push_back(Variant::parse(arguments.variants.at(next_variant++)));
+    } else if (name == "--tier") {
+      add(tier_variants(arguments.tiers.at(next_tier++)));
+    } else if (name == "--mlp-only") {
+      add(uniform_variants({"mlp"}, formats));
+    } else if (name == "--all-linears") {
+      add(uniform_variants({"linear"}, formats));
+    } else if (name == "--mx-format" && !shorthand && !formats_done) {
+      add(uniform_variants({"attention", "mlp"}, formats));
+      formats_done = true;
+    }
+  }
+  if (arguments.no_variants) {
+    if (!out.empty()) fail_usage("--no-variants and variants exclude one another; leave one of them out.");
+    return out;
+  }
+  if (out.empty()) out.push_back(default_variant());
+  return out;
+}
+
+BosPolicy parse_bos(const std::string& text) {
+  if (text == "template") return BosPolicy::from_template;
+  if (text == "always") return BosPolicy::always;
+  if (text == "never") return BosPolicy::never;
+  fail_usage("--bos '{}' is not known; it is template, always or never.", text);
+}
+
+DocumentSource embedded_text() {
+  DocumentSource source;
+  const auto bytes = embedded::alice_text();
+  source.name = "alice.txt (embedded)";
+  source.sha256 = sha256_hex(bytes);
+  source.documents.push_back({.text = {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, .subset = ""});
+  source.is_text = true;
+  return source;
+}
+
+DocumentSource read_data(const EvalArguments& arguments) {
+  if (!arguments.data.empty() && !arguments.texts.empty()) {
+    fail_usage("--text and --data exclude one another; leave one of them out.");
+  }
+  if (!arguments.data.empty()) return read_documents(arguments.data, arguments.field, arguments.max_samples);
+  if (arguments.texts.empty()) {
+    spdlog::info("no --text or --data given: using the embedded text, Alice's Adventures in Wonderland");
+    return embedded_text();
+  }
+  DocumentSource all = read_text(arguments.texts.front());
+  std::string hashes = all.sha256;
+  for (size_t i = 1; i < arguments.texts.size(); ++i) {
+    DocumentSource next = read_text(arguments.texts[i]);
+    std::move(next.documents.begin(), next.documents.end(), std::back_inserter(all.documents));
+    all.invalid_utf8 += next.invalid_utf8;
+    all.name += " + " + next.name;
+    hashes += next.sha256;
+  }
+  if (arguments.texts.size() > 1) {
+    all.sha256 = sha256_hex(std::as_bytes(std::span(hashes)));
+    for (size_t i = 0; i < all.documents.size(); ++i) all.documents[i].subset = arguments.texts[i];
+  }
+  return all;
+}
+
+void warn_about(const RunResult& run) {
+  for (const VariantResult& variant : run.variants) {
+    if (variant.figures.nonfinite > 0) {
+      spdlog::warn("{}: {} of {} tokens have NaN or infinite logits, so its figures are not finite", variant.name,
+                   variant.figures.nonfinite, variant.figures.tokens);
+    }
+  }
+}
+
+void run_eval(const CLI::App& command, const EvalArguments& arguments) {
+  check_device(arguments.device);
+  EvaluateOptions options;
+  options.variants = collect_variants(command, arguments);
+  options.dtype = parse_dtype(arguments.dtype);
+  options.allow_long_context = arguments.allow_long_context;
+  options.noise = arguments.noise;
+  options.stream = arguments.stream;
+  options.batch_windows = arguments.batch_size;
+  options.threads = arguments.threads;
+  options.protocol.context = arguments.context;
+  options.protocol.max_windows = arguments.max_windows;
+  options.protocol.bos = parse_bos(arguments.bos);
+
+  const DocumentSource data = read_data(arguments);
+  if (data.invalid_utf8 > 0) {
+    spdlog::warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
+                 data.documents.size());
+  }
+  options.protocol.name = !arguments.protocol.empty() ? arguments.protocol : data.is_text ? "window" : "document";
+
+  EvalResult result;
+  result.machine = machine_info(arguments.threads);
+  const std::vector<std::string> models = arguments.models.empty() ? std::vector<std::string>{""} : arguments.models;
+  for (const std::string& name : models) {
+    const auto start = std::chrono::steady_clock::now();
+    const LoadedModel model = load_model(name, /*with_tokenizer=*/true);
+    const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    RunResult run;
+    {
+      ProgressLine line(model.name, global_options().quiet);
+      run = evaluate(model, data, options, [&line](const Progress& progress) { line.update(progress); });
+    }
+    run.command = global_options().command_line;
+    run.seconds_load = load_seconds;
+    for (VariantResult& variant : run.variants) variant.seconds.load = load_seconds;
+    warn_about(run);
+    result.runs.push_back(std::move(run));
+    if (!result.runs.back().complete) break;
+  }
+
+  // The table goes first: a JSON file that cannot be written must not cost what was computed.
+  if (arguments.json != "-") print_result(render_table(result));
+  if (!arguments.json.empty()) write_file(arguments.json, render_json(result));
+  if (!result.runs.back().complete) throw Interrupted();
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  auto arguments = std::make_shared<EvalArguments>();
+  EvalArguments& a = *arguments;
+  CLI::App* command =
+      app.add_subcommand("eval", "Baseline and variants side by side: perplexity, KL divergence, speed");
+  command->add_option("MODEL", a.models, "Model folders; none = the embedded booklet-7m");
+  command->add_option("--text", a.texts, "A plain text, '-' is stdin; repeatable")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--data", a.data, "A data set: a .txt, .jsonl or .jsonl.zst file");
+  command->add_option("--field", a.field, "The JSON member that holds a document's text")->capture_default_str();
+  command->add_option(
+      "--protocol", a.protocol,
+      fmt::format("One of {} (window for texts, document for data sets)", fmt::join(protocol_names(), ", ")));
+  command
+      ->add_option("--context", a.context,
+                   "Tokens a window (the model's maximum, at most 2048; document, llamacpp: 512)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--max-samples", a.max_samples, "Documents to read at most")->check(CLI::PositiveNumber);
+  command->add_option("--max-windows", a.max_windows, "Windows to run at most")->check(CLI::PositiveNumber);
+  command->add_option("--mx", a.variants, "A variant, as 'attention=mxfp8,mlp=mxfp4/mxfp8@block=16'; repeatable")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--mx-format", a.formats, "Formats for --mlp-only, --all-linears, or for attention and MLP");
+  command->add_flag("--mlp-only", a.mlp_only, "Adds a variant with the MLP Linears in each --mx-format (mxfp8)");
+  command->add_flag("--all-linears", a.all_linears,
+                    "Adds a variant with every Linear, the LM head too, in each --mx-format");
+  command->add_option("--tier", a.tiers, "Adds the prototype's policies: A, B, C, D or all")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_flag("--no-variants", a.no_variants, "The baseline alone");
+  command->add_option("--bos", a.bos, "Begin-of-sequence token: template, always or never")->capture_default_str();
+  command->add_flag("--allow-long-context", a.allow_long_context, "Let --context pass the model's maximum positions");
+  command->add_flag("--noise", a.noise,
+                    "Run everything twice with float32 sums in another order, and print no digit below the difference");
+  command->add_option("--dtype", a.dtype, "auto (as the checkpoint; F16 in float32), float32 or bfloat16")
+      ->capture_default_str();
+  command->add_option("--device", a.device, "auto or cpu")->capture_default_str();
+  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
+  command->add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
+  command->add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
+  command->set_config("--config", "", "Read options from a TOML file");
+  command->footer(
+      "Example: mxlm eval ./SmolLM2-135M --text wiki.test.raw --mx attention=mxfp8,mlp=mxfp8 --mx linear=mxfp4 --json "
+      "out.json");
+  command->callback([command, arguments] { run_eval(*command, *arguments); });
+}
+
+}  // namespace mxlm::cli

@@ -1,0 +1,135 @@
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/cpu/backend.hpp"
+#include "base/error.hpp"
+#include "base/system.hpp"
+#include "cli/commands.hpp"
+#include "cli/options.hpp"
+#include "eval/evaluate.hpp"
+
+namespace mxlm::cli {
+namespace {
+
+struct InspectArguments {
+  std::string model, dtype = "auto";
+  std::vector<std::string> variants;
+  int64_t context = 0, windows = 16, batch_size = 0;
+  bool stream = false;
+};
+
+std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
+
+std::string rope_text(const RopeSpec& rope) {
+  switch (rope.type) {
+    case RopeSpec::Type::standard:
+      return fmt::format("rotary, theta {}", rope.theta);
+    case RopeSpec::Type::linear:
+      return fmt::format("rotary, theta {}, linear scaling by {}", rope.theta, rope.factor);
+    case RopeSpec::Type::dynamic:
+      return fmt::format("rotary, theta {}, dynamic scaling by {} beyond {} positions", rope.theta, rope.factor,
+                         rope.original_max_positions);
+    case RopeSpec::Type::llama3:
+      return fmt::format("rotary, theta {}, llama3 scaling by {} of {} positions", rope.theta, rope.factor,
+                         rope.original_max_positions);
+  }
+  return "?";
+}
+
+std::string describe_model(const LoadedModel& loaded, DType compute) {
+  const ModelSpec& model = loaded.spec;
+  std::string out;
+  out += fmt::format("{}: {}, {} parameters, stored as {}, computed in {}\n", loaded.name, model.family,
+                     model.parameters(), dtype_name(model.dtype), compute == DType::f32 ? "float32" : "bfloat16");
+  out += fmt::format("  {} layers, hidden {}, {} heads of {} ({} key/value), vocabulary {}, {} positions\n",
+                     model.layers.size(), model.hidden, model.heads, model.head_dim, model.kv_heads, model.vocabulary,
+                     model.max_positions);
+  out += fmt::format("  {}, {} head\n", rope_text(model.rope), model.tied_head ? "tied" : "free");
+  return out;
+}
+
+/// Every Linear, and for each variant what replaces it.
+std::string describe_linears(const ModelSpec& model, const std::vector<Variant>& variants) {
+  std::string out = fmt::format("\n{:<44} {:<10} {:>14}", "Linear", "role", "outputs x inputs");
+  for (size_t v = 0; v < variants.size(); ++v) out += fmt::format("  [{}]", v + 1);
+  out += "\n";
+  for (const LinearSpec* linear : model.linears()) {
+    out += fmt::format("{:<44} {:<10} {:>16}", linear->module, role_name(linear->role),
+                       fmt::format("{} x {}", linear->weight.matrix.rows, linear->weight.matrix.cols));
+    for (const Variant& variant : variants) {
+      const ProductSpec product = variant.product(linear->module, linear->role);
+      out += fmt::format("  {}", product.replaced() ? to_text(product) : "-");
+    }
+    out += "\n";
+  }
+  out += "Norms, embeddings and element-wise operations are never replaced.\n";
+  for (size_t v = 0; v < variants.size(); ++v) out += fmt::format("[{}] {}\n", v + 1, variants[v].canonical());
+  return out;
+}
+
+void run_inspect(const InspectArguments& arguments) {
+  const LoadedModel loaded = load_model(arguments.model, /*with_tokenizer=*/false);
+  const ModelSpec& model = loaded.spec;
+  const DType compute = compute_dtype(model, parse_dtype(arguments.dtype));
+  std::vector<Variant> variants;
+  for (const std::string& text : arguments.variants) variants.push_back(Variant::parse(text));
+  check_targets(model, variants);
+  std::string out = describe_model(loaded, compute) + describe_linears(model, variants);
+
+  const auto backend = cpu::make_cpu_backend({.threads = 0, .isa = std::nullopt, .order = cpu::Order::forward});
+  const ForwardPass forward(model, *backend, compute);
+  variants.insert(variants.begin(), Variant{.name = "baseline", .clauses = {}});
+  const VariantTree tree = build_tree(model, forward, variants);
+  const int64_t context = arguments.context > 0 ? arguments.context : std::min<int64_t>(model.max_positions, 2048);
+  Window window;
+  window.tokens.assign(static_cast<size_t>(context), 0);
+  const std::vector<Window> windows(static_cast<size_t>(arguments.windows), window);
+  const Plan plan = make_plan(
+      model, forward, tree, windows,
+      {.batch_windows = arguments.batch_size, .stream = arguments.stream, .memory_limit = memory_limit_bytes()});
+  out += fmt::format("\nMemory plan for {} windows of {} tokens, {} variant{} beside the baseline, on {}:\n",
+                     arguments.windows, context, variants.size() - 1, variants.size() == 2 ? "" : "s",
+                     backend->description());
+  out += fmt::format("  {} round{} of up to {} micro-batches; weights are {}\n", plan.rounds.size(),
+                     plan.rounds.size() == 1 ? "" : "s", plan.rounds.empty() ? 0 : plan.rounds.front().size(),
+                     plan.resident ? "kept between rounds" : "read once a round");
+  const auto line = [&out](const char* what, uint64_t bytes) {
+    out += fmt::format("  {:<28} {:>12}\n", what, megabytes(bytes));
+  };
+  if (plan.resident) line("kept weights", plan.kept_weights);
+  line("weights of one step", plan.step_weights);
+  line("head", plan.head_weights);
+  line("hidden states of a round", plan.hidden_states);
+  line("scratch of a micro-batch", plan.scratch);
+  line("scores", plan.scores);
+  line("in all", plan.total());
+  line("limit", plan.limit);
+  print_result(out);
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  auto arguments = std::make_shared<InspectArguments>();
+  InspectArguments& a = *arguments;
+  CLI::App* command = app.add_subcommand(
+      "inspect", "A model's sizes, every Linear and what a variant would replace, and the memory plan");
+  command->add_option("MODEL", a.model, "A model folder; none = the embedded booklet-7m");
+  command->add_option("--mx", a.variants, "A variant to show; repeatable")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--dtype", a.dtype, "auto, float32 or bfloat16")->capture_default_str();
+  command->add_option("--context", a.context, "Tokens a window of the plan")->check(CLI::PositiveNumber);
+  command->add_option("--max-windows", a.windows, "Windows of the plan")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")->check(CLI::PositiveNumber);
+  command->add_flag("--stream", a.stream, "Plan as eval --stream does");
+  command->footer("Example: mxlm inspect ./SmolLM2-135M --mx mlp=mxfp4,attention=mxfp8");
+  command->callback([arguments] { run_inspect(*arguments); });
+}
+
+}  // namespace mxlm::cli

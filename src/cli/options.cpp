@@ -1,0 +1,35 @@
+#include "cli/options.hpp"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "base/error.hpp"
+
+namespace mxlm::cli {
+
+GlobalOptions& global_options() {
+  static GlobalOptions options;
+  return options;
+}
+
+DTypeChoice parse_dtype(const std::string& text) {
+  if (text == "auto") return DTypeChoice::automatic;
+  if (text == "float32") return DTypeChoice::float32;
+  if (text == "bfloat16") return DTypeChoice::bfloat16;
+  fail_usage("--dtype '{}' is not known; it is auto, float32 or bfloat16.", text);
+}
+
+void check_device(const std::string& device) {
+  if (device == "auto" || device == "cpu") return;
+  if (device.rfind("cuda", 0) == 0) fail("This build of mxlm has no CUDA backend; use --device cpu.");
+  fail_usage("--device '{}' is not known; it is auto or cpu.", device);
+}
+
+void print_result(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    fail("The result cannot be written to standard output ({}); use --json FILE to keep it.", std::strerror(errno));
+  }
+}
+
+}  // namespace mxlm::cli

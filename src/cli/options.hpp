@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+
+#include "eval/evaluate.hpp"
+
+namespace mxlm::cli {
+
+/// Options that every command takes.
+struct GlobalOptions {
+  bool quiet = false;
+  std::string log_file;
+  std::string command_line;  // as it was typed
+};
+GlobalOptions& global_options();
+
+DTypeChoice parse_dtype(const std::string& text);
+
+/// Refuses devices that this build or machine lacks.
+void check_device(const std::string& device);
+
+/// Prints a result to stdout; throws Error if stdout cannot take it (a closed pipe, a full disk).
+void print_result(std::string_view text);
+
+}  // namespace mxlm::cli

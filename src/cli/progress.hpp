@@ -1,0 +1,26 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "eval/engine.hpp"
+
+namespace mxlm::cli {
+
+/// The progress line on stderr: redrawn in place on a terminal, one plain line every 10 s elsewhere, nothing if quiet.
+class ProgressLine {
+ public:
+  ProgressLine(std::string what, bool quiet);
+  ~ProgressLine();
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+  void update(const Progress& progress);
+
+ private:
+  std::string what_;
+  bool quiet_, terminal_;
+  bool drawn_ = false;
+  std::chrono::steady_clock::time_point last_;
+};
+
+}  // namespace mxlm::cli

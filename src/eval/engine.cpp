@@ -1,0 +1,183 @@
+#include "eval/engine.hpp"
+
+#include <chrono>
+
+#include "base/error.hpp"
+#include "base/interrupt.hpp"
+
+namespace mxlm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace
+
+Engine::Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const VariantTree& tree,
+               const Plan& plan)
+    : model_(model), backend_(backend), forward_(forward), tree_(tree), plan_(plan), store_(backend, plan.resident) {}
+
+EngineResult Engine::run(std::span<const Window> windows, const std::function<void(const Progress&)>& on_progress) {
+  const size_t variants = tree_.leaf.size();
+  EngineResult result;
+  result.scores.resize(variants);
+  result.forward_seconds.assign(variants, 0);
+  result.prepare_seconds.assign(variants, 0);
+  result.head_seconds.assign(variants, 0);
+
+  // Progress counts nodes, which are what is computed; the head counts as one step.
+  int64_t positions = 0;
+  for (const Window& window : windows) positions += static_cast<int64_t>(window.tokens.size());
+  const double nodes_a_token = static_cast<double>(tree_.nodes() + variants);
+  Progress progress{.done = 0,
+                    .total = static_cast<double>(positions) * static_cast<double>(variants),
+                    .seconds = 0,
+                    .round = 0,
+                    .rounds = plan_.rounds.size()};
+  const auto start = Clock::now();
+  const auto on_work = [&](double node_tokens) {
+    progress.done += node_tokens / nodes_a_token * static_cast<double>(variants);
+    progress.seconds = seconds_since(start);
+    if (on_progress) on_progress(progress);
+  };
+
+  try {
+    if (heads_.empty()) {
+      for (size_t v = 0; v < variants; ++v) {
+        auto [weight, seconds] = store_.get(model_.head, tree_.head[v].weights);
+        heads_.push_back({.weight = std::move(weight), .activations = tree_.head[v].activations});
+        result.prepare_seconds[v] += seconds;
+      }
+    }
+    for (const auto& batches : plan_.rounds) {
+      run_round(windows, batches, result, on_work);
+      ++progress.round;
+    }
+  } catch (const Interrupted&) {
+    result.complete = false;
+  }
+  return result;
+}
+
+void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::Range>& batches, EngineResult& result,
+                       const std::function<void(double)>& on_work) {
+  std::vector<MicroBatch> micro_batches;
+  std::vector<std::vector<Tensor>> hidden(1);  // [node][micro-batch]
+  int64_t positions = 0;
+  for (const auto& [begin, end] : batches) {
+    std::vector<std::span<const int32_t>> tokens;
+    for (size_t w = begin; w < end; ++w) tokens.emplace_back(windows[w].tokens);
+    micro_batches.push_back(forward_.make_batch(tokens));
+    hidden[0].push_back(forward_.embed(micro_batches.back()));
+    positions += micro_batches.back().batch.rows();
+  }
+  model_.embedding.release();
+
+  const size_t variants = tree_.leaf.size();
+  std::vector<double> forward_seconds(variants, 0), prepare_seconds(variants, 0);
+  for (int64_t step = 0; step < forward_.steps(); ++step) {
+    const auto& nodes = tree_.levels[static_cast<size_t>(step)];
+    const auto linears = forward_.step_linears(step);
+    if (step + 1 < forward_.steps()) {
+      for (const LinearSpec* linear : forward_.step_linears(step + 1)) store_.will_need(*linear);
+    }
+    std::vector<StepWeights> weights(nodes.size());
+    for (size_t n = 0; n < nodes.size(); ++n) {
+      double seconds = 0;
+      for (size_t l = 0; l < linears.size(); ++l) {
+        throw_if_interrupted();
+        const ProductSpec& product = nodes[n].products.linears[l];
+        auto [weight, took] = store_.get(*linears[l], product.weights);
+        weights[n].linears.push_back({.weight = std::move(weight), .activations = product.activations});
+        seconds += took;
+      }
+      weights[n].qk = nodes[n].products.qk;
+      weights[n].pv = nodes[n].products.pv;
+      for (const size_t v : nodes[n].variants) prepare_seconds[v] += seconds;
+    }
+
+    // The last child of a parent may overwrite the parent's hidden state.
+    std::vector<size_t> children(hidden.size(), 0);
+    for (const TreeNode& node : nodes) ++children[node.parent];
+    std::vector<std::vector<Tensor>> next(nodes.size());
+    for (size_t n = 0; n < nodes.size(); ++n) {
+      auto& parent = hidden[nodes[n].parent];
+      const bool last = --children[nodes[n].parent] == 0;
+      const auto start = Clock::now();
+      for (size_t b = 0; b < micro_batches.size(); ++b) {
+        throw_if_interrupted();
+        if (last) {
+          forward_.run(step, weights[n], micro_batches[b], parent[b], parent[b]);
+          next[n].push_back(std::move(parent[b]));
+        } else {
+          Tensor out = backend_.empty(forward_.dtype(), parent[b].rows(), parent[b].cols());
+          forward_.run(step, weights[n], micro_batches[b], parent[b], out);
+          next[n].push_back(std::move(out));
+        }
+        on_work(static_cast<double>(micro_batches[b].batch.rows()));
+      }
+      const double seconds = seconds_since(start);
+      for (const size_t v : nodes[n].variants) forward_seconds[v] += seconds;
+    }
+    hidden = std::move(next);
+  }
+
+  std::vector<std::vector<WindowScores>> scores(variants);
+  for (size_t b = 0; b < batches.size(); ++b) {
+    throw_if_interrupted();
+    std::vector<const Tensor*> states;
+    for (size_t v = 0; v < variants; ++v) states.push_back(&hidden[tree_.leaf[v]][b]);
+    score_batch(windows.subspan(batches[b].first, batches[b].second - batches[b].first), micro_batches[b], states,
+                scores, result);
+    on_work(static_cast<double>(micro_batches[b].batch.rows()) * static_cast<double>(variants));
+  }
+
+  // Only a finished round counts.
+  for (size_t v = 0; v < variants; ++v) {
+    std::move(scores[v].begin(), scores[v].end(), std::back_inserter(result.scores[v]));
+    result.forward_seconds[v] += forward_seconds[v];
+    result.prepare_seconds[v] += prepare_seconds[v];
+  }
+  result.positions += positions;
+}
+
+void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batch,
+                         std::span<const Tensor* const> hidden, std::vector<std::vector<WindowScores>>& scores,
+                         EngineResult& result) {
+  std::vector<int32_t> rows, targets;
+  for (size_t w = 0; w < windows.size(); ++w) {
+    const auto size = static_cast<int32_t>(windows[w].tokens.size());
+    for (int32_t t = windows[w].score_begin; t < size; ++t) {
+      rows.push_back(static_cast<int32_t>(batch.batch.offsets[w]) + t - 1);
+      targets.push_back(windows[w].tokens[static_cast<size_t>(t)]);
+    }
+  }
+  const size_t variants = hidden.size();
+  std::vector<Operand> operands;
+  std::vector<std::vector<TokenScore>> batch_scores(variants, std::vector<TokenScore>(rows.size()));
+  std::vector<HeadInput> inputs;
+  operands.reserve(variants);
+  for (size_t v = 0; v < variants; ++v) {
+    const auto start = Clock::now();
+    operands.push_back(forward_.head_operand(*hidden[v], rows, heads_[v]));
+    result.head_seconds[v] += seconds_since(start);
+    inputs.push_back({.hidden = &operands[v],
+                      .weight = heads_[v].weight.get(),
+                      .bias = forward_.head_bias(),
+                      .scores = batch_scores[v],
+                      .seconds = &result.head_seconds[v]});
+  }
+  backend_.score(inputs, targets);
+  for (size_t v = 0; v < variants; ++v) {
+    size_t at = 0;
+    for (const Window& window : windows) {
+      const size_t count = window.tokens.size() - static_cast<size_t>(window.score_begin);
+      const auto first = batch_scores[v].begin() + static_cast<std::ptrdiff_t>(at);
+      scores[v].push_back({.tokens = {first, first + static_cast<std::ptrdiff_t>(count)}});
+      at += count;
+    }
+  }
+}
+
+}  // namespace mxlm

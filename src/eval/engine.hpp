@@ -1,0 +1,58 @@
+#pragma once
+
+// The layer-major engine: for each round of windows: for each step: for each variant: for each micro-batch. A step's
+// weights are read, moved and quantised once for every variant and token of the round, and the baseline and all
+// variants meet at the head in the same moment.
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "eval/plan.hpp"
+#include "eval/statistics.hpp"
+#include "eval/tree.hpp"
+#include "eval/weight_store.hpp"
+
+namespace mxlm {
+
+/// Work done so far, in positions x variants through the whole model.
+struct Progress {
+  double done = 0, total = 0;
+  double seconds = 0;
+  size_t round = 0, rounds = 0;
+};
+
+struct EngineResult {
+  /// [variant][window], windows of finished rounds only; variant 0 is the baseline.
+  std::vector<std::vector<WindowScores>> scores;
+  bool complete = true;   // false after Ctrl-C
+  int64_t positions = 0;  // through the model, of finished rounds
+  /// Seconds by variant: own products plus the prefix it shares; preparing its weights; its part of the head.
+  std::vector<double> forward_seconds, prepare_seconds, head_seconds;
+};
+
+class Engine {
+ public:
+  /// Everything is borrowed and must outlive the engine.
+  Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const VariantTree& tree,
+         const Plan& plan);
+
+  /// Runs all rounds. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds.
+  EngineResult run(std::span<const Window> windows, const std::function<void(const Progress&)>& on_progress);
+
+ private:
+  void run_round(std::span<const Window> windows, const std::vector<Plan::Range>& batches, EngineResult& result,
+                 const std::function<void(double)>& on_work);
+  void score_batch(std::span<const Window> windows, const MicroBatch& batch, std::span<const Tensor* const> hidden,
+                   std::vector<std::vector<WindowScores>>& scores, EngineResult& result);
+
+  const ModelSpec& model_;
+  Backend& backend_;
+  const ForwardPass& forward_;
+  const VariantTree& tree_;
+  const Plan& plan_;
+  WeightStore store_;
+  std::vector<StepLinear> heads_;  // [variant]
+};
+
+}  // namespace mxlm

@@ -1,0 +1,190 @@
+#include "eval/evaluate.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "backend/cpu/backend.hpp"
+#include "base/error.hpp"
+#include "base/interrupt.hpp"
+#include "base/log.hpp"
+#include "base/parallel.hpp"
+#include "base/system.hpp"
+
+namespace mxlm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+ProtocolOptions resolve_protocol(const LoadedModel& model, const EvaluateOptions& options) {
+  ProtocolOptions protocol = options.protocol;
+  const int64_t longest = model.spec.max_positions;
+  if (protocol.context == 0) {
+    const bool short_windows = protocol.name == "document" || protocol.name == "llamacpp";
+    protocol.context = std::min<int64_t>(longest, short_windows ? 512 : 2048);
+  }
+  if (protocol.context > longest && !options.allow_long_context) {
+    fail_usage(
+        "--context {} is above the {} positions that '{}' was made for; pass --allow-long-context to run it all "
+        "the same.",
+        protocol.context, longest, model.name);
+  }
+  if (protocol.bos_id < 0) {
+    const auto prefix = model.tokenizer->prefix();
+    protocol.bos_id = prefix.empty() ? model.spec.bos_id : prefix.front();
+  }
+  return protocol;
+}
+
+/// "no template" etc. in the words of --bos.
+std::string bos_text(BosPolicy policy) {
+  switch (policy) {
+    case BosPolicy::from_template:
+      return "template";
+    case BosPolicy::always:
+      return "always";
+    case BosPolicy::never:
+      return "never";
+  }
+  return "?";
+}
+
+/// Bytes of all Linears of the model (the head too) under a variant.
+int64_t weight_bytes(const ModelSpec& model, const Variant& variant) {
+  uint64_t sum = 0;
+  for (const LinearSpec* linear : model.linears()) {
+    const auto spec = variant.product(linear->module, linear->role).weights;
+    sum += kept_weight_bytes(linear->parameters(), linear->weight.matrix.cols, spec, linear->weight.matrix.type);
+  }
+  return static_cast<int64_t>(sum);
+}
+
+std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Variant& variant) {
+  std::vector<ReplacedLinear> out;
+  for (const LinearSpec* linear : model.linears()) {
+    const ProductSpec product = variant.product(linear->module, linear->role);
+    if (!product.replaced()) continue;
+    out.push_back({.tensor = linear->module + ".weight",
+                   .role = std::string(role_name(linear->role)),
+                   .weights = to_text(product.weights),
+                   .activations = to_text(product.activations)});
+  }
+  for (const char* which : {"qk", "pv"}) {
+    const ProductSpec product = variant.attention_product(which);
+    if (!product.replaced()) continue;
+    out.push_back({.tensor = which,
+                   .role = "attention product",
+                   .weights = to_text(product.weights),
+                   .activations = to_text(product.activations)});
+  }
+  return out;
+}
+
+}  // namespace
+
+DType compute_dtype(const ModelSpec& model, DTypeChoice choice) {
+  switch (choice) {
+    case DTypeChoice::float32:
+      return DType::f32;
+    case DTypeChoice::bfloat16:
+      return DType::bf16;
+    case DTypeChoice::automatic:
+      break;
+  }
+  return model.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+}
+
+void check_targets(const ModelSpec& model, const std::vector<Variant>& variants) {
+  std::vector<NamedLinear> linears;
+  for (const LinearSpec* linear : model.linears()) linears.push_back({.module = linear->module, .role = linear->role});
+  for (const Variant& variant : variants) variant.require_matches(linears);
+}
+
+MachineInfo machine_info(int threads) {
+  MachineInfo info;
+  info.cpu = cpu_name();
+  info.os = os_name();
+  info.cores = default_thread_count();
+  info.threads = threads > 0 ? threads : info.cores;
+  info.memory_bytes = memory_limit_bytes();
+  info.backend = cpu::make_cpu_backend({.threads = 1})->description();
+  return info;
+}
+
+RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
+                   const std::function<void(const Progress&)>& on_progress) {
+  const auto start = Clock::now();
+  check_targets(model.spec, options.variants);
+  const ProtocolOptions protocol = resolve_protocol(model, options);
+  const WindowSet set = make_windows(protocol, data, *model.tokenizer);
+  const double tokenize_seconds = seconds_since(start);
+
+  std::vector<Variant> variants{{.name = "baseline", .clauses = {}}};
+  variants.insert(variants.end(), options.variants.begin(), options.variants.end());
+  const DType compute = compute_dtype(model.spec, options.dtype);
+
+  RunResult run;
+  const auto run_with = [&](cpu::Order order) {
+    const auto backend = cpu::make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
+    const ForwardPass forward(model.spec, *backend, compute);
+    const VariantTree tree = build_tree(model.spec, forward, variants);
+    const Plan plan = make_plan(
+        model.spec, forward, tree, set.windows,
+        {.batch_windows = options.batch_windows, .stream = options.stream, .memory_limit = memory_limit_bytes()});
+    return Engine(model.spec, *backend, forward, tree, plan).run(set.windows, on_progress);
+  };
+  const EngineResult result = run_with(cpu::Order::forward);
+  const auto figures = summarize(result.scores, set.aggregate);
+  run.complete = result.complete;
+
+  std::vector<VariantFigures> again;
+  if (options.noise && result.complete) {
+    const EngineResult reversed = run_with(cpu::Order::reversed);
+    run.complete = reversed.complete;
+    if (reversed.complete) again = summarize(reversed.scores, set.aggregate);
+  }
+
+  run.model = {.name = model.name,
+               .family = model.spec.family,
+               .dtype = std::string(dtype_name(model.spec.dtype)),
+               .compute_dtype = compute == DType::f32 ? "float32" : "bfloat16",
+               .revision = model.revision,
+               .sha256 = model.checkpoint.sha256(),
+               .parameters = model.spec.parameters()};
+  run.data = {.name = data.name, .sha256 = data.sha256, .documents = static_cast<int64_t>(data.documents.size())};
+  run.protocol = {.name = protocol.name,
+                  .context = protocol.context,
+                  .bos = bos_text(protocol.bos),
+                  .aggregate = set.aggregate == Aggregate::token_mean ? "token mean" : "mean of window means",
+                  .skipped_documents = set.skipped_documents};
+  run.windows = static_cast<int64_t>(result.scores[0].size());
+  run.seconds_tokenize = tokenize_seconds;
+  for (size_t v = 0; v < variants.size(); ++v) {
+    VariantResult out;
+    out.name = variants[v].name;
+    out.spec = v == 0 ? "" : variants[v].canonical();
+    out.figures = figures[v];
+    const double seconds = result.forward_seconds[v] + result.head_seconds[v];
+    out.tokens_per_second = seconds > 0 ? static_cast<double>(result.positions) / seconds : 0;
+    out.seconds = {.load = 0,
+                   .tokenize = tokenize_seconds,
+                   .prepare = result.prepare_seconds[v],
+                   .forward = result.forward_seconds[v],
+                   .head = result.head_seconds[v]};
+    out.replaced = replaced_linears(model.spec, variants[v]);
+    out.weight_bytes_baseline = weight_bytes(model.spec, variants[0]);
+    out.weight_bytes_variant = weight_bytes(model.spec, variants[v]);
+    if (!again.empty()) {
+      out.noise_measured = true;
+      out.noise_nll = std::abs(again[v].nll - figures[v].nll);
+    }
+    run.variants.push_back(std::move(out));
+  }
+  run.peak_memory_bytes = peak_memory_bytes();
+  run.seconds_total = seconds_since(start);
+  return run;
+}
+
+}  // namespace mxlm

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "eval/engine.hpp"
+#include "eval/load.hpp"
+#include "eval/protocol.hpp"
+#include "eval/results.hpp"
+#include "eval/variant.hpp"
+
+namespace mxlm {
+
+enum class DTypeChoice : uint8_t { automatic, float32, bfloat16 };
+
+/// The dtype that a run computes in: the checkpoint's, except that F16 computes in float32.
+DType compute_dtype(const ModelSpec& model, DTypeChoice choice);
+
+struct EvaluateOptions {
+  ProtocolOptions protocol;       // context 0 = the protocol's default for the model
+  std::vector<Variant> variants;  // without the baseline
+  DTypeChoice dtype = DTypeChoice::automatic;
+  bool allow_long_context = false;
+  bool noise = false;         // run everything again with another order of float32 sums
+  bool stream = false;        // never keep weights between rounds
+  int64_t batch_windows = 0;  // 0 = chosen
+  int threads = 0;            // 0 = all
+};
+
+/// Throws UsageError if a clause of a variant matches no product of the model, listing what there is.
+void check_targets(const ModelSpec& model, const std::vector<Variant>& variants);
+
+/// Runs the baseline and all variants over a data set. After an interrupt the result holds the finished rounds and
+/// `complete` is false. Throws Error.
+RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
+                   const std::function<void(const Progress&)>& on_progress);
+
+/// This machine and the backend that `evaluate` would use.
+MachineInfo machine_info(int threads);
+
+}  // namespace mxlm

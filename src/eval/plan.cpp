@@ -1,0 +1,145 @@
+#include "eval/plan.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "base/error.hpp"
+#include "mx/format.hpp"
+
+namespace mxlm {
+namespace {
+
+// Enough rows for the matrix products to run at full speed, few enough for a step's activations to stay in the caches.
+constexpr int64_t kMicroBatchTokens = 2048;
+// A round is the unit of a lost or resumed run: about this much arithmetic, and no more tokens than this.
+constexpr double kRoundFlops = 2e13;
+constexpr int64_t kRoundTokens = 65536;
+// Share of the limit that the estimate may reach before weights are no longer kept.
+constexpr double kResidentShare = 0.7;
+
+template <typename Bytes>
+uint64_t bytes_of_step(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes, Bytes bytes) {
+  uint64_t sum = 0;
+  for (size_t l = 0; l < linears.size(); ++l) {
+    std::vector<OperandSpec> seen;
+    for (const TreeNode& node : nodes) {
+      const OperandSpec& spec = node.products.linears[l].weights;
+      if (std::find(seen.begin(), seen.end(), spec) != seen.end()) continue;
+      seen.push_back(spec);
+      sum += bytes(*linears[l], spec);
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
+uint64_t kept_weight_bytes(int64_t elements, int64_t row, const OperandSpec& spec, DType dtype) {
+  if (!spec) return static_cast<uint64_t>(elements) * dtype_size(dtype);
+  const int64_t block = spec->block_size == 0 ? row : spec->block_size;
+  const int64_t rows = elements / std::max<int64_t>(row, 1);
+  const int64_t blocks = rows * ((row + block - 1) / block);
+  return (static_cast<uint64_t>(elements) * static_cast<uint64_t>(spec->element.bits()) +
+          static_cast<uint64_t>(blocks) * static_cast<uint64_t>(spec->scale_bits) + 7) /
+         8;
+}
+
+Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const VariantTree& tree,
+               std::span<const Window> windows, const PlanOptions& options) {
+  Plan plan;
+  plan.limit = options.memory_limit;
+
+  const auto prepared_bytes = [](const LinearSpec& linear, const OperandSpec& spec) {
+    const bool bf16 = spec ? mx::decodes_exactly_to_bf16(*spec) : linear.weight.matrix.type == DType::bf16;
+    return static_cast<uint64_t>(linear.parameters()) * (bf16 ? 2 : 4);
+  };
+  const auto kept_bytes = [&](const LinearSpec& linear, const OperandSpec& spec) {
+    const bool packed = spec && spec->element.bits() <= 8 && spec->scale_bits == 8;
+    return packed ? kept_weight_bytes(linear.parameters(), linear.weight.matrix.cols, spec, DType::bf16)
+                  : prepared_bytes(linear, spec);
+  };
+  int64_t widest = 0;  // activations of a step, elements a token
+  for (int64_t step = 0; step < forward.steps(); ++step) {
+    const auto linears = forward.step_linears(step);
+    const auto& nodes = tree.levels[static_cast<size_t>(step)];
+    plan.step_weights = std::max(plan.step_weights, bytes_of_step(linears, nodes, prepared_bytes));
+    plan.kept_weights += bytes_of_step(linears, nodes, kept_bytes);
+    int64_t width = 0;
+    for (const LinearSpec* linear : linears) width += linear->weight.matrix.rows + linear->weight.matrix.cols;
+    widest = std::max(widest, width);
+  }
+  std::vector<OperandSpec> heads;
+  for (const ProductSpec& head : tree.head) {
+    if (std::find(heads.begin(), heads.end(), head.weights) != heads.end()) continue;
+    heads.push_back(head.weights);
+    plan.head_weights += prepared_bytes(model.head, head.weights);
+  }
+
+  // Micro-batches.
+  std::vector<Plan::Range> batches;
+  std::vector<int64_t> batch_tokens;
+  for (size_t begin = 0; begin < windows.size();) {
+    size_t end = begin;
+    int64_t tokens = 0;
+    do {
+      tokens += static_cast<int64_t>(windows[end].tokens.size());
+      ++end;
+    } while (end < windows.size() &&
+             (options.batch_windows > 0
+                  ? static_cast<int64_t>(end - begin) < options.batch_windows
+                  : tokens + static_cast<int64_t>(windows[end].tokens.size()) <= kMicroBatchTokens));
+    batches.emplace_back(begin, end);
+    batch_tokens.push_back(tokens);
+    begin = end;
+  }
+  const int64_t largest = batch_tokens.empty() ? 0 : *std::max_element(batch_tokens.begin(), batch_tokens.end());
+  const auto size = static_cast<uint64_t>(dtype_size(forward.dtype()));
+  plan.scratch = static_cast<uint64_t>(largest * widest) * size +
+                 static_cast<uint64_t>(largest * model.hidden) * size * tree.head.size();
+  int64_t scored = 0;
+  for (const Window& window : windows) scored += static_cast<int64_t>(window.tokens.size()) - window.score_begin;
+  plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.head.size();
+
+  // Rounds.
+  double flops_a_token = 0;
+  for (int64_t step = 0; step < forward.steps(); ++step) {
+    double step_flops = 0;
+    for (const LinearSpec* linear : forward.step_linears(step))
+      step_flops += 2.0 * static_cast<double>(linear->parameters());
+    flops_a_token += step_flops * static_cast<double>(tree.levels[static_cast<size_t>(step)].size());
+  }
+  flops_a_token += 2.0 * static_cast<double>(model.head.parameters()) * static_cast<double>(tree.head.size());
+  const uint64_t hidden_a_token = static_cast<uint64_t>(model.hidden) * size * (tree.width() + 1);
+  const uint64_t fixed = plan.step_weights + plan.head_weights + plan.scratch + plan.scores;
+  if (fixed + hidden_a_token * static_cast<uint64_t>(largest) > plan.limit) {
+    fail(
+        "The run needs about {} MB for its largest layer, head and one micro-batch, but only {} MB may be used; give "
+        "fewer variants, a smaller --batch-size or --context, or more memory.",
+        (fixed + hidden_a_token * static_cast<uint64_t>(largest)) >> 20, plan.limit >> 20);
+  }
+  int64_t round_tokens =
+      std::clamp(static_cast<int64_t>(kRoundFlops / std::max(flops_a_token, 1.0)), int64_t{1}, kRoundTokens);
+  round_tokens =
+      std::min(round_tokens, static_cast<int64_t>((plan.limit - fixed) / 2 / std::max<uint64_t>(hidden_a_token, 1)));
+  round_tokens = std::max(round_tokens, largest);
+  int64_t tokens = 0, most = 0;
+  for (size_t b = 0; b < batches.size(); ++b) {
+    if (plan.rounds.empty() || tokens + batch_tokens[b] > round_tokens) {
+      plan.rounds.emplace_back();
+      tokens = 0;
+    }
+    plan.rounds.back().push_back(batches[b]);
+    tokens += batch_tokens[b];
+    most = std::max(most, tokens);
+  }
+  plan.hidden_states = hidden_a_token * static_cast<uint64_t>(most);
+
+  // Weights are worth keeping only if a second round reads them.
+  plan.resident = plan.rounds.size() > 1 && !options.stream;
+  if (plan.resident && static_cast<double>(plan.total()) > kResidentShare * static_cast<double>(plan.limit)) {
+    plan.resident = false;
+  }
+  return plan;
+}
+
+}  // namespace mxlm

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "eval/protocol.hpp"
+#include "eval/tree.hpp"
+
+namespace mxlm {
+
+/// How a run is cut into rounds and micro-batches, and what it keeps in memory. Nothing here changes a digit.
+struct Plan {
+  /// Half-open ranges of window indices: rounds[r] is a list of micro-batches.
+  using Range = std::pair<size_t, size_t>;
+  std::vector<std::vector<Range>> rounds;
+  bool resident = false;  // weights stay between rounds
+
+  // Estimates, in bytes.
+  uint64_t limit = 0;         // what this process may use
+  uint64_t kept_weights = 0;  // all variants' kept weights, if resident
+  uint64_t step_weights = 0;  // prepared weights of the largest step, all variants
+  uint64_t head_weights = 0;
+  uint64_t hidden_states = 0;  // of a round
+  uint64_t scratch = 0;        // of a micro-batch
+  uint64_t scores = 0;         // of all windows
+  [[nodiscard]] uint64_t total() const {
+    return (resident ? kept_weights : 0) + step_weights + head_weights + hidden_states + scratch + scores;
+  }
+};
+
+struct PlanOptions {
+  int64_t batch_windows = 0;  // windows a micro-batch; 0 = chosen from their lengths
+  bool stream = false;        // never keep weights
+  uint64_t memory_limit = 0;
+};
+
+/// Throws Error if even one micro-batch cannot fit.
+Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const VariantTree& tree,
+               std::span<const Window> windows, const PlanOptions& options);
+
+/// Bytes that a weight of `elements` elements in rows of `row` takes in a spec when kept; `dtype` where the spec is
+/// empty.
+uint64_t kept_weight_bytes(int64_t elements, int64_t row, const OperandSpec& spec, DType dtype);
+
+}  // namespace mxlm

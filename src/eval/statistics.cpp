@@ -1,0 +1,201 @@
+#include "eval/statistics.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <limits>
+
+namespace mxlm {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+// llama-perplexity's lists, with the extremes.
+constexpr double kKldPercentiles[] = {0, 0.1, 1, 5, 10, 50, 90, 95, 99, 99.9, 100};
+constexpr double kDeltaPercentiles[] = {0, 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100};
+
+/// Neumaier's compensated sum: the error stays at the last bit however many terms there are.
+class Sum {
+ public:
+  void add(double x) {
+    const double total = total_ + x;
+    rest_ += std::abs(total_) >= std::abs(x) ? (total_ - total) + x : (x - total) + total_;
+    total_ = total;
+  }
+  [[nodiscard]] double value() const { return total_ + rest_; }
+
+ private:
+  double total_ = 0, rest_ = 0;
+};
+
+using Windows = std::vector<WindowScores>;
+
+/// Calls `body(base, token)` for every token in window order.
+template <typename Body>
+void for_each_token(const Windows& base, const Windows& variant, Body body) {
+  for (size_t w = 0; w < base.size(); ++w) {
+    assert(base[w].tokens.size() == variant[w].tokens.size());
+    for (size_t t = 0; t < base[w].tokens.size(); ++t) body(base[w].tokens[t], variant[w].tokens[t]);
+  }
+}
+
+bool usable(const TokenScore& score) { return score.finite && std::isfinite(score.nll) && std::isfinite(score.kld); }
+
+/// Standard error of a mean from the sum of squared deviations: sqrt(population variance / (n - 1)).
+double mean_error(double squares, int64_t n) {
+  const auto count = static_cast<double>(n);
+  return n > 1 ? std::sqrt(squares / count / (count - 1)) : kNan;
+}
+
+/// Mean over all tokens and over windows, and the errors of the former.
+VariantFigures summarize_one(const Windows& windows, Aggregate aggregate) {
+  VariantFigures figures;
+  Sum nll, window_means;
+  std::vector<double> sums;  // of each window that has tokens
+  std::vector<double> counts;
+  for (const WindowScores& window : windows) {
+    Sum sum;
+    for (const TokenScore& score : window.tokens) {
+      figures.nonfinite += usable(score) ? 0 : 1;
+      sum.add(score.nll);
+      nll.add(score.nll);
+    }
+    if (window.tokens.empty()) continue;
+    sums.push_back(sum.value());
+    counts.push_back(static_cast<double>(window.tokens.size()));
+    window_means.add(sums.back() / counts.back());
+    figures.tokens += static_cast<int64_t>(window.tokens.size());
+  }
+  if (figures.tokens == 0 || figures.nonfinite > 0) {
+    figures.nll = figures.ppl = figures.ppl_stderr = figures.ppl_stderr_windows = kNan;
+    return figures;
+  }
+  const auto n = static_cast<double>(figures.tokens);
+  const auto groups = static_cast<double>(sums.size());
+  const double mean = nll.value() / n;
+  figures.nll = aggregate == Aggregate::window_mean ? window_means.value() / groups : mean;
+  figures.ppl = std::exp(figures.nll);
+
+  Sum squares, cluster_squares;
+  for (const WindowScores& window : windows) {
+    for (const TokenScore& score : window.tokens) squares.add((score.nll - mean) * (score.nll - mean));
+  }
+  figures.ppl_stderr = figures.ppl * mean_error(squares.value(), figures.tokens);
+  for (size_t w = 0; w < sums.size(); ++w) {
+    const double deviation = aggregate == Aggregate::window_mean ? sums[w] / counts[w] - figures.nll
+                                                                 : (sums[w] - counts[w] * mean) * groups / n;
+    cluster_squares.add(deviation * deviation);
+  }
+  figures.ppl_stderr_windows = figures.ppl * mean_error(cluster_squares.value(), static_cast<int64_t>(sums.size()));
+  return figures;
+}
+
+/// `sorted` at fraction f, linearly interpolated at f (n - 1).
+double percentile(const std::vector<double>& sorted, double f) {
+  const double place = f * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<size_t>(place);
+  const size_t above = std::min(below + 1, sorted.size() - 1);
+  return sorted[below] + (place - static_cast<double>(below)) * (sorted[above] - sorted[below]);
+}
+
+/// The percentiles of `values` keyed by their number; NaN where `values` is empty.
+std::map<std::string, double> percentiles(std::vector<double> values, std::span<const double> wanted) {
+  std::sort(values.begin(), values.end());
+  std::map<std::string, double> out;
+  for (const double percent : wanted) {
+    out[fmt::format("{}", percent)] = values.empty() ? kNan : percentile(values, percent / 100);
+  }
+  return out;
+}
+
+VsBaseline not_comparable() {
+  VsBaseline out;
+  out.ppl_ratio = out.ln_ppl_ratio = out.ln_ppl_ratio_stderr = out.correlation = kNan;
+  out.kld_mean = out.kld_stderr = out.kld_median = out.kld_max = kNan;
+  out.top1_agreement = out.top1_stderr = kNan;
+  out.delta_p_mean = out.delta_p_rms = out.delta_p_rms_stderr = kNan;
+  out.kld_percentiles = percentiles({}, kKldPercentiles);
+  out.delta_p_percentiles = percentiles({}, kDeltaPercentiles);
+  return out;
+}
+
+VsBaseline compare(const Windows& base, const VariantFigures& base_figures, const Windows& variant,
+                   const VariantFigures& figures) {
+  const int64_t tokens = figures.tokens;
+  if (tokens == 0 || base_figures.nonfinite > 0 || figures.nonfinite > 0) return not_comparable();
+  const auto n = static_cast<double>(tokens);
+  VsBaseline out;
+  out.ln_ppl_ratio = figures.nll - base_figures.nll;
+  out.ppl_ratio = std::exp(out.ln_ppl_ratio);
+
+  Sum base_nll, nll, kld, delta, delta2, delta4;
+  int64_t same = 0;
+  std::vector<double> klds, deltas;
+  klds.reserve(static_cast<size_t>(tokens));
+  deltas.reserve(static_cast<size_t>(tokens));
+  for_each_token(base, variant, [&](const TokenScore& b, const TokenScore& q) {
+    const double d = static_cast<double>(q.p) - static_cast<double>(b.p);
+    base_nll.add(b.nll);
+    nll.add(q.nll);
+    kld.add(q.kld);
+    delta.add(d);
+    delta2.add(d * d);
+    delta4.add(d * d * d * d);
+    same += b.top1 == q.top1 ? 1 : 0;
+    klds.push_back(q.kld);
+    deltas.push_back(d);
+  });
+  const double base_mean = base_nll.value() / n, mean = nll.value() / n;
+  out.kld_mean = kld.value() / n;
+
+  // Deviations from the means instead of mean(x^2) - mean(x)^2, and the variance of the difference instead of
+  // s_q^2 + s_b^2 - 2 cov: the same figures, but nothing cancels where variant and baseline nearly agree.
+  Sum base_squares, squares, products, difference_squares, kld_squares;
+  for_each_token(base, variant, [&](const TokenScore& b, const TokenScore& q) {
+    const double x = b.nll - base_mean, y = q.nll - mean;
+    base_squares.add(x * x);
+    squares.add(y * y);
+    products.add(x * y);
+    difference_squares.add((y - x) * (y - x));
+    kld_squares.add((q.kld - out.kld_mean) * (q.kld - out.kld_mean));
+  });
+  out.ln_ppl_ratio_stderr = mean_error(difference_squares.value(), tokens);
+  const double scale = std::sqrt(base_squares.value()) * std::sqrt(squares.value());
+  out.correlation = tokens > 1 && scale > 0 ? products.value() / scale : kNan;
+  out.kld_stderr = mean_error(kld_squares.value(), tokens);
+  out.kld_percentiles = percentiles(std::move(klds), kKldPercentiles);
+  out.kld_median = out.kld_percentiles.at("50");
+  out.kld_max = out.kld_percentiles.at("100");
+
+  out.top1_agreement = static_cast<double>(same) / n;
+  out.top1_stderr = tokens > 1 ? std::sqrt(out.top1_agreement * (1 - out.top1_agreement) / (n - 1)) : kNan;
+
+  const double mean2 = delta2.value() / n;
+  out.delta_p_mean = delta.value() / n;
+  out.delta_p_rms = std::sqrt(mean2);
+  const double spread = std::max(0.0, delta4.value() / n - mean2 * mean2);  // a rounding below zero is zero
+  if (tokens < 2) {
+    out.delta_p_rms_stderr = kNan;
+  } else {
+    out.delta_p_rms_stderr = mean2 > 0 ? 0.5 / out.delta_p_rms * std::sqrt(spread / (n - 1)) : 0;
+  }
+  out.delta_p_percentiles = percentiles(std::move(deltas), kDeltaPercentiles);
+  return out;
+}
+
+}  // namespace
+
+std::vector<VariantFigures> summarize(std::span<const Windows> variants, Aggregate aggregate) {
+  std::vector<VariantFigures> out;
+  out.reserve(variants.size());
+  for (size_t v = 0; v < variants.size(); ++v) {
+    assert(variants[v].size() == variants[0].size());
+    out.push_back(summarize_one(variants[v], aggregate));
+    if (v > 0) out[v].vs_baseline = compare(variants[0], out[0], variants[v], out[v]);
+  }
+  return out;
+}
+
+}  // namespace mxlm

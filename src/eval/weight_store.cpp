@@ -1,0 +1,38 @@
+#include "eval/weight_store.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+namespace mxlm {
+
+std::pair<std::shared_ptr<const PreparedWeight>, double> WeightStore::get(const LinearSpec& linear,
+                                                                          const OperandSpec& spec) {
+  auto& entries = entries_[&linear];
+  auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.spec == spec; });
+  if (entry == entries.end()) {
+    entries.push_back({.spec = spec, .kept = nullptr, .prepared = {}});
+    entry = std::prev(entries.end());
+  }
+  if (auto prepared = entry->prepared.lock()) return {std::move(prepared), 0.0};
+
+  const auto start = std::chrono::steady_clock::now();
+  std::shared_ptr<const PreparedWeight> prepared;
+  if (resident_) {
+    if (!entry->kept) {
+      entry->kept = backend_.keep(linear.weight.matrix, spec);
+      linear.weight.release();
+    }
+    prepared = backend_.prepare(entry->kept);
+  } else {
+    prepared = backend_.prepare(linear.weight.matrix, spec);
+    linear.weight.release();
+  }
+  entry->prepared = prepared;
+  return {std::move(prepared), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
+}
+
+void WeightStore::will_need(const LinearSpec& linear) const {
+  if (!resident_ || !entries_.contains(&linear)) linear.weight.will_need();
+}
+
+}  // namespace mxlm

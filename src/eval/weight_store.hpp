@@ -1,0 +1,36 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "model/spec.hpp"
+
+namespace mxlm {
+
+/// Prepared weights by (Linear, spec). Streaming: each is made from the checkpoint when a step asks for it and is gone
+/// with its last user. Resident: a kept form stays between rounds (packed codes for block formats), so that the
+/// checkpoint is read and quantised once. Both give the same bits.
+class WeightStore {
+ public:
+  WeightStore(Backend& backend, bool resident) : backend_(backend), resident_(resident) {}
+
+  /// The prepared weight, and the seconds that making it took.
+  std::pair<std::shared_ptr<const PreparedWeight>, double> get(const LinearSpec& linear, const OperandSpec& spec);
+  /// Lets the kernel read ahead what get() will read of this Linear.
+  void will_need(const LinearSpec& linear) const;
+
+ private:
+  struct Entry {
+    OperandSpec spec;
+    std::shared_ptr<const KeptWeight> kept;
+    std::weak_ptr<const PreparedWeight> prepared;
+  };
+  Backend& backend_;
+  bool resident_;
+  std::map<const LinearSpec*, std::vector<Entry>> entries_;
+};
+
+}  // namespace mxlm

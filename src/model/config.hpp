@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace mxlm {
+
+/// A JSON object of config.json with typed, checked access. Cheap to copy; null members count as absent, as in
+/// transformers. Every getter throws Error naming the file, the key and the value it wanted.
+class Config {
+ public:
+  /// Parses the text of a config.json; `name` is used in messages.
+  static Config parse(std::string_view json, const std::string& name);
+
+  [[nodiscard]] bool has(std::string_view key) const;
+  /// An integer in [min, max].
+  [[nodiscard]] int64_t integer(std::string_view key, int64_t min, int64_t max) const;
+  [[nodiscard]] int64_t integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const;
+  /// A finite number.
+  [[nodiscard]] double number(std::string_view key) const;
+  [[nodiscard]] double number_or(std::string_view key, double fallback) const;
+  [[nodiscard]] bool boolean_or(std::string_view key, bool fallback) const;
+  [[nodiscard]] std::string string(std::string_view key) const;
+  [[nodiscard]] std::string string_or(std::string_view key, std::string_view fallback) const;
+  /// The object under `key`, if there is one.
+  [[nodiscard]] std::optional<Config> object(std::string_view key) const;
+  [[nodiscard]] const std::string& name() const { return name_; }
+
+ private:
+  struct Document;
+  std::shared_ptr<Document> document_;
+  std::string path_;  // JSON pointer of this object
+  std::string name_;
+};
+
+}  // namespace mxlm

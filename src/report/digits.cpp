@@ -1,0 +1,74 @@
+#include "report/digits.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+namespace mxlm {
+namespace {
+
+/// Beyond these a figure is written with an exponent.
+constexpr double kLargest = 1e7;
+constexpr int kMostDecimals = 7;
+
+/// The power of ten of the first digit once `x` > 0 is rounded to `significant` digits.
+int leading_exponent(double x, int significant) {
+  const std::string text = fmt::format("{:.{}e}", x, significant - 1);
+  return std::atoi(text.c_str() + text.find('e') + 1);
+}
+
+/// `x` to the digit of 10^exponent, without an exponent.
+std::string fixed_text(double x, int exponent) {
+  if (exponent <= 0) return fmt::format("{:.{}f}", x, -exponent);
+  const double unit = std::pow(10.0, exponent);
+  return fmt::format("{:.0f}", std::round(x / unit) * unit);
+}
+
+std::string scientific_text(double x, int exponent) {
+  if (std::abs(x) < 0.5 * std::pow(10.0, exponent)) return "0";
+  // 9.96 to the digit of 0.1 is 10.0: one digit more than the exponent of 9.96 says.
+  int digits = std::max(0, leading_exponent(std::abs(x), 1 + 15) - exponent);
+  digits = std::max(0, leading_exponent(std::abs(x), 1 + digits) - exponent);
+  return fmt::format("{:.{}e}", x, digits);
+}
+
+std::string with_sign(std::string text, Sign sign) {
+  const bool zero = text.find_first_of("123456789") == std::string::npos;
+  if (zero && text.starts_with('-')) text.erase(0, 1);
+  if (!zero && sign == Sign::always && !text.starts_with('-')) text.insert(0, 1, '+');
+  return text;
+}
+
+std::string with_commas(std::string digits) {
+  const size_t end = std::min(digits.find('.'), digits.size());
+  const size_t begin = digits.starts_with('-') ? 1 : 0;
+  for (size_t place = end; place > begin + 3;) {
+    place -= 3;
+    digits.insert(place, 1, ',');
+  }
+  return digits;
+}
+
+}  // namespace
+
+Measured measured(double value, double error, Sign sign) {
+  if (!std::isfinite(value)) return {.value = "n/a", .error = ""};
+  if (!std::isfinite(error)) return {.value = with_sign(fmt::format("{:.2g}", value), sign), .error = "n/a"};
+  if (error <= 0) return {.value = with_sign(fmt::format("{:.6g}", value), sign), .error = "0"};
+  const int exponent = leading_exponent(error, 1);
+  const bool scientific = std::abs(value) >= kLargest || error >= kLargest || -exponent > kMostDecimals;
+  const auto text = [&](double x) { return scientific ? scientific_text(x, exponent) : fixed_text(x, exponent); };
+  return {.value = with_sign(text(value), sign), .error = text(error)};
+}
+
+std::string significant_text(double value, int significant) {
+  if (!std::isfinite(value)) return "n/a";
+  if (value == 0) return "0";
+  return with_commas(fixed_text(value, leading_exponent(std::abs(value), significant) - significant + 1));
+}
+
+std::string count_text(int64_t value) { return with_commas(fmt::format("{}", value)); }
+
+}  // namespace mxlm

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace mxlm {
+
+/// A value and its uncertainty as text, rounded alike.
+struct Measured {
+  std::string value;  // "18.8", "n/a"
+  std::string error;  // "0.3", "n/a" (not known), "" where value is "n/a"
+};
+
+enum class Sign : uint8_t { negative_only, always };
+
+/// `value` down to the first significant digit of `error` and no further, so that no digit is only noise: 18.7738 with
+/// error 0.257 is {"18.8", "0.3"}. An unknown (NaN) error leaves two significant digits, an error of zero six.
+Measured measured(double value, double error, Sign sign = Sign::negative_only);
+
+/// `value` >= 0 with `significant` digits and thousands separated by commas: 21437 with 3 is "21,400"; "n/a" if not
+/// finite.
+std::string significant_text(double value, int significant);
+
+/// 42281 is "42,281".
+std::string count_text(int64_t value);
+
+}  // namespace mxlm

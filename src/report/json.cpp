@@ -1,0 +1,154 @@
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "base/log.hpp"
+#include "report/report.hpp"
+
+namespace mxlm {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json percentiles(const std::map<std::string, double>& values) {
+  std::vector<std::pair<std::string, double>> sorted(values.begin(), values.end());
+  std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return std::strtod(a.first.c_str(), nullptr) < std::strtod(b.first.c_str(), nullptr);
+  });
+  Json out = Json::object();
+  for (const auto& [key, value] : sorted) out[key] = value;
+  return out;
+}
+
+Json vs_baseline(const VsBaseline& v) {
+  return {{"ppl_ratio", v.ppl_ratio},
+          {"ln_ppl_ratio", v.ln_ppl_ratio},
+          {"ln_ppl_ratio_stderr", v.ln_ppl_ratio_stderr},
+          {"correlation", v.correlation},
+          {"kld_mean", v.kld_mean},
+          {"kld_stderr", v.kld_stderr},
+          {"kld_median", v.kld_median},
+          {"kld_max", v.kld_max},
+          {"kld_percentiles", percentiles(v.kld_percentiles)},
+          {"top1_agreement", v.top1_agreement},
+          {"top1_stderr", v.top1_stderr},
+          {"delta_p_mean", v.delta_p_mean},
+          {"delta_p_rms", v.delta_p_rms},
+          {"delta_p_rms_stderr", v.delta_p_rms_stderr},
+          {"delta_p_percentiles", percentiles(v.delta_p_percentiles)}};
+}
+
+/// Adds what holds for a variant over all windows or over a subset's.
+void add_figures(Json& out, const VariantFigures& figures) {
+  out["nll"] = figures.nll;
+  out["ppl"] = figures.ppl;
+  out["ppl_stderr"] = figures.ppl_stderr;
+  out["ppl_stderr_windows"] = figures.ppl_stderr_windows;
+  out["tokens"] = figures.tokens;
+  out["nonfinite"] = figures.nonfinite;
+  out["vs_baseline"] = figures.vs_baseline ? vs_baseline(*figures.vs_baseline) : Json(nullptr);
+}
+
+Json variant(const VariantResult& v) {
+  Json out = {{"name", v.name}, {"spec", v.spec}};
+  add_figures(out, v.figures);
+  out["tokens_per_second"] = v.tokens_per_second;
+  out["seconds"] = {{"load", v.seconds.load},
+                    {"tokenize", v.seconds.tokenize},
+                    {"prepare", v.seconds.prepare},
+                    {"forward", v.seconds.forward},
+                    {"head", v.seconds.head}};
+  Json replaced = Json::array();
+  for (const ReplacedLinear& r : v.replaced) {
+    replaced.push_back(
+        {{"tensor", r.tensor}, {"role", r.role}, {"weights", r.weights}, {"activations", r.activations}});
+  }
+  out["replaced"] = std::move(replaced);
+  out["weight_bytes"] = {{"baseline", v.weight_bytes_baseline}, {"variant", v.weight_bytes_variant}};
+  if (v.noise_measured) out["noise"] = {{"nll", v.noise_nll}};
+  return out;
+}
+
+Json subset(const SubsetResult& s, const std::vector<VariantResult>& variants) {
+  Json out = {{"name", s.name}, {"windows", s.windows}, {"variants", Json::array()}};
+  for (size_t v = 0; v < s.variants.size(); ++v) {
+    Json figures = {{"name", v < variants.size() ? variants[v].name : ""}};
+    add_figures(figures, s.variants[v]);
+    out["variants"].push_back(std::move(figures));
+  }
+  return out;
+}
+
+Json run(const RunResult& r) {
+  Json out = {
+      {"model",
+       {{"name", r.model.name},
+        {"family", r.model.family},
+        {"parameters", r.model.parameters},
+        {"dtype", r.model.dtype},
+        {"compute_dtype", r.model.compute_dtype},
+        {"revision", r.model.revision},
+        {"sha256", r.model.sha256}}},
+      {"data", {{"name", r.data.name}, {"documents", r.data.documents}, {"sha256", r.data.sha256}}},
+      {"command", r.command},
+      {"complete", r.complete},
+      {"peak_memory_bytes", r.peak_memory_bytes},
+      {"protocol",
+       {{"name", r.protocol.name},
+        {"context", r.protocol.context},
+        {"bos", r.protocol.bos},
+        {"aggregate", r.protocol.aggregate},
+        {"skipped_documents", r.protocol.skipped_documents}}},
+      {"windows", r.windows},
+      {"seconds", {{"total", r.seconds_total}, {"load", r.seconds_load}, {"tokenize", r.seconds_tokenize}}},
+      {"subsets", Json::array()},
+      {"variants", Json::array()},
+  };
+  for (const SubsetResult& s : r.subsets) out["subsets"].push_back(subset(s, r.variants));
+  for (const VariantResult& v : r.variants) out["variants"].push_back(variant(v));
+  return out;
+}
+
+/// JSON has no NaN and no Inf: makes them null, and notes where they were.
+void nullify(Json& node, const std::string& path, std::vector<std::string>& found) {
+  if (node.is_number_float() && !std::isfinite(node.get<double>())) {
+    node = nullptr;
+    found.push_back(path);
+  } else if (node.is_object()) {
+    for (auto& [key, value] : node.items()) nullify(value, path.empty() ? key : path + "." + key, found);
+  } else if (node.is_array()) {
+    for (size_t i = 0; i < node.size(); ++i) nullify(node[i], fmt::format("{}[{}]", path, i), found);
+  }
+}
+
+}  // namespace
+
+std::string render_json(const EvalResult& result) {
+  Json out = {{"schema", "mxlm.eval/1"},
+              {"version", MXLM_VERSION},
+              {"machine",
+               {{"cpu", result.machine.cpu},
+                {"backend", result.machine.backend},
+                {"os", result.machine.os},
+                {"cores", result.machine.cores},
+                {"threads", result.machine.threads},
+                {"memory_bytes", result.machine.memory_bytes}}},
+              {"runs", Json::array()}};
+  for (const RunResult& r : result.runs) out["runs"].push_back(run(r));
+  std::vector<std::string> not_finite;
+  nullify(out, "", not_finite);
+  if (!not_finite.empty()) {
+    constexpr size_t shown = 4;
+    const size_t count = not_finite.size();
+    not_finite.resize(std::min(count, shown));
+    spdlog::warn("{} figures are not finite and null in the JSON: {}{}", count, fmt::join(not_finite, ", "),
+                 count > shown ? ", ..." : "");
+  }
+  // File names and the command line need not be UTF-8.
+  return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace mxlm

@@ -1,0 +1,311 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "report/digits.hpp"
+#include "report/report.hpp"
+
+namespace mxlm {
+namespace {
+
+constexpr size_t kWidth = 80;
+constexpr size_t kGap = 2;
+constexpr size_t kNarrowestName = 12;
+constexpr size_t kMostNameLines = 4;
+
+/// Columns a text takes on a terminal: its code points (nothing wide is printed but by a user's own names).
+size_t width(std::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+std::string padding(size_t taken, size_t wanted) { return std::string(wanted > taken ? wanted - taken : 0, ' '); }
+std::string left(std::string_view text, size_t columns) { return std::string(text) + padding(width(text), columns); }
+std::string right(std::string_view text, size_t columns) { return padding(width(text), columns) + std::string(text); }
+
+/// A name from outside without control characters, which could move the cursor.
+std::string printable(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return out;
+}
+
+/// The first `columns` code points of `text` are removed from it and returned.
+std::string_view take_columns(std::string_view& text, size_t columns) {
+  size_t bytes = 0;
+  while (bytes < text.size() && (columns > 0 || (text[bytes] & 0xC0) == 0x80)) {
+    if ((text[bytes] & 0xC0) != 0x80) --columns;
+    ++bytes;
+  }
+  const std::string_view head = text.substr(0, bytes);
+  text.remove_prefix(bytes);
+  return head;
+}
+
+/// Lines of a name: a clause each (the comma between them is dropped), and a clause that is still too long broken
+/// before
+/// '/' or '@', after '=', or anywhere.
+std::vector<std::string> break_name(std::string_view name, size_t columns) {
+  if (width(name) <= columns) return {std::string(name)};
+  std::vector<std::string> lines;
+  while (!name.empty()) {
+    const size_t comma = std::min(name.find(','), name.size());
+    std::string_view clause = name.substr(0, comma);
+    name.remove_prefix(std::min(comma + 1, name.size()));
+    while (!clause.empty()) {
+      const size_t indent = lines.empty() ? 0 : 1;
+      std::string_view tail = clause;
+      std::string_view piece = take_columns(tail, columns - indent);
+      if (!tail.empty()) {
+        const size_t mark = clause.substr(0, piece.size() + 1).find_last_of("/@");
+        const size_t equals = piece.find_last_of('=');
+        if (mark != std::string_view::npos && mark > 0) {
+          piece = clause.substr(0, mark);
+        } else if (equals != std::string_view::npos) {
+          piece = clause.substr(0, equals + 1);
+        }
+      }
+      lines.push_back(std::string(indent, ' ').append(piece));
+      clause.remove_prefix(piece.size());
+    }
+  }
+  return lines;
+}
+
+/// Words of `text` in lines of at most kWidth columns, later lines indented.
+void add_wrapped(std::string& out, std::string_view text) {
+  constexpr size_t indent = 2;
+  size_t column = 0;
+  bool begun = false;  // the line has a word
+  const auto new_line = [&] {
+    out.append(1, '\n').append(indent, ' ');
+    column = indent;
+    begun = false;
+  };
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(' '), text.size());
+    std::string_view word = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (begun && column + 1 + width(word) > kWidth) new_line();
+    if (begun) {
+      out += ' ';
+      ++column;
+    }
+    while (column + width(word) > kWidth) {  // a word longer than a line
+      out += take_columns(word, kWidth - column);
+      new_line();
+    }
+    out += word;
+    column += width(word);
+    begun = true;
+  }
+  out += '\n';
+}
+
+/// A column of figures: "value ± error" aligned at the sign, or plain text aligned right.
+struct Column {
+  struct Cell {
+    std::string value, error;
+    std::string below;  // on the row's second line
+  };
+  std::string title;
+  std::vector<Cell> cells;
+
+  [[nodiscard]] bool empty() const {
+    return std::all_of(cells.begin(), cells.end(), [](const Cell& c) { return c.value.empty() && c.below.empty(); });
+  }
+  [[nodiscard]] size_t value_width() const {
+    size_t out = 0;
+    for (const Cell& c : cells) out = std::max(out, width(c.value));
+    return out;
+  }
+  [[nodiscard]] size_t error_width() const {
+    size_t out = 0;
+    for (const Cell& c : cells) out = std::max(out, c.error.empty() ? 0 : 3 + width(c.error));
+    return out;
+  }
+  [[nodiscard]] size_t columns() const {
+    size_t out = std::max(width(title), value_width() + error_width());
+    for (const Cell& c : cells) out = std::max(out, width(c.below));
+    return out;
+  }
+  [[nodiscard]] std::string text(const Cell& cell) const {
+    const std::string error = cell.error.empty() ? "" : " ± " + cell.error;
+    return right(right(cell.value, value_width()) + left(error, error_width()), columns());
+  }
+};
+
+Column::Cell cell(const Measured& m) { return {.value = m.value, .error = m.error, .below = {}}; }
+
+/// The larger of the statistical error and the measured rounding noise, both of ln PPL; an unknown error stays unknown.
+double larger_error(double statistical, const VariantResult& v) {
+  return v.noise_measured && std::isfinite(v.noise_nll) ? std::max(statistical, v.noise_nll) : statistical;
+}
+
+std::string bytes_text(double bytes) {
+  constexpr double mega = 1e6, giga = 1e9;
+  return bytes < giga ? significant_text(bytes / mega, 3) + " MB" : significant_text(bytes / giga, 3) + " GB";
+}
+
+/// Three digits where the first is 1 or 2, else two: the few percent that timings repeat to.
+std::string speed_text(double per_second) {
+  if (!(per_second > 0)) return {};
+  const char first = fmt::format("{:.2e}", per_second).front();
+  return significant_text(per_second, first <= '2' ? 3 : 2);
+}
+
+std::string seconds_text(double seconds) {
+  if (seconds < 120) return fmt::format("{:.{}f} s", seconds, seconds < 10 ? 1 : 0);
+  const auto whole = static_cast<int64_t>(std::llround(seconds));
+  if (whole < 7200) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
+  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
+}
+
+std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
+  constexpr double percent = 100, milli = 1000;
+  Column ppl{"PPL", {}}, ratio{"ΔPPL %", {}}, kld{"KL mnats", {}}, top1{"top-1", {}}, weights{"", {}},
+      speed{"tok/s", {}};
+  int64_t most_bytes = 0;
+  for (const VariantResult& v : variants)
+    most_bytes = std::max({most_bytes, v.weight_bytes_baseline, v.weight_bytes_variant});
+  const bool giga = most_bytes >= 1'000'000'000;
+  weights.title = giga ? "GB" : "MB";
+  for (const VariantResult& v : variants) {
+    const VariantFigures& f = v.figures;
+    ppl.cells.push_back(cell(measured(f.ppl, f.ppl * larger_error(f.ppl_stderr / f.ppl, v))));
+    if (f.vs_baseline) {
+      const VsBaseline& b = *f.vs_baseline;
+      const double error = b.ppl_ratio * larger_error(b.ln_ppl_ratio_stderr, v) * percent;
+      ratio.cells.push_back(cell(measured((b.ppl_ratio - 1) * percent, error, Sign::always)));
+      kld.cells.push_back(cell(measured(b.kld_mean * milli, b.kld_stderr * milli)));
+      top1.cells.push_back(cell(measured(b.top1_agreement * percent, b.top1_stderr * percent)));
+      top1.cells.back().error.clear();  // its digits say it
+    } else {
+      for (Column* column : {&ratio, &kld, &top1}) column->cells.emplace_back();
+    }
+    if (v.noise_measured) {
+      const double noise = f.vs_baseline ? f.vs_baseline->ppl_ratio * v.noise_nll * percent : f.ppl * v.noise_nll;
+      (f.vs_baseline ? ratio : ppl).cells.back().below = "noise " + measured(noise, noise).value;
+    }
+    const auto bytes = static_cast<double>(v.weight_bytes_variant);
+    weights.cells.emplace_back();
+    if (v.weight_bytes_variant > 0) weights.cells.back().value = significant_text(bytes / (giga ? 1e9 : 1e6), 3);
+    speed.cells.emplace_back();
+    speed.cells.back().value = speed_text(v.tokens_per_second);
+  }
+  std::vector<Column> columns{ppl, ratio, kld, top1, weights, speed};
+  std::erase_if(columns, [](const Column& c) { return c.empty(); });
+  return columns;
+}
+
+/// Figures of all variants, a line each (more where a name is long), and a legend of names that stand for a spec.
+void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
+  const std::vector<Column> columns = figure_columns(variants);
+  size_t taken = 0;
+  for (const Column& column : columns) taken += kGap + column.columns();
+  const size_t room = taken + kNarrowestName < kWidth ? kWidth - taken : kNarrowestName;
+
+  std::vector<std::vector<std::string>> names;
+  std::string legend;
+  size_t name_width = width("variant");
+  for (size_t v = 0; v < variants.size(); ++v) {
+    const std::string name = printable(variants[v].name), spec = printable(variants[v].spec);
+    std::vector<std::string> lines = break_name(name, room);
+    if (lines.size() > kMostNameLines) {
+      lines = {fmt::format("[{}]", v)};
+      add_wrapped(legend, fmt::format("[{}] is {}", v, name));
+    }
+    if (v > 0 && !spec.empty() && spec != name) add_wrapped(legend, fmt::format("{} is {}", name, spec));
+    for (const std::string& line : lines) name_width = std::max(name_width, width(line));
+    names.push_back(std::move(lines));
+  }
+
+  const auto add_line = [&](std::string line) {
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + '\n';
+  };
+  std::string title = left("variant", name_width);
+  for (const Column& column : columns) title += std::string(kGap, ' ') + right(column.title, column.columns());
+  add_line(title);
+  for (size_t v = 0; v < variants.size(); ++v) {
+    const bool below =
+        std::any_of(columns.begin(), columns.end(), [&](const Column& c) { return !c.cells[v].below.empty(); });
+    for (size_t i = 0; i < std::max<size_t>(names[v].size(), below ? 2 : 1); ++i) {
+      std::string line = left(i < names[v].size() ? names[v][i] : "", name_width);
+      for (const Column& column : columns) {
+        const Column::Cell& c = column.cells[v];
+        const std::string text = i == 0 ? column.text(c) : i == 1 ? c.below : std::string{};
+        line += std::string(kGap, ' ') + right(text, column.columns());
+      }
+      add_line(line);
+    }
+  }
+  if (!legend.empty()) out += '\n' + legend;
+}
+
+std::string plural(int64_t n, std::string_view noun) {
+  return fmt::format("{} {}{}", count_text(n), noun, n == 1 ? "" : "s");
+}
+
+void add_run(std::string& out, const RunResult& run, const MachineInfo& machine) {
+  const bool empty = run.variants.empty() || run.variants[0].figures.tokens == 0;
+  const std::string model = printable(run.model.name), data = printable(run.data.name);
+  if (!run.complete) {
+    add_wrapped(out, empty ? "INTERRUPTED before anything was scored."
+                           : fmt::format("INTERRUPTED: these figures are of the first {} only.",
+                                         plural(run.windows, "window")));
+    out += '\n';
+  }
+  const int64_t tokens = empty ? 0 : run.variants[0].figures.tokens;
+  if (!empty) {
+    add_figures(out, run.variants);
+    out += '\n';
+  }
+  std::string protocol = fmt::format("{} on {}: protocol {}, context {}, {}, {} scored", model, data, run.protocol.name,
+                                     run.protocol.context, plural(run.windows, "window"), plural(tokens, "token"));
+  if (run.protocol.skipped_documents > 0) {
+    protocol += fmt::format("; {} too short to score", plural(run.protocol.skipped_documents, "document"));
+  }
+  add_wrapped(out, protocol + '.');
+  std::string work = run.model.compute_dtype.empty() ? "" : run.model.compute_dtype + ", ";
+  work += printable(machine.backend);
+  if (machine.threads > 0) work += ", " + plural(machine.threads, "thread");
+  if (run.seconds_total > 0) work += ", " + seconds_text(run.seconds_total);
+  if (run.peak_memory_bytes > 0) work += ", peak memory " + bytes_text(static_cast<double>(run.peak_memory_bytes));
+  add_wrapped(out, work + '.');
+  if (empty) return;
+  const bool noise =
+      std::any_of(run.variants.begin(), run.variants.end(), [](const auto& v) { return v.noise_measured; });
+  std::string key = "± is one standard error";
+  if (run.variants.size() > 1) key += ", for ΔPPL that of the paired difference";
+  if (noise) key += ", or the rounding noise (the change under another order of float32 sums) where that is larger";
+  key += '.';
+  if (run.variants.size() > 1) {
+    key += " KL(baseline‖variant) a token; 1 mnat = 0.001 nats. top-1: % of tokens with the same most likely token.";
+  }
+  if (run.variants[0].weight_bytes_variant > 0) key += " MB: weights of the Linears.";
+  add_wrapped(out, key);
+  for (const VariantResult& v : run.variants) {
+    if (v.figures.nonfinite == 0) continue;
+    add_wrapped(out, fmt::format("{}: {} of {} tokens have NaN or infinite logits, so it has no figures.",
+                                 printable(v.name), count_text(v.figures.nonfinite), count_text(v.figures.tokens)));
+  }
+}
+
+}  // namespace
+
+std::string render_table(const EvalResult& result) {
+  std::string out;
+  for (const RunResult& run : result.runs) {
+    if (!out.empty()) out += '\n';
+    add_run(out, run, result.machine);
+  }
+  return out;
+}
+
+}  // namespace mxlm

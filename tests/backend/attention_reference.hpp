@@ -1,0 +1,146 @@
+#pragma once
+
+// Inputs that tools/make_attention_goldens.py makes too, and attention in float64, for the tests and the bench.
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "tensor/tensor.hpp"
+
+namespace mxlm::cpu {
+
+inline Tensor make_tensor(DType type, int64_t rows, int64_t cols) {
+  const auto bytes = static_cast<size_t>(rows * cols) * dtype_size(type);
+  std::shared_ptr<void> memory(std::aligned_alloc(64, (bytes + 127) / 64 * 64), std::free);
+  return {type, rows, cols, cols, std::move(memory)};
+}
+
+inline float value(const Tensor& t, int64_t r, int64_t c) {
+  return t.dtype() == DType::bf16 ? to_float(t.row<BFloat16>(r)[c]) : t.row<float>(r)[c];
+}
+
+inline void set(Tensor& t, int64_t r, int64_t c, float x) {
+  if (t.dtype() == DType::bf16) {
+    t.row<BFloat16>(r)[c] = to_bfloat16(x);
+  } else {
+    t.row<float>(r)[c] = x;
+  }
+}
+
+/// Multiples of 2^-12 of nearly normal distribution: x <- 1664525 x + 1013904223 mod 2^32, four times a value.
+class Generator {
+ public:
+  explicit Generator(uint32_t seed) : state_(seed) {}
+  float next() {
+    int sum = -4 * 2048 + 2;
+    for (int i = 0; i < 4; ++i) {
+      state_ = state_ * 1664525U + 1013904223U;
+      sum += static_cast<int>(state_ >> 20);
+    }
+    return static_cast<float>(sum) * (1.0F / 2365);  // standard deviation 1
+  }
+
+ private:
+  uint32_t state_;
+};
+
+struct Problem {
+  Tensor q, k, v;
+  std::vector<int64_t> offsets;
+  AttentionArgs args;
+};
+
+/// q, then k, then v, row by row; q is multiplied by `spread`.
+inline Problem make_problem(DType type, const std::vector<int64_t>& windows, int heads, int kv_heads, int head_dim,
+                            uint32_t seed, float spread = 1) {
+  Problem p;
+  p.offsets = {0};
+  for (const int64_t length : windows) p.offsets.push_back(p.offsets.back() + length);
+  p.args.heads = heads;
+  p.args.kv_heads = kv_heads;
+  p.args.head_dim = head_dim;
+  p.args.scale = 1 / std::sqrt(static_cast<float>(head_dim));
+  const int64_t rows = p.offsets.back();
+  p.q = make_tensor(type, rows, static_cast<int64_t>(heads) * head_dim);
+  p.k = make_tensor(type, rows, static_cast<int64_t>(kv_heads) * head_dim);
+  p.v = make_tensor(type, rows, static_cast<int64_t>(kv_heads) * head_dim);
+  Generator random(seed);
+  for (Tensor* t : {&p.q, &p.k, &p.v}) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < t->cols(); ++c) set(*t, r, c, random.next() * (t == &p.q ? spread : 1.0F));
+    }
+  }
+  return p;
+}
+
+/// Window w of a problem as a problem of its own.
+inline Problem window_of(const Problem& from, size_t w) {
+  Problem p;
+  const int64_t rows = from.offsets[w + 1] - from.offsets[w];
+  p.offsets = {0, rows};
+  p.args = from.args;
+  const auto cut = [&](const Tensor& t) {
+    Tensor out = make_tensor(t.dtype(), rows, t.cols());
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < t.cols(); ++c) set(out, r, c, value(t, from.offsets[w] + r, c));
+    }
+    return out;
+  };
+  p.q = cut(from.q);
+  p.k = cut(from.k);
+  p.v = cut(from.v);
+  return p;
+}
+
+/// Attention in float64, and for each output sum_j p_j |v_j|: what its errors are measured against.
+struct Reference {
+  std::vector<double> out, magnitude;  // [rows, heads * head_dim]
+};
+
+inline Reference attend_reference(const Problem& p) {
+  const int64_t d = p.args.head_dim;
+  const auto size = static_cast<size_t>(p.q.rows() * p.q.cols());
+  Reference reference{std::vector<double>(size), std::vector<double>(size)};
+  std::vector<double> weights;
+  for (size_t w = 0; w + 1 < p.offsets.size(); ++w) {
+    for (int64_t row = p.offsets[w]; row < p.offsets[w + 1]; ++row) {
+      for (int h = 0; h < p.args.heads; ++h) {
+        const int64_t kv = h / (p.args.heads / p.args.kv_heads) * d;
+        weights.clear();
+        double maximum = -INFINITY;
+        for (int64_t key = p.offsets[w]; key <= row; ++key) {
+          double score = 0;
+          for (int64_t c = 0; c < d; ++c) {
+            score += static_cast<double>(value(p.q, row, h * d + c)) * static_cast<double>(value(p.k, key, kv + c));
+          }
+          weights.push_back(score * static_cast<double>(p.args.scale));
+          maximum = std::max(maximum, weights.back());
+        }
+        double sum = 0;
+        for (double& x : weights) {
+          x = std::exp(x - maximum);
+          sum += x;
+        }
+        for (int64_t c = 0; c < d; ++c) {
+          double out = 0;
+          double magnitude = 0;
+          for (int64_t key = p.offsets[w]; key <= row; ++key) {
+            const double v = static_cast<double>(value(p.v, key, kv + c));
+            const double weight = weights[static_cast<size_t>(key - p.offsets[w])] / sum;
+            out += weight * v;
+            magnitude += weight * std::abs(v);
+          }
+          const auto i = static_cast<size_t>(row * p.q.cols() + h * d + c);
+          reference.out[i] = out;
+          reference.magnitude[i] = magnitude;
+        }
+      }
+    }
+  }
+  return reference;
+}
+
+}  // namespace mxlm::cpu
