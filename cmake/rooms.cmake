@@ -10,10 +10,6 @@ if(MXLM_SANITIZE)
                                                 -fno-omit-frame-pointer)
   target_link_options(mxlm_options INTERFACE -fsanitize=${MXLM_SANITIZE})
 endif()
-if(MXLM_BUILD_FUZZERS)
-  # The rooms need coverage counters too, or libFuzzer would see only its own target.
-  target_compile_options(mxlm_options INTERFACE -fsanitize=fuzzer-no-link)
-endif()
 
 # mxlm_room(NAME USES rooms and libraries...): the sources of this folder become the static library mxlm_NAME, which may
 # see only what USES names, so that the linker keeps the table of rooms in docs/architecture.md true.
