@@ -1,16 +1,28 @@
 #pragma once
 
-// Inputs that tools/make_attention_goldens.py makes too, and attention in float64, for the tests and the bench.
+// Inputs that tools/make_attention_goldens.py makes too, and attention in float64, for the tests.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "backend/cpu/gemm.hpp"
 #include "tensor/tensor.hpp"
 
 namespace mxlm::cpu {
+
+/// What this machine can run.
+inline std::vector<Isa> isas() {
+  std::vector<Isa> all;
+  for (const Isa isa : {Isa::portable, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
+    if (isa <= detect_isa()) all.push_back(isa);
+  }
+  return all;
+}
 
 inline Tensor make_tensor(DType type, int64_t rows, int64_t cols) {
   const auto bytes = static_cast<size_t>(rows * cols) * dtype_size(type);

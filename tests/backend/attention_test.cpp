@@ -16,14 +16,6 @@
 namespace mxlm::cpu {
 namespace {
 
-std::vector<Isa> isas() {
-  std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
-    if (isa <= detect_isa()) all.push_back(isa);
-  }
-  return all;
-}
-
 // The largest |error| / sum_j p_j |v_j| of any output, and the root of the mean of its square.
 struct Deviation {
   double worst = 0, rms = 0;
@@ -209,8 +201,6 @@ TEST(AttentionAccuracy, IsThatOfTorch) {
       }
       const double rms = std::sqrt(total / static_cast<double>(out.rows() * out.cols()));
       EXPECT_LE(rms, (type == DType::bf16 ? 1.1 : 2.0) * torch_rms) << isa_name(isa) << ": " << line;
-      if (std::getenv("MXLM_PRINT") != nullptr)
-        std::printf("%s %s: %.3f\n", isa_name(isa), line.c_str(), rms / torch_rms);
     }
     ++cases;
   }

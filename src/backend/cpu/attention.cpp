@@ -7,10 +7,11 @@
 #include <numbers>
 #include <vector>
 
+#include "backend/cpu/attention_amx.hpp"
+#include "backend/cpu/attention_quantized.hpp"
 #include "backend/cpu/scratch.hpp"
 #include "backend/cpu/softmax.hpp"
 #include "backend/cpu/vector_math.hpp"
-#include "base/error.hpp"
 
 namespace mxlm::cpu {
 namespace {
@@ -52,7 +53,8 @@ class BlockedAttention {
 
   void run(ThreadPool& pool) {
     const int64_t panel_keys = key_base_.back() * args_.kv_heads;
-    const int64_t worker_bytes = round_up(worker_elements() * static_cast<int64_t>(sizeof(float)), 64);
+    const int64_t worker_bytes = tiles() ? static_cast<int64_t>(amx_scratch_bytes(depth()))
+                                         : worker_elements() * static_cast<int64_t>(sizeof(float));
     const int64_t packed_bytes = panel_keys * (depth() + width()) * static_cast<int64_t>(sizeof(T));
     // The calling thread keeps the memory of all workers: it calls again for the next layer.
     static thread_local Scratch scratch;
@@ -66,7 +68,7 @@ class BlockedAttention {
     const int group = args_.heads / args_.kv_heads;
     for (int64_t w = 0; w < windows(); ++w) {
       for (int kv = 0; kv < args_.kv_heads; ++kv) {
-        for (int64_t begin = 0; begin < length(w); begin += kKeyBlock) packing.push_back({w, begin, kv});
+        for (int64_t begin = 0; begin < length(w); begin += key_block()) packing.push_back({w, begin, kv});
         // The last queries see the most keys: first, so that the threads end together.
         for (int64_t begin = (length(w) - 1) / kTaskRows * kTaskRows; begin >= 0; begin -= kTaskRows) {
           for (int h = kv * group; h < (kv + 1) * group; ++h) tasks.push_back({w, begin, h});
@@ -77,6 +79,7 @@ class BlockedAttention {
     pool.run(static_cast<int64_t>(tasks.size()), [&](int64_t i, int worker) {
       const Task& task = tasks[static_cast<size_t>(i)];
       const int64_t end = std::min(task.begin + kTaskRows, length(task.window));
+      if (tiles()) return attend_tiles(task, end, workers + worker * worker_bytes);
       for (int64_t row = task.begin; row < end; row += kQueryBlock) {
         attend(task.window, task.head, row, std::min(row + kQueryBlock, end),
                reinterpret_cast<float*>(workers + worker * worker_bytes));
@@ -91,7 +94,11 @@ class BlockedAttention {
   [[nodiscard]] int64_t first(int64_t w) const { return offsets_[static_cast<size_t>(w)]; }
   [[nodiscard]] int64_t length(int64_t w) const { return first(w + 1) - first(w); }
   [[nodiscard]] int64_t depth() const { return round_up(args_.head_dim, kDepth); }  // padded, as the sum of Q K^T
-  [[nodiscard]] int64_t width() const { return round_up(args_.head_dim, kPanel); }  // padded, as the width of P V
+  [[nodiscard]] int64_t width() const {                                             // padded, as the width of P V
+    return round_up(args_.head_dim, tiles() ? kDepth : kPanel);
+  }
+  [[nodiscard]] bool tiles() const { return std::is_same_v<T, BFloat16> && isa_ == Isa::amx_bf16; }
+  [[nodiscard]] int64_t key_block() const { return tiles() ? kAmxKeys : kKeyBlock; }
   // Scores, P, running output, one block's output, padded queries, sums, maxima and factors.
   [[nodiscard]] int64_t worker_elements() const {
     return kQueryBlock * (2 * kKeyBlock + 2 * width() + depth() + kSumLanes + 2);
@@ -105,14 +112,40 @@ class BlockedAttention {
   }
 
   void pack(const Task& task) const {
-    const int64_t end = std::min(task.begin + kKeyBlock, length(task.window));
+    const int64_t end = std::min(task.begin + key_block(), length(task.window));
     const int64_t column = static_cast<int64_t>(task.head) * args_.head_dim;
-    for (int64_t key = task.begin; key < end; key += kPanel) {
-      pack_keys(isa_, k_.row<T>(first(task.window) + key) + column, std::min(kPanel, end - key), k_.stride(),
+    // The last panels may be of padding only.
+    for (int64_t key = task.begin; key < round_up(end, kDepth); key += kPanel) {
+      const int64_t count = std::clamp<int64_t>(end - key, 0, kPanel);
+      pack_keys(isa_, k_.row<T>(first(task.window) + std::min(key, end - 1)) + column, count, k_.stride(),
                 args_.head_dim, key_panels(task.window, task.head) + key * depth());
     }
+    T* values = value_panels(task.window, task.head) + task.begin * width();
     pack_values(v_.row<T>(first(task.window) + task.begin) + column, end - task.begin, v_.stride(), args_.head_dim,
-                value_panels(task.window, task.head) + task.begin * width());
+                values);
+    const int64_t keys = round_up(end - task.begin, kDepth);
+    std::fill(values + keys * round_up(args_.head_dim, kPanel), values + keys * width(), T{});
+  }
+
+  void attend_tiles(const Task& task, int64_t end, std::byte* memory) const {
+    if constexpr (std::is_same_v<T, BFloat16>) {
+      const int kv = task.head / (args_.heads / args_.kv_heads);
+      const int64_t column = static_cast<int64_t>(task.head) * args_.head_dim;
+      attend_amx({.order = order_,
+                  .head_dim = args_.head_dim,
+                  .depth = depth(),
+                  .log2_scale = args_.scale * kLog2e,
+                  .begin = task.begin,
+                  .end = end,
+                  .padded_length = round_up(length(task.window), kDepth),
+                  .q = q_.row<T>(first(task.window)) + column,
+                  .q_stride = q_.stride(),
+                  .keys = key_panels(task.window, kv),
+                  .values = value_panels(task.window, kv),
+                  .out = out_.row<T>(first(task.window)) + column,
+                  .out_stride = out_.stride()},
+                 memory);
+    }
   }
 
   // Queries [begin, end) of the window, at most kQueryBlock, `begin` a multiple of it.
@@ -197,7 +230,9 @@ void attention(Isa isa, Order order, ThreadPool& pool, const Tensor& q, const Te
   assert(k.cols() == static_cast<int64_t>(args.kv_heads) * args.head_dim && v.cols() == k.cols());
   assert(q.dtype() == k.dtype() && q.dtype() == v.dtype() && q.dtype() == out.dtype());
   assert(!offsets.empty() && offsets.front() == 0 && offsets.back() <= q.rows());
-  if (args.qk.replaced() || args.pv.replaced()) fail("Quantised attention products are not implemented yet.");
+  if (args.qk.replaced() || args.pv.replaced()) {
+    return attention_quantized(isa, order, pool, q, k, v, offsets, args, out);
+  }
   if (q.dtype() == DType::bf16) {
     BlockedAttention<BFloat16>(isa, order, q, k, v, offsets, args, out).run(pool);
   } else {

@@ -22,11 +22,16 @@ namespace {
 constexpr int64_t kTileRows = 16;
 
 // A tdpbf16ps sums its 32 products before it adds them to the accumulator, so chunks may be longer than elsewhere.
+// The longest keeps A (2 tiles of rows) in the first-level cache.
+constexpr int64_t kLongestChunk = 768;
 constexpr int64_t amx_chunk_length(int64_t depth) {
-  constexpr int64_t kLongest = 768;
-  const int64_t count = (depth + kLongest - 1) / kLongest;
+  const int64_t count = (depth + kLongestChunk - 1) / kLongestChunk;
   return round_up((depth + count - 1) / count, kDepth);
 }
+
+// Panels from which on it pays to copy the rows of A to tile order: rows whose distance is a multiple of a big power of
+// two would compete for a few sets of the cache.
+constexpr int64_t kPackFrom = 6;
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
@@ -45,17 +50,16 @@ MXLM_TARGET_AMX void configure(int64_t upper, int64_t lower) {
     const bool lower_tile = t == 2 || t == 3 || t == 5;
     config.rows[t] = static_cast<uint8_t>(t >= 6 ? kTileRows : lower_tile ? std::max<int64_t>(lower, 1) : upper);
   }
-  // The intrinsics are opaque to the compiler, which must not move or drop the stores that they read.
-  __asm__ volatile("" : : "r"(&config) : "memory");
+  __asm__ volatile("" : : "r"(&config) : "memory");  // as in chunk()
   _tile_loadconfig(&config);
 }
 
 struct Block {
   const BFloat16* a;
-  int64_t a_stride;   // elements
-  const BFloat16* w;  // first of two panels
-  int64_t panel_elements;
-  int64_t steps, direction;  // of 32 k
+  int64_t a_stride, a_step, a_lower;  // elements from row to row, tile to tile of k, upper to lower tile
+  const BFloat16* w;                  // first of two panels
+  int64_t w_step, panel_elements;
+  int64_t steps;  // of 32 k
   float* c;
   int64_t c_stride;
 };
@@ -64,32 +68,29 @@ template <bool two_rows, bool two_panels>
 MXLM_TARGET_AMX inline __attribute__((always_inline)) void multiply(const Block& b, float* c, int64_t c_stride) {
   const auto a_bytes = static_cast<long>(b.a_stride * 2);
   const BFloat16* a = b.a;
-  const BFloat16* a_lower = b.a + kTileRows * b.a_stride;
+  const BFloat16* a_lower = b.a + b.a_lower;
   const BFloat16* w = b.w;
   const BFloat16* w_right = b.w + b.panel_elements;
-  const int64_t a_step = kDepth * b.direction;
-  const int64_t w_step = kDepth * kPanel * b.direction;
   _tile_zero(0);
   if constexpr (two_panels) _tile_zero(1);
   if constexpr (two_rows) _tile_zero(2);
   if constexpr (two_rows && two_panels) _tile_zero(3);
   for (int64_t t = b.steps; t > 0; --t) {
-    _tile_loadd(6, w, 64);
+    // The weight is read once for many steps of A: the hint keeps it from driving A out of the first-level cache.
+    _tile_stream_loadd(6, w, 64);
     _tile_loadd(4, a, a_bytes);
+    if constexpr (two_rows) _tile_loadd(5, a_lower, a_bytes);
     _tile_dpbf16ps(0, 4, 6);
+    if constexpr (two_rows) _tile_dpbf16ps(2, 5, 6);
     if constexpr (two_panels) {
-      _tile_loadd(7, w_right, 64);
+      _tile_stream_loadd(7, w_right, 64);
       _tile_dpbf16ps(1, 4, 7);
+      if constexpr (two_rows) _tile_dpbf16ps(3, 5, 7);
     }
-    if constexpr (two_rows) {
-      _tile_loadd(5, a_lower, a_bytes);
-      _tile_dpbf16ps(2, 5, 6);
-      if constexpr (two_panels) _tile_dpbf16ps(3, 5, 7);
-    }
-    a += a_step;
-    a_lower += a_step;
-    w += w_step;
-    w_right += w_step;
+    a += b.a_step;
+    a_lower += b.a_step;
+    w += b.w_step;
+    w_right += b.w_step;
   }
   const auto c_bytes = static_cast<long>(c_stride * 4);
   _tile_stored(0, c, c_bytes);
@@ -112,45 +113,74 @@ MXLM_TARGET_AMX void block(const Block& b, int64_t rows, bool add) {
   }
 }
 
-/// All panels and chunks for the rows [begin, end), which are whole pairs of tiles or less than one pair.
-MXLM_TARGET_AMX void rows_of_tiles(const TileArgs& args, int64_t begin, int64_t end) {
-  const Chunks chunks{args.depth(), amx_chunk_length(args.depth()), args.order};
-  const int64_t rows = std::min(end - begin, 2 * kTileRows);
-  configure(std::min(rows, kTileRows), rows - kTileRows);
-  for (int64_t step = 0; step < chunks.count(); ++step) {
-    const int64_t first = chunks.begin(step);
-    const int64_t last = chunks.end(step);
-    const int64_t start = args.order == Order::forward ? first : last - kDepth;
-    for (int64_t p = args.panel_begin; p < args.panel_end; p += 2) {
-      const bool two_panels = p + 1 < args.panel_end;
-      for (int64_t i = begin; i < end; i += 2 * kTileRows) {
-        const Block b{args.row<BFloat16>(i) + start,
-                      args.a_stride,
-                      args.panel<BFloat16>(p) + start * kPanel,
-                      args.w->panel_elements(),
-                      (last - first) / kDepth,
-                      args.order == Order::forward ? 1 : -1,
-                      args.c + i * args.c_stride + (p - args.panel_begin) * kPanel,
-                      args.c_stride};
-        const bool two_rows = rows > kTileRows;
-        if (two_rows) {
-          two_panels ? block<true, true>(b, rows, step > 0) : block<true, false>(b, rows, step > 0);
-        } else {
-          two_panels ? block<false, true>(b, rows, step > 0) : block<false, false>(b, rows, step > 0);
-        }
-      }
+/// Copies `rows` rows of `depth` k to tile order: [2][depth / 32][16][32].
+MXLM_TARGET_AMX void pack_rows(const BFloat16* a, int64_t a_stride, int64_t rows, int64_t depth, BFloat16* packed) {
+  for (int64_t i = 0; i < rows; ++i) {
+    BFloat16* to = packed + i / kTileRows * (kTileRows * depth) + i % kTileRows * kDepth;
+    for (int64_t k = 0; k < depth; k += kDepth) {
+      _mm512_store_si512(to + k * kTileRows, _mm512_loadu_si512(a + i * a_stride + k));
     }
   }
-  _tile_release();
+}
+
+/// One chunk [first, last) of k for up to 32 rows from `i` on and all panels.
+MXLM_TARGET_AMX void chunk(const TileArgs& args, int64_t i, int64_t rows, int64_t first, int64_t last, bool add,
+                           BFloat16* packed) {
+  const int64_t depth = last - first;
+  const bool forward = args.order == Order::forward;
+  Block b{};
+  b.steps = depth / kDepth;
+  b.panel_elements = args.w->panel_elements();
+  b.w_step = (forward ? 1 : -1) * kDepth * kPanel;
+  b.c_stride = args.c_stride;
+  if (args.panel_end - args.panel_begin >= kPackFrom) {
+    pack_rows(args.row<BFloat16>(i) + first, args.a_stride, rows, depth, packed);
+    b.a_stride = kDepth;
+    b.a_lower = kTileRows * depth;
+    b.a_step = (forward ? 1 : -1) * kDepth * kTileRows;
+    b.a = packed + (forward ? 0 : (depth - kDepth) * kTileRows);
+  } else {
+    b.a_stride = args.a_stride;
+    b.a_lower = kTileRows * args.a_stride;
+    b.a_step = (forward ? 1 : -1) * kDepth;
+    b.a = args.row<BFloat16>(i) + (forward ? first : last - kDepth);
+  }
+  // The intrinsics are opaque to the compiler, which must not move or drop the stores that they read.
+  __asm__ volatile("" : : "r"(b.a), "r"(args.w->data) : "memory");
+  for (int64_t p = args.panel_begin; p < args.panel_end; p += 2) {
+    const bool two_panels = p + 1 < args.panel_end;
+    b.w = args.panel<BFloat16>(p) + (forward ? first : last - kDepth) * kPanel;
+    b.c = args.c + i * args.c_stride + (p - args.panel_begin) * kPanel;
+    if (rows > kTileRows) {
+      two_panels ? block<true, true>(b, rows, add) : block<true, false>(b, rows, add);
+    } else {
+      two_panels ? block<false, true>(b, rows, add) : block<false, false>(b, rows, add);
+    }
+  }
 }
 
 }  // namespace
 
-void gemm_tile_amx(const TileArgs& args) {
+MXLM_TARGET_AMX void gemm_tile_amx(const TileArgs& args) {
+  alignas(64) BFloat16 packed[2 * kTileRows * kLongestChunk];
+  const Chunks chunks{args.depth(), amx_chunk_length(args.depth()), args.order};
   const int64_t whole = args.m / (2 * kTileRows) * (2 * kTileRows);
-  __asm__ volatile("" : : "r"(args.a), "r"(args.w->data) : "memory");
-  if (whole > 0) rows_of_tiles(args, 0, whole);
-  if (whole < args.m) rows_of_tiles(args, whole, args.m);
+  const int64_t rest = args.m - whole;
+  if (whole > 0) {
+    configure(kTileRows, kTileRows);
+    for (int64_t step = 0; step < chunks.count(); ++step) {
+      for (int64_t i = 0; i < whole; i += 2 * kTileRows) {
+        chunk(args, i, 2 * kTileRows, chunks.begin(step), chunks.end(step), step > 0, packed);
+      }
+    }
+  }
+  if (rest > 0) {
+    configure(std::min(rest, kTileRows), rest - kTileRows);
+    for (int64_t step = 0; step < chunks.count(); ++step) {
+      chunk(args, whole, rest, chunks.begin(step), chunks.end(step), step > 0, packed);
+    }
+  }
+  _tile_release();
 }
 
 }  // namespace mxlm::cpu

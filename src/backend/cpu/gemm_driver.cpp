@@ -1,30 +1,88 @@
 #include "backend/cpu/gemm_driver.hpp"
 
 #include <algorithm>
-#include <vector>
+#include <cstddef>
+#include <memory>
+#include <new>
 
 namespace mxlm::cpu {
 namespace {
 
-constexpr int64_t kRows = 64;
-constexpr int64_t kPanels = 8;
+/// A thread's block of C; grows, 64-byte aligned.
+class Scratch {
+ public:
+  float* get(int64_t elements) {
+    if (elements > size_) {
+      memory_.reset(static_cast<float*>(::operator new(static_cast<size_t>(elements) * sizeof(float), kAlign)));
+      size_ = elements;
+    }
+    return memory_.get();
+  }
+
+ private:
+  static constexpr std::align_val_t kAlign{64};
+  struct Free {
+    void operator()(float* p) const { ::operator delete(p, kAlign); }
+  };
+  std::unique_ptr<float, Free> memory_;
+  int64_t size_ = 0;
+};
+
+/// How C is cut: blocks of `rows` x `panels`, the work of one task.
+struct Cut {
+  int64_t rows, panels;
+};
+
+/// Divides `count` into parts of at most `most`, as even as multiples of `unit` allow; returns the size of a part.
+int64_t even_part(int64_t count, int64_t most, int64_t unit) {
+  const int64_t parts = (count + most - 1) / most;
+  return std::min(most, round_up((count + parts - 1) / parts, unit));
+}
+
+Cut choose_cut(Isa isa, int64_t m, DType a_type, const PackedPanels& w, int threads) {
+  constexpr int64_t kWeightBytes = 1 << 20;  // of a block of panels: stays in the second-level cache from row to row
+  Cut cut{};
+  const int64_t panel_bytes = w.panel_elements() * static_cast<int64_t>(dtype_size(w.type));
+  const bool tiles = isa == Isa::amx_bf16 && a_type == DType::bf16;
+  int64_t smallest = 0;
+  if (tiles && panel_bytes <= kWeightBytes / 16) {
+    smallest = 32;
+    cut = {smallest, kWeightBytes / panel_bytes / 2 * 2};
+  } else if (tiles) {
+    // A long sum is done chunk by chunk of k, and the block of C is what stays.
+    smallest = 64;
+    cut = {256, 24};
+  } else {
+    smallest = 24;
+    cut = {96, 16};
+  }
+  cut.rows = std::min(cut.rows, round_up(m, smallest));
+  cut.panels = even_part(w.panels(), cut.panels, tiles ? 2 : 4);
+  const auto tasks = [&] { return (m + cut.rows - 1) / cut.rows * ((w.panels() + cut.panels - 1) / cut.panels); };
+  while (cut.rows > smallest && tasks() < int64_t{4} * threads) cut.rows = round_up(cut.rows / 2, smallest);
+  return cut;
+}
 
 }  // namespace
 
 void gemm(Isa isa, Order order, ThreadPool& pool, int64_t m, DType a_type, const void* a, int64_t a_stride,
           const PackedPanels& w, const TileSink& sink) {
-  const int64_t row_blocks = (m + kRows - 1) / kRows;
-  const int64_t panel_blocks = (w.panels() + kPanels - 1) / kPanels;
+  if (m == 0 || w.n == 0) return;
+  const Cut cut = choose_cut(isa, m, a_type, w, pool.threads());
+  const int64_t row_blocks = (m + cut.rows - 1) / cut.rows;
+  const int64_t panel_blocks = (w.panels() + cut.panels - 1) / cut.panels;
+  const int64_t stride = cut.panels * kPanel;
+  // Ascending tasks go down the rows, so that all threads share a block of panels.
   pool.run(row_blocks * panel_blocks, [&](int64_t task, int /*worker*/) {
-    const int64_t r0 = task % row_blocks * kRows;
-    const int64_t r1 = std::min(r0 + kRows, m);
-    const int64_t p0 = task / row_blocks * kPanels;
-    const int64_t p1 = std::min(p0 + kPanels, w.panels());
-    thread_local std::vector<float> scratch;
-    scratch.resize(kRows * kPanels * kPanel);
+    const int64_t r0 = task % row_blocks * cut.rows;
+    const int64_t r1 = std::min(r0 + cut.rows, m);
+    const int64_t p0 = task / row_blocks * cut.panels;
+    const int64_t p1 = std::min(p0 + cut.panels, w.panels());
+    thread_local Scratch scratch;
+    float* tile = scratch.get(cut.rows * stride);
     const auto* rows = static_cast<const std::byte*>(a) + r0 * a_stride * static_cast<int64_t>(dtype_size(a_type));
-    gemm_tile(isa, order, r1 - r0, a_type, rows, a_stride, w, p0, p1, scratch.data(), kPanels * kPanel);
-    sink(r0, r1, p0 * kPanel, std::min(p1 * kPanel, w.n), scratch.data(), kPanels * kPanel);
+    gemm_tile(isa, order, r1 - r0, a_type, rows, a_stride, w, p0, p1, tile, stride);
+    sink(r0, r1, p0 * kPanel, std::min(p1 * kPanel, w.n), tile, stride);
   });
 }
 

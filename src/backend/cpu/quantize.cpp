@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "backend/cpu/quantize_avx512.hpp"
 #include "mx/quantize.hpp"
 
 namespace mxlm::cpu {
@@ -44,6 +45,15 @@ void quantize_portable(const mx::BlockFormat& f, const In* in, int64_t n, Out* o
   }
 }
 
+template <typename In, typename Out>
+void quantize(Isa isa, const mx::BlockFormat& f, const In* in, int64_t n, Out* out) {
+  if (isa >= Isa::avx512 && avx512::supports(f)) {
+    avx512::quantize_decode_row(f, in, n, out);
+  } else {
+    quantize_portable(f, in, n, out);
+  }
+}
+
 template <typename In>
 void encode_portable(const mx::BlockFormat& f, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   assert(f.scale_bits <= 8);
@@ -79,19 +89,27 @@ void decode_portable(const mx::BlockFormat& f, const uint8_t* codes, const uint8
 
 }  // namespace
 
-void quantize_decode_row(Isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
-  quantize_portable(format, in, n, out);
+void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+  quantize(isa, format, in, n, out);
 }
-void quantize_decode_row(Isa, const mx::BlockFormat& format, const float* in, int64_t n, BFloat16* out) {
+void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, BFloat16* out) {
   assert(mx::decodes_exactly_to_bf16(format));
-  quantize_portable(format, in, n, out);
+  quantize(isa, format, in, n, out);
 }
-void quantize_decode_row(Isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, float* out) {
-  quantize_portable(format, in, n, out);
+void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, float* out) {
+  quantize(isa, format, in, n, out);
 }
-void quantize_decode_row(Isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, BFloat16* out) {
+void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, BFloat16* out) {
   assert(mx::decodes_exactly_to_bf16(format));
-  quantize_portable(format, in, n, out);
+  quantize(isa, format, in, n, out);
+}
+
+void quantize_decode_stream(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+  if (isa >= Isa::avx512 && avx512::supports(format)) {
+    avx512::quantize_decode_stream(format, in, n, out);
+  } else {
+    quantize_portable(format, in, n, out);
+  }
 }
 
 int64_t code_bytes(const mx::BlockFormat& format, int64_t n) { return mx::packed_bytes(format.element, n); }

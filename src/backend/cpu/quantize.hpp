@@ -18,6 +18,10 @@ void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const float* in
 void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, float* out);
 void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, BFloat16* out);
 
+/// As quantize_decode_row, for a result larger than the caches that is not read again soon: it is written past them
+/// (AVX-512, blocks of 32, `out` 64-byte aligned; otherwise an ordinary write).
+void quantize_decode_stream(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out);
+
 /// Bytes of the codes and of the scales of a row of n values.
 int64_t code_bytes(const mx::BlockFormat& format, int64_t n);
 int64_t scale_bytes(const mx::BlockFormat& format, int64_t n);

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "backend/backend.hpp"
+#include "backend/cpu/gemm.hpp"
+
+namespace mxlm {
+
+struct CpuOptions {
+  int threads = 1;                         // >= 1, the calling thread included
+  std::optional<cpu::Isa> isa;             // nullopt: the best there is
+  cpu::Order order = cpu::Order::forward;  // of the float32 sums of matrix products
+};
+
+/// The operations on x86-64 processors. Operations may be called from several threads; they take turns. No result
+/// depends on the number of threads or on which rows share a batch. Throws Error if the processor lacks `isa`.
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+}  // namespace mxlm

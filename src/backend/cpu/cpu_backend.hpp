@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <span>
+
+#include "backend/cpu/backend.hpp"
+#include "backend/cpu/buffers.hpp"
+#include "backend/cpu/weights.hpp"
+#include "base/parallel.hpp"
+
+namespace mxlm {
+
+/// The operations on x86-64 processors; see make_cpu_backend. backend.cpp has memory, weights and products,
+/// elementwise.cpp what works row by row, head.cpp the LM head.
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const CpuOptions& options);
+
+  [[nodiscard]] std::string description() const override;
+
+  Tensor empty(DType type, int64_t rows, int64_t cols) override;
+  Tensor upload(const HostMatrix& source, DType type) override;
+  void copy(const Tensor& from, Tensor& to) override;
+  void download(const Tensor& from, std::span<float> out) override;
+
+  std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override;
+  std::shared_ptr<const KeptWeight> keep(const HostMatrix& source, const OperandSpec& spec) override;
+  std::shared_ptr<const PreparedWeight> prepare(std::shared_ptr<const KeptWeight> kept) override;
+  [[nodiscard]] OperandType operand_type(const OperandSpec& activations, const PreparedWeight& weight,
+                                         DType model) const override;
+
+  void embed(const Batch& batch, const HostMatrix& table, Tensor& hidden) override;
+  void norm(const Tensor& x, const NormArgs& args, std::span<Operand> outs) override;
+  void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) override;
+  void rotate(Tensor& x, int heads, int head_dim, const Rotary& rotary) override;
+  void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
+                 std::span<Operand> outs) override;
+  void gated_activation(const Tensor& gate, const Tensor& up, Activation activation, std::span<Operand> outs) override;
+
+  Tensor gather(const Tensor& x, std::span<const int32_t> rows) override;
+  void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) override;
+  void logits(const HeadInput& input, std::span<float> out) override;
+
+ private:
+  /// Calls body(begin, end) for ranges that cover [0, rows), on the pool; a row moves about `row_bytes`.
+  void for_rows(int64_t rows, int64_t row_bytes, const std::function<void(int64_t begin, int64_t end)>& body);
+  /// Makes the operands' memory, then fills them from rows that `produce(row, y)` computes in dtype T.
+  template <typename T, typename Produce>
+  void make_operands(int64_t rows, int64_t cols, std::span<Operand> outs, const Produce& produce);
+  [[nodiscard]] cpu::WeightMaker maker() { return {isa_, &pool_, &buffers_}; }
+
+  const cpu::Isa isa_;
+  const cpu::Order order_;
+  ThreadPool pool_;
+  cpu::BufferCache buffers_;
+  std::mutex turn_;  // one operation on the pool at a time
+};
+
+}  // namespace mxlm

@@ -1,0 +1,184 @@
+// The LM head of the CPU backend: tiles of tokens x chunks of the vocabulary, the baseline's logits of a chunk kept
+// while every variant's chunk is computed and taken in.
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <mutex>
+#include <numeric>
+#include <vector>
+
+#include "backend/cpu/cpu_backend.hpp"
+#include "backend/cpu/gemm_driver.hpp"
+#include "backend/cpu/head_rows.hpp"
+#include "backend/cpu/rows.hpp"
+#include "backend/cpu/scratch.hpp"
+#include "base/error.hpp"
+
+namespace mxlm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A tile's logits and powers of the baseline, its rows and a chunk of the weight share the second-level cache; the
+// taller the tile, the less often the weight is read.
+constexpr int64_t kTileRows = 256;
+constexpr int64_t kChunkPanels = 16;
+constexpr int64_t kChunk = kChunkPanels * cpu::kPanel;
+constexpr int64_t kStripRows = 32;  // rows whose logits a product leaves in the first-level cache
+
+const cpu::PackedPanels& panels_of(const HeadInput& input) {
+  return dynamic_cast<const cpu::Panels&>(*input.weight).packed();
+}
+
+/// Memory of one thread: the baseline's logits and powers of a tile's chunk, a strip of logits of a variant.
+struct TileMemory {
+  float* baseline;
+  float* powers;
+  float* strip;
+};
+
+TileMemory tile_memory() {
+  thread_local cpu::Scratch scratch;
+  auto* data = reinterpret_cast<float*>(
+      scratch.reserve(static_cast<size_t>(2 * kTileRows + kStripRows) * static_cast<size_t>(kChunk) * sizeof(float)));
+  return {data, data + kTileRows * kChunk, data + 2 * kTileRows * kChunk};
+}
+
+/// One tile of rows under all inputs.
+class Tile {
+ public:
+  Tile(cpu::Isa isa, cpu::Order order, std::span<const HeadInput> inputs, std::span<const int32_t> targets,
+       int64_t begin, int64_t end)
+      : isa_(isa),
+        order_(order),
+        inputs_(inputs),
+        targets_(targets),
+        begin_(begin),
+        rows_(end - begin),
+        memory_(tile_memory()),
+        states_(inputs.size() * static_cast<size_t>(rows_)),
+        rescale_(static_cast<size_t>(rows_)),
+        seconds_(inputs.size()) {}
+
+  void run() {
+    const int64_t panels = panels_of(inputs_[0]).panels();
+    for (int64_t panel = 0; panel < panels; panel += kChunkPanels) {
+      auto before = Clock::now();
+      for (size_t i = 0; i < inputs_.size(); ++i) {
+        for (int64_t row = 0; row < rows_; row += kStripRows)
+          strip(i, row, panel, std::min(panel + kChunkPanels, panels));
+        const auto now = Clock::now();
+        seconds_[i] += std::chrono::duration<double>(now - before).count();
+        before = now;
+      }
+    }
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      for (int64_t r = 0; r < rows_; ++r) {
+        inputs_[i].scores[static_cast<size_t>(begin_ + r)] = cpu::finish_token(state(i, r), state(0, r));
+      }
+    }
+  }
+
+  /// Time spent on each input.
+  [[nodiscard]] const std::vector<double>& seconds() const { return seconds_; }
+
+ private:
+  cpu::TokenState& state(size_t input, int64_t row) {
+    return states_[input * static_cast<size_t>(rows_) + static_cast<size_t>(row)];
+  }
+
+  /// Logits of input i, rows [row, row + kStripRows) of the tile, panels [p0, p1), taken into the rows' states.
+  void strip(size_t i, int64_t row, int64_t p0, int64_t p1) {
+    const HeadInput& input = inputs_[i];
+    const cpu::PackedPanels& weight = panels_of(input);
+    const Tensor& a = input.hidden->values;
+    const int64_t rows = std::min(kStripRows, rows_ - row);
+    float* out = i == 0 ? memory_.baseline + row * kChunk : memory_.strip;
+    const auto* first = static_cast<const std::byte*>(a.data()) +
+                        (begin_ + row) * a.stride() * static_cast<int64_t>(dtype_size(a.dtype()));
+    cpu::gemm_tile(isa_, order_, rows, a.dtype(), first, a.stride(), weight, p0, p1, out, kChunk);
+    cpu::LogitChunk chunk;
+    chunk.first = p0 * cpu::kPanel;
+    chunk.count = std::min(p1 * cpu::kPanel, weight.n) - chunk.first;
+    chunk.bias = input.bias == nullptr ? nullptr : input.bias->row<float>(0) + chunk.first;
+    for (int64_t r = 0; r < rows; ++r) {
+      chunk.logits = out + r * kChunk;
+      chunk.target = targets_[static_cast<size_t>(begin_ + row + r)];
+      float* powers = memory_.powers + (row + r) * kChunk;
+      double& rescale = rescale_[static_cast<size_t>(row + r)];
+      if (i == 0) {
+        rescale = cpu::add_baseline_chunk(isa_, chunk, state(0, row + r), powers);
+      } else {
+        cpu::add_variant_chunk(isa_, chunk, state(i, row + r), memory_.baseline + (row + r) * kChunk, powers, rescale);
+      }
+    }
+  }
+
+  const cpu::Isa isa_;
+  const cpu::Order order_;
+  const std::span<const HeadInput> inputs_;
+  const std::span<const int32_t> targets_;
+  const int64_t begin_, rows_;
+  const TileMemory memory_;
+  std::vector<cpu::TokenState> states_;
+  std::vector<double> rescale_;  // of the baseline's current chunk
+  std::vector<double> seconds_;
+};
+
+}  // namespace
+
+void CpuBackend::score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) {
+  assert(!inputs.empty());
+  const auto rows = static_cast<int64_t>(targets.size());
+  const int64_t vocabulary = inputs[0].weight->rows();
+  for (const HeadInput& input : inputs) {
+    assert(input.hidden->values.rows() == rows && static_cast<int64_t>(input.scores.size()) == rows);
+    assert(input.weight->rows() == vocabulary && input.weight->cols() == input.hidden->values.cols());
+    assert(input.bias == nullptr || input.bias->dtype() == DType::f32);
+    static_cast<void>(input);
+  }
+  for (const int32_t target : targets) {
+    if (target < 0 || target >= vocabulary) {
+      fail("Token id {} is outside the LM head's vocabulary of {}; use the tokenizer that belongs to the model.",
+           target, vocabulary);
+    }
+  }
+  // Tiles as tall as keeps all threads busy; a row's figures do not depend on its tile.
+  const int64_t share = (rows + pool_.threads() - 1) / pool_.threads();
+  const int64_t tile_rows = std::clamp<int64_t>(cpu::round_up(share, kStripRows), kStripRows, kTileRows);
+
+  const std::lock_guard lock(turn_);
+  const auto start = Clock::now();
+  std::mutex mutex;
+  std::vector<double> spent(inputs.size());
+  pool_.run((rows + tile_rows - 1) / tile_rows, [&](int64_t task, int /*worker*/) {
+    Tile tile(isa_, order_, inputs, targets, task * tile_rows, std::min((task + 1) * tile_rows, rows));
+    tile.run();
+    const std::lock_guard adding(mutex);
+    for (size_t i = 0; i < spent.size(); ++i) spent[i] += tile.seconds()[i];
+  });
+  // The inputs share out the time that has passed as they share out the threads' time.
+  const double wall = std::chrono::duration<double>(Clock::now() - start).count();
+  const double total = std::accumulate(spent.begin(), spent.end(), 0.0);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].seconds != nullptr && total > 0) *inputs[i].seconds += wall * spent[i] / total;
+  }
+}
+
+void CpuBackend::logits(const HeadInput& input, std::span<float> out) {
+  const cpu::PackedPanels& weight = panels_of(input);
+  const Tensor& a = input.hidden->values;
+  assert(a.cols() == weight.k && static_cast<int64_t>(out.size()) == a.rows() * weight.n);
+  const float* bias = input.bias == nullptr ? nullptr : input.bias->row<float>(0);
+  const std::lock_guard lock(turn_);
+  cpu::gemm(isa_, order_, pool_, a.rows(), a.dtype(), a.data(), a.stride(), weight,
+            [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1, const float* tile, int64_t stride) {
+              for (int64_t r = r0; r < r1; ++r) {
+                cpu::finish_row(isa_, tile + (r - r0) * stride, bias == nullptr ? nullptr : bias + c0,
+                                static_cast<const float*>(nullptr), c1 - c0, out.data() + r * weight.n + c0);
+              }
+            });
+}
+
+}  // namespace mxlm

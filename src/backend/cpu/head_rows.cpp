@@ -1,0 +1,215 @@
+#include "backend/cpu/head_rows.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "backend/cpu/vector_math.hpp"
+
+namespace mxlm::cpu {
+namespace {
+
+constexpr int64_t kLanes = 16;
+// Padding: finite, and its term is 0.
+constexpr float kLowest = std::numeric_limits<float>::lowest();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+/// The largest logit has grown to `max`: notes it and its first place, and moves the sum to the new M.
+double raise_max(const LogitChunk& chunk, TokenState& state, float max) {
+  const float* found = std::find(chunk.logits, chunk.logits + chunk.count, max);
+  const bool all_nan = found == chunk.logits + chunk.count;
+  state.top1 = static_cast<int32_t>(chunk.first + (all_nan ? 0 : found - chunk.logits));
+  const float before = state.max;
+  state.max = max;
+  if (!state.started) {
+    state.started = true;
+    return 0;  // nothing was there before
+  }
+  const double rescale =
+      std::exp2(static_cast<double>(kLog2e) * (static_cast<double>(before) - static_cast<double>(max)));
+  for (double& s : state.sum) s *= rescale;
+  return rescale;
+}
+
+void note_target(const LogitChunk& chunk, TokenState& state) {
+  const int64_t place = chunk.target - chunk.first;
+  if (place >= 0 && place < chunk.count) state.target = chunk.logits[place];
+}
+
+void pad(const LogitChunk& chunk) {
+  std::fill(chunk.logits + chunk.count, chunk.logits + round_up(chunk.count, kLanes), kLowest);
+}
+
+// --- portable
+
+/// Adds the bias, finds the maximum and Infs. Returns the rescale factor of earlier terms.
+double begin_portable(const LogitChunk& chunk, TokenState& state) {
+  if (chunk.bias != nullptr) {
+    for (int64_t i = 0; i < chunk.count; ++i) chunk.logits[i] += chunk.bias[i];
+  }
+  pad(chunk);
+  const int64_t end = round_up(chunk.count, kLanes);
+  std::array<float, kLanes> high;
+  std::array<float, kLanes> low;
+  high.fill(kLowest);
+  low.fill(kInfinity);
+  for (int64_t i = 0; i < end; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) {
+      const float x = chunk.logits[i + j];
+      high[j] = x > high[j] ? x : high[j];  // passes NaNs over: they show in the sum
+      low[j] = x < low[j] ? x : low[j];
+    }
+  }
+  const float max = *std::max_element(high.begin(), high.end());
+  if (*std::min_element(low.begin(), low.end()) == -kInfinity) state.finite = false;
+  note_target(chunk, state);
+  return !state.started || max > state.max ? raise_max(chunk, state, max) : 1;
+}
+
+void add_lanes(const std::array<float, kLanes>& lanes, std::array<double, 8>& sum) {
+  for (size_t j = 0; j < 8; ++j) sum[j] += static_cast<double>(lanes[j]) + static_cast<double>(lanes[j + 8]);
+}
+
+double baseline_portable(const LogitChunk& chunk, TokenState& state, float* powers) {
+  const double rescale = begin_portable(chunk, state);
+  const int64_t end = round_up(chunk.count, kLanes);
+  std::array<float, kLanes> sum{};
+  for (int64_t i = 0; i < end; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) {
+      powers[i + j] = exp2_sum_portable((chunk.logits[i + j] - state.max) * kLog2e);
+      sum[j] += powers[i + j];
+    }
+  }
+  add_lanes(sum, state.sum);
+  return rescale;
+}
+
+void variant_portable(const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
+                      double rescale) {
+  begin_portable(chunk, state);
+  const int64_t end = round_up(chunk.count, kLanes);
+  std::array<float, kLanes> sum{};
+  std::array<float, kLanes> cross{};
+  for (int64_t i = 0; i < end; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) {
+      const float x = chunk.logits[i + j];
+      sum[j] += exp2_sum_portable((x - state.max) * kLog2e);
+      cross[j] += powers[i + j] * (baseline[i + j] - x);
+    }
+  }
+  add_lanes(sum, state.sum);
+  for (double& s : state.cross) s *= rescale;
+  add_lanes(cross, state.cross);
+}
+
+#if defined(__x86_64__)
+
+MXLM_TARGET_AVX512 double begin_avx512(const LogitChunk& chunk, TokenState& state) {
+  const int64_t end = round_up(chunk.count, kLanes);
+  __m512 high = _mm512_set1_ps(kLowest);
+  __m512 low = _mm512_set1_ps(kInfinity);
+  int64_t i = 0;
+  if (chunk.bias != nullptr) {
+    for (; i < chunk.count; i += kLanes) {
+      const auto mask = static_cast<__mmask16>(chunk.count - i >= kLanes ? 0xffffU : (1U << (chunk.count - i)) - 1U);
+      const __m512 x = _mm512_loadu_ps(chunk.logits + i);
+      _mm512_storeu_ps(chunk.logits + i, _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, chunk.bias + i)));
+    }
+  }
+  pad(chunk);
+  for (i = 0; i < end; i += kLanes) {
+    const __m512 x = _mm512_loadu_ps(chunk.logits + i);
+    high = _mm512_max_ps(x, high);  // the second operand where x is NaN: passes NaNs over, which show in the sum
+    low = _mm512_min_ps(x, low);
+  }
+  if (_mm512_cmp_ps_mask(low, _mm512_set1_ps(-kInfinity), _CMP_EQ_OQ) != 0) state.finite = false;
+  note_target(chunk, state);
+  if (!state.started || _mm512_cmp_ps_mask(high, _mm512_set1_ps(state.max), _CMP_GT_OQ) != 0) {
+    return raise_max(chunk, state, _mm512_reduce_max_ps(high));
+  }
+  return 1;
+}
+
+MXLM_TARGET_AVX512 inline void add_lanes(__m512 lanes, std::array<double, 8>& sum) {
+  const __m512d first = _mm512_cvtps_pd(_mm512_castps512_ps256(lanes));
+  const __m512d second = _mm512_cvtps_pd(_mm512_extractf32x8_ps(lanes, 1));
+  _mm512_store_pd(sum.data(), _mm512_add_pd(_mm512_load_pd(sum.data()), _mm512_add_pd(first, second)));
+}
+
+MXLM_TARGET_AVX512 double baseline_avx512(const LogitChunk& chunk, TokenState& state, float* powers) {
+  const double rescale = begin_avx512(chunk, state);
+  const int64_t end = round_up(chunk.count, kLanes);
+  const __m512 scale = _mm512_set1_ps(kLog2e);
+  const __m512 max = _mm512_set1_ps(state.max);
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t i = 0; i < end; i += kLanes) {
+    const __m512 power = exp2_sum_avx512(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(chunk.logits + i), max), scale));
+    _mm512_storeu_ps(powers + i, power);
+    sum = _mm512_add_ps(sum, power);
+  }
+  add_lanes(sum, state.sum);
+  return rescale;
+}
+
+MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& state, const float* baseline,
+                                       const float* powers, double rescale) {
+  begin_avx512(chunk, state);
+  const int64_t end = round_up(chunk.count, kLanes);
+  const __m512 scale = _mm512_set1_ps(kLog2e);
+  const __m512 max = _mm512_set1_ps(state.max);
+  __m512 sum = _mm512_setzero_ps();
+  __m512 cross = _mm512_setzero_ps();
+  for (int64_t i = 0; i < end; i += kLanes) {
+    const __m512 x = _mm512_loadu_ps(chunk.logits + i);
+    sum = _mm512_add_ps(sum, exp2_sum_avx512(_mm512_mul_ps(_mm512_sub_ps(x, max), scale)));
+    cross = _mm512_fmadd_ps(_mm512_loadu_ps(powers + i), _mm512_sub_ps(_mm512_loadu_ps(baseline + i), x), cross);
+  }
+  add_lanes(sum, state.sum);
+  if (rescale != 1) {
+    for (double& s : state.cross) s *= rescale;
+  }
+  add_lanes(cross, state.cross);
+}
+
+#endif
+
+}  // namespace
+
+double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, float* powers) {
+#if defined(__x86_64__)
+  if (isa >= Isa::avx512) return baseline_avx512(chunk, state, powers);
+#endif
+  static_cast<void>(isa);
+  return baseline_portable(chunk, state, powers);
+}
+
+void add_variant_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
+                       double rescale) {
+#if defined(__x86_64__)
+  if (isa >= Isa::avx512) return variant_avx512(chunk, state, baseline, powers, rescale);
+#endif
+  static_cast<void>(isa);
+  variant_portable(chunk, state, baseline, powers, rescale);
+}
+
+TokenScore finish_token(const TokenState& state, const TokenState& baseline) {
+  const auto total = [](const std::array<double, 8>& lanes) {
+    return std::accumulate(lanes.begin(), lanes.end(), 0.0);
+  };
+  const double log_sum = std::log(total(state.sum));
+  const double max = state.max;
+  TokenScore score;
+  score.nll = (max - static_cast<double>(state.target)) + log_sum;
+  score.p = static_cast<float>(std::exp(-score.nll));
+  score.top1 = state.top1;
+  score.finite = state.finite && std::isfinite(max) && std::isfinite(log_sum);
+  if (&state != &baseline) {
+    const double baseline_sum = total(baseline.sum);
+    score.kld = total(state.cross) / baseline_sum + (max - static_cast<double>(baseline.max)) +
+                (log_sum - std::log(baseline_sum));
+  }
+  return score;
+}
+
+}  // namespace mxlm::cpu

@@ -1,0 +1,51 @@
+#pragma once
+
+// The figures of one scored token, gathered chunk by chunk over the vocabulary. Chunks come in ascending order and have
+// the same bounds for every token, so that a token's figures depend on its logits alone.
+//
+// With c = log2(e) in float32 and M the largest logit so far,
+//   sum   = sum of 2^(c * (logit - M))
+//   cross = sum of 2^(c * (logit_b - M_b)) * (logit_b - logit_v), b the baseline, v the variant
+// from which ln p(target) and KL(b || v) = cross / sum_b + LSE_v - LSE_b follow. Terms are float32, a chunk's sums are
+// float32 in 16 lanes, sums over chunks are double. Equal logits give a KL of exactly 0; otherwise rounding leaves
+// about 1e-7, of either sign.
+
+#include <array>
+#include <cstdint>
+
+#include "backend/backend.hpp"
+#include "backend/cpu/gemm.hpp"
+
+namespace mxlm::cpu {
+
+struct alignas(64) TokenState {
+  std::array<double, 8> sum{};
+  std::array<double, 8> cross{};  // variants only
+  float max = 0;                  // M; unset until the first chunk
+  float target = 0;               // the target's logit
+  int32_t top1 = 0;
+  bool started = false;
+  bool finite = true;
+};
+
+/// Logits [first, first + count) of a token; memory for round_up(count, 16) of them.
+struct LogitChunk {
+  float* logits = nullptr;      // without the bias, which is added here in place
+  const float* bias = nullptr;  // [count], or null
+  int64_t first = 0, count = 0;
+  int32_t target = 0;  // a token id, in this chunk or not
+};
+
+/// Takes in a chunk of the baseline and leaves 2^(c * (logit - M)) of every logit in `powers`, for the variants.
+/// Returns what earlier terms must be multiplied with because M has changed.
+double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, float* powers);
+
+/// Takes in the same chunk of a variant. `baseline` are the baseline's logits (with bias), `powers` and `rescale` as
+/// add_baseline_chunk left them.
+void add_variant_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
+                       double rescale);
+
+/// The figures once all chunks are in; for the baseline itself, `baseline` is `state`.
+TokenScore finish_token(const TokenState& state, const TokenState& baseline);
+
+}  // namespace mxlm::cpu

@@ -1,0 +1,441 @@
+#include "backend/cpu/quantize_avx512.hpp"
+
+#include "mx/quantize.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <type_traits>
+
+// GCC 12 warns of its own headers: their "undefined" vectors are initialised with themselves.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+// How it works. Values are rounded where they are, never divided by the scale: a value's quantum is
+// 2^(max(exponent(x), e + emin) - mantissa bits), and adding and subtracting 1.5 x 2^23 quanta rounds to it, once, to
+// nearest even (other roundings: the same on |x| with the sum rounded toward zero). Scales are worked out for 16 blocks
+// at a time, one a lane, so that the horizontal maxima and the exponent arithmetic are shared.
+//
+// That needs every constant to be a normal float32. Blocks at the ends of the range (and NaN blocks) are left to the
+// exact portable code; `slow` below marks them.
+
+#define MXLM_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2")))
+#define MXLM_AVX512_INLINE __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2"), always_inline)) inline
+
+namespace mxlm::cpu::avx512 {
+namespace {
+
+using mx::BlockFormat;
+using mx::ElementKind;
+using mx::Rounding;
+
+constexpr int kGroup = 16;             // blocks whose scales are worked out together
+constexpr int kHighestExponent = 100;  // of a block maximum, so that 2^23 quanta are finite
+constexpr int kMagnitude = 0x7fffffff;
+constexpr int kSign = static_cast<int>(0x80000000U);
+constexpr int kExponent = 0x7f800000;
+
+/// A block format as constants of the vector code.
+struct Plan {
+  int carry;  // added to the bits of a block maximum: what a rule rounds up carries into the exponent
+  int emax, emin;
+  int limit;             // largest scale exponent
+  int quantum_to_magic;  // added to the bits of 2^(quantum + mantissa bits): the rounding constant
+  int largest;           // bits of the largest element
+  int64_t block;
+};
+
+Plan make_plan(const BlockFormat& f, int64_t n) {
+  const int mantissa = f.element.mantissa_bits;
+  Plan p{};
+  p.largest = static_cast<int>(mx::detail::bits_of(f.element.max));
+  switch (f.rule) {
+    case mx::ScaleRule::floor:
+    case mx::ScaleRule::mse:
+      p.carry = 0;
+      break;
+    case mx::ScaleRule::ceil:
+      p.carry = 0x7fffff;
+      break;
+    case mx::ScaleRule::even:
+      p.carry = 1 << (22 - mantissa);
+      break;
+    case mx::ScaleRule::ct:
+      p.carry = 1 << (22 - mx::ct_mantissa_bits(f.element));
+      break;
+    case mx::ScaleRule::rceil:
+      p.carry = 0x7fffff - (p.largest & 0x7fffff);
+      break;
+  }
+  p.emax = f.element.emax;
+  p.emin = f.element.emin;
+  p.limit = mx::max_scale_exponent(f.scale_bits);
+  p.quantum_to_magic = f.rounding == Rounding::nearest ? (22 - mantissa) << 23 : ((23 - mantissa) << 23) + 0x400000;
+  p.block = f.block_size == 0 ? n : f.block_size;
+  return p;
+}
+
+/// What the blocks of a group are rounded with.
+struct alignas(64) Group {
+  int smallest[kGroup];  // bits of 2^(e + emin); of the rounding constant for integers
+  float limit[kGroup];   // largest magnitude
+  uint32_t slow;         // blocks for the portable path
+};
+
+MXLM_AVX512_INLINE __mmask16 tail16(int64_t left) { return static_cast<__mmask16>((1U << left) - 1); }
+MXLM_AVX512_INLINE __mmask32 tail32(int64_t left) { return static_cast<__mmask32>((1ULL << left) - 1); }
+
+/// Maxima of magnitudes of a block, to be reduced over lanes (float: 32-bit lanes; bfloat16: 16-bit lanes).
+template <int64_t kLength>
+MXLM_AVX512_INLINE __m512i partial_max(const float* x, int64_t n) {
+  const __m512i magnitude = _mm512_set1_epi32(kMagnitude);
+  if constexpr (kLength == 32) {
+    // The next group, which a result written past the caches would otherwise wait for.
+    const char* ahead = reinterpret_cast<const char*>(x) + 32 * kGroup * sizeof(float);
+    _mm_prefetch(ahead, _MM_HINT_T0);
+    _mm_prefetch(ahead + 64, _MM_HINT_T0);
+    return _mm512_max_epu32(_mm512_and_si512(_mm512_loadu_si512(x), magnitude),
+                            _mm512_and_si512(_mm512_loadu_si512(x + 16), magnitude));
+  }
+  __m512i best = _mm512_setzero_si512();
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) best = _mm512_max_epu32(best, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
+  if (i < n) {
+    best = _mm512_max_epu32(best, _mm512_and_si512(_mm512_maskz_loadu_epi32(tail16(n - i), x + i), magnitude));
+  }
+  return best;
+}
+
+template <int64_t kLength>
+MXLM_AVX512_INLINE __m512i partial_max(const BFloat16* x, int64_t n) {
+  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  if constexpr (kLength == 32) return _mm512_and_si512(_mm512_loadu_si512(x), magnitude);
+  __m512i best = _mm512_setzero_si512();
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) best = _mm512_max_epu16(best, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
+  if (i < n) {
+    best = _mm512_max_epu16(best, _mm512_and_si512(_mm512_maskz_loadu_epi16(tail32(n - i), x + i), magnitude));
+  }
+  return best;
+}
+
+template <typename In>
+MXLM_AVX512_INLINE __m512i larger(__m512i a, __m512i b) {
+  if constexpr (std::is_same_v<In, float>) return _mm512_max_epu32(a, b);
+  return _mm512_max_epu16(a, b);
+}
+
+/// Reduces 16 vectors to one whose lane i is the maximum of vector i, as float32 bits.
+template <typename In>
+MXLM_AVX512_INLINE __m512i reduce16(const __m512i* v) {
+  __m512i pairs[8];
+  for (int i = 0; i < 8; ++i) {
+    pairs[i] = larger<In>(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+  }
+  __m512i fours[4];  // each 128-bit lane: maxima of four vectors
+  for (int i = 0; i < 4; ++i) {
+    fours[i] = larger<In>(_mm512_unpacklo_epi64(pairs[2 * i], pairs[2 * i + 1]),
+                          _mm512_unpackhi_epi64(pairs[2 * i], pairs[2 * i + 1]));
+  }
+  __m512i eights[2];
+  for (int i = 0; i < 2; ++i) {
+    eights[i] = larger<In>(_mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                           _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0xdd));
+  }
+  const __m512i all =
+      larger<In>(_mm512_shuffle_i32x4(eights[0], eights[1], 0x88), _mm512_shuffle_i32x4(eights[0], eights[1], 0xdd));
+  if constexpr (std::is_same_v<In, float>) return all;
+  return _mm512_max_epu32(_mm512_slli_epi32(all, 16), _mm512_and_si512(all, _mm512_set1_epi32(0x7fff0000)));
+}
+
+/// Scales of a group from its block maxima.
+template <ElementKind kKind>
+MXLM_AVX512_INLINE void make_group(const Plan& p, __m512i amax, Group& group) {
+  const __mmask16 zero = _mm512_testn_epi32_mask(amax, amax);
+  const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(amax, _mm512_set1_epi32(p.carry)), 23);
+  __m512i e = _mm512_sub_epi32(rounded, _mm512_set1_epi32(127 + p.emax));
+  e = _mm512_max_epi32(e, _mm512_set1_epi32(-p.limit));
+  // Slow: float32 subnormals, Inf, NaN and the largest maxima; scales without a code; tiny scales.
+  __mmask16 slow = _mm512_cmpge_epu32_mask(_mm512_sub_epi32(amax, _mm512_set1_epi32(1 << 23)),
+                                           _mm512_set1_epi32((kHighestExponent + 126) << 23));
+  slow |= _mm512_cmpgt_epi32_mask(e, _mm512_set1_epi32(p.limit));
+  slow |= _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(-126 - p.emin));
+  group.slow = static_cast<uint32_t>(slow & ~zero);
+  // Any scale does for zeros.
+  e = _mm512_mask_mov_epi32(e, zero, _mm512_setzero_si512());
+  const __m512i shifted = _mm512_slli_epi32(e, 23);
+  __m512i smallest = _mm512_add_epi32(shifted, _mm512_set1_epi32((p.emin + 127) << 23));
+  if constexpr (kKind == ElementKind::integer) {
+    smallest = _mm512_add_epi32(smallest, _mm512_set1_epi32(p.quantum_to_magic));
+  }
+  _mm512_store_si512(group.smallest, smallest);
+  _mm512_store_si512(group.limit, _mm512_add_epi32(shifted, _mm512_set1_epi32(p.largest)));
+}
+
+/// A block's constants, spread.
+struct Constants {
+  __m512i smallest;
+  __m512 limit;
+  __m512i to_magic;
+};
+
+template <ElementKind kKind, Rounding kRounding>
+MXLM_AVX512_INLINE __m512 round16(__m512 x, const Constants& k) {
+  const __m512i bits = _mm512_castps_si512(x);
+  __m512i magic = k.smallest;
+  if constexpr (kKind == ElementKind::floating) {
+    const __m512i own = _mm512_and_si512(bits, _mm512_set1_epi32(kExponent));
+    magic = _mm512_add_epi32(_mm512_max_epu32(own, k.smallest), k.to_magic);
+  }
+  const __m512 c = _mm512_castsi512_ps(magic);
+  __m512 r;
+  if constexpr (kRounding == Rounding::even) {
+    r = _mm512_sub_ps(_mm512_add_ps(x, c), c);
+    r = _mm512_range_ps(r, k.limit, 0x2);  // the smaller magnitude, the sign of r
+    if constexpr (kKind == ElementKind::integer) return r;
+  } else {
+    const __m512 a = _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(kMagnitude)));
+    constexpr int kTruncate = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
+    if constexpr (kRounding == Rounding::floor) {
+      r = _mm512_sub_ps(_mm512_add_round_ps(a, c, kTruncate), c);
+    } else {
+      // c is 2^22 quanta here: the sum counts half quanta. Half a quantum more, then the odd half dropped.
+      const __m512i one = _mm512_set1_epi32(1);
+      const __m512 c_and_half = _mm512_castsi512_ps(_mm512_or_si512(magic, one));
+      const __m512i sum = _mm512_castps_si512(_mm512_add_round_ps(a, c_and_half, kTruncate));
+      r = _mm512_sub_ps(_mm512_castsi512_ps(_mm512_andnot_si512(one, sum)), c);
+    }
+    r = _mm512_min_ps(r, k.limit);
+  }
+  // | (x & sign)
+  r = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(r), bits, _mm512_set1_epi32(kSign), 0xf8));
+  if constexpr (kKind == ElementKind::integer) r = _mm512_add_ps(r, _mm512_setzero_ps());  // -0 becomes +0
+  return r;
+}
+
+// --- blocks; kLength 32, or 0 for any
+
+MXLM_AVX512_INLINE __m512 widen(__m256i x) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+/// A result that is written past the caches: 64-byte aligned, whole blocks of 32.
+struct Streamed {
+  float* data;
+  Streamed operator+(int64_t i) const { return {data + i}; }
+};
+
+/// Exact: the low halves are zero.
+MXLM_AVX512_INLINE __m256i narrow(__m512 x) {
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(x), 16));
+}
+
+template <int64_t kLength, ElementKind kKind, Rounding kRounding>
+MXLM_AVX512_INLINE void round_block(const float* in, int64_t n, const Constants& k, float* out) {
+  const int64_t length = kLength != 0 ? kLength : n;
+  int64_t i = 0;
+  for (; i + 16 <= length; i += 16) {
+    _mm512_storeu_ps(out + i, round16<kKind, kRounding>(_mm512_loadu_ps(in + i), k));
+  }
+  if (i < length) {
+    const __mmask16 mask = tail16(length - i);
+    _mm512_mask_storeu_ps(out + i, mask, round16<kKind, kRounding>(_mm512_maskz_loadu_ps(mask, in + i), k));
+  }
+}
+
+template <int64_t kLength, ElementKind kKind, Rounding kRounding>
+MXLM_AVX512_INLINE void round_block(const float* in, int64_t n, const Constants& k, BFloat16* out) {
+  const int64_t length = kLength != 0 ? kLength : n;
+  int64_t i = 0;
+  for (; i + 32 <= length; i += 32) {
+    const __m512 low = round16<kKind, kRounding>(_mm512_loadu_ps(in + i), k);
+    const __m512 high = round16<kKind, kRounding>(_mm512_loadu_ps(in + i + 16), k);
+    const __m512i packed = _mm512_packus_epi32(_mm512_srli_epi32(_mm512_castps_si512(low), 16),
+                                               _mm512_srli_epi32(_mm512_castps_si512(high), 16));
+    _mm512_storeu_si512(out + i, _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), packed));
+  }
+  for (; i < length; i += 16) {
+    const __mmask16 mask = tail16(std::min<int64_t>(length - i, 16));
+    const __m512 x = _mm512_maskz_loadu_ps(mask, in + i);
+    _mm256_mask_storeu_epi16(out + i, mask, narrow(round16<kKind, kRounding>(x, k)));
+  }
+}
+
+template <int64_t kLength, ElementKind kKind, Rounding kRounding>
+MXLM_AVX512_INLINE void round_block(const BFloat16* in, int64_t n, const Constants& k, float* out) {
+  const int64_t length = kLength != 0 ? kLength : n;
+  for (int64_t i = 0; i < length; i += 16) {
+    const __mmask16 mask = tail16(std::min<int64_t>(length - i, 16));
+    const __m512 x = widen(_mm256_maskz_loadu_epi16(mask, in + i));
+    _mm512_mask_storeu_ps(out + i, mask, round16<kKind, kRounding>(x, k));
+  }
+}
+
+template <int64_t kLength, ElementKind kKind, Rounding kRounding>
+MXLM_AVX512_INLINE void round_block(const float* in, int64_t, const Constants& k, Streamed out) {
+  static_assert(kLength % 16 == 0 && kLength > 0);
+  for (int64_t i = 0; i < kLength; i += 16) {
+    _mm512_stream_ps(out.data + i, round16<kKind, kRounding>(_mm512_loadu_ps(in + i), k));
+  }
+}
+
+/// 32 bfloat16 values as two vectors of the even and the odd ones: cheaper to split and to join than halves.
+template <ElementKind kKind, Rounding kRounding>
+MXLM_AVX512_INLINE __m512i round32(__m512i x, const Constants& k) {
+  const __m512 even = round16<kKind, kRounding>(_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)), k);
+  const __m512 odd = round16<kKind, kRounding>(
+      _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000U)))), k);
+  return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(even), 16), _mm512_castps_si512(odd));
+}
+
+template <int64_t kLength, ElementKind kKind, Rounding kRounding>
+MXLM_AVX512_INLINE void round_block(const BFloat16* in, int64_t n, const Constants& k, BFloat16* out) {
+  const int64_t length = kLength != 0 ? kLength : n;
+  int64_t i = 0;
+  for (; i + 32 <= length; i += 32) {
+    _mm512_storeu_si512(out + i, round32<kKind, kRounding>(_mm512_loadu_si512(in + i), k));
+  }
+  if (i < length) {
+    const __mmask32 mask = tail32(length - i);
+    _mm512_mask_storeu_epi16(out + i, mask, round32<kKind, kRounding>(_mm512_maskz_loadu_epi16(mask, in + i), k));
+  }
+}
+
+float widen_one(float x) { return x; }
+float widen_one(BFloat16 x) { return to_float(x); }
+void store_one(float x, float& out) { out = x; }
+void store_one(float x, BFloat16& out) { out = to_bfloat16(x); }
+
+template <typename In, typename Out>
+__attribute__((noinline)) void slow_block(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+  uint32_t amax = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    amax = std::max(amax, mx::detail::bits_of(widen_one(in[i])) & mx::detail::kMagnitude);
+  }
+  const int e = mx::shared_exponent(f, amax);
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = e == mx::kNanExponent ? mx::detail::float_of(mx::detail::kQuietNan)
+                                              : mx::quantize_decode(f.element, f.rounding, e, widen_one(in[i]));
+    store_one(value, out[i]);
+  }
+}
+
+template <typename In>
+void slow_block(const BlockFormat& f, const In* in, int64_t n, Streamed out) {
+  slow_block(f, in, n, out.data);
+}
+
+template <int64_t kLength, ElementKind kKind, Rounding kRounding, typename In, typename Out>
+MXLM_AVX512 void quantize_row(const BlockFormat& f, const In* in, int64_t n, Out out) {
+  const Plan p = make_plan(f, n);
+  const int64_t block = kLength != 0 ? kLength : p.block;
+  const int64_t span = block * kGroup;
+  const __m512i to_magic = _mm512_set1_epi32(p.quantum_to_magic);
+  Group group;
+  for (int64_t start = 0; start < n; start += span) {
+    const int64_t end = std::min(n, start + span);
+    __m512i maxima[kGroup];
+    if (end - start == span) {
+      for (int b = 0; b < kGroup; ++b) maxima[b] = partial_max<kLength>(in + start + b * block, block);
+    } else {
+      for (int b = 0; b < kGroup; ++b) {
+        const int64_t left = end - start - b * block;
+        maxima[b] = left > 0 ? partial_max<0>(in + start + b * block, std::min(left, block)) : _mm512_setzero_si512();
+      }
+    }
+    make_group<kKind>(p, reduce16<In>(maxima), group);
+    int b = 0;
+    for (int64_t at = start; at < end; at += block, ++b) {
+      const int64_t length = std::min(block, end - at);
+      if ((group.slow >> b & 1U) != 0) {
+        slow_block(f, in + at, length, out + at);
+        continue;
+      }
+      const Constants k{_mm512_set1_epi32(group.smallest[b]), _mm512_set1_ps(group.limit[b]), to_magic};
+      if constexpr (std::is_same_v<Out, Streamed>) {
+        round_block<kLength, kKind, kRounding>(in + at, length, k, out + at);
+      } else if (kLength == 0 || length == block) {
+        round_block<kLength, kKind, kRounding>(in + at, length, k, out + at);
+      } else {
+        round_block<0, kKind, kRounding>(in + at, length, k, out + at);
+      }
+    }
+  }
+}
+
+template <ElementKind kKind, Rounding kRounding, typename In, typename Out>
+void by_length(const BlockFormat& f, const In* in, int64_t n, Out out) {
+  if constexpr (std::is_same_v<Out, Streamed>) {
+    quantize_row<32, kKind, kRounding>(f, in, n, out);
+  } else if (f.block_size == 32) {
+    quantize_row<32, kKind, kRounding>(f, in, n, out);
+  } else {
+    quantize_row<0, kKind, kRounding>(f, in, n, out);
+  }
+}
+
+template <ElementKind kKind, typename In, typename Out>
+void by_rounding(const BlockFormat& f, const In* in, int64_t n, Out out) {
+  switch (f.rounding) {
+    case Rounding::even:
+      return by_length<kKind, Rounding::even>(f, in, n, out);
+    case Rounding::nearest:
+      return by_length<kKind, Rounding::nearest>(f, in, n, out);
+    case Rounding::floor:
+      return by_length<kKind, Rounding::floor>(f, in, n, out);
+  }
+}
+
+template <typename In, typename Out>
+void by_kind(const BlockFormat& f, const In* in, int64_t n, Out out) {
+  if (f.element.kind == ElementKind::integer) {
+    by_rounding<ElementKind::integer>(f, in, n, out);
+  } else {
+    by_rounding<ElementKind::floating>(f, in, n, out);
+  }
+}
+
+}  // namespace
+
+bool supports(const mx::BlockFormat& format) { return format.rule != mx::ScaleRule::mse; }
+
+void quantize_decode_row(const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+  by_kind(format, in, n, out);
+}
+void quantize_decode_row(const mx::BlockFormat& format, const float* in, int64_t n, BFloat16* out) {
+  by_kind(format, in, n, out);
+}
+void quantize_decode_row(const mx::BlockFormat& format, const BFloat16* in, int64_t n, float* out) {
+  by_kind(format, in, n, out);
+}
+void quantize_decode_row(const mx::BlockFormat& format, const BFloat16* in, int64_t n, BFloat16* out) {
+  by_kind(format, in, n, out);
+}
+
+void quantize_decode_stream(const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+  constexpr int64_t kBlock = 32;
+  const int64_t whole =
+      reinterpret_cast<uintptr_t>(out) % 64 == 0 && format.block_size == kBlock ? n / kBlock * kBlock : 0;
+  if (whole > 0) by_kind(format, in, whole, Streamed{out});
+  if (whole < n) by_kind(format, in + whole, n - whole, out + whole);
+  _mm_sfence();
+}
+
+}  // namespace mxlm::cpu::avx512
+
+#else
+
+namespace mxlm::cpu::avx512 {
+
+bool supports(const mx::BlockFormat&) { return false; }
+void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, float*) {}
+void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, BFloat16*) {}
+void quantize_decode_row(const mx::BlockFormat&, const BFloat16*, int64_t, float*) {}
+void quantize_decode_row(const mx::BlockFormat&, const BFloat16*, int64_t, BFloat16*) {}
+void quantize_decode_stream(const mx::BlockFormat&, const float*, int64_t, float*) {}
+
+}  // namespace mxlm::cpu::avx512
+
+#endif

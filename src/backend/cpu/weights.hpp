@@ -1,0 +1,60 @@
+#pragma once
+
+// Weights of the CPU backend: panels ready for the matrix products, and codes with scales to keep between rounds.
+
+#include <memory>
+#include <vector>
+
+#include "backend/backend.hpp"
+#include "backend/cpu/buffers.hpp"
+#include "backend/cpu/gemm.hpp"
+#include "base/parallel.hpp"
+
+namespace mxlm::cpu {
+
+/// What prepares weights: where they get memory and who does the work.
+struct WeightMaker {
+  Isa isa = Isa::portable;
+  ThreadPool* pool = nullptr;
+  BufferCache* buffers = nullptr;
+};
+
+/// Panels of a weight.
+class Panels final : public PreparedWeight {
+ public:
+  Panels(PackedPanels packed, std::shared_ptr<void> memory, size_t bytes)
+      : packed_(packed), memory_(std::move(memory)), bytes_(bytes) {}
+  [[nodiscard]] int64_t rows() const override { return packed_.n; }
+  [[nodiscard]] int64_t cols() const override { return packed_.k; }
+  [[nodiscard]] size_t bytes() const override { return bytes_; }
+  [[nodiscard]] DType storage() const override { return packed_.type; }
+  [[nodiscard]] const PackedPanels& packed() const { return packed_; }
+
+ private:
+  PackedPanels packed_;
+  std::shared_ptr<void> memory_;
+  size_t bytes_;
+};
+
+/// Codes and scales of every row, or, for formats that have none, the panels themselves.
+class KeptCodes final : public KeptWeight {
+ public:
+  [[nodiscard]] size_t bytes() const override;
+
+  int64_t rows = 0, cols = 0;
+  OperandSpec spec;
+  DType storage = DType::bf16;
+  std::shared_ptr<void> codes, scales;  // [rows, code_bytes], [rows, scale_bytes]
+  std::shared_ptr<const PreparedWeight> prepared;
+};
+
+/// Quantises (where there is a spec) and lays out. The panels are bfloat16 if every value is one that the products take
+/// as it is: a bfloat16 source without a spec, or a spec that decodes exactly and a weight without values so small that
+/// they could be subnormal bfloat16s, which the processors' products take for zeros. Otherwise float32.
+std::shared_ptr<const PreparedWeight> prepare_weight(const WeightMaker& maker, const HostMatrix& source,
+                                                     const OperandSpec& spec);
+std::shared_ptr<const KeptWeight> keep_weight(const WeightMaker& maker, const HostMatrix& source,
+                                              const OperandSpec& spec);
+std::shared_ptr<const PreparedWeight> prepare_kept(const WeightMaker& maker, const KeptCodes& kept);
+
+}  // namespace mxlm::cpu
