@@ -11,6 +11,8 @@
 namespace mxlm::cpu {
 namespace {
 
+bool has_avx512(Isa isa) { return isa >= Isa::avx512; }
+
 float load(float x) { return x; }
 float load(BFloat16 x) { return to_float(x); }
 void store(float x, float& out) { out = x; }
@@ -47,7 +49,7 @@ void quantize_portable(const mx::BlockFormat& f, const In* in, int64_t n, Out* o
 
 template <typename In, typename Out>
 void quantize(Isa isa, const mx::BlockFormat& f, const In* in, int64_t n, Out* out) {
-  if (isa >= Isa::avx512 && avx512::supports(f)) {
+  if (has_avx512(isa)) {
     avx512::quantize_decode_row(f, in, n, out);
   } else {
     quantize_portable(f, in, n, out);
@@ -87,6 +89,24 @@ void decode_portable(const mx::BlockFormat& f, const uint8_t* codes, const uint8
   }
 }
 
+template <typename In>
+void encode(Isa isa, const mx::BlockFormat& f, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+  if (has_avx512(isa) && avx512::packs_fast(f)) {
+    avx512::encode_row(f, in, n, codes, scales);
+  } else {
+    encode_portable(f, in, n, codes, scales);
+  }
+}
+
+template <typename Out>
+void decode(Isa isa, const mx::BlockFormat& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
+  if (has_avx512(isa) && avx512::packs_fast(f)) {
+    avx512::decode_row(f, codes, scales, n, out);
+  } else {
+    decode_portable(f, codes, scales, n, out);
+  }
+}
+
 }  // namespace
 
 void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
@@ -105,7 +125,7 @@ void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const BFloat16*
 }
 
 void quantize_decode_stream(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
-  if (isa >= Isa::avx512 && avx512::supports(format)) {
+  if (has_avx512(isa)) {
     avx512::quantize_decode_stream(format, in, n, out);
   } else {
     quantize_portable(format, in, n, out);
@@ -115,21 +135,22 @@ void quantize_decode_stream(Isa isa, const mx::BlockFormat& format, const float*
 int64_t code_bytes(const mx::BlockFormat& format, int64_t n) { return mx::packed_bytes(format.element, n); }
 int64_t scale_bytes(const mx::BlockFormat& format, int64_t n) { return mx::block_count(format, n); }
 
-void encode_row(Isa, const mx::BlockFormat& format, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
-  encode_portable(format, in, n, codes, scales);
+void encode_row(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+  encode(isa, format, in, n, codes, scales);
 }
-void encode_row(Isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, uint8_t* codes, uint8_t* scales) {
-  encode_portable(format, in, n, codes, scales);
+void encode_row(Isa isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, uint8_t* codes,
+                uint8_t* scales) {
+  encode(isa, format, in, n, codes, scales);
 }
 
-void decode_row(Isa, const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
+void decode_row(Isa isa, const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
                 BFloat16* out) {
   assert(mx::decodes_exactly_to_bf16(format));
-  decode_portable(format, codes, scales, n, out);
+  decode(isa, format, codes, scales, n, out);
 }
-void decode_row(Isa, const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
+void decode_row(Isa isa, const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
                 float* out) {
-  decode_portable(format, codes, scales, n, out);
+  decode(isa, format, codes, scales, n, out);
 }
 
 }  // namespace mxlm::cpu

@@ -1,18 +1,12 @@
 #include "backend/cpu/quantize_avx512.hpp"
 
-#include "mx/quantize.hpp"
+#include "backend/cpu/quantize_avx512_kernels.hpp"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
 
 #include <algorithm>
 #include <type_traits>
-
-// GCC 12 warns of its own headers: their "undefined" vectors are initialised with themselves.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
+#include <vector>
 
 // How it works. Values are rounded where they are, never divided by the scale: a value's quantum is
 // 2^(max(exponent(x), e + emin) - mantissa bits), and adding and subtracting 1.5 x 2^23 quanta rounds to it, once, to
@@ -22,61 +16,8 @@
 // That needs every constant to be a normal float32. Blocks at the ends of the range (and NaN blocks) are left to the
 // exact portable code; `slow` below marks them.
 
-#define MXLM_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2")))
-#define MXLM_AVX512_INLINE __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2"), always_inline)) inline
-
 namespace mxlm::cpu::avx512 {
 namespace {
-
-using mx::BlockFormat;
-using mx::ElementKind;
-using mx::Rounding;
-
-constexpr int kGroup = 16;             // blocks whose scales are worked out together
-constexpr int kHighestExponent = 100;  // of a block maximum, so that 2^23 quanta are finite
-constexpr int kMagnitude = 0x7fffffff;
-constexpr int kSign = static_cast<int>(0x80000000U);
-constexpr int kExponent = 0x7f800000;
-
-/// A block format as constants of the vector code.
-struct Plan {
-  int carry;  // added to the bits of a block maximum: what a rule rounds up carries into the exponent
-  int emax, emin;
-  int limit;             // largest scale exponent
-  int quantum_to_magic;  // added to the bits of 2^(quantum + mantissa bits): the rounding constant
-  int largest;           // bits of the largest element
-  int64_t block;
-};
-
-Plan make_plan(const BlockFormat& f, int64_t n) {
-  const int mantissa = f.element.mantissa_bits;
-  Plan p{};
-  p.largest = static_cast<int>(mx::detail::bits_of(f.element.max));
-  switch (f.rule) {
-    case mx::ScaleRule::floor:
-    case mx::ScaleRule::mse:
-      p.carry = 0;
-      break;
-    case mx::ScaleRule::ceil:
-      p.carry = 0x7fffff;
-      break;
-    case mx::ScaleRule::even:
-      p.carry = 1 << (22 - mantissa);
-      break;
-    case mx::ScaleRule::ct:
-      p.carry = 1 << (22 - mx::ct_mantissa_bits(f.element));
-      break;
-    case mx::ScaleRule::rceil:
-      p.carry = 0x7fffff - (p.largest & 0x7fffff);
-      break;
-  }
-  p.emax = f.element.emax;
-  p.emin = f.element.emin;
-  p.limit = mx::max_scale_exponent(f.scale_bits);
-  p.quantum_to_magic = f.rounding == Rounding::nearest ? (22 - mantissa) << 23 : ((23 - mantissa) << 23) + 0x400000;
-  p.block = f.block_size == 0 ? n : f.block_size;
-  return p;
-}
 
 /// What the blocks of a group are rounded with.
 struct alignas(64) Group {
@@ -84,43 +25,6 @@ struct alignas(64) Group {
   float limit[kGroup];   // largest magnitude
   uint32_t slow;         // blocks for the portable path
 };
-
-MXLM_AVX512_INLINE __mmask16 tail16(int64_t left) { return static_cast<__mmask16>((1U << left) - 1); }
-MXLM_AVX512_INLINE __mmask32 tail32(int64_t left) { return static_cast<__mmask32>((1ULL << left) - 1); }
-
-/// Maxima of magnitudes of a block, to be reduced over lanes (float: 32-bit lanes; bfloat16: 16-bit lanes).
-template <int64_t kLength>
-MXLM_AVX512_INLINE __m512i partial_max(const float* x, int64_t n) {
-  const __m512i magnitude = _mm512_set1_epi32(kMagnitude);
-  if constexpr (kLength == 32) {
-    // The next group, which a result written past the caches would otherwise wait for.
-    const char* ahead = reinterpret_cast<const char*>(x) + 32 * kGroup * sizeof(float);
-    _mm_prefetch(ahead, _MM_HINT_T0);
-    _mm_prefetch(ahead + 64, _MM_HINT_T0);
-    return _mm512_max_epu32(_mm512_and_si512(_mm512_loadu_si512(x), magnitude),
-                            _mm512_and_si512(_mm512_loadu_si512(x + 16), magnitude));
-  }
-  __m512i best = _mm512_setzero_si512();
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) best = _mm512_max_epu32(best, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
-  if (i < n) {
-    best = _mm512_max_epu32(best, _mm512_and_si512(_mm512_maskz_loadu_epi32(tail16(n - i), x + i), magnitude));
-  }
-  return best;
-}
-
-template <int64_t kLength>
-MXLM_AVX512_INLINE __m512i partial_max(const BFloat16* x, int64_t n) {
-  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
-  if constexpr (kLength == 32) return _mm512_and_si512(_mm512_loadu_si512(x), magnitude);
-  __m512i best = _mm512_setzero_si512();
-  int64_t i = 0;
-  for (; i + 32 <= n; i += 32) best = _mm512_max_epu16(best, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
-  if (i < n) {
-    best = _mm512_max_epu16(best, _mm512_and_si512(_mm512_maskz_loadu_epi16(tail32(n - i), x + i), magnitude));
-  }
-  return best;
-}
 
 template <typename In>
 MXLM_AVX512_INLINE __m512i larger(__m512i a, __m512i b) {
@@ -173,47 +77,6 @@ MXLM_AVX512_INLINE void make_group(const Plan& p, __m512i amax, Group& group) {
   }
   _mm512_store_si512(group.smallest, smallest);
   _mm512_store_si512(group.limit, _mm512_add_epi32(shifted, _mm512_set1_epi32(p.largest)));
-}
-
-/// A block's constants, spread.
-struct Constants {
-  __m512i smallest;
-  __m512 limit;
-  __m512i to_magic;
-};
-
-template <ElementKind kKind, Rounding kRounding>
-MXLM_AVX512_INLINE __m512 round16(__m512 x, const Constants& k) {
-  const __m512i bits = _mm512_castps_si512(x);
-  __m512i magic = k.smallest;
-  if constexpr (kKind == ElementKind::floating) {
-    const __m512i own = _mm512_and_si512(bits, _mm512_set1_epi32(kExponent));
-    magic = _mm512_add_epi32(_mm512_max_epu32(own, k.smallest), k.to_magic);
-  }
-  const __m512 c = _mm512_castsi512_ps(magic);
-  __m512 r;
-  if constexpr (kRounding == Rounding::even) {
-    r = _mm512_sub_ps(_mm512_add_ps(x, c), c);
-    r = _mm512_range_ps(r, k.limit, 0x2);  // the smaller magnitude, the sign of r
-    if constexpr (kKind == ElementKind::integer) return r;
-  } else {
-    const __m512 a = _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(kMagnitude)));
-    constexpr int kTruncate = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
-    if constexpr (kRounding == Rounding::floor) {
-      r = _mm512_sub_ps(_mm512_add_round_ps(a, c, kTruncate), c);
-    } else {
-      // c is 2^22 quanta here: the sum counts half quanta. Half a quantum more, then the odd half dropped.
-      const __m512i one = _mm512_set1_epi32(1);
-      const __m512 c_and_half = _mm512_castsi512_ps(_mm512_or_si512(magic, one));
-      const __m512i sum = _mm512_castps_si512(_mm512_add_round_ps(a, c_and_half, kTruncate));
-      r = _mm512_sub_ps(_mm512_castsi512_ps(_mm512_andnot_si512(one, sum)), c);
-    }
-    r = _mm512_min_ps(r, k.limit);
-  }
-  // | (x & sign)
-  r = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(r), bits, _mm512_set1_epi32(kSign), 0xf8));
-  if constexpr (kKind == ElementKind::integer) r = _mm512_add_ps(r, _mm512_setzero_ps());  // -0 becomes +0
-  return r;
 }
 
 // --- blocks; kLength 32, or 0 for any
@@ -303,23 +166,28 @@ MXLM_AVX512_INLINE void round_block(const BFloat16* in, int64_t n, const Constan
   }
 }
 
-float widen_one(float x) { return x; }
-float widen_one(BFloat16 x) { return to_float(x); }
-void store_one(float x, float& out) { out = x; }
-void store_one(float x, BFloat16& out) { out = to_bfloat16(x); }
-
+/// Rule mse and every block at the ends of the range come here one by one.
 template <typename In, typename Out>
-__attribute__((noinline)) void slow_block(const BlockFormat& f, const In* in, int64_t n, Out* out) {
-  uint32_t amax = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    amax = std::max(amax, mx::detail::bits_of(widen_one(in[i])) & mx::detail::kMagnitude);
-  }
-  const int e = mx::shared_exponent(f, amax);
+__attribute__((noinline)) void slow_block(const BlockFormat& f, int e, const In* in, int64_t n, Out* out) {
   for (int64_t i = 0; i < n; ++i) {
     const float value = e == mx::kNanExponent ? mx::detail::float_of(mx::detail::kQuietNan)
                                               : mx::quantize_decode(f.element, f.rounding, e, widen_one(in[i]));
     store_one(value, out[i]);
   }
+}
+
+template <typename In>
+uint32_t scalar_max(const In* in, int64_t n) {
+  uint32_t amax = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    amax = std::max(amax, mx::detail::bits_of(widen_one(in[i])) & mx::detail::kMagnitude);
+  }
+  return amax;
+}
+
+template <typename In, typename Out>
+__attribute__((noinline)) void slow_block(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+  slow_block(f, mx::shared_exponent(f, scalar_max(in, n)), in, n, out);
 }
 
 template <typename In>
@@ -365,10 +233,37 @@ MXLM_AVX512 void quantize_row(const BlockFormat& f, const In* in, int64_t n, Out
   }
 }
 
+/// Rule mse: a scale at a time.
+template <ElementKind kKind, Rounding kRounding, typename In, typename Out>
+MXLM_AVX512 void least_error_row(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+  const Plan p = make_plan(f, n);
+  std::vector<float> wide(std::is_same_v<In, float> ? 0 : static_cast<size_t>(std::min(n, p.block)));
+  for (int64_t start = 0; start < n; start += p.block) {
+    const int64_t length = std::min(p.block, n - start);
+    const float* x = nullptr;
+    if constexpr (std::is_same_v<In, float>) {
+      x = in + start;
+    } else {
+      for (int64_t i = 0; i < length; ++i) wide[static_cast<size_t>(i)] = to_float(in[start + i]);
+      x = wide.data();
+    }
+    const uint32_t amax = scalar_max(x, length);
+    const int floor = mx::shared_exponent(f, amax);
+    if (floor == mx::kNanExponent || !fits(p, floor, amax)) {
+      slow_block(f, mx::block_exponent(f, x, length), in + start, length, out + start);
+    } else {
+      const int e = least_error_exponent<kKind, kRounding>(p, floor, x, length);
+      round_block<0, kKind, kRounding>(in + start, length, make_constants<kKind>(p, e), out + start);
+    }
+  }
+}
+
 template <ElementKind kKind, Rounding kRounding, typename In, typename Out>
 void by_length(const BlockFormat& f, const In* in, int64_t n, Out out) {
   if constexpr (std::is_same_v<Out, Streamed>) {
     quantize_row<32, kKind, kRounding>(f, in, n, out);
+  } else if (f.rule == mx::ScaleRule::mse) {
+    least_error_row<kKind, kRounding>(f, in, n, out);
   } else if (f.block_size == 32) {
     quantize_row<32, kKind, kRounding>(f, in, n, out);
   } else {
@@ -399,8 +294,6 @@ void by_kind(const BlockFormat& f, const In* in, int64_t n, Out out) {
 
 }  // namespace
 
-bool supports(const mx::BlockFormat& format) { return format.rule != mx::ScaleRule::mse; }
-
 void quantize_decode_row(const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
   by_kind(format, in, n, out);
 }
@@ -416,8 +309,9 @@ void quantize_decode_row(const mx::BlockFormat& format, const BFloat16* in, int6
 
 void quantize_decode_stream(const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
   constexpr int64_t kBlock = 32;
-  const int64_t whole =
-      reinterpret_cast<uintptr_t>(out) % 64 == 0 && format.block_size == kBlock ? n / kBlock * kBlock : 0;
+  const bool can =
+      reinterpret_cast<uintptr_t>(out) % 64 == 0 && format.block_size == kBlock && format.rule != mx::ScaleRule::mse;
+  const int64_t whole = can ? n / kBlock * kBlock : 0;
   if (whole > 0) by_kind(format, in, whole, Streamed{out});
   if (whole < n) by_kind(format, in + whole, n - whole, out + whole);
   _mm_sfence();
@@ -429,7 +323,6 @@ void quantize_decode_stream(const mx::BlockFormat& format, const float* in, int6
 
 namespace mxlm::cpu::avx512 {
 
-bool supports(const mx::BlockFormat&) { return false; }
 void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, float*) {}
 void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, BFloat16*) {}
 void quantize_decode_row(const mx::BlockFormat&, const BFloat16*, int64_t, float*) {}
