@@ -224,8 +224,12 @@ class Translator {
     const char c = at_ + 1 < pattern_.size() ? pattern_[at_ + 1] : '\0';
     if (c == 'b' || c == 'B') {
       const std::string& w = word_members();
-      out_ += fmt::format(
-          c == 'b' ? "(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))" : "(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))", w);
+      const std::string after = fmt::format("(?<=[{}])", w);
+      const std::string not_after = fmt::format("(?<![{}])", w);
+      const std::string before = fmt::format("(?=[{}])", w);
+      const std::string not_before = fmt::format("(?![{}])", w);
+      out_ += c == 'b' ? fmt::format("(?:{}{}|{}{})", after, not_before, not_after, before)
+                       : fmt::format("(?:{}{}|{}{})", after, before, not_after, not_before);
       at_ += 2;
       return;
     }
@@ -252,10 +256,13 @@ class Translator {
       if (c == '\\') {
         if (auto set = set_escape()) {
           if (set->negated) {
-            alternatives += "|[^" + set->members + "]";
+            alternatives += fmt::format("|[^{}]", set->members);
           } else {
             // A '-' beside a set is a member, never a range.
-            if (members.ends_with('-') && !members.ends_with("\\-")) members.insert(members.size() - 1, "\\");
+            if (members.ends_with('-') && !members.ends_with("\\-")) {
+              members.back() = '\\';
+              members += '-';
+            }
             members += set->members;
             if (at_ < pattern_.size() && pattern_[at_] == '-') {
               members += "\\-";
@@ -274,12 +281,14 @@ class Translator {
     ++at_;
     if (alternatives.empty()) {
       out_ += negated ? "[^" : "[";
-      out_ += members + "]";
+      out_ += members;
+      out_ += ']';
       return;
     }
-    const std::string plain = members.empty() ? "[^\\x{0}-\\x{10ffff}]" : "[" + members + "]";
+    const std::string plain = members.empty() ? "[^\\x{0}-\\x{10ffff}]" : fmt::format("[{}]", members);
     // "(?s:.)" is any one character; what follows it was refused before.
-    out_ += negated ? "(?:(?!" + plain + alternatives + ")(?s:.))" : "(?:" + plain + alternatives + ")";
+    out_ +=
+        negated ? fmt::format("(?:(?!{}{})(?s:.))", plain, alternatives) : fmt::format("(?:{}{})", plain, alternatives);
   }
 
   /// "{n,m}": a few forms mean another thing in Ruby's syntax.
