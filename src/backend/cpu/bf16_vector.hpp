@@ -44,6 +44,25 @@ MXLM_TARGET_AVX512 static inline void store_bf16(__mmask16 mask, BFloat16* out, 
   store_bf16(mask, static_cast<void*>(out), _mm512_castps_si512(x));
 }
 
+// Thirty-two values at a time, split into those at even and at odd places, which takes one instruction a half.
+struct Bf16Pair {
+  __m512 even, odd;
+};
+
+MXLM_TARGET_AVX512 static inline Bf16Pair split_bf16(__m512i x) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)), truncate_bf16(x)};
+}
+MXLM_TARGET_AVX512 static inline Bf16Pair load_bf16_pair(__mmask32 mask, const BFloat16* x) {
+  return split_bf16(_mm512_maskz_loadu_epi16(mask, x));
+}
+/// Joins bits from round_bf16 or round_bf16_bits.
+MXLM_TARGET_AVX512 static inline __m512i join_bf16(__m512i even, __m512i odd) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaaU, _mm512_srli_epi32(even, 16), odd);
+}
+MXLM_TARGET_AVX512 static inline __mmask32 lanes_left_32(int64_t left) {
+  return static_cast<__mmask32>(left >= 32 ? ~0U : (1U << left) - 1U);
+}
+
 }  // namespace mxlm::cpu
 
 #endif

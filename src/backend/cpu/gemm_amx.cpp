@@ -29,6 +29,9 @@ constexpr int64_t amx_chunk_length(int64_t depth) {
   return round_up((depth + count - 1) / count, kDepth);
 }
 
+// Sums of up to so many k go on from chunk to chunk; in longer ones every chunk is summed by itself.
+constexpr int64_t kLongestChain = 2304;
+
 // Panels from which on it pays to copy the rows of A to tile order: rows whose distance is a multiple of a big power of
 // two would compete for a few sets of the cache.
 constexpr int64_t kPackFrom = 6;
@@ -54,6 +57,9 @@ MXLM_TARGET_AMX void configure(int64_t upper, int64_t lower) {
   _tile_loadconfig(&config);
 }
 
+/// What becomes of the sums of a chunk: they start C, go on from what C holds, or are added to it when they are done.
+enum class Into : uint8_t { fresh, resume, merge };
+
 struct Block {
   const BFloat16* a;
   int64_t a_stride, a_step, a_lower;  // elements from row to row, tile to tile of k, upper to lower tile
@@ -65,16 +71,25 @@ struct Block {
 };
 
 template <bool two_rows, bool two_panels>
-MXLM_TARGET_AMX inline __attribute__((always_inline)) void multiply(const Block& b, float* c, int64_t c_stride) {
+MXLM_TARGET_AMX inline __attribute__((always_inline)) void multiply(const Block& b, bool resume, float* c,
+                                                                    int64_t c_stride) {
   const auto a_bytes = static_cast<long>(b.a_stride * 2);
   const BFloat16* a = b.a;
   const BFloat16* a_lower = b.a + b.a_lower;
   const BFloat16* w = b.w;
   const BFloat16* w_right = b.w + b.panel_elements;
-  _tile_zero(0);
-  if constexpr (two_panels) _tile_zero(1);
-  if constexpr (two_rows) _tile_zero(2);
-  if constexpr (two_rows && two_panels) _tile_zero(3);
+  const auto c_bytes = static_cast<long>(c_stride * 4);
+  if (resume) {
+    _tile_loadd(0, c, c_bytes);
+    if constexpr (two_panels) _tile_loadd(1, c + kPanel, c_bytes);
+    if constexpr (two_rows) _tile_loadd(2, c + kTileRows * c_stride, c_bytes);
+    if constexpr (two_rows && two_panels) _tile_loadd(3, c + kTileRows * c_stride + kPanel, c_bytes);
+  } else {
+    _tile_zero(0);
+    if constexpr (two_panels) _tile_zero(1);
+    if constexpr (two_rows) _tile_zero(2);
+    if constexpr (two_rows && two_panels) _tile_zero(3);
+  }
   for (int64_t t = b.steps; t > 0; --t) {
     // The weight is read once for many steps of A: the hint keeps it from driving A out of the first-level cache.
     _tile_stream_loadd(6, w, 64);
@@ -92,7 +107,6 @@ MXLM_TARGET_AMX inline __attribute__((always_inline)) void multiply(const Block&
     w += b.w_step;
     w_right += b.w_step;
   }
-  const auto c_bytes = static_cast<long>(c_stride * 4);
   _tile_stored(0, c, c_bytes);
   if constexpr (two_panels) _tile_stored(1, c + kPanel, c_bytes);
   if constexpr (two_rows) _tile_stored(2, c + kTileRows * c_stride, c_bytes);
@@ -100,11 +114,11 @@ MXLM_TARGET_AMX inline __attribute__((always_inline)) void multiply(const Block&
 }
 
 template <bool two_rows, bool two_panels>
-MXLM_TARGET_AMX void block(const Block& b, int64_t rows, bool add) {
-  if (!add) return multiply<two_rows, two_panels>(b, b.c, b.c_stride);
+MXLM_TARGET_AMX void block(const Block& b, int64_t rows, Into into) {
+  if (into != Into::merge) return multiply<two_rows, two_panels>(b, into == Into::resume, b.c, b.c_stride);
   constexpr int64_t kWidth = two_panels ? 2 * kPanel : kPanel;
   alignas(64) float sums[2 * kTileRows * kWidth];
-  multiply<two_rows, two_panels>(b, sums, kWidth);
+  multiply<two_rows, two_panels>(b, false, sums, kWidth);
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < kWidth; j += kPanel) {
       float* out = b.c + i * b.c_stride + j;
@@ -124,7 +138,7 @@ MXLM_TARGET_AMX void pack_rows(const BFloat16* a, int64_t a_stride, int64_t rows
 }
 
 /// One chunk [first, last) of k for up to 32 rows from `i` on and all panels.
-MXLM_TARGET_AMX void chunk(const TileArgs& args, int64_t i, int64_t rows, int64_t first, int64_t last, bool add,
+MXLM_TARGET_AMX void chunk(const TileArgs& args, int64_t i, int64_t rows, int64_t first, int64_t last, Into into,
                            BFloat16* packed) {
   const int64_t depth = last - first;
   const bool forward = args.order == Order::forward;
@@ -152,9 +166,9 @@ MXLM_TARGET_AMX void chunk(const TileArgs& args, int64_t i, int64_t rows, int64_
     b.w = args.panel<BFloat16>(p) + (forward ? first : last - kDepth) * kPanel;
     b.c = args.c + i * args.c_stride + (p - args.panel_begin) * kPanel;
     if (rows > kTileRows) {
-      two_panels ? block<true, true>(b, rows, add) : block<true, false>(b, rows, add);
+      two_panels ? block<true, true>(b, rows, into) : block<true, false>(b, rows, into);
     } else {
-      two_panels ? block<false, true>(b, rows, add) : block<false, false>(b, rows, add);
+      two_panels ? block<false, true>(b, rows, into) : block<false, false>(b, rows, into);
     }
   }
 }
@@ -166,18 +180,21 @@ MXLM_TARGET_AMX void gemm_tile_amx(const TileArgs& args) {
   const Chunks chunks{args.depth(), amx_chunk_length(args.depth()), args.order};
   const int64_t whole = args.m / (2 * kTileRows) * (2 * kTileRows);
   const int64_t rest = args.m - whole;
+  const auto into = [&](int64_t step) {
+    return step == 0 ? Into::fresh : chunks.depth <= kLongestChain ? Into::resume : Into::merge;
+  };
   if (whole > 0) {
     configure(kTileRows, kTileRows);
     for (int64_t step = 0; step < chunks.count(); ++step) {
       for (int64_t i = 0; i < whole; i += 2 * kTileRows) {
-        chunk(args, i, 2 * kTileRows, chunks.begin(step), chunks.end(step), step > 0, packed);
+        chunk(args, i, 2 * kTileRows, chunks.begin(step), chunks.end(step), into(step), packed);
       }
     }
   }
   if (rest > 0) {
     configure(std::min(rest, kTileRows), rest - kTileRows);
     for (int64_t step = 0; step < chunks.count(); ++step) {
-      chunk(args, whole, rest, chunks.begin(step), chunks.end(step), step > 0, packed);
+      chunk(args, whole, rest, chunks.begin(step), chunks.end(step), into(step), packed);
     }
   }
   _tile_release();

@@ -19,6 +19,8 @@
 #define MXLM_TARGET_F32 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define MXLM_TARGET_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")))
 
+#define MXLM_INLINE inline __attribute__((always_inline))
+
 namespace mxlm::cpu {
 namespace {
 
@@ -36,8 +38,7 @@ struct Strip {
 };
 
 template <int R, int P>
-MXLM_TARGET_F32 inline __attribute__((always_inline)) void finish(const __m512 (&sum)[R][P], float* c, int64_t c_stride,
-                                                                  bool add) {
+MXLM_TARGET_F32 MXLM_INLINE void finish(const __m512 (&sum)[R][P], float* c, int64_t c_stride, bool add) {
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
@@ -48,12 +49,36 @@ MXLM_TARGET_F32 inline __attribute__((always_inline)) void finish(const __m512 (
   }
 }
 
+/// The rows of A in groups of three: row r is at group[r / 3] + (r % 3) * stride, which x86 addresses directly, so that
+/// one pointer a group is all that moves. The addition is in assembly because GCC would keep the pointers
+/// in a vector register, or one offset a row on the stack.
+template <int R>
+struct RowGroups {
+  static constexpr int kCount = (R + 2) / 3;
+  const char* group[kCount];
+
+  MXLM_INLINE void start(const void* a, int64_t stride_bytes) {
+    for (int g = 0; g < kCount; ++g) group[g] = static_cast<const char*>(a) + 3 * g * stride_bytes;
+  }
+  MXLM_INLINE void advance(int64_t bytes) {
+#pragma GCC unroll 16
+    for (int g = 0; g < kCount; ++g) __asm__("add %1, %0" : "+r"(group[g]) : "r"(bytes) : "cc");
+  }
+  template <typename T>
+  MXLM_INLINE T load(int r, int64_t stride_bytes, int64_t offset) const {
+    T value;
+    std::memcpy(&value, group[r / 3] + r % 3 * stride_bytes + offset, sizeof value);
+    return value;
+  }
+};
+
 /// A bf16 x W bf16 by vdpbf16ps.
 struct DotKernel {
   using A = BFloat16;
   using W = BFloat16;
   static constexpr int kRows = 6;
   static constexpr int kPanels = 4;
+  static constexpr bool kPrefetch = true;
 
   template <int R, int P>
   MXLM_TARGET_BF16 static void run(const Strip<A, W>& s) {
@@ -63,11 +88,12 @@ struct DotKernel {
 #pragma GCC unroll 16
       for (int p = 0; p < P; ++p) sum[r][p] = _mm512_setzero_ps();
     }
-    const A* a = s.a;
+    const int64_t stride = s.a_stride * static_cast<int64_t>(sizeof(A));
+    RowGroups<R> a;
+    a.start(s.a, stride);
     const W* w = s.w;
-    const int64_t a_stride = s.a_stride;
     const int64_t panel_elements = s.panel_elements;
-    const int64_t a_step = 2 * s.direction;
+    const int64_t a_step = 2 * s.direction * static_cast<int64_t>(sizeof(A));
     const int64_t w_step = 2 * kPanel * s.direction;
     for (int64_t t = s.pairs; t > 0; --t) {
       __m512bh b[P];
@@ -75,13 +101,11 @@ struct DotKernel {
       for (int p = 0; p < P; ++p) b[p] = (__m512bh)_mm512_loadu_si512(w + p * panel_elements);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        int32_t pair;
-        std::memcpy(&pair, a + r * a_stride, sizeof pair);
-        const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+        const __m512bh x = (__m512bh)_mm512_set1_epi32(a.template load<int32_t>(r, stride, 0));
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) sum[r][p] = _mm512_dpbf16_ps(sum[r][p], x, b[p]);
       }
-      a += a_step;
+      a.advance(a_step);
       w += w_step;
     }
     finish<R, P>(sum, s.c, s.c_stride, s.add);
@@ -95,6 +119,7 @@ struct MultiplyAddKernel {
   using W = Weight;
   static constexpr int kRows = 12;
   static constexpr int kPanels = 2;
+  static constexpr bool kPrefetch = false;
 
   template <int R, int P>
   MXLM_TARGET_F32 static void run(const Strip<A, W>& s) {
@@ -104,11 +129,12 @@ struct MultiplyAddKernel {
 #pragma GCC unroll 16
       for (int p = 0; p < P; ++p) sum[r][p] = _mm512_setzero_ps();
     }
-    const A* a = s.a;
+    const int64_t stride = s.a_stride * static_cast<int64_t>(sizeof(A));
+    RowGroups<R> a;
+    a.start(s.a, stride);
     const W* w = s.w;
-    const int64_t a_stride = s.a_stride;
     const int64_t panel_elements = s.panel_elements;
-    const int64_t a_step = 2 * s.direction;
+    const int64_t a_step = 2 * s.direction * static_cast<int64_t>(sizeof(A));
     const int64_t w_step = 2 * kPanel * s.direction;
     for (int64_t t = s.pairs; t > 0; --t) {
       __m512 even[P];
@@ -126,17 +152,17 @@ struct MultiplyAddKernel {
       }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const __m512 x = _mm512_set1_ps(a[r * a_stride]);
+        const __m512 x = _mm512_set1_ps(a.template load<float>(r, stride, 0));
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) sum[r][p] = _mm512_fmadd_ps(x, even[p], sum[r][p]);
       }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const __m512 x = _mm512_set1_ps(a[r * a_stride + 1]);
+        const __m512 x = _mm512_set1_ps(a.template load<float>(r, stride, sizeof(float)));
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) sum[r][p] = _mm512_fmadd_ps(x, odd[p], sum[r][p]);
       }
-      a += a_step;
+      a.advance(a_step);
       w += w_step;
     }
     finish<R, P>(sum, s.c, s.c_stride, s.add);
@@ -167,6 +193,18 @@ MXLM_TARGET_F32 void widen_row(const BFloat16* from, int64_t count, float* to) {
   }
 }
 
+/// Brings part `part` of `parts` of `bytes` bytes of each of some panels to the caches.
+void prefetch_panels(const void* first, int64_t panel_bytes, int64_t panels, int64_t bytes, int64_t part,
+                     int64_t parts) {
+  const int64_t begin = bytes / 64 * part / parts * 64;
+  const int64_t end = bytes / 64 * (part + 1) / parts * 64;
+  for (int64_t p = 0; p < panels; ++p) {
+    for (int64_t i = begin; i < end; i += 64) {
+      _mm_prefetch(static_cast<const char*>(first) + p * panel_bytes + i, _MM_HINT_T1);
+    }
+  }
+}
+
 /// Runs `Kernel` over a tile; `Source` is the type of A in memory (bf16 is widened for float32 kernels).
 template <typename Kernel, typename Source>
 void tile(const TileArgs& args) {
@@ -175,14 +213,23 @@ void tile(const TileArgs& args) {
   constexpr bool kWiden = !std::is_same_v<A, Source>;
   alignas(64) std::array<A, kWiden ? Kernel::kRows * kMaxChunk : 1> widened;
   const Chunks chunks{args.depth(), chunk_length(args.w->k), args.order};
-  for (int64_t p = args.panel_begin; p < args.panel_end; p += Kernel::kPanels) {
-    const int64_t panels = std::min<int64_t>(Kernel::kPanels, args.panel_end - p);
-    for (int64_t step = 0; step < chunks.count(); ++step) {
-      const int64_t begin = chunks.begin(step);
-      const int64_t end = chunks.end(step);
-      const int64_t first = args.order == Order::forward ? begin : end - 2;
+  const int64_t panel_bytes = args.w->panel_elements() * static_cast<int64_t>(sizeof(W));
+  const int64_t row_groups = (args.m + Kernel::kRows - 1) / Kernel::kRows;
+  // A chunk of A stays in the second-level cache while the panels go by, a chunk of panels in the first while the rows
+  // do.
+  for (int64_t step = 0; step < chunks.count(); ++step) {
+    const int64_t begin = chunks.begin(step);
+    const int64_t end = chunks.end(step);
+    const int64_t first = args.order == Order::forward ? begin : end - 2;
+    for (int64_t p = args.panel_begin; p < args.panel_end; p += Kernel::kPanels) {
+      const int64_t panels = std::min<int64_t>(Kernel::kPanels, args.panel_end - p);
+      const int64_t next_panels = std::clamp<int64_t>(args.panel_end - p - panels, 0, Kernel::kPanels);
       for (int64_t i = 0; i < args.m; i += Kernel::kRows) {
         const int64_t rows = std::min<int64_t>(Kernel::kRows, args.m - i);
+        if constexpr (Kernel::kPrefetch) {
+          prefetch_panels(args.panel<W>(p + panels) + begin * kPanel, panel_bytes, next_panels,
+                          (end - begin) * kPanel * static_cast<int64_t>(sizeof(W)), i / Kernel::kRows, row_groups);
+        }
         Strip<A, W> strip{};
         if constexpr (kWiden) {
           for (int64_t r = 0; r < rows; ++r) {

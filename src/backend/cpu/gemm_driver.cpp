@@ -39,27 +39,29 @@ int64_t even_part(int64_t count, int64_t most, int64_t unit) {
   return std::min(most, round_up((count + parts - 1) / parts, unit));
 }
 
+// The sizes were found by trying, on processors with 2 MiB of second-level cache a core.
 Cut choose_cut(Isa isa, int64_t m, DType a_type, const PackedPanels& w, int threads) {
-  constexpr int64_t kWeightBytes = 1 << 20;  // of a block of panels: stays in the second-level cache from row to row
-  Cut cut{};
-  const int64_t panel_bytes = w.panel_elements() * static_cast<int64_t>(dtype_size(w.type));
+  const int64_t panel_bytes = std::max<int64_t>(w.panel_elements(), 1) * static_cast<int64_t>(dtype_size(w.type));
   const bool tiles = isa == Isa::amx_bf16 && a_type == DType::bf16;
-  int64_t smallest = 0;
-  if (tiles && panel_bytes <= kWeightBytes / 16) {
-    smallest = 32;
-    cut = {smallest, kWeightBytes / panel_bytes / 2 * 2};
+  constexpr int64_t kStaying = 1 << 20;  // bytes of a block of panels that stays in the cache from task to task
+  Cut cut{};
+  if (tiles && panel_bytes <= kStaying / 16) {
+    cut = {32, kStaying / panel_bytes / 2 * 2};
   } else if (tiles) {
-    // A long sum is done chunk by chunk of k, and the block of C is what stays.
-    smallest = 64;
-    cut = {256, 24};
+    cut = {512, 24};  // too long for that: the block of C stays instead, and panels and A are read chunk by chunk of k
   } else {
-    smallest = 24;
     cut = {96, 16};
   }
-  cut.rows = std::min(cut.rows, round_up(m, smallest));
-  cut.panels = even_part(w.panels(), cut.panels, tiles ? 2 : 4);
+  // Whole micro-tiles, and work for every thread.
+  const int64_t unit_rows = tiles ? 32 : 12;
+  const int64_t unit_panels = tiles ? 2 : 4;
+  cut.rows = even_part(m, cut.rows, unit_rows);
+  cut.panels = even_part(w.panels(), cut.panels, unit_panels);
   const auto tasks = [&] { return (m + cut.rows - 1) / cut.rows * ((w.panels() + cut.panels - 1) / cut.panels); };
-  while (cut.rows > smallest && tasks() < int64_t{4} * threads) cut.rows = round_up(cut.rows / 2, smallest);
+  while (tasks() < int64_t{4} * threads && cut.rows > unit_rows) cut.rows = round_up(cut.rows / 2, unit_rows);
+  while (tasks() < int64_t{4} * threads && cut.panels > unit_panels) {
+    cut.panels = round_up(cut.panels / 2, unit_panels);
+  }
   return cut;
 }
 

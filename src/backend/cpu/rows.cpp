@@ -61,14 +61,20 @@ float activate(Activation activation, float x) {
 
 // --- portable
 
+/// Which of 2 x 16 partial sums takes element j of 32: AVX-512 splits bfloat16s into even and odd places.
+template <typename T>
+constexpr int64_t lane_of(int64_t j) {
+  return sizeof(T) == 2 ? j % 2 * kLanes + j / 2 : j;
+}
+
 template <typename T>
 void norm_portable(const T* x, const T* weight, float epsilon, int64_t n, T* y) {
   std::array<float, 2 * kLanes> lanes{};
   int64_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-    for (int64_t j = 0; j < 2 * kLanes; ++j) lanes[j] += load(x[i + j]) * load(x[i + j]);
+    for (int64_t j = 0; j < 2 * kLanes; ++j) lanes[lane_of<T>(j)] += load(x[i + j]) * load(x[i + j]);
   }
-  for (int64_t j = 0; i + j < n; ++j) lanes[j] += load(x[i + j]) * load(x[i + j]);
+  for (int64_t j = 0; i + j < n; ++j) lanes[lane_of<T>(j)] += load(x[i + j]) * load(x[i + j]);
   const float scale = inverse_rms(lanes.data(), n, epsilon);
   for (i = 0; i < n; ++i) store(rounded<T>(load(x[i]) * scale) * load(weight[i]), y[i]);
 }
@@ -145,82 +151,130 @@ bool small_portable(const float* x, int64_t n) {
 
 #if defined(__x86_64__)
 
-// --- AVX-512. Every loop runs over 16 values, the last one under a mask.
+// --- AVX-512. Every loop runs over 16 or 32 values, the last ones under a mask.
 
 MXLM_TARGET_AVX512 inline __mmask16 lanes_left(int64_t left) {
   return static_cast<__mmask16>(left >= kLanes ? 0xffffU : (1U << left) - 1U);
 }
 
-MXLM_TARGET_AVX512 inline __m512 load16(__mmask16 mask, const float* x) { return _mm512_maskz_loadu_ps(mask, x); }
-MXLM_TARGET_AVX512 inline __m512 load16(__mmask16 mask, const BFloat16* x) { return load_bf16(mask, x); }
-MXLM_TARGET_AVX512 inline void store16(__mmask16 mask, float* out, __m512 x) { _mm512_mask_storeu_ps(out, mask, x); }
-/// Of a bfloat16 model's values only: see round_bf16_clean.
-MXLM_TARGET_AVX512 inline void store16(__mmask16 mask, BFloat16* out, __m512 x) {
-  store_bf16(mask, out, round_bf16_clean(x));
-}
-template <typename T>
-MXLM_TARGET_AVX512 inline __m512 rounded16(__m512 x) {
-  if constexpr (sizeof(T) == 2) {
-    return round_bf16_clean(x);
-  } else {
-    return x;
-  }
+// float32 rows
+
+MXLM_TARGET_AVX512 float inverse_rms_avx512(__m512 first, __m512 second, int64_t n, float epsilon) {
+  alignas(64) std::array<float, 2 * kLanes> lanes;
+  _mm512_store_ps(lanes.data(), first);
+  _mm512_store_ps(lanes.data() + kLanes, second);
+  return inverse_rms(lanes.data(), n, epsilon);
 }
 
-template <typename T>
-MXLM_TARGET_AVX512 void norm_avx512(const T* x, const T* weight, float epsilon, int64_t n, T* y) {
-  __m512 even = _mm512_setzero_ps();
-  __m512 odd = _mm512_setzero_ps();
+MXLM_TARGET_AVX512 void norm_avx512(const float* x, const float* weight, float epsilon, int64_t n, float* y) {
+  __m512 sum = _mm512_setzero_ps();
+  __m512 other = _mm512_setzero_ps();  // the one that the vector before went to
   int64_t i = 0;
-  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-    const __m512 a = load16(0xffff, x + i);
-    const __m512 b = load16(0xffff, x + i + kLanes);
-    even = _mm512_add_ps(even, _mm512_mul_ps(a, a));  // not fused: the portable form's bits
-    odd = _mm512_add_ps(odd, _mm512_mul_ps(b, b));
+  for (; i < n; i += kLanes) {
+    const __m512 a = _mm512_maskz_loadu_ps(lanes_left(n - i), x + i);
+    const __m512 grown = _mm512_add_ps(sum, _mm512_mul_ps(a, a));  // not fused: the portable form's bits
+    sum = other;
+    other = grown;
   }
-  if (i < n) {
-    const __m512 a = load16(lanes_left(n - i), x + i);
-    even = _mm512_add_ps(even, _mm512_mul_ps(a, a));
-    i += kLanes;
-  }
-  if (i < n) {
-    const __m512 b = load16(lanes_left(n - i), x + i);
-    odd = _mm512_add_ps(odd, _mm512_mul_ps(b, b));
-  }
-  alignas(64) std::array<float, 2 * kLanes> lanes;
-  _mm512_store_ps(lanes.data(), even);
-  _mm512_store_ps(lanes.data() + kLanes, odd);
-  const __m512 scale = _mm512_set1_ps(inverse_rms(lanes.data(), n, epsilon));
+  const bool swapped = i / kLanes % 2 != 0;
+  const __m512 scale = _mm512_set1_ps(inverse_rms_avx512(swapped ? other : sum, swapped ? sum : other, n, epsilon));
   for (i = 0; i < n; i += kLanes) {
     const __mmask16 mask = lanes_left(n - i);
-    const __m512 v = rounded16<T>(_mm512_mul_ps(load16(mask, x + i), scale));
-    store16(mask, y + i, _mm512_mul_ps(v, load16(mask, weight + i)));
+    const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), scale);
+    _mm512_mask_storeu_ps(y + i, mask, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, weight + i)));
   }
 }
 
-template <typename T>
-MXLM_TARGET_AVX512 void silu_gated_avx512(const T* gate, const T* up, int64_t n, T* y) {
+MXLM_TARGET_AVX512 void silu_gated_avx512(const float* gate, const float* up, int64_t n, float* y) {
   for (int64_t i = 0; i < n; i += kLanes) {
     const __mmask16 mask = lanes_left(n - i);
-    const __m512 v = rounded16<T>(silu_avx512(load16(mask, gate + i)));
-    store16(mask, y + i, _mm512_mul_ps(v, load16(mask, up + i)));
+    const __m512 v = silu_avx512(_mm512_maskz_loadu_ps(mask, gate + i));
+    _mm512_mask_storeu_ps(y + i, mask, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, up + i)));
   }
 }
 
-template <typename T>
-MXLM_TARGET_AVX512 void rotate_avx512(T* x, int heads, int head_dim, int half, const T* cos, const T* sin) {
+MXLM_TARGET_AVX512 void rotate_avx512(float* x, int heads, int head_dim, int half, const float* cos, const float* sin) {
   for (int i = 0; i < half; i += static_cast<int>(kLanes)) {
     const __mmask16 mask = lanes_left(half - i);
-    const __m512 c = load16(mask, cos + i);
-    const __m512 s = load16(mask, sin + i);
-    const __m512 minus_s = _mm512_xor_ps(s, _mm512_set1_ps(-0.0F));
+    const __m512 c = _mm512_maskz_loadu_ps(mask, cos + i);
+    const __m512 s = _mm512_maskz_loadu_ps(mask, sin + i);
     for (int h = 0; h < heads; ++h) {
-      T* first = x + static_cast<int64_t>(h) * head_dim + i;
-      T* second = first + half;
-      const __m512 a = load16(mask, first);
-      const __m512 b = load16(mask, second);
-      store16(mask, first, _mm512_add_ps(rounded16<T>(_mm512_mul_ps(a, c)), rounded16<T>(_mm512_mul_ps(b, minus_s))));
-      store16(mask, second, _mm512_add_ps(rounded16<T>(_mm512_mul_ps(b, c)), rounded16<T>(_mm512_mul_ps(a, s))));
+      float* first = x + static_cast<int64_t>(h) * head_dim + i;
+      float* second = first + half;
+      const __m512 a = _mm512_maskz_loadu_ps(mask, first);
+      const __m512 b = _mm512_maskz_loadu_ps(mask, second);
+      _mm512_mask_storeu_ps(first, mask, _mm512_sub_ps(_mm512_mul_ps(a, c), _mm512_mul_ps(b, s)));
+      _mm512_mask_storeu_ps(second, mask, _mm512_add_ps(_mm512_mul_ps(b, c), _mm512_mul_ps(a, s)));
+    }
+  }
+}
+
+MXLM_TARGET_AVX512 void finish_avx512(const float* sum, const float* bias, const float* residual, int64_t n,
+                                      float* out) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __mmask16 mask = lanes_left(n - i);
+    __m512 v = _mm512_maskz_loadu_ps(mask, sum + i);
+    if (bias != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, bias + i));
+    if (residual != nullptr) v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, residual + i), v);
+    _mm512_mask_storeu_ps(out + i, mask, v);
+  }
+}
+
+// bfloat16 rows. What is computed from bfloat16s alone rounds without care for NaNs: see round_bf16_clean.
+
+MXLM_TARGET_AVX512 void norm_avx512(const BFloat16* x, const BFloat16* weight, float epsilon, int64_t n, BFloat16* y) {
+  __m512 even = _mm512_setzero_ps();
+  __m512 odd = _mm512_setzero_ps();
+  for (int64_t i = 0; i < n; i += 2 * kLanes) {
+    const Bf16Pair v = load_bf16_pair(lanes_left_32(n - i), x + i);
+    even = _mm512_fmadd_ps(v.even, v.even, even);  // the square is exact: fused or not is the same
+    odd = _mm512_fmadd_ps(v.odd, v.odd, odd);
+  }
+  const __m512 scale = _mm512_set1_ps(inverse_rms_avx512(even, odd, n, epsilon));
+  for (int64_t i = 0; i < n; i += 2 * kLanes) {
+    const __mmask32 mask = lanes_left_32(n - i);
+    const Bf16Pair v = load_bf16_pair(mask, x + i);
+    const Bf16Pair w = load_bf16_pair(mask, weight + i);
+    const __m512i first = round_bf16_bits(_mm512_mul_ps(round_bf16_clean(_mm512_mul_ps(v.even, scale)), w.even));
+    const __m512i second = round_bf16_bits(_mm512_mul_ps(round_bf16_clean(_mm512_mul_ps(v.odd, scale)), w.odd));
+    _mm512_mask_storeu_epi16(y + i, mask, join_bf16(first, second));
+  }
+}
+
+MXLM_TARGET_AVX512 void silu_gated_avx512(const BFloat16* gate, const BFloat16* up, int64_t n, BFloat16* y) {
+  for (int64_t i = 0; i < n; i += 2 * kLanes) {
+    const __mmask32 mask = lanes_left_32(n - i);
+    const Bf16Pair g = load_bf16_pair(mask, gate + i);
+    const Bf16Pair u = load_bf16_pair(mask, up + i);
+    const __m512i first = round_bf16_bits(_mm512_mul_ps(round_bf16_clean(silu_avx512(g.even)), u.even));
+    const __m512i second = round_bf16_bits(_mm512_mul_ps(round_bf16_clean(silu_avx512(g.odd)), u.odd));
+    _mm512_mask_storeu_epi16(y + i, mask, join_bf16(first, second));
+  }
+}
+
+/// Bits of round(round(a * c) +- round(b * s)).
+MXLM_TARGET_AVX512 inline __m512i turn_plus(__m512 a, __m512 c, __m512 b, __m512 s) {
+  return round_bf16_bits(_mm512_add_ps(round_bf16_clean(_mm512_mul_ps(a, c)), round_bf16_clean(_mm512_mul_ps(b, s))));
+}
+MXLM_TARGET_AVX512 inline __m512i turn_minus(__m512 a, __m512 c, __m512 b, __m512 s) {
+  return round_bf16_bits(_mm512_sub_ps(round_bf16_clean(_mm512_mul_ps(a, c)), round_bf16_clean(_mm512_mul_ps(b, s))));
+}
+
+MXLM_TARGET_AVX512 void rotate_avx512(BFloat16* x, int heads, int head_dim, int half, const BFloat16* cos,
+                                      const BFloat16* sin) {
+  for (int i = 0; i < half; i += static_cast<int>(2 * kLanes)) {
+    const __mmask32 mask = lanes_left_32(half - i);
+    const Bf16Pair c = load_bf16_pair(mask, cos + i);
+    const Bf16Pair s = load_bf16_pair(mask, sin + i);
+    for (int h = 0; h < heads; ++h) {
+      BFloat16* first = x + static_cast<int64_t>(h) * head_dim + i;
+      BFloat16* second = first + half;
+      const Bf16Pair a = load_bf16_pair(mask, first);
+      const Bf16Pair b = load_bf16_pair(mask, second);
+      _mm512_mask_storeu_epi16(
+          first, mask, join_bf16(turn_minus(a.even, c.even, b.even, s.even), turn_minus(a.odd, c.odd, b.odd, s.odd)));
+      _mm512_mask_storeu_epi16(
+          second, mask, join_bf16(turn_plus(b.even, c.even, a.even, s.even), turn_plus(b.odd, c.odd, a.odd, s.odd)));
     }
   }
 }
@@ -230,22 +284,44 @@ MXLM_TARGET_AVX512 void finish_avx512(const float* sum, const float* bias, const
                                       BFloat16* out) {
   for (int64_t i = 0; i < n; i += kLanes) {
     const __mmask16 mask = lanes_left(n - i);
-    __m512 v = load16(mask, sum + i);
-    if (bias != nullptr) v = _mm512_add_ps(v, load16(mask, bias + i));
+    __m512 v = _mm512_maskz_loadu_ps(mask, sum + i);
+    if (bias != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, bias + i));
     __m512i bits = round_bf16(v);
-    if (residual != nullptr) bits = round_bf16(_mm512_add_ps(load16(mask, residual + i), truncate_bf16(bits)));
+    if (residual != nullptr) bits = round_bf16(_mm512_add_ps(load_bf16(mask, residual + i), truncate_bf16(bits)));
     store_bf16(mask, out + i, bits);
   }
 }
 
-MXLM_TARGET_AVX512 void finish_avx512(const float* sum, const float* bias, const float* residual, int64_t n,
-                                      float* out) {
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const __mmask16 mask = lanes_left(n - i);
-    __m512 v = load16(mask, sum + i);
-    if (bias != nullptr) v = _mm512_add_ps(v, load16(mask, bias + i));
-    if (residual != nullptr) v = _mm512_add_ps(load16(mask, residual + i), v);
-    _mm512_mask_storeu_ps(out + i, mask, v);
+#define MXLM_TARGET_AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+
+MXLM_TARGET_AVX512_BF16 inline __m512i convert_pair(__m512 low, __m512 high) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+}
+
+/// With the processor's own rounding, which makes results below 2^-126 zeros, as its bfloat16 products take them for.
+MXLM_TARGET_AVX512_BF16 void finish_avx512_bf16(const float* sum, const float* bias, const BFloat16* residual,
+                                                int64_t n, BFloat16* out) {
+  // Puts the even places, then the odd ones, back in order.
+  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                              6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  for (int64_t i = 0; i < n; i += 2 * kLanes) {
+    const __mmask32 mask = lanes_left_32(n - i);
+    const auto low_mask = static_cast<__mmask16>(mask);
+    const auto high_mask = static_cast<__mmask16>(mask >> 16);
+    __m512 low = _mm512_maskz_loadu_ps(low_mask, sum + i);
+    __m512 high = _mm512_maskz_loadu_ps(high_mask, sum + i + kLanes);
+    if (bias != nullptr) {
+      low = _mm512_add_ps(low, _mm512_maskz_loadu_ps(low_mask, bias + i));
+      high = _mm512_add_ps(high, _mm512_maskz_loadu_ps(high_mask, bias + i + kLanes));
+    }
+    __m512i values = convert_pair(low, high);
+    if (residual != nullptr) {
+      const Bf16Pair y = split_bf16(values);
+      const Bf16Pair r = load_bf16_pair(mask, residual + i);
+      values = convert_pair(_mm512_add_ps(r.even, y.even), _mm512_add_ps(r.odd, y.odd));
+      values = _mm512_permutexvar_epi16(interleave, values);
+    }
+    _mm512_mask_storeu_epi16(out + i, mask, values);
   }
 }
 
@@ -276,8 +352,7 @@ MXLM_TARGET_AVX512 bool small_avx512(const BFloat16* x, int64_t n) {
   const __m512i limit = _mm512_set1_epi16((3 << 7) - 1);
   __mmask32 small = 0;
   for (int64_t i = 0; i < n; i += 32) {
-    const auto mask = static_cast<__mmask32>(n - i >= 32 ? ~0U : (1U << (n - i)) - 1U);
-    const __m512i v = _mm512_and_si512(_mm512_maskz_loadu_epi16(mask, x + i), magnitude);
+    const __m512i v = _mm512_and_si512(_mm512_maskz_loadu_epi16(lanes_left_32(n - i), x + i), magnitude);
     small |= _mm512_cmplt_epu16_mask(_mm512_sub_epi16(v, one), limit);
   }
   return small != 0;
@@ -332,6 +407,9 @@ void rotate_row(Isa isa, float* x, int heads, int head_dim, int half, const floa
 }
 
 void finish_row(Isa isa, const float* sum, const float* bias, const BFloat16* residual, int64_t n, BFloat16* out) {
+#if defined(__x86_64__)
+  if (isa >= Isa::avx512_bf16) return finish_avx512_bf16(sum, bias, residual, n, out);
+#endif
   MXLM_IF_AVX512(isa, finish_avx512(sum, bias, residual, n, out));
   finish_portable(sum, bias, residual, n, out);
 }

@@ -2,8 +2,8 @@
 
 // What happens to one row at a time, in the dtype of the model (T is float or BFloat16). Every step of a bfloat16 model
 // is computed in float32 and rounded where the reference implementation stores a tensor. Norms, rotary, conversions and
-// epilogues give the same bits on every instruction set; activation functions differ in the last bits of their float32
-// value, which a bfloat16 result rarely shows.
+// epilogues give the same bits on every instruction set (but AVX512-BF16 epilogues make zeros of what is below 2^-126);
+// activation functions differ in the last bits of their float32 value, which a bfloat16 result rarely shows.
 
 #include <cstdint>
 
