@@ -3,7 +3,6 @@
 #include <simdjson.h>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -31,9 +30,8 @@ class LineReader {
   bool next(std::string_view& line, const std::string& name) {
     size_t searched = begin_;
     for (;;) {
-      const char* base = buffer_.data();
-      const void* newline = std::memchr(base + searched, '\n', buffer_.size() - searched);
-      if (newline != nullptr) return take(static_cast<size_t>(static_cast<const char*>(newline) - base), 1, line);
+      const size_t newline = buffer_.find('\n', searched);
+      if (newline != buffer_.npos) return take(newline, 1, line);
       searched = buffer_.size();
       if (buffer_.size() - begin_ > kLongestLine) {
         fail("Line {} of {} is longer than {} MiB; cut it into documents.", number_ + 1, quote(name),

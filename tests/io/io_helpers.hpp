@@ -56,7 +56,7 @@ inline std::string message_of(const std::function<void()>& action) {
   try {
     action();
   } catch (const Error& error) {
-    const std::string text = error.what();
+    std::string text = error.what();
     EXPECT_EQ(text.find('\n'), text.npos) << text;
     EXPECT_EQ(text.back(), '.') << text;
     return text;
