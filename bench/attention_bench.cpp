@@ -3,7 +3,7 @@
 
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <random>
@@ -44,10 +44,12 @@ void run(benchmark::State& state, DType type, const ProductSpec& spec) {
   ThreadPool pool(static_cast<int>(state.range(5)));
   std::mt19937 random(1);
   const int64_t rows = windows * tokens;
-  const Tensor q = random_tensor(type, rows, args.heads * args.head_dim, random);
-  const Tensor k = random_tensor(type, rows, args.kv_heads * args.head_dim, random);
-  const Tensor v = random_tensor(type, rows, args.kv_heads * args.head_dim, random);
-  Tensor out = random_tensor(type, rows, args.heads * args.head_dim, random);
+  const int64_t width = state.range(2) * state.range(4);
+  const int64_t kv_width = state.range(3) * state.range(4);
+  const Tensor q = random_tensor(type, rows, width, random);
+  const Tensor k = random_tensor(type, rows, kv_width, random);
+  const Tensor v = random_tensor(type, rows, kv_width, random);
+  Tensor out = random_tensor(type, rows, width, random);
   std::vector<int64_t> offsets;
   for (int64_t w = 0; w <= windows; ++w) offsets.push_back(w * tokens);
   for (auto _ : state) {
@@ -63,7 +65,8 @@ void run(benchmark::State& state, DType type, const ProductSpec& spec) {
 void bf16(benchmark::State& state) { run(state, DType::bf16, {}); }
 void f32(benchmark::State& state) { run(state, DType::f32, {}); }
 void bf16_mxfp8(benchmark::State& state) {
-  const mx::BlockFormat format{.element = *mx::parse_element("mxfp8")};
+  constexpr mx::BlockFormat format{.element = mx::parse_element("mxfp8").value_or(mx::ElementFormat{})};
+  static_assert(format.element.bits() == 8);
   run(state, DType::bf16, {format, format});
 }
 

@@ -193,7 +193,7 @@ def draw(rng, chunk, scale_bits):
     if scale_bits < 8 or chunk % 3 == 0:
         exponents = (100, 150)  # everyday values, and the ends of 4 to 6 scale bits
     else:
-        exponents = [(0, 254), (0, 3), (0, 40), (200, 254)][chunk // 3 % 4]
+        exponents = [(0, 254), (10, 254), (0, 2), (60, 200), (0, 60), (200, 254)][chunk // 3 % 6]
     specials = 1e-4 if chunk % 4 == 0 else 0.0
     cols = COLS if chunk % 2 else COLS - int(rng.integers(1, 64))  # short last blocks
     return hard_values(rng, ROWS, cols, unit, exponents, specials)

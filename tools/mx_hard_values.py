@@ -27,6 +27,8 @@ def hard_values(rng, rows, cols, unit, exponents=(0, 254), specials=0.0):
     kind = spread(rng.integers(0, 14, runs, dtype=np.int32))
     leading = np.where(kind == 0, 23, np.where(kind < 8, kind, kind - 7)).astype(np.uint32)
     mantissa &= ~((np.uint32(1) << (23 - leading)) - np.uint32(1)) & np.uint32(0x7FFFFF)
+    # subnormals of every size
+    mantissa = np.where(exponent == 0, (mantissa | 0x800000) >> spread(rng.integers(1, 24, runs, dtype=np.uint32)), mantissa)
     magnitude = (exponent << 23) | mantissa
     nudge = np.where(kind >= 8, (bits >> 24 & 3).astype(np.int64) - 1, 0)  # -1, 0, 1, 2 units in the last place
     magnitude = np.clip(magnitude.astype(np.int64) + nudge, 0, 0x7F7FFFFF).astype(np.uint32)

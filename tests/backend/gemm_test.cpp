@@ -189,7 +189,7 @@ TEST(Gemm, SumsOfOneSignStayWithinTheirBound) {
       for (float& x : a) x = std::abs(x);
       for (float& x : w) x = std::abs(x);
       const Product p(kind, 5, 32, k, a, w);
-      for (const Isa isa : available()) EXPECT_LE(worst_error(p, p.compute(isa)), 0x1p-21) << name(isa, kind) << k;
+      for (const Isa isa : available()) EXPECT_LE(worst_error(p, p.compute(isa)), 0x1p-20) << name(isa, kind) << k;
     }
   }
 }
@@ -306,7 +306,7 @@ TEST(Gemm, SubnormalsAreExactOrFlushedAsStated) {
       const bool flushes = isa >= Isa::avx512_bf16 && kind.a == DType::bf16;
       for (int64_t j = 0; j < 2; ++j) {
         const float exact = j == 0 ? 0x1p-130F : 0x1p-140F;
-        EXPECT_LE(std::abs(c[j] - exact), flushes ? 2 * 0x1p-126F : 0.0F) << name(isa, kind);
+        EXPECT_LE(std::abs(c[j] - exact), flushes ? 0x1p-126F * (2 + 1) : 0.0F) << name(isa, kind);  // K + |w|
       }
     }
   }

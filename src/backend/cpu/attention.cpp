@@ -17,7 +17,7 @@ namespace mxlm::cpu {
 namespace {
 
 constexpr int64_t kQueryBlock = 32;  // rows of scores computed at a time
-constexpr int64_t kKeyBlock = 256;   // keys that share one step of the online softmax
+constexpr int64_t kKeyBlock = 128;   // keys that share one step of the online softmax
 constexpr int64_t kTaskRows = 128;   // queries of one head that one task computes
 static_assert(kKeyBlock % kQueryBlock == 0 && kTaskRows % kQueryBlock == 0);
 

@@ -12,7 +12,9 @@
 #include <cassert>
 #include <cstring>
 #include <limits>
+#include <utility>
 
+#include "backend/cpu/exp2_coarse.hpp"
 #include "backend/cpu/vector_math.hpp"
 
 #define MXLM_TARGET_AMX_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")))
@@ -28,19 +30,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // A row's reference is only raised when scores exceed it by this much (in powers of two): what was summed so far then
 // rarely has to be rescaled, and probabilities stay below 2^8, where float32 and bf16 are as fine as below 1.
 constexpr float kSlack = 8;
-
-// 2^f on [0, 1) by minimising the largest relative error, 2.9e-6: P is rounded to bf16 (4e-3) at once.
-constexpr float kPower[5] = {1.0F, 0x1.62d6c6p-1F, 0x1.ee2450p-3F, 0x1.abf868p-5F, 0x1.b7f732p-7F};
-
-MXLM_TARGET_AMX_BF16 MXLM_INLINE __m512 exp2_coarse(__m512 x) {
-  const __m512 f = _mm512_reduce_ps(x, 0x09);  // x - floor(x)
-  __m512 y = _mm512_set1_ps(kPower[4]);
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kPower[3]));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kPower[2]));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kPower[1]));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kPower[0]));
-  return _mm512_scalef_ps(y, x);  // y * 2^floor(x)
-}
 
 // The tile intrinsics of GCC 12 do not tell the compiler that they read memory.
 MXLM_INLINE void settle_memory() { __asm__ volatile("" ::: "memory"); }
@@ -67,79 +56,50 @@ struct Product {
   bool accumulate = false;
 };
 
-/// Two products one after the other, to be done a step (four tile products) at a time between other work.
-class TileWork {
- public:
-  TileWork(Order order, const Product& first, const Product& second)
-      : direction_(order == Order::forward ? 1 : -1), next_(second) {
-    start(first);
-    left_ = first.pairs * first.steps + second.pairs * second.steps;
-  }
-  [[nodiscard]] int64_t left() const { return left_; }
-
-  MXLM_TARGET_AMX_BF16 MXLM_INLINE void step() {
-    settle_memory();
-    const auto a_bytes = static_cast<long>(now_.a_stride * 2);
-    const auto c_bytes = static_cast<long>(now_.c_stride * 4);
-    if (step_ == now_.steps) {
-      if (now_.accumulate) {
-        _tile_loadd(0, now_.c, c_bytes);
-        _tile_loadd(1, now_.c + kTile, c_bytes);
-        _tile_loadd(2, now_.c + kTile * now_.c_stride, c_bytes);
-        _tile_loadd(3, now_.c + kTile * now_.c_stride + kTile, c_bytes);
-      } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-      }
+MXLM_TARGET_AMX_BF16 void multiply(Order order, const Product& product) {
+  settle_memory();
+  const auto a_bytes = static_cast<long>(product.a_stride * 2);
+  const auto c_bytes = static_cast<long>(product.c_stride * 4);
+  const int64_t direction = order == Order::forward ? 1 : -1;
+  const int64_t first = order == Order::forward ? 0 : product.steps - 1;
+  const BFloat16* w_pair = product.w + first * kPair * kTile;
+  float* c = product.c;
+  for (int64_t pair = 0; pair < product.pairs; ++pair) {
+    float* c_lower = c + kTile * product.c_stride;
+    if (product.accumulate) {
+      _tile_loadd(0, c, c_bytes);
+      _tile_loadd(1, c + kTile, c_bytes);
+      _tile_loadd(2, c_lower, c_bytes);
+      _tile_loadd(3, c_lower + kTile, c_bytes);
+    } else {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
     }
-    _tile_loadd(6, w_, 64);
-    _tile_loadd(4, a_, a_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, w_ + now_.panel, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a_ + kTile * now_.a_stride, a_bytes);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-    a_ += direction_ * kPair;
-    w_ += direction_ * kPair * kTile;
-    --left_;
-    if (--step_ == 0) {
-      _tile_stored(0, now_.c, c_bytes);
-      _tile_stored(1, now_.c + kTile, c_bytes);
-      _tile_stored(2, now_.c + kTile * now_.c_stride, c_bytes);
-      _tile_stored(3, now_.c + kTile * now_.c_stride + kTile, c_bytes);
-      now_.c += kPair;
-      now_.w += 2 * now_.panel;
-      if (--now_.pairs == 0) {
-        start(next_);
-      } else {
-        rewind();
-      }
+    const BFloat16* a = product.a + first * kPair;
+    const BFloat16* w = w_pair;
+    for (int64_t step = 0; step < product.steps; ++step) {
+      _tile_loadd(6, w, 64);
+      _tile_loadd(4, a, a_bytes);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, w + product.panel, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(5, a + kTile * product.a_stride, a_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+      a += direction * kPair;
+      w += direction * kPair * kTile;
     }
-    settle_memory();
+    _tile_stored(0, c, c_bytes);
+    _tile_stored(1, c + kTile, c_bytes);
+    _tile_stored(2, c_lower, c_bytes);
+    _tile_stored(3, c_lower + kTile, c_bytes);
+    c += kPair;
+    w_pair += 2 * product.panel;
   }
-
- private:
-  void start(const Product& product) {
-    now_ = product.pairs > 0 ? product : next_;
-    if (now_.pairs > 0) rewind();
-  }
-  void rewind() {
-    step_ = now_.steps;
-    const int64_t first = direction_ > 0 ? 0 : now_.steps - 1;
-    a_ = now_.a + first * kPair;
-    w_ = now_.w + first * kPair * kTile;
-  }
-
-  int64_t direction_;
-  Product now_, next_;
-  const BFloat16* a_ = nullptr;
-  const BFloat16* w_ = nullptr;
-  int64_t step_ = 0;  // steps left of this pair
-  int64_t left_ = 0;
-};
+  settle_memory();
+}
 
 /// 32 queries against up to 128 keys.
 struct Step {
@@ -254,8 +214,8 @@ MXLM_TARGET_AMX_BF16 MXLM_INLINE void exponentials(const Rows& rows, const Step&
   __m512 sum1 = _mm512_setzero_ps();
   int64_t j = 0;
   for (; j < step.keys - kPair; j += kPair) {
-    const __m512 e0 = exp2_coarse(_mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference));
-    const __m512 e1 = exp2_coarse(_mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference));
+    const __m512 e0 = exp2_coarse_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference));
+    const __m512 e1 = exp2_coarse_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference));
     sum0 = _mm512_add_ps(sum0, e0);
     sum1 = _mm512_add_ps(sum1, e1);
     const __m512bh packed = _mm512_cvtne2ps_pbh(e1, e0);
@@ -264,9 +224,10 @@ MXLM_TARGET_AMX_BF16 MXLM_INLINE void exponentials(const Rows& rows, const Step&
   const uint32_t mask = visible_mask(step.diagonal, i);
   const auto mask0 = static_cast<__mmask16>(mask);
   const auto mask1 = static_cast<__mmask16>(mask >> 16);
-  const __m512 e0 = _mm512_maskz_mov_ps(mask0, exp2_coarse(_mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference)));
+  const __m512 e0 =
+      _mm512_maskz_mov_ps(mask0, exp2_coarse_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference)));
   const __m512 e1 =
-      _mm512_maskz_mov_ps(mask1, exp2_coarse(_mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference)));
+      _mm512_maskz_mov_ps(mask1, exp2_coarse_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference)));
   sum0 = _mm512_add_ps(sum0, e0);
   sum1 = _mm512_add_ps(sum1, e1);
   const __m512bh packed = _mm512_cvtne2ps_pbh(e1, e0);
@@ -310,140 +271,87 @@ void copy_queries(const AmxAttention& task, int64_t query, BFloat16* to) {
 
 constexpr int64_t kScoreElements = kAmxQueries * kAmxKeys;
 
-/// The work on a task's steps, in three stages that overlap: scores of the next step, softmax of this one, P V of the
-/// one before.
-class Pipeline {
- public:
-  Pipeline(const AmxAttention& task, std::byte* scratch) : task_(task) {
+/// Pieces of a thread's scratch memory.
+struct Workspace {
+  float* scores;
+  BFloat16* p;
+  BFloat16* queries;
+  float* output;
+  float* sums;
+  float* reference;
+  float* factors;
+
+  Workspace(std::byte* scratch, int64_t depth) {
     auto* f = reinterpret_cast<float*>(scratch);
-    const auto take = [&](int64_t elements) {
-      float* taken = f;
-      f += elements;
-      return taken;
-    };
-    for (auto& s : scores_) s = take(kScoreElements);
-    for (auto& p : p_) p = reinterpret_cast<BFloat16*>(take(kScoreElements / 2));
-    queries_ = reinterpret_cast<BFloat16*>(take(kAmxQueries * task.depth / 2));
-    output_ = take(kAmxQueries * task.depth);
-    for (auto& s : sums_) s = take(kAmxQueries * kTile);
-    reference_ = take(kAmxQueries);
-    factors_ = take(kAmxQueries);
+    const auto take = [&f](int64_t elements) { return std::exchange(f, f + elements); };
+    scores = take(kScoreElements);
+    p = reinterpret_cast<BFloat16*>(take(kScoreElements / 2));
+    queries = reinterpret_cast<BFloat16*>(take(kAmxQueries * depth / 2));
+    output = take(kAmxQueries * depth);
+    sums = take(kAmxQueries * kTile);
+    reference = take(kAmxQueries);
+    factors = take(kAmxQueries);
   }
 
-  static size_t scratch_bytes(int64_t depth) {
-    const int64_t elements =
-        3 * kScoreElements + kAmxQueries * depth / 2 + kAmxQueries * depth + 2 * kAmxQueries * kTile + 2 * kAmxQueries;
+  static size_t bytes(int64_t depth) {
+    const int64_t elements = 3 * kScoreElements / 2 + 3 * kAmxQueries * depth / 2 + kAmxQueries * (kTile + 2);
     return static_cast<size_t>(elements) * sizeof(float);
   }
-
-  MXLM_TARGET_AMX_BF16 void run() {
-    const TileConfig config;
-    __asm__ volatile("" : : "r"(&config) : "memory");
-    _tile_loadconfig(&config);
-    Step current = make_step(task_, task_.begin, 0);
-    TileWork begin(task_.order, score_product(current, 0), {});
-    while (begin.left() > 0) begin.step();
-    Step previous;
-    bool have_previous = false;
-    bool rescale_previous = false;
-    int parity = 0;        // of the step: which scores and P
-    int query_parity = 0;  // which sums
-    int64_t n = 0;
-    for (;;) {
-      Step next;
-      bool have_next = true;
-      if (!current.last) {
-        next = make_step(task_, current.query, ++n);
-      } else if (current.query + kAmxQueries < task_.end) {
-        n = 0;
-        next = make_step(task_, current.query + kAmxQueries, 0);
-      } else {
-        have_next = false;
-      }
-      if (rescale_previous) rescale(factors_, task_.depth, output_);
-      TileWork work(task_.order, have_previous ? value_product(previous, 1 - parity) : Product{},
-                    have_next ? score_product(next, 1 - parity) : Product{});
-      const Rows rows{scores_[parity], p_[parity], reference_, sums_[query_parity], factors_};
-      rescale_previous = soften(rows, current, work);
-      if (have_previous && previous.last) store_output(task_, previous.query, sums_[sums_of_previous_], output_);
-      sums_of_previous_ = query_parity;
-      if (current.last) query_parity = 1 - query_parity;
-      previous = current;
-      have_previous = true;
-      parity = 1 - parity;
-      if (!have_next) break;
-      current = next;
-    }
-    if (rescale_previous) rescale(factors_, task_.depth, output_);
-    TileWork end(task_.order, value_product(previous, 1 - parity), {});
-    while (end.left() > 0) end.step();
-    store_output(task_, previous.query, sums_[sums_of_previous_], output_);
-    _tile_release();
-  }
-
- private:
-  // The softmax of a step, with the tile work spread evenly between its rows; true if the output has to be rescaled
-  // before this step's P V is added.
-  MXLM_TARGET_AMX_BF16 bool soften(const Rows& rows, const Step& step, TileWork& work) {
-    const __m512 scale = _mm512_set1_ps(task_.log2_scale);
-    const int64_t total = work.left();
-    // The maxima take about the time of four rows of exponentials.
-    constexpr int64_t kMaxima = 4;
-    const auto left_after = [total](int64_t rows_done) { return total - total * rows_done / (kAmxQueries + kMaxima); };
-    while (work.left() > left_after(kMaxima)) work.step();
-    bool raised = raise_references(rows, step, 0, scale);
-    raised |= raise_references(rows, step, 16, scale);
-    for (int64_t i = 0; i < kAmxQueries; ++i) {
-      while (work.left() > left_after(kMaxima + i + 1)) work.step();
-      exponentials(rows, step, i, scale);
-    }
-    return raised;
-  }
-
-  // Q K^T of a step; the first of its queries brings them.
-  Product score_product(const Step& step, int parity) {
-    if (step.first) copy_queries(task_, step.query, queries_);
-    return {.a = queries_,
-            .a_stride = task_.depth,
-            .w = task_.keys + step.key * task_.depth,
-            .panel = kTile * task_.depth,
-            .steps = task_.depth / kPair,
-            .pairs = step.keys / kPair,
-            .c = scores_[parity],
-            .c_stride = kAmxKeys,
-            .accumulate = false};
-  }
-
-  Product value_product(const Step& step, int parity) const {
-    return {.a = p_[parity],
-            .a_stride = kAmxKeys,
-            .w = task_.values + step.key * task_.depth,
-            .panel = kTile * std::min(kAmxKeys, task_.padded_length - step.key),
-            .steps = step.keys / kPair,
-            .pairs = task_.depth / kPair,
-            .c = output_,
-            .c_stride = task_.depth,
-            .accumulate = !step.first};
-  }
-
-  const AmxAttention& task_;
-  float* scores_[2];
-  BFloat16* p_[2];
-  BFloat16* queries_;
-  float* output_;
-  float* sums_[2];
-  float* reference_;
-  float* factors_;
-  int sums_of_previous_ = 0;
 };
+
+/// The softmax of a step; rescales the output so far if it has to be.
+MXLM_TARGET_AMX_BF16 void soften(const AmxAttention& task, const Step& step, const Workspace& space) {
+  const __m512 scale = _mm512_set1_ps(task.log2_scale);
+  const Rows rows{space.scores, space.p, space.reference, space.sums, space.factors};
+  bool raised = raise_references(rows, step, 0, scale);
+  raised |= raise_references(rows, step, 16, scale);
+  if (raised) rescale(space.factors, task.depth, space.output);
+  for (int64_t i = 0; i < kAmxQueries; ++i) exponentials(rows, step, i, scale);
+}
+
+MXLM_TARGET_AMX_BF16 void attend_queries(const AmxAttention& task, int64_t query, const Workspace& space) {
+  copy_queries(task, query, space.queries);
+  Step step;
+  for (int64_t n = 0; !step.last; ++n) {
+    step = make_step(task, query, n);
+    multiply(task.order, {.a = space.queries,
+                          .a_stride = task.depth,
+                          .w = task.keys + step.key * task.depth,
+                          .panel = kTile * task.depth,
+                          .steps = task.depth / kPair,
+                          .pairs = step.keys / kPair,
+                          .c = space.scores,
+                          .c_stride = kAmxKeys,
+                          .accumulate = false});
+    soften(task, step, space);
+    multiply(task.order, {.a = space.p,
+                          .a_stride = kAmxKeys,
+                          .w = task.values + step.key * task.depth,
+                          .panel = kTile * std::min(kAmxKeys, task.padded_length - step.key),
+                          .steps = step.keys / kPair,
+                          .pairs = task.depth / kPair,
+                          .c = space.output,
+                          .c_stride = task.depth,
+                          .accumulate = !step.first});
+  }
+  store_output(task, query, space.sums, space.output);
+}
+
+MXLM_TARGET_AMX_BF16 void attend_all(const AmxAttention& task, const Workspace& space) {
+  const TileConfig config;
+  __asm__ volatile("" : : "r"(&config) : "memory");
+  _tile_loadconfig(&config);
+  for (int64_t query = task.begin; query < task.end; query += kAmxQueries) attend_queries(task, query, space);
+  _tile_release();
+}
 
 }  // namespace
 
-size_t amx_scratch_bytes(int64_t depth) { return Pipeline::scratch_bytes(depth); }
+size_t amx_scratch_bytes(int64_t depth) { return Workspace::bytes(depth); }
 
 void attend_amx(const AmxAttention& task, std::byte* scratch) {
   assert(task.begin % kAmxQueries == 0 && task.begin < task.end && task.depth % kPair == 0);
-  Pipeline(task, scratch).run();
+  attend_all(task, Workspace(scratch, task.depth));
 }
 
 }  // namespace mxlm::cpu

@@ -1,7 +1,11 @@
 #pragma once
 
-// Causal attention of one head in bf16 with AMX: both products and the softmax interleaved, so that the tile unit works
-// while the vector units do exponentials. Not for users of attention.hpp.
+// Causal attention of one head in bf16 with AMX. Not for users of attention.hpp.
+//
+// The output stays in place while keys go by: it is rescaled only when the scores of a row outgrow its reference by
+// far. Products and softmax alternate instead of overlapping: while tile instructions are in flight, the processor does
+// 512-bit floating-point instructions on one port instead of two (measured), and a tile store that waits for its
+// product holds up everything behind it.
 
 #include <cstddef>
 #include <cstdint>

@@ -40,10 +40,6 @@ MXLM_TARGET_AVX512 static inline __m512 round_bf16_clean(__m512 x) { return trun
 MXLM_TARGET_AVX512 static inline void store_bf16(__mmask16 mask, void* out, __m512i bits) {
   _mm256_mask_storeu_epi16(out, mask, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
 }
-MXLM_TARGET_AVX512 static inline void store_bf16(__mmask16 mask, BFloat16* out, __m512 x) {
-  store_bf16(mask, static_cast<void*>(out), _mm512_castps_si512(x));
-}
-
 // Thirty-two values at a time, split into those at even and at odd places, which takes one instruction a half.
 struct Bf16Pair {
   __m512 even, odd;

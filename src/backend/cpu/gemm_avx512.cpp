@@ -58,7 +58,7 @@ struct RowGroups {
   const char* group[kCount];
 
   MXLM_INLINE void start(const void* a, int64_t stride_bytes) {
-    for (int g = 0; g < kCount; ++g) group[g] = static_cast<const char*>(a) + 3 * g * stride_bytes;
+    for (int64_t g = 0; g < kCount; ++g) group[g] = static_cast<const char*>(a) + 3 * g * stride_bytes;
   }
   MXLM_INLINE void advance(int64_t bytes) {
 #pragma GCC unroll 16
@@ -273,7 +273,7 @@ MXLM_TARGET_F32 void transpose16(const std::byte* rows, int64_t stride_bytes, in
     x[r + 3] = _mm512_unpackhi_epi64(y[r + 1], y[r + 3]);
   }
 #pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
+  for (int64_t c = 0; c < 4; ++c) {
     const __m512i low_even = _mm512_shuffle_i32x4(x[c], x[c + 4], 0x88);  // lanes 0, 2 of rows 0-3 and 4-7
     const __m512i low_odd = _mm512_shuffle_i32x4(x[c], x[c + 4], 0xdd);
     const __m512i high_even = _mm512_shuffle_i32x4(x[c + 8], x[c + 12], 0x88);

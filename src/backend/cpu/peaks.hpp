@@ -11,10 +11,10 @@ namespace mxlm::cpu {
 struct Peaks {
   double f32 = 0;          // AVX-512 float32 multiply-adds, operands in registers
   double bf16_vector = 0;  // vdpbf16ps, operands in registers
-  double amx = 0;          // tdpbf16ps on 2 x 2 tiles, operands in the first-level cache
+  double amx = 0;          // tdpbf16ps on 2 x 2 tiles, random operands in the first-level cache
 };
 
-/// Measures them: the best of several short runs, about a tenth of a second each kind.
+/// Measures them: the best of several short runs, well under a tenth of a second each kind.
 Peaks measure_peaks(ThreadPool& pool);
 
 }  // namespace mxlm::cpu

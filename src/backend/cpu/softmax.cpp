@@ -6,6 +6,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "backend/cpu/exp2_coarse.hpp"
 #include "backend/cpu/vector_math.hpp"
 
 // Everything for AVX-512 is compiled by attributes, after the includes, so that no inline function of a header is.
@@ -14,9 +15,6 @@
 
 namespace mxlm::cpu {
 namespace {
-
-// 2^f on [0, 1) by minimising the largest relative error, 2.9e-6: for P that is rounded to bf16 (4e-3) at once.
-constexpr float kCoarse[5] = {1.0F, 0x1.62d6c6p-1F, 0x1.ee2450p-3F, 0x1.abf868p-5F, 0x1.b7f732p-7F};
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -56,17 +54,6 @@ void softmax_block_portable(const SoftmaxBlock& block) {
 }
 
 // ---- AVX-512
-
-// 2^x for x <= 0, -inf included.
-MXLM_TARGET_AVX512 MXLM_INLINE __m512 exp2_coarse(__m512 x) {
-  const __m512 f = _mm512_reduce_ps(x, 0x09);  // x - floor(x)
-  __m512 y = _mm512_set1_ps(kCoarse[4]);
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kCoarse[3]));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kCoarse[2]));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kCoarse[1]));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kCoarse[0]));
-  return _mm512_scalef_ps(y, x);  // y * 2^floor(x)
-}
 
 enum class Store : uint8_t { f32, bf16_integer, bf16 };
 
@@ -121,7 +108,7 @@ MXLM_TARGET_AVX512 MXLM_INLINE __m512 probability(const float* s, __m512 scale, 
   if constexpr (store == Store::f32) {
     return exp2_sum_avx512(x);
   } else {
-    return exp2_coarse(x);
+    return exp2_coarse_avx512(x);
   }
 }
 

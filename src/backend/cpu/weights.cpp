@@ -134,26 +134,26 @@ std::shared_ptr<const Panels> quantised(const WeightMaker& maker, const HostMatr
   return quantised_panels<In, float>(maker, source, format);
 }
 
-/// True if the spec has codes and scales of at most a byte to keep.
-bool has_codes(const OperandSpec& spec) { return spec && spec->element.bits() <= 8 && spec->scale_bits <= 8; }
+/// True if there are codes and scales of at most a byte to keep.
+bool has_codes(const mx::BlockFormat& format) { return format.element.bits() <= 8 && format.scale_bits <= 8; }
 
 template <typename In>
 void encode(const WeightMaker& maker, const HostMatrix& source, KeptCodes& kept) {
   const SourceRows rows(maker.isa, source);
   const int64_t k = source.cols;
-  const int64_t code_row = code_bytes(*kept.spec, k);
-  const int64_t scale_row = scale_bytes(*kept.spec, k);
+  const int64_t code_row = code_bytes(kept.format, k);
+  const int64_t scale_row = scale_bytes(kept.format, k);
   auto* codes = static_cast<uint8_t*>(kept.codes.get());
   auto* scales = static_cast<uint8_t*>(kept.scales.get());
-  std::atomic<bool> lossy{!mx::decodes_exactly_to_bf16(*kept.spec)};
+  std::atomic<bool> lossy{!mx::decodes_exactly_to_bf16(kept.format)};
   constexpr int64_t kRowsPerTask = kPanelsPerTask * kPanel;
   maker.pool->run((source.rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task, int /*worker*/) {
     const int64_t end = std::min((task + 1) * kRowsPerTask, source.rows);
     for (int64_t r = task * kRowsPerTask; r < end; ++r) {
       int64_t stride = 0;
       const In* in = rows.rows<In>(r, 1, panel_scratch<In>(0, k), stride);
-      encode_row(maker.isa, *kept.spec, in, k, codes + r * code_row, scales + r * scale_row);
-      if (quantises_to_subnormals(maker.isa, *kept.spec, in, k)) lossy = true;
+      encode_row(maker.isa, kept.format, in, k, codes + r * code_row, scales + r * scale_row);
+      if (quantises_to_subnormals(maker.isa, kept.format, in, k)) lossy = true;
     }
   });
   kept.storage = lossy ? DType::f32 : DType::bf16;
@@ -162,14 +162,14 @@ void encode(const WeightMaker& maker, const HostMatrix& source, KeptCodes& kept)
 template <typename T>
 std::shared_ptr<const Panels> decoded_panels(const WeightMaker& maker, const KeptCodes& kept) {
   const int64_t k = kept.cols;
-  const int64_t code_row = code_bytes(*kept.spec, k);
-  const int64_t scale_row = scale_bytes(*kept.spec, k);
+  const int64_t code_row = code_bytes(kept.format, k);
+  const int64_t scale_row = scale_bytes(kept.format, k);
   const auto* codes = static_cast<const uint8_t*>(kept.codes.get());
   const auto* scales = static_cast<const uint8_t*>(kept.scales.get());
   return make_panels<T>(maker, kept.rows, k, [&](int64_t row, int64_t count, T* panel) {
     T* decoded = panel_scratch<T>(1, k);
     for (int64_t r = 0; r < count; ++r) {
-      decode_row(maker.isa, *kept.spec, codes + (row + r) * code_row, scales + (row + r) * scale_row, k,
+      decode_row(maker.isa, kept.format, codes + (row + r) * code_row, scales + (row + r) * scale_row, k,
                  decoded + r * k);
     }
     pack(maker.isa, decoded, count, k, k, panel);
@@ -180,7 +180,7 @@ std::shared_ptr<const Panels> decoded_panels(const WeightMaker& maker, const Kep
 
 size_t KeptCodes::bytes() const {
   if (prepared) return prepared->bytes();
-  return static_cast<size_t>(rows * (code_bytes(*spec, cols) + scale_bytes(*spec, cols)));
+  return static_cast<size_t>(rows * (code_bytes(format, cols) + scale_bytes(format, cols)));
 }
 
 std::shared_ptr<const PreparedWeight> prepare_weight(const WeightMaker& maker, const HostMatrix& source,
@@ -199,12 +199,11 @@ std::shared_ptr<const KeptWeight> keep_weight(const WeightMaker& maker, const Ho
   auto kept = std::make_shared<KeptCodes>();
   kept->rows = source.rows;
   kept->cols = source.cols;
-  kept->spec = spec;
-  if (!has_codes(spec)) {
+  if (!spec || !has_codes(*spec)) {
     kept->prepared = prepare_weight(maker, source, spec);
-    kept->storage = kept->prepared->storage();
     return kept;
   }
+  kept->format = *spec;
   kept->codes = maker.buffers->allocate(static_cast<size_t>(source.rows * code_bytes(*spec, source.cols)));
   kept->scales = maker.buffers->allocate(static_cast<size_t>(source.rows * scale_bytes(*spec, source.cols)));
   if (source.type == DType::bf16) {

@@ -42,10 +42,10 @@ class KeptCodes final : public KeptWeight {
   [[nodiscard]] size_t bytes() const override;
 
   int64_t rows = 0, cols = 0;
-  OperandSpec spec;
-  DType storage = DType::bf16;
+  std::shared_ptr<const PreparedWeight> prepared;  // if not null, that is all; else:
+  mx::BlockFormat format;
+  DType storage = DType::bf16;          // of the panels to make
   std::shared_ptr<void> codes, scales;  // [rows, code_bytes], [rows, scale_bytes]
-  std::shared_ptr<const PreparedWeight> prepared;
 };
 
 /// Quantises (where there is a spec) and lays out. The panels are bfloat16 if every value is one that the products take
