@@ -22,7 +22,6 @@ def code_points():
 def main():
     small = "--small" in sys.argv
     rng = random.Random(20240229)
-    run = 300 if small else 200_000
     points = code_points()
     parts = []
 
@@ -78,6 +77,7 @@ def main():
 
     # Long runs, of lengths around those of whitespace tokens too.
     for text in (" ", "a", "\n", "\t", "\u2581", "\u00e9", "1", "!", "\u0301", "\U0001F600", "\r\n", " a", "'s"):
+        run = 300 if small else 200_000 if text in " a" else 20_000
         parts.append("x" + text * run + "y")
         for n in range(1, 12 if small else 100):
             parts.append("z" + text * n)

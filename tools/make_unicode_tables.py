@@ -85,6 +85,20 @@ def starts_of(value_of):
     return starts
 
 
+def newer_lower_case():
+    """Pairs of a capital that Unicode 14 does not know and its lower case. Others are as everywhere (checked here)."""
+    lower = normalizers.Lowercase()
+    pairs = []
+    for c in CODE_POINTS:
+        to = lower.normalize_str(chr(c))
+        if unicodedata.category(chr(c)) == "Cn":
+            if to != chr(c):
+                pairs += [c, ord(to)]
+        else:
+            assert to == chr(c).lower(), hex(c)
+    return pairs
+
+
 def emit(out, name, comment, numbers):
     print(f"\n// {comment}\ninline constexpr uint32_t {name}[] = {{", file=out)
     line = "   "
@@ -124,6 +138,7 @@ def main():
              starts_of(lambda c: flags.get(c, 0)))
         emit(out, "kNewerThanUnicode14", "first and last of each range that Unicode 14 leaves unassigned",
              [x for r in newer for x in r])
+        emit(out, "kNewerLowerCase", "capital, its lower case", newer_lower_case())
         emit(out, "kNumericInRustOnly", "first and last of each range that char::is_numeric takes beyond categories N*",
              [x for r in ranges_of(numeric - by_category) for x in r])
 

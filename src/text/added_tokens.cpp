@@ -1,5 +1,7 @@
 #include "text/added_tokens.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.hpp"
@@ -65,6 +67,8 @@ AddedTokens AddedTokens::from_json(const std::optional<Json>& list, const Vocabu
   if (!list) return out;
   auto next_id = static_cast<int32_t>(vocabulary.count());
   size_t index = 0;
+  size_t misnumbered = 0;
+  std::string first_misnumbered;
   for (const auto element : list->array()) {
     const Json entry = list->item(element, index++);
     Token token;
@@ -79,9 +83,8 @@ AddedTokens AddedTokens::from_json(const std::optional<Json>& list, const Vocabu
     int32_t id = vocabulary.find(token.content);
     if (const auto known = out.find(token.content)) id = *known;
     if (id < 0) id = next_id++;
-    if (id != stated) {
-      spdlog::warn("{}: the token '{}' says id {} but has id {}, as the tokenizers library reads such a file",
-                   entry.where, token.content.substr(0, 100), stated, id);
+    if (id != stated && misnumbered++ == 0) {
+      first_misnumbered = fmt::format("'{}' says id {} but has id {}", token.content.substr(0, 100), stated, id);
     }
     token.pattern = token.content;
     if (token.normalized) {
@@ -91,6 +94,11 @@ AddedTokens AddedTokens::from_json(const std::optional<Json>& list, const Vocabu
     }
     out.ids_[token.content] = id;
     out.tokens_[id] = std::move(token);
+  }
+  if (misnumbered > 0) {
+    spdlog::warn(
+        "{}: {} added tokens have other ids than the file says, as the tokenizers library reads it; the first: {}",
+        list->where, misnumbered, first_misnumbered);
   }
   for (const auto& [id, token] : out.tokens_) {
     // An empty pattern (the normaliser removed it all) never matches.

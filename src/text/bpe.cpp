@@ -64,6 +64,7 @@ Bpe Bpe::from_json(const Json& model) {
 void Bpe::read_merges(const Json& list) {
   uint32_t rank = 0;
   size_t index = 0;
+  std::vector<uint64_t> pairs;
   for (const auto element : list.array()) {
     const auto where = [&] { return list.item(element, index).where; };
     std::string_view line;
@@ -73,7 +74,7 @@ void Bpe::read_merges(const Json& list) {
         if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
           fail("{}: a merge should be two tokens with a space between them", where());
         }
-        add_merge(line.substr(0, space), line.substr(space + 1), rank++, list.where);
+        add_merge(line.substr(0, space), line.substr(space + 1), rank++, list.where, pairs);
       }
     } else {
       simdjson::dom::array pair;
@@ -83,13 +84,20 @@ void Bpe::read_merges(const Json& list) {
           pair.at(1).get(right) != simdjson::SUCCESS) {
         fail("{}: a merge should be \"left right\" or [\"left\", \"right\"]", where());
       }
-      add_merge(left, right, rank++, list.where);
+      add_merge(left, right, rank++, list.where, pairs);
     }
     ++index;
   }
+  std::sort(pairs.begin(), pairs.end());
+  pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+  inner_pairs_ = MergeTable(pairs.size());
+  for (const uint64_t pair : pairs) {
+    inner_pairs_.set(static_cast<int32_t>(pair >> 32), static_cast<int32_t>(pair & 0xffffffffU), {0, 0});
+  }
 }
 
-void Bpe::add_merge(std::string_view left, std::string_view right, uint32_t rank, const std::string& where) {
+void Bpe::add_merge(std::string_view left, std::string_view right, uint32_t rank, const std::string& where,
+                    std::vector<uint64_t>& pairs) {
   const auto id_of = [&](std::string_view token) {
     const int32_t id = vocabulary_.find(token);
     if (id < 0)
@@ -105,6 +113,9 @@ void Bpe::add_merge(std::string_view left, std::string_view right, uint32_t rank
   std::string whole(left);
   whole += right.substr(prefix_.size());
   merges_.set(left_id, right_id, {rank, id_of(whole)});
+  if (!prefix_.empty()) return;
+  // The pair where the sides meet; those inside a side came with the merges that made it.
+  pairs.push_back(static_cast<uint64_t>(decode_before(left, left.size()).code) << 32 | decode_at(right, 0).code);
 }
 
 bool Bpe::take_bytes() {
@@ -128,7 +139,7 @@ bool Bpe::take_bytes() {
 }
 
 int32_t Bpe::unknown_id() const {
-  if (unknown_id_ < 0) fail("the tokenizer's unk_token '{}' is not in its vocabulary", unknown_->substr(0, 100));
+  if (unknown_id_ < 0) fail("the tokenizer's unk_token '{}' is not in its vocabulary", unknown_.value_or("").substr(0, 100));
   return unknown_id_;
 }
 
@@ -165,6 +176,35 @@ void Bpe::split_characters(std::string_view piece, Workspace& w) const {
     pending = true;
   }
   if (pending) w.ids.push_back(unknown_id());
+}
+
+void Bpe::encode_long(std::string_view piece, Workspace& w, std::vector<int32_t>& out) const {
+  if (bytes_ || ignore_merges_ || !prefix_.empty() || !suffix_.empty()) {
+    encode_uncached(piece, w, out);
+    return;
+  }
+  size_t begin = 0;
+  uint32_t previous = 0;
+  bool previous_known = false;
+  for (size_t at = 0; at < piece.size();) {
+    const Decoded d = decode_at(piece, at);
+    const bool known = vocabulary_.find(piece.substr(at, d.size)) >= 0;
+    // Beside a character without a token, unknowns may fuse or bytes may come in; so only between two known ones.
+    if (known && previous_known &&
+        inner_pairs_.find(static_cast<int32_t>(previous), static_cast<int32_t>(d.code)).rank == MergeTable::kNoRank) {
+      const std::string_view part = piece.substr(begin, at - begin);
+      if (part.size() > WordCache::kMaxPiece) {
+        encode_uncached(part, w, out);
+      } else {
+        encode_cached(part, w, out);
+      }
+      begin = at;
+    }
+    previous = d.code;
+    previous_known = known;
+    at += d.size;
+  }
+  encode_uncached(piece.substr(begin), w, out);
 }
 
 void Bpe::encode_uncached(std::string_view piece, Workspace& w, std::vector<int32_t>& out) const {

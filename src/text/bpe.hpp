@@ -76,22 +76,28 @@ class Bpe {
   /// Appends the ids of a piece that is not empty.
   void encode(std::string_view piece, Workspace& workspace, std::vector<int32_t>& out) const {
     if (piece.size() > WordCache::kMaxPiece) {
-      encode_uncached(piece, workspace, out);
+      encode_long(piece, workspace, out);
       return;
     }
-    const uint64_t hash = hash_bytes(piece);
-    if (workspace.cache.find(piece, hash, out)) return;
-    const size_t before = out.size();
-    encode_uncached(piece, workspace, out);
-    workspace.cache.insert(piece, hash, std::span<const int32_t>(out).subspan(before));
+    encode_cached(piece, workspace, out);
   }
 
   [[nodiscard]] const Vocabulary& vocabulary() const { return vocabulary_; }
 
  private:
   explicit Bpe(size_t merges) : merges_(merges) {}
+  void encode_cached(std::string_view piece, Workspace& workspace, std::vector<int32_t>& out) const {
+    const uint64_t hash = hash_bytes(piece);
+    if (workspace.cache.find(piece, hash, out)) return;
+    const size_t before = out.size();
+    encode_uncached(piece, workspace, out);
+    workspace.cache.insert(piece, hash, std::span<const int32_t>(out).subspan(before));
+  }
+  /// Cuts a long piece (a whole text, where there is no pre-tokenizer) wherever no token can cross.
+  void encode_long(std::string_view piece, Workspace& workspace, std::vector<int32_t>& out) const;
   void read_merges(const Json& list);
-  void add_merge(std::string_view left, std::string_view right, uint32_t rank, const std::string& where);
+  void add_merge(std::string_view left, std::string_view right, uint32_t rank, const std::string& where,
+                 std::vector<uint64_t>& pairs);
   void encode_uncached(std::string_view piece, Workspace& workspace, std::vector<int32_t>& out) const;
   void split_characters(std::string_view piece, Workspace& workspace) const;
   [[nodiscard]] int32_t unknown_id() const;
@@ -100,6 +106,7 @@ class Bpe {
 
   Vocabulary vocabulary_;
   MergeTable merges_;
+  MergeTable inner_pairs_{0};  // neighbouring characters inside tokens that merges make; only which there are counts
   bool ignore_merges_ = false;
   bool fuse_unknown_ = false;
   bool byte_fallback_ = false;

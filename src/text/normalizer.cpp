@@ -1,7 +1,5 @@
 #include "text/normalizer.hpp"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 
 #include "base/error.hpp"
@@ -38,7 +36,7 @@ class Lowercase : public Normalizer::Step {
       if (d.code == 0x130) {
         out += "i\xcc\x87";  // the one character whose lower case is two
       } else {
-        append_utf8(out, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(d.code))));
+        append_utf8(out, to_lower(d.code));
       }
       at += d.size;
       if (at <= text.origin()) origin = out.size();

@@ -92,6 +92,8 @@ class Translator {
         character_class();
       } else if (c == '(' && pattern_.substr(at_).starts_with("(?")) {
         group_options();
+      } else if (c == '(' && pattern_.substr(at_).starts_with("(*")) {
+        refuse("a verb '(*'");
       } else if (c == '{') {
         interval();
       } else {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -115,6 +116,13 @@ bool is_word(uint32_t c) {
 }
 
 bool is_numeric(uint32_t c) { return is_number(category_of(c)) || in_ranges(kNumericInRustOnly, c); }
+
+uint32_t to_lower(uint32_t c) {
+  for (size_t i = 0; i + 1 < std::size(kNewerLowerCase); i += 2) {
+    if (kNewerLowerCase[i] == c) return kNewerLowerCase[i + 1];
+  }
+  return static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
 
 Decoded decode_before(std::string_view text, size_t at) {
   size_t begin = at - 1;

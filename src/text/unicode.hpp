@@ -59,6 +59,9 @@ bool is_word(uint32_t c);
 /// Rust's char::is_numeric.
 bool is_numeric(uint32_t c);
 
+/// Rust's char::to_lowercase, but for U+0130, which becomes two characters.
+uint32_t to_lower(uint32_t c);
+
 /// A code point and the bytes that it takes.
 struct Decoded {
   uint32_t code;
