@@ -47,7 +47,6 @@ int run(int argc, char** argv) {
   mxlm::cli::add_cast(app);
   mxlm::cli::add_tokenize(app);
   mxlm::cli::add_formats(app);
-  mxlm::cli::add_bench(app);
 
   mxlm::configure_logging(false, "");
   try {
