@@ -100,11 +100,11 @@ struct LinearEpilogue {
 
 /// Figures of one scored token under one variant.
 struct TokenScore {
-  double nll = 0;       // -ln p(target)
-  double kld = 0;       // KL(baseline || variant), 0 for the baseline
-  float p = 0;          // p(target)
-  int32_t top1 = 0;     // argmax, the lowest id among equals
-  bool finite = true;   // false if a logit is NaN or Inf
+  double nll = 0;      // -ln p(target)
+  double kld = 0;      // KL(baseline || variant), 0 for the baseline
+  float p = 0;         // p(target)
+  int32_t top1 = 0;    // argmax, the lowest id among equals
+  bool finite = true;  // false if a logit is NaN or Inf
 };
 
 /// One variant's side of the head for a micro-batch.
@@ -135,7 +135,8 @@ class Backend {
   // --- weights
   /// Quantises (along K) and lays out a weight.
   virtual std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) = 0;
-  /// The form to keep between rounds, and back from it; prepare(*keep(w, s)) multiplies to the same bits as prepare(w, s).
+  /// The form to keep between rounds, and back from it; prepare(*keep(w, s)) multiplies to the same bits as prepare(w,
+  /// s).
   virtual std::shared_ptr<const KeptWeight> keep(const HostMatrix& source, const OperandSpec& spec) = 0;
   virtual std::shared_ptr<const PreparedWeight> prepare(std::shared_ptr<const KeptWeight> kept) = 0;
   /// The operand type that a product of `spec` with `weight` reads, in a model of dtype `model`.
@@ -154,7 +155,8 @@ class Backend {
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch,
                          const AttentionArgs& args, std::span<Operand> outs) = 0;
   /// act(gate) * up, each rounded to the model dtype.
-  virtual void gated_activation(const Tensor& gate, const Tensor& up, Activation activation, std::span<Operand> outs) = 0;
+  virtual void gated_activation(const Tensor& gate, const Tensor& up, Activation activation,
+                                std::span<Operand> outs) = 0;
 
   // --- the head
   /// The rows of x whose index is in `rows`, in that order.

@@ -46,6 +46,7 @@ int run(int argc, char** argv) {
   mxlm::cli::add_cast(app);
   mxlm::cli::add_tokenize(app);
   mxlm::cli::add_formats(app);
+  mxlm::cli::add_bench(app);
 
   mxlm::configure_logging(false, "");
   // After all options have their values, before any command runs.

@@ -9,7 +9,24 @@
 namespace mxlm {
 
 /// Types of stored numbers, by the names that safetensors uses.
-enum class DType : uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u64, u32, u16, u8, boolean, f8_e4m3, f8_e5m2, f8_e8m0 };
+enum class DType : uint8_t {
+  f64,
+  f32,
+  f16,
+  bf16,
+  i64,
+  i32,
+  i16,
+  i8,
+  u64,
+  u32,
+  u16,
+  u8,
+  boolean,
+  f8_e4m3,
+  f8_e5m2,
+  f8_e8m0
+};
 
 /// Bytes of one element.
 constexpr size_t dtype_size(DType type) {

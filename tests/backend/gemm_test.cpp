@@ -422,23 +422,5 @@ TEST(GemmDriver, GivesEveryElementOnceWithTheBitsOfATile) {
   }
 }
 
-using IsaDeathTest = ::testing::Test;
-
-TEST(IsaDeathTest, EnvironmentLowersItAndUnknownNamesAreErrors) {
-  GTEST_FLAG_SET(death_test_style, "threadsafe");
-  const auto detected = [](const char* value) {
-    setenv("MXLM_ISA", value, 1);
-    try {
-      std::exit(static_cast<int>(detect_isa()));
-    } catch (const Error& error) {
-      std::fputs(error.what(), stderr);
-      std::exit(99);
-    }
-  };
-  EXPECT_EXIT(detected("portable"), ::testing::ExitedWithCode(0), "");
-  EXPECT_EXIT(detected("avx512"), ::testing::ExitedWithCode(std::min(1, static_cast<int>(detect_isa()))), "");
-  EXPECT_EXIT(detected("sse9"), ::testing::ExitedWithCode(99), "MXLM_ISA is \"sse9\"");
-}
-
 }  // namespace
 }  // namespace mxlm::cpu

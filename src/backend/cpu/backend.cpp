@@ -39,7 +39,10 @@ Isa checked(std::optional<Isa> wanted) {
 }  // namespace
 
 CpuBackend::CpuBackend(const CpuOptions& options)
-    : isa_(checked(options.isa)), order_(options.order), pool_(options.threads), buffers_(kCachedBytes) {}
+    : isa_(checked(options.isa)),
+      order_(options.order),
+      pool_(options.threads > 0 ? options.threads : default_thread_count()),
+      buffers_(kCachedBytes) {}
 
 std::string CpuBackend::description() const {
   return fmt::format("cpu {}{}", isa_name(isa_), order_ == cpu::Order::reversed ? " reversed" : "");

@@ -9,7 +9,7 @@
 namespace mxlm {
 
 struct CpuOptions {
-  int threads = 1;                         // >= 1, the calling thread included
+  int threads = 0;                         // the calling thread included; 0: one for each core
   std::optional<cpu::Isa> isa;             // nullopt: the best there is
   cpu::Order order = cpu::Order::forward;  // of the float32 sums of matrix products
 };
