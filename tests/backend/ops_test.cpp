@@ -12,9 +12,11 @@
 #include <map>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
+#include "backend/cpu/buffers.hpp"
 #include "backend/cpu/quantize.hpp"
 #include "base/error.hpp"
 #include "mx/format.hpp"
@@ -131,6 +133,23 @@ std::vector<BFloat16> random_bf16(size_t n, uint32_t seed) {
   std::vector<BFloat16> values;
   for (const float x : random_values(n, seed)) values.push_back(to_bfloat16(x));
   return values;
+}
+
+std::vector<mx::BlockFormat> formats() {
+  std::vector<mx::BlockFormat> all;
+  for (const char* name : {"mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8", "mxint4",
+                           "mxint12", "mxe5m10"}) {
+    mx::BlockFormat f;
+    f.element = *mx::parse_element(name);
+    all.push_back(f);
+  }
+  all[0].block_size = 0;
+  all[4].block_size = 16;
+  all[5].scale_bits = 4;
+  mx::BlockFormat wide = all[0];
+  wide.scale_bits = 16;
+  all.push_back(wide);
+  return all;
 }
 
 // --- torch's results
@@ -251,6 +270,110 @@ TEST_P(OpsOnEachIsa, LinearRoundsAsTorchInBf16) {
   expect_same(download(*b, residual), golden("linear.y_residual").values);
 }
 
+// --- the same on every instruction set and with any number of threads
+
+/// Results of one pass through the operations that the instruction set may not change.
+std::vector<std::vector<float>> unchanging(Backend& b, DType type, int64_t cols) {
+  constexpr int64_t kRows = 300;  // more than a task
+  const std::vector<float> values = random_values(static_cast<size_t>(kRows * cols), 40);
+  Tensor x = b.upload(view(values, kRows), type);
+  const Tensor weight = b.upload(view(random_values(static_cast<size_t>(cols), 41), 1), type);
+  std::vector<Operand> outs;
+  outs.push_back(operand(type));
+  mx::BlockFormat format;
+  format.element = *mx::parse_element("mxfp6_e2m3");
+  outs.push_back(operand(DType::bf16, format));
+  b.norm(x, {&weight, 1e-5F}, outs);
+  std::vector<std::vector<float>> results{download(b, outs[0].values), download(b, outs[1].values)};
+  const auto half = cols / 2;
+  const Tensor cos = b.upload(view(random_values(static_cast<size_t>(2 * half), 42), 2), type);
+  const Tensor sin = b.upload(view(random_values(static_cast<size_t>(2 * half), 43), 2), type);
+  std::vector<int32_t> rows(kRows);
+  for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r % 2);
+  b.rotate(x, 1, static_cast<int>(cols), {&cos, &sin, rows});
+  results.push_back(download(b, x));
+  return results;
+}
+
+TEST(Ops, NormAndRotateGiveTheSameBitsOnEveryInstructionSet) {
+  for (const DType type : {DType::bf16, DType::f32}) {
+    for (const int64_t cols : {2, 18, 50, 576, 577, 592, 600}) {
+      const auto want = unchanging(*backend(Isa::portable, 1), type, cols);
+      for (const Isa isa : isas()) {
+        for (const int threads : {1, 2}) {
+          const auto got = unchanging(*backend(isa, threads), type, cols);
+          for (size_t i = 0; i < want.size(); ++i) expect_same(got[i], want[i]);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(OpsOnEachIsa, ThreadsChangeNoBit) {
+  std::vector<std::vector<float>> want;
+  for (const int threads : {1, 2, 3}) {
+    const auto b = backend(GetParam(), threads);
+    const Tensor gate = b->upload(view(random_bf16(200 * 90, 44), 200), DType::bf16);
+    const Tensor up = b->upload(view(random_bf16(200 * 90, 45), 200), DType::bf16);
+    std::vector<Operand> outs;
+    outs.push_back(operand(DType::bf16));
+    b->gated_activation(gate, up, Activation::silu, outs);
+    const auto weight = b->prepare(view(random_bf16(150 * 90, 46), 150), formats()[1]);
+    Tensor out = b->empty(DType::bf16, 200, 150);
+    b->linear(outs[0], *weight, {}, out);
+    const std::vector<std::vector<float>> got{download(*b, outs[0].values), download(*b, out)};
+    if (threads == 1) want = got;
+    for (size_t i = 0; i < want.size(); ++i) expect_same(got[i], want[i]);
+  }
+}
+
+TEST(Ops, ThreadsMayShareABackend) {
+  const auto b = backend();
+  const std::vector<BFloat16> values = random_bf16(64 * 96, 47);
+  Operand x = operand(DType::bf16);
+  x.values = b->upload(view(values, 64), DType::bf16);
+  const auto weight = b->prepare(view(values, 64), std::nullopt);
+  Tensor want = b->empty(DType::f32, 64, 64);
+  b->linear(x, *weight, {}, want);
+  std::vector<std::thread> threads;
+  std::vector<std::vector<float>> got(2);
+  for (std::vector<float>& result : got) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 20; ++i) {
+        const auto own = b->prepare(view(values, 64), std::nullopt);
+        Tensor out = b->empty(DType::f32, 64, 64);
+        b->linear(x, *own, {}, out);
+        result = download(*b, out);
+      }
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  for (const std::vector<float>& result : got) expect_same(result, download(*b, want));
+}
+
+TEST(Ops, BuffersAreUsedAgainUpToABound) {
+  cpu::BufferCache cache(3000);
+  {
+    const auto a = cache.allocate(1000);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(a.get()) % 64, 0U);
+    EXPECT_EQ(cache.bytes_used(), 1024U);
+    EXPECT_NE(cache.allocate(0), nullptr);
+  }
+  EXPECT_EQ(cache.bytes_used(), 0U);
+  EXPECT_EQ(cache.reuses(), 0U);
+  const void* first = cache.allocate(990).get();
+  EXPECT_EQ(cache.allocate(1000).get(), first);
+  EXPECT_EQ(cache.reuses(), 2U);
+  {
+    std::vector<std::shared_ptr<void>> many;
+    for (int i = 0; i < 5; ++i) many.push_back(cache.allocate(1000));
+  }
+  EXPECT_LE(cache.bytes_cached(), 3000U);
+  EXPECT_THROW(cache.allocate(size_t{1} << 60), Error);
+  const auto survivor = cpu::BufferCache(1000).allocate(500);  // outlives its cache
+  std::memset(survivor.get(), 1, 500);
+}
+
 // --- float32: against the same formulas in float64
 
 TEST_P(OpsOnEachIsa, Float32OperationsMatchFloat64) {
@@ -318,23 +441,6 @@ TEST_P(OpsOnEachIsa, RotateKeepsFloat32AndTheRestOfAHead) {
 }
 
 // --- operands
-
-std::vector<mx::BlockFormat> formats() {
-  std::vector<mx::BlockFormat> all;
-  for (const char* name : {"mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8", "mxint4",
-                           "mxint12", "mxe5m10"}) {
-    mx::BlockFormat f;
-    f.element = *mx::parse_element(name);
-    all.push_back(f);
-  }
-  all[0].block_size = 0;
-  all[4].block_size = 16;
-  all[5].scale_bits = 4;
-  mx::BlockFormat wide = all[0];
-  wide.scale_bits = 16;
-  all.push_back(wide);
-  return all;
-}
 
 TEST_P(OpsOnEachIsa, ProducersQuantiseTheValueInTheModelDtype) {
   const auto b = backend(GetParam());
