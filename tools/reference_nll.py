@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Reference figures: per-token NLL of a model on a text with transformers, in the `window` protocol.
+"""Reference figures: per-token NLL of a model on a text with transformers, in the `window` or `llamacpp` protocol.
 
 usage: reference_nll.py MODEL_DIR --text FILE --context N [--dtype float32|bfloat16] [--limit-windows N] [-o STEM]
+       [--protocol llamacpp]
 
 The text's bytes (invalid UTF-8 becomes U+FFFD) are tokenised once by the `tokenizers` library with special tokens, cut
-into windows of N tokens without overlap, each window but its first token is scored, the short last window is kept.
+into windows of N tokens without overlap, each window but its first token is scored, the short last window is kept. `llamacpp`: one final newline of the text is dropped,
+the short last window too, and the second half of a window is scored: targets N/2 + 1 .. N - 1 (for a vocabulary without
+BOS; the perplexity error is the population's deviation over sqrt(count - 1)).
 With --mx FORMAT the Linears of --roles are quantised by microxcaling (rounding even, floor scales, block 32): weights
 always, activations too unless --weight-only. Writes STEM.json (mean NLL, perplexity, tokens, versions) and STEM.npy (NLL
 of each scored token, float64), and prints the JSON.
@@ -25,11 +28,14 @@ from transformers import AutoModelForCausalLM
 from mx_oracle import Microxcaling, quantize_weights, role
 
 
-def text_tokens(model, path):
+def text_tokens(model, path, drop_newline=False):
     data = Path(path).read_bytes()
+    sha = hashlib.sha256(data).hexdigest()
+    if drop_newline:
+        data = data.removesuffix(b"\n")
     tokenizer = tokenizers.Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
     tokenizer.no_truncation()
-    return tokenizer.encode(data.decode("utf-8", errors="replace")).ids, hashlib.sha256(data).hexdigest()
+    return tokenizer.encode(data.decode("utf-8", errors="replace")).ids, sha
 
 
 def windows_of(ids, context, limit):
@@ -65,6 +71,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--text", required=True)
     parser.add_argument("--context", type=int, required=True)
+    parser.add_argument("--protocol", default="window", choices=["window", "llamacpp"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "eager"])
     parser.add_argument("--limit-windows", type=int, default=0)
@@ -85,19 +92,25 @@ def main():
         quantize_weights(model, oracle, args.mx, roles)
         if not args.weight_only:
             quantize_activations(model, oracle, args.mx, roles)
-    ids, sha = text_tokens(args.model, args.text)
+    llamacpp = args.protocol == "llamacpp"
+    ids, sha = text_tokens(args.model, args.text, drop_newline=llamacpp)
+    if llamacpp:
+        ids = ids[:len(ids) // args.context * args.context]
     windows = windows_of(ids, args.context, args.limit_windows)
+    first = args.context // 2 if llamacpp else 0
     started = time.time()
     nll = []
     for i, window in enumerate(windows):
-        nll.append(window_nll(model, window))
+        nll.append(window_nll(model, window)[first:])
         if args.out and i % 16 == 15:
             print(f"{i + 1}/{len(windows)} {np.concatenate(nll).mean():.6f}", flush=True)
     nll = np.concatenate(nll)
     result = {"model": Path(args.model).name, "text": Path(args.text).name, "text_sha256": sha, "dtype": args.dtype,
               "attention": args.attention, "mx": args.mx, "weight_only": args.weight_only,
-              "roles": args.roles if args.mx else None, "context": args.context, "text_tokens": len(ids),
+              "roles": args.roles if args.mx else None, "protocol": args.protocol,
+              "context": args.context, "text_tokens": len(ids),
               "windows": len(windows), "scored": len(nll), "nll": float(nll.mean()), "ppl": math.exp(nll.mean()),
+              "ppl_stderr": math.exp(nll.mean()) * nll.std() / math.sqrt(len(nll) - 1),
               "seconds": round(time.time() - started, 1), "transformers": transformers.__version__,
               "torch": torch.__version__, "tokenizers": tokenizers.__version__}
     print(json.dumps(result, indent=1))

@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <string>
 
 #include "cli/commands.hpp"
+#include "cli/options.hpp"
 #include "mx/quantize.hpp"
 
 namespace mxlm::cli {
@@ -49,7 +49,7 @@ std::string table() {
 void add_formats(CLI::App& app) {
   CLI::App* command = app.add_subcommand("formats", "List the element formats, scale rules and roundings");
   command->footer("Example: mxlm formats");
-  command->callback([] { fmt::print("{}", table()); });
+  command->callback([] { print_result(table()); });
 }
 
 }  // namespace mxlm::cli

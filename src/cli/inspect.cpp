@@ -79,7 +79,7 @@ void run_inspect(const InspectArguments& arguments) {
   check_targets(model, variants);
   std::string out = describe_model(loaded, compute) + describe_linears(model, variants);
 
-  const auto backend = cpu::make_cpu_backend({.threads = 0, .isa = std::nullopt, .order = cpu::Order::forward});
+  const auto backend = make_cpu_backend({.threads = 0, .isa = std::nullopt, .order = cpu::Order::forward});
   const ForwardPass forward(model, *backend, compute);
   variants.insert(variants.begin(), Variant{.name = "baseline", .clauses = {}});
   const VariantTree tree = build_tree(model, forward, variants);

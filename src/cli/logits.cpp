@@ -74,7 +74,7 @@ void run_logits(const LogitsArguments& arguments) {
   if (variants.empty()) variants.push_back({.name = "baseline", .clauses = {}});
 
   const auto backend =
-      cpu::make_cpu_backend({.threads = arguments.threads, .isa = std::nullopt, .order = cpu::Order::forward});
+      make_cpu_backend({.threads = arguments.threads, .isa = std::nullopt, .order = cpu::Order::forward});
   const ForwardPass forward(model, *backend, compute_dtype(model, parse_dtype(arguments.dtype)));
   const VariantTree tree = build_tree(model, forward, variants);
   WeightStore store(*backend, /*resident=*/false);

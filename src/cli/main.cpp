@@ -34,9 +34,8 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough();
   mxlm::cli::GlobalOptions& global = mxlm::cli::global_options();
-  const auto configure = [&global](const std::string&) { mxlm::configure_logging(global.quiet, global.log_file); };
-  app.add_flag("--quiet", global.quiet, "No progress; warnings and errors stay")->each(configure);
-  app.add_option("--log-file", global.log_file, "Write the log here too")->each(configure);
+  app.add_flag("--quiet", global.quiet, "No progress; warnings and errors stay");
+  app.add_option("--log-file", global.log_file, "Write the log here too");
   app.footer("Example: mxlm eval --mx attention=mxfp8,mlp=mxfp4\nEvery command has --help with an example.");
 
   for (int i = 0; i < argc; ++i) global.command_line += fmt::format("{}{}", i > 0 ? " " : "", i > 0 ? argv[i] : "mxlm");
@@ -47,9 +46,10 @@ int run(int argc, char** argv) {
   mxlm::cli::add_cast(app);
   mxlm::cli::add_tokenize(app);
   mxlm::cli::add_formats(app);
-  mxlm::cli::add_bench(app);
 
   mxlm::configure_logging(false, "");
+  // After all options have their values, before any command runs.
+  app.parse_complete_callback([&global] { mxlm::configure_logging(global.quiet, global.log_file); });
   try {
     app.parse(normalized_arguments(argc, argv));
   } catch (const CLI::CallForHelp&) {

@@ -109,7 +109,7 @@ MachineInfo machine_info(int threads) {
   info.cores = default_thread_count();
   info.threads = threads > 0 ? threads : info.cores;
   info.memory_bytes = memory_limit_bytes();
-  info.backend = cpu::make_cpu_backend({.threads = 1})->description();
+  info.backend = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward})->description();
   return info;
 }
 
@@ -127,7 +127,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
 
   RunResult run;
   const auto run_with = [&](cpu::Order order) {
-    const auto backend = cpu::make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
+    const auto backend = make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
     const ForwardPass forward(model.spec, *backend, compute);
     const VariantTree tree = build_tree(model.spec, forward, variants);
     const Plan plan = make_plan(

@@ -24,6 +24,8 @@ enum class Aggregate : uint8_t {
   window_mean,  // mean of window means
 };
 
+/// Special tokens around a text: what the tokenizer's template adds; that, and BOS first if it is not there yet; none
+/// at all.
 enum class BosPolicy : uint8_t { from_template, always, never };
 
 struct ProtocolOptions {
@@ -34,7 +36,18 @@ struct ProtocolOptions {
   int32_t bos_id = -1;  // for BosPolicy::always and llamacpp; -1 = none known
 };
 
-/// Windows of a text by a named protocol, as docs/guide.md states it.
+/// Windows of a source by a named protocol:
+/// * window: each text tokenised once, cut into windows, the short last one kept (a last window of one token is not,
+/// for
+///   it scores nothing); every token but a window's first is scored.
+/// * document: each document alone, truncated as the `tokenizers` library does (the template's tokens at the end stay);
+///   those of fewer than two tokens are skipped and counted.
+/// * gptq: the rows joined with "\n\n", tokenised once, full windows only, mean of window means. A document is a row. A
+///   plain text is one row too, unless it is a raw WikiText file (every line begins and ends with a space): that stands
+///   for the data set made of it, whose rows are its lines with their newlines, a blank line (" \n") being an empty
+///   row.
+/// * llamacpp: one text, as llama-perplexity: a final newline dropped, special tokens in the text not parsed, full
+///   windows only, each one's first token replaced by BOS where the tokenizer adds one, the second half scored.
 struct WindowSet {
   std::vector<Window> windows;
   Aggregate aggregate = Aggregate::token_mean;

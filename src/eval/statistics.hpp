@@ -29,15 +29,23 @@ struct VsBaseline {
 };
 
 struct VariantFigures {
-  double nll = 0, ppl = 0;
-  double ppl_stderr = 0;          // by token
-  double ppl_stderr_windows = 0;  // clustered by window
-  int64_t tokens = 0;
-  int64_t nonfinite = 0;
+  double nll = 0, ppl = 0;        // nats a scored token by the aggregate; exp of it
+  double ppl_stderr = 0;          // by token: PPL sqrt(var / (n - 1)), var the population's
+  double ppl_stderr_windows = 0;  // clustered by window, see summarize()
+  int64_t tokens = 0;             // scored
+  int64_t nonfinite = 0;          // of these, tokens whose logits or scores are NaN or Inf
   std::optional<VsBaseline> vs_baseline;
 };
 
-/// `variants[v][w]` are the scores of window w under variant v (0 = baseline), all windows in window order.
+/// `variants[v][w]` are the scores of window w under variant v (0 = baseline), all windows in window order. Sums are
+/// compensated and taken in that order, so no figure depends on how the windows were computed.
+///
+/// ppl_stderr_windows is PPL sqrt(G / (G - 1) sum_w (S_w - n_w mean)^2) / N for G windows of n_w tokens and NLL sum S_w
+/// (the cluster-robust error of a mean); for Aggregate::window_mean it is PPL times the standard error of the mean of
+/// the window means. Errors by token treat tokens as independent, so it is usually the larger one.
+///
+/// What is not defined is NaN: an error of one token or one window, all figures of a variant with a token that is not
+/// finite (such tokens are never left out), and its comparison with the baseline.
 std::vector<VariantFigures> summarize(std::span<const std::vector<WindowScores>> variants, Aggregate aggregate);
 
 }  // namespace mxlm

@@ -54,7 +54,7 @@ std::string suggestion(std::string_view found, std::span<const std::string_view>
   constexpr size_t longest = 32;
   if (found.empty() || found.size() > longest) return {};
   std::string_view best;
-  size_t best_distance = std::max<size_t>(1, found.size() / 3) + 1;
+  size_t best_distance = std::clamp<size_t>(found.size() / 2, 1, 3) + 1;
   for (const std::string_view name : known) {
     if (const size_t d = distance(found, name); d < best_distance) {
       best = name;
@@ -117,6 +117,7 @@ struct ParsedOperand {
 template <typename Table>
 std::vector<std::string_view> names_of(const Table& table) {
   std::vector<std::string_view> out;
+  out.reserve(std::size(table));
   for (const auto& row : table) out.push_back(row.name);
   return out;
 }

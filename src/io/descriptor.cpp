@@ -46,11 +46,11 @@ Descriptor::~Descriptor() {
   if (owned_ && fd_ >= 0) close(fd_);
 }
 
-Descriptor open_for_reading(const std::filesystem::path& path) {
+Descriptor open_for_reading(const std::filesystem::path& path, bool wait) {
   if (path.empty()) fail("A file name is empty; name the file to read.");
   int fd = -1;
   do {
-    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | (wait ? 0 : O_NONBLOCK));
   } while (fd < 0 && errno == EINTR && !interrupt_requested());
   if (fd < 0) {
     throw_if_interrupted();

@@ -24,8 +24,9 @@ class Descriptor {
   bool owned_;
 };
 
-/// Opens a file (not a folder) for reading. Throws Error naming the path.
-Descriptor open_for_reading(const std::filesystem::path& path);
+/// Opens a file (not a folder) for reading; with `wait`, opening a pipe waits for its writer. Throws Error naming the
+/// path.
+Descriptor open_for_reading(const std::filesystem::path& path, bool wait = true);
 
 /// Reads up to `buffer.size()` bytes, fewer only at the end. Throws Error naming `name`.
 size_t read_fully(const Descriptor& file, std::span<std::byte> buffer, const std::string& name);

@@ -3,7 +3,6 @@
 #include <simdjson.h>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -31,9 +30,8 @@ class LineReader {
   bool next(std::string_view& line, const std::string& name) {
     size_t searched = begin_;
     for (;;) {
-      const char* base = buffer_.data();
-      const void* newline = std::memchr(base + searched, '\n', buffer_.size() - searched);
-      if (newline != nullptr) return take(static_cast<size_t>(static_cast<const char*>(newline) - base), 1, line);
+      const size_t newline = buffer_.find('\n', searched);
+      if (newline != buffer_.npos) return take(newline, 1, line);
       searched = buffer_.size();
       if (buffer_.size() - begin_ > kLongestLine) {
         fail("Line {} of {} is longer than {} MiB; cut it into documents.", number_ + 1, quote(name),
@@ -89,13 +87,53 @@ bool last_member(const dom::object& object, std::string_view name, dom::element&
   return found;
 }
 
+// The value of four hex digits at `text`, or -1.
+int hex4(std::string_view text) {
+  int value = 0;
+  if (text.size() < 4) return -1;
+  for (const char c : text.substr(0, 4)) {
+    const auto digit = std::string_view("0123456789abcdef").find(static_cast<char>(c >= 'A' && c <= 'F' ? c + 32 : c));
+    if (digit == std::string_view::npos) return -1;
+    value = value * 16 + static_cast<int>(digit);
+  }
+  return value;
+}
+
+// Python's json takes an escape of half a surrogate pair, which is no character; here it becomes U+FFFD like other text
+// that is not Unicode. Returns true if it changed anything.
+bool replace_lone_surrogates(std::string& json) {
+  const auto unit = [&](size_t at) {
+    const std::string_view rest = std::string_view(json).substr(std::min(at, json.size()));
+    return rest.starts_with("\\u") ? hex4(rest.substr(2)) : -1;
+  };
+  bool changed = false;
+  for (size_t i = 0; (i = json.find('\\', i)) != json.npos;) {
+    const int first = unit(i);
+    const int second = unit(i + 6);
+    if (first >= 0xd800 && first < 0xdc00 && second >= 0xdc00 && second < 0xe000) {
+      i += 12;
+    } else if (first >= 0xd800 && first < 0xe000) {
+      json.replace(i, 6, "\\ufffd");
+      changed = true;
+      i += 6;
+    } else {
+      i += 2;  // whatever is escaped, a backslash too
+    }
+  }
+  return changed;
+}
+
 class LineParser {
  public:
   void append(std::string_view line, const std::string& field, const std::string& where, DocumentSource& source) {
     if (line.find_first_not_of(" \t\r") == line.npos) return;
-    const bool changed = replace_invalid_utf8(line, valid_);
+    bool changed = replace_invalid_utf8(line, valid_);
     dom::element root;
-    const auto error = parser_.parse(valid_).get(root);
+    auto error = parser_.parse(valid_).get(root);
+    if (error == simdjson::STRING_ERROR && replace_lone_surrogates(valid_)) {
+      changed = true;
+      error = parser_.parse(valid_).get(root);
+    }
     if (error != simdjson::SUCCESS)
       fail("{} is not valid JSON ({}); correct it.", where, simdjson::error_message(error));
     dom::object object;

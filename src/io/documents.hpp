@@ -17,7 +17,7 @@ struct DocumentSource {
   std::string name;    // as the user named it
   std::string sha256;  // of the bytes that were used: the whole text, or the lines read, after decompression
   std::vector<Document> documents;
-  int64_t invalid_utf8 = 0;  // documents with bytes that became U+FFFD
+  int64_t invalid_utf8 = 0;  // documents with bytes (or lone surrogates) that became U+FFFD
   bool is_text = false;      // a plain text (window protocol by default), not a set of documents
 };
 

@@ -46,7 +46,7 @@ size_t page_size() {
 }  // namespace
 
 FileView FileView::map(const std::filesystem::path& path) {
-  const Descriptor file = open_for_reading(path);
+  const Descriptor file = open_for_reading(path, /*wait=*/false);
   struct stat info {};
   if (fstat(file.get(), &info) != 0) fail_errno("inspected", path.native(), errno);
   if (!S_ISREG(info.st_mode)) {

@@ -27,11 +27,12 @@ std::string fixed_text(double x, int exponent) {
 }
 
 std::string scientific_text(double x, int exponent) {
-  if (std::abs(x) < 0.5 * std::pow(10.0, exponent)) return "0";
-  // 9.96 to the digit of 0.1 is 10.0: one digit more than the exponent of 9.96 says.
-  int digits = std::max(0, leading_exponent(std::abs(x), 1 + 15) - exponent);
-  digits = std::max(0, leading_exponent(std::abs(x), 1 + digits) - exponent);
-  return fmt::format("{:.{}e}", x, digits);
+  const double unit = std::pow(10.0, exponent);
+  double rounded = std::round(x / unit) * unit;
+  if (!std::isfinite(rounded)) rounded = x;  // x / unit is beyond a double
+  if (rounded == 0) return "0";
+  constexpr int all_digits = 16;
+  return fmt::format("{:.{}e}", rounded, std::max(0, leading_exponent(std::abs(rounded), all_digits) - exponent));
 }
 
 std::string with_sign(std::string text, Sign sign) {

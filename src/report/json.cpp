@@ -118,7 +118,7 @@ void nullify(Json& node, const std::string& path, std::vector<std::string>& foun
     node = nullptr;
     found.push_back(path);
   } else if (node.is_object()) {
-    for (auto& [key, value] : node.items()) nullify(value, path.empty() ? key : path + "." + key, found);
+    for (auto& [key, value] : node.items()) nullify(value, path.empty() ? key : fmt::format("{}.{}", path, key), found);
   } else if (node.is_array()) {
     for (size_t i = 0; i < node.size(); ++i) nullify(node[i], fmt::format("{}[{}]", path, i), found);
   }

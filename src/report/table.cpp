@@ -13,8 +13,7 @@ namespace mxlm {
 namespace {
 
 constexpr size_t kWidth = 80;
-constexpr size_t kGap = 2;
-constexpr size_t kNarrowestName = 12;
+constexpr size_t kNarrowestName = 10;
 constexpr size_t kMostNameLines = 4;
 
 /// Columns a text takes on a terminal: its code points (nothing wide is printed but by a user's own names).
@@ -91,7 +90,8 @@ void add_wrapped(std::string& out, std::string_view text) {
     const size_t end = std::min(text.find(' '), text.size());
     std::string_view word = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
-    if (begun && column + 1 + width(word) > kWidth) new_line();
+    const bool fits_a_line = indent + width(word) <= kWidth;
+    if (begun && column + 1 + width(word) > kWidth && fits_a_line) new_line();
     if (begun) {
       out += ' ';
       ++column;
@@ -107,11 +107,12 @@ void add_wrapped(std::string& out, std::string_view text) {
   out += '\n';
 }
 
-/// A column of figures: "value ± error" aligned at the sign, or plain text aligned right.
+/// A column of figures: "value ± error" aligned at the sign where their sizes are alike, or plain text aligned right.
 struct Column {
   struct Cell {
     std::string value, error;
     std::string below;  // on the row's second line
+    [[nodiscard]] std::string text() const { return error.empty() ? value : value + " ± " + error; }
   };
   std::string title;
   std::vector<Cell> cells;
@@ -119,24 +120,25 @@ struct Column {
   [[nodiscard]] bool empty() const {
     return std::all_of(cells.begin(), cells.end(), [](const Cell& c) { return c.value.empty() && c.below.empty(); });
   }
-  [[nodiscard]] size_t value_width() const {
-    size_t out = 0;
-    for (const Cell& c : cells) out = std::max(out, width(c.value));
-    return out;
-  }
   [[nodiscard]] size_t error_width() const {
     size_t out = 0;
-    for (const Cell& c : cells) out = std::max(out, c.error.empty() ? 0 : 3 + width(c.error));
+    for (const Cell& c : cells) out = std::max(out, width(c.error));
     return out;
+  }
+  /// Pads errors to one width, so that the signs are below each other, unless that would make a wide column wider.
+  void align() {
+    const size_t wanted = error_width(), before = columns();
+    constexpr size_t wide = 14;
+    Column aligned = *this;
+    for (Cell& c : aligned.cells) {
+      if (!c.error.empty()) c.error = left(c.error, wanted);
+    }
+    if (aligned.columns() <= std::max(before, wide)) *this = aligned;
   }
   [[nodiscard]] size_t columns() const {
-    size_t out = std::max(width(title), value_width() + error_width());
-    for (const Cell& c : cells) out = std::max(out, width(c.below));
+    size_t out = width(title);
+    for (const Cell& c : cells) out = std::max({out, width(c.text()), width(c.below)});
     return out;
-  }
-  [[nodiscard]] std::string text(const Cell& cell) const {
-    const std::string error = cell.error.empty() ? "" : " ± " + cell.error;
-    return right(right(cell.value, value_width()) + left(error, error_width()), columns());
   }
 };
 
@@ -200,15 +202,22 @@ std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
   }
   std::vector<Column> columns{ppl, ratio, kld, top1, weights, speed};
   std::erase_if(columns, [](const Column& c) { return c.empty(); });
+  for (Column& column : columns) column.align();
   return columns;
 }
 
 /// Figures of all variants, a line each (more where a name is long), and a legend of names that stand for a spec.
 void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
-  const std::vector<Column> columns = figure_columns(variants);
-  size_t taken = 0;
-  for (const Column& column : columns) taken += kGap + column.columns();
-  const size_t room = taken + kNarrowestName < kWidth ? kWidth - taken : kNarrowestName;
+  std::vector<Column> columns = figure_columns(variants);
+  const auto taken = [&](size_t between) {
+    size_t sum = 0;
+    for (const Column& column : columns) sum += between + column.columns();
+    return sum;
+  };
+  // Figures so long that they do not fit cost the space between columns, then the last columns.
+  while (columns.size() > 1 && taken(1) + kNarrowestName > kWidth) columns.pop_back();
+  const size_t gap = taken(2) + kNarrowestName <= kWidth ? 2 : 1;
+  const size_t room = std::max(kNarrowestName, kWidth - std::min(kWidth, taken(gap)));
 
   std::vector<std::vector<std::string>> names;
   std::string legend;
@@ -216,12 +225,12 @@ void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
   for (size_t v = 0; v < variants.size(); ++v) {
     const std::string name = printable(variants[v].name), spec = printable(variants[v].spec);
     std::vector<std::string> lines = break_name(name, room);
-    if (lines.size() > kMostNameLines) {
-      lines = {fmt::format("[{}]", v)};
-      add_wrapped(legend, fmt::format("[{}] is {}", v, name));
-    }
-    if (v > 0 && !spec.empty() && spec != name) add_wrapped(legend, fmt::format("{} is {}", name, spec));
-    for (const std::string& line : lines) name_width = std::max(name_width, width(line));
+    const bool label = lines.size() > kMostNameLines;
+    if (label) lines = {fmt::format("[{}]", v)};
+    std::string line = label ? fmt::format("[{}] {}", v, name) : name;
+    if (!spec.empty() && spec != name) line += ": " + spec;
+    if (label || line != name) add_wrapped(legend, line);
+    for (const std::string& part : lines) name_width = std::max(name_width, width(part));
     names.push_back(std::move(lines));
   }
 
@@ -230,7 +239,7 @@ void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
     out += line + '\n';
   };
   std::string title = left("variant", name_width);
-  for (const Column& column : columns) title += std::string(kGap, ' ') + right(column.title, column.columns());
+  for (const Column& column : columns) title += std::string(gap, ' ') + right(column.title, column.columns());
   add_line(title);
   for (size_t v = 0; v < variants.size(); ++v) {
     const bool below =
@@ -239,8 +248,8 @@ void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
       std::string line = left(i < names[v].size() ? names[v][i] : "", name_width);
       for (const Column& column : columns) {
         const Column::Cell& c = column.cells[v];
-        const std::string text = i == 0 ? column.text(c) : i == 1 ? c.below : std::string{};
-        line += std::string(kGap, ' ') + right(text, column.columns());
+        const std::string text = i == 0 ? c.text() : i == 1 ? c.below : std::string{};
+        line += std::string(gap, ' ') + right(text, column.columns());
       }
       add_line(line);
     }

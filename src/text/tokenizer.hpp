@@ -10,7 +10,8 @@
 namespace mxlm {
 
 /// A Hugging Face tokenizer.json (BPE): normaliser, pre-tokeniser, model, template. Ids equal those of the `tokenizers`
-/// library. Immutable and safe to use from several threads at once.
+/// library. Immutable and safe to use from several threads at once. "truncation" and "padding" of the file are not
+/// applied: they belong to how a text is used, not to its ids.
 class Tokenizer {
  public:
   /// `json` is the file's text; `name` is used in messages. Throws Error with what is missing or not supported.
@@ -19,8 +20,8 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  /// Ids of a text (valid UTF-8). `add_special` applies the post-processor's template; `parse_special` finds added tokens
-  /// whose "special" is true in the text (the library always does; llama.cpp does not).
+  /// Ids of a text (valid UTF-8). `add_special` applies the post-processor's template; `parse_special` finds added
+  /// tokens whose "special" is true in the text (the library always does; llama.cpp does not).
   [[nodiscard]] std::vector<int32_t> encode(std::string_view text, bool add_special, bool parse_special = true) const;
   /// Text of ids, by the decoder of the file; special tokens are kept.
   [[nodiscard]] std::string decode(const std::vector<int32_t>& ids) const;

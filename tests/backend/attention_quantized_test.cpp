@@ -6,6 +6,7 @@
 #include <fstream>
 #include <limits>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -17,9 +18,10 @@ namespace {
 
 OperandSpec parse(const std::string& format, int block, const std::string& rounding) {
   if (format == "none") return std::nullopt;
-  return mx::BlockFormat{.element = mx::parse_element(format).value(),
-                         .block_size = block,
-                         .rounding = mx::parse_rounding(rounding).value()};
+  const auto element = mx::parse_element(format);
+  const auto rule = mx::parse_rounding(rounding);
+  if (!element || !rule) throw std::invalid_argument(format + " " + rounding);
+  return mx::BlockFormat{.element = *element, .block_size = block, .rounding = *rule};
 }
 
 // tests/data/backend/attention_mx.{txt,bin}, from microxcaling and torch. Where only Q, K and V are quantised both
@@ -61,7 +63,8 @@ TEST(AttentionQuantized, AgreesWithMicroxcaling) {
       for (int64_t r = 0; r < rows; ++r) {
         for (int h = 0; h < heads; ++h) {
           bool off = false;
-          for (int64_t c = h * head_dim; c < (h + 1) * head_dim; ++c) {
+          const int64_t first = static_cast<int64_t>(h) * head_dim;
+          for (int64_t c = first; c < first + head_dim; ++c) {
             const float y = expected[static_cast<size_t>(r * out.cols() + c)];
             // Sums of other order, and for bf16 one step of the output.
             const float tolerance = 2e-6F + (type == DType::bf16 ? 0x1p-7F * std::abs(y) : 0);

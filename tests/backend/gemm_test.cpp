@@ -149,7 +149,7 @@ double worst_error(const Product& p, const std::vector<float>& y) {
 }
 
 bool same_bits(const float* x, const float* y, int64_t count) {
-  return std::memcmp(x, y, static_cast<size_t>(count) * sizeof(float)) == 0;
+  return count == 0 || std::memcmp(x, y, static_cast<size_t>(count) * sizeof(float)) == 0;
 }
 
 std::string name(Isa isa, Kind kind) {
@@ -194,21 +194,50 @@ TEST(Gemm, SumsOfOneSignStayWithinTheirBound) {
   }
 }
 
+/// Every batch of m rows (some m) from some row on gives the rows that the whole product has.
+void expect_rows_independent(const Product& p, const std::vector<int64_t>& batches) {
+  for (const Isa isa : available()) {
+    for (const Order order : {Order::forward, Order::reversed}) {
+      const std::vector<float> whole = p.compute(isa, order);
+      for (const int64_t m : batches) {
+        const int64_t begin = (m * 7) % (p.m - m + 1);  // so that a row's place in its tile differs too
+        const std::vector<float> part = p.compute(isa, order, begin, begin + m);
+        ASSERT_TRUE(same_bits(part.data(), whole.data() + begin * p.n, m * p.n))
+            << name(isa, p.kind) << " " << m << " rows, k " << p.k;
+      }
+    }
+  }
+}
+
 TEST(Gemm, RowsHaveTheSameBitsInAnyBatchAndPosition) {
-  constexpr int64_t kRows = 70;
-  constexpr int64_t kOutputs = 83;
-  for (const int64_t k : {45, 608}) {
-    for (const Kind kind : kKinds) {
-      const Product p = random_product(kind, kRows, kOutputs, k, 21);
-      for (const Isa isa : available()) {
-        for (const Order order : {Order::forward, Order::reversed}) {
-          const std::vector<float> whole = p.compute(isa, order);
-          for (int64_t m = 1; m <= kRows; ++m) {
-            const int64_t begin = (m * 7) % (kRows - m + 1);  // so that a row's place in its tile differs too
-            const std::vector<float> part = p.compute(isa, order, begin, begin + m);
-            ASSERT_TRUE(same_bits(part.data(), whole.data() + begin * kOutputs, m * kOutputs)) << name(isa, kind) << m;
-          }
-        }
+  std::vector<int64_t> all(70);
+  std::iota(all.begin(), all.end(), 1);
+  for (const Kind kind : kKinds) {
+    expect_rows_independent(random_product(kind, 70, 83, 45, 21), all);
+    expect_rows_independent(random_product(kind, 70, 19, 200, 22), all);  // more than one chunk of k
+  }
+  for (const int64_t k : {800, 2400}) {  // more than one chunk of AMX, going on from C and added to it
+    expect_rows_independent(random_product({DType::bf16, DType::bf16}, 70, 100, k, 23),
+                            {1, 15, 16, 17, 31, 32, 33, 64});
+  }
+}
+
+TEST(Gemm, RowsHaveTheSameBitsWhenTheyTradePlaces) {
+  constexpr int64_t kRows = 45;
+  constexpr int64_t kTerms = 150;
+  std::vector<float> a = normal(kRows * kTerms, 31);
+  const std::vector<float> w = normal(40 * kTerms, 32);
+  for (const Kind kind : kKinds) {
+    const Product p(kind, kRows, 40, kTerms, a, w);
+    std::vector<float> moved(a.size());
+    const auto place = [](int64_t i) { return (i * 17 + 5) % kRows; };
+    for (int64_t i = 0; i < kRows; ++i) std::copy_n(&a[i * kTerms], kTerms, &moved[place(i) * kTerms]);
+    const Product q(kind, kRows, 40, kTerms, moved, w);
+    for (const Isa isa : available()) {
+      const std::vector<float> c = p.compute(isa);
+      const std::vector<float> d = q.compute(isa);
+      for (int64_t i = 0; i < kRows; ++i) {
+        ASSERT_TRUE(same_bits(&c[i * 40], &d[place(i) * 40], 40)) << name(isa, kind) << " row " << i;
       }
     }
   }

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <span>
 #include <sstream>
 #include <string>
@@ -55,7 +56,7 @@ inline std::string message_of(const std::function<void()>& action) {
   try {
     action();
   } catch (const Error& error) {
-    const std::string text = error.what();
+    std::string text = error.what();
     EXPECT_EQ(text.find('\n'), text.npos) << text;
     EXPECT_EQ(text.back(), '.') << text;
     return text;

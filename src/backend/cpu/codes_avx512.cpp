@@ -124,7 +124,7 @@ MXLM_AVX512 void decode_all(const BlockFormat& f, const Decoder& d, const uint8_
                             int64_t n, Out* out) {
   constexpr int kVectors = kBits <= 5 ? 1 : (1 << kBits) / kLanes;
   __m512i table[kVectors];
-  for (int i = 0; i < kVectors; ++i) table[i] = _mm512_load_si512(d.values.data() + i * kLanes);
+  for (int64_t i = 0; i < kVectors; ++i) table[i] = _mm512_load_si512(d.values.data() + i * kLanes);
   const int64_t block = block_length(f, n);
   for (int64_t start = 0; start < n; start += block) {
     const int64_t length = std::min(block, n - start);
@@ -181,25 +181,24 @@ void decode_by_bits(const BlockFormat& f, const uint8_t* codes, const uint8_t* s
 
 /// The codes of 16 values that round16 has rounded under scale exponent e.
 template <ElementKind kKind>
-MXLM_AVX512_INLINE __m128i code16(__m512 rounded, int e, const mx::ElementFormat& element) {
-  const int mantissa = element.mantissa_bits;
+MXLM_AVX512_INLINE __m128i code16(const Plan& p, __m512 rounded, int e, int width) {
   const __m512i bits = _mm512_castps_si512(rounded);
   const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(kMagnitude));
   // 2^23 quanta of the subnormals (of everything, for integers): adding them leaves the count of quanta in the
-  // mantissa.
-  const __m512i base = _mm512_set1_epi32((e + element.emin - mantissa + 23 + 127) << 23);
+  // p.mantissa.
+  const __m512i base = _mm512_set1_epi32((e + p.emin - p.mantissa + 23 + 127) << 23);
   const __m512 sum = _mm512_add_ps(_mm512_castsi512_ps(magnitude), _mm512_castsi512_ps(base));
   const __m512i steps = _mm512_sub_epi32(_mm512_castps_si512(sum), base);
   const __mmask16 negative = _mm512_movepi32_mask(bits);
   if constexpr (kKind == ElementKind::integer) {
     const __m512i code = _mm512_mask_sub_epi32(steps, negative, _mm512_setzero_si512(), steps);
-    return _mm512_cvtepi32_epi8(_mm512_and_si512(code, _mm512_set1_epi32((1 << element.bits()) - 1)));
+    return _mm512_cvtepi32_epi8(_mm512_and_si512(code, _mm512_set1_epi32((1 << width) - 1)));
   } else {
-    const __m512i smallest = _mm512_set1_epi32((e + element.emin + 127) << 23);
+    const __m512i smallest = _mm512_set1_epi32((e + p.emin + 127) << 23);
     const __mmask16 normal = _mm512_cmpge_epi32_mask(magnitude, smallest);
-    const __m512i shifted = _mm512_srl_epi32(_mm512_sub_epi32(magnitude, smallest), _mm_cvtsi32_si128(23 - mantissa));
-    __m512i code = _mm512_mask_add_epi32(steps, normal, shifted, _mm512_set1_epi32(1 << mantissa));
-    code = _mm512_mask_or_epi32(code, negative, code, _mm512_set1_epi32(1 << (element.bits() - 1)));
+    const __m512i shifted = _mm512_srl_epi32(_mm512_sub_epi32(magnitude, smallest), _mm_cvtsi32_si128(23 - p.mantissa));
+    __m512i code = _mm512_mask_add_epi32(steps, normal, shifted, _mm512_set1_epi32(1 << p.mantissa));
+    code = _mm512_mask_or_epi32(code, negative, code, _mm512_set1_epi32(1 << (width - 1)));
     return _mm512_cvtepi32_epi8(code);
   }
 }
@@ -246,7 +245,7 @@ MXLM_AVX512 void encode_all(const BlockFormat& f, const float* in, int64_t n, ui
       const int64_t part = std::min(kPart, length - at);
       for (int64_t i = 0; i < part; i += 16) {
         const __m512 v = _mm512_maskz_loadu_ps(tail16(std::min<int64_t>(part - i, 16)), x + at + i);
-        const __m128i code = code16<kKind>(round16<kKind, kRounding>(v, k), e, f.element);
+        const __m128i code = code16<kKind>(p, round16<kKind, kRounding>(v, k), e, bits);
         pack16(code, bits, mask, packed.data() + i * bits / 8);
       }
       std::memcpy(to + at * bits / 8, packed.data(), static_cast<size_t>((part * bits + 7) / 8));

@@ -14,6 +14,11 @@
 // The sum over k of an output runs in an order that depends only on K and the kind of product: never on M, N, the
 // thread count or the position of a row, so a row gives the same bits whatever else is in the batch. `Order::reversed`
 // runs it from the far end (to measure the noise of rounding).
+//
+// Accuracy, y64 being the sum in float64: |y - y64| <= 2^-22 * sum |a_k w_k| for operands of zero mean and 2^-20 for
+// any (long sums are done in chunks), measured for K up to 14336. Besides, vdpbf16ps and AMX take subnormal operands
+// for zero and flush subnormal results, whatever the processor's mode: an absolute error of up to 2^-126 * (K + sum
+// over k of |the other operand|). The float32 routes keep subnormals. NaN and Inf propagate.
 
 #include <cstddef>
 #include <cstdint>

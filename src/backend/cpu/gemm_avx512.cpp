@@ -58,7 +58,7 @@ struct RowGroups {
   const char* group[kCount];
 
   MXLM_INLINE void start(const void* a, int64_t stride_bytes) {
-    for (int64_t g = 0; g < kCount; ++g) group[g] = static_cast<const char*>(a) + 3 * g * stride_bytes;
+    for (int g = 0; g < kCount; ++g) group[g] = static_cast<const char*>(a) + int64_t{3} * g * stride_bytes;
   }
   MXLM_INLINE void advance(int64_t bytes) {
 #pragma GCC unroll 16
@@ -96,14 +96,15 @@ struct DotKernel {
     const int64_t a_step = 2 * s.direction * static_cast<int64_t>(sizeof(A));
     const int64_t w_step = 2 * kPanel * s.direction;
     for (int64_t t = s.pairs; t > 0; --t) {
-      __m512bh b[P];
+      __m512i b[P];
 #pragma GCC unroll 16
-      for (int p = 0; p < P; ++p) b[p] = (__m512bh)_mm512_loadu_si512(w + p * panel_elements);
+      for (int p = 0; p < P; ++p) b[p] = _mm512_loadu_si512(w + p * panel_elements);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const __m512bh x = (__m512bh)_mm512_set1_epi32(a.template load<int32_t>(r, stride, 0));
+        __m512i x = _mm512_set1_epi32(a.template load<int32_t>(r, stride, 0));
+        __asm__("" : "+v"(x));  // clang 16 never ends optimising a splat that it sees become bfloat16
 #pragma GCC unroll 16
-        for (int p = 0; p < P; ++p) sum[r][p] = _mm512_dpbf16_ps(sum[r][p], x, b[p]);
+        for (int p = 0; p < P; ++p) sum[r][p] = _mm512_dpbf16_ps(sum[r][p], (__m512bh)x, (__m512bh)b[p]);
       }
       a.advance(a_step);
       w += w_step;
@@ -273,15 +274,16 @@ MXLM_TARGET_F32 void transpose16(const std::byte* rows, int64_t stride_bytes, in
     x[r + 3] = _mm512_unpackhi_epi64(y[r + 1], y[r + 3]);
   }
 #pragma GCC unroll 4
-  for (int64_t c = 0; c < 4; ++c) {
+  for (int c = 0; c < 4; ++c) {
+    int32_t* column = out + int64_t{16} * c;                              // and every fourth after it
     const __m512i low_even = _mm512_shuffle_i32x4(x[c], x[c + 4], 0x88);  // lanes 0, 2 of rows 0-3 and 4-7
     const __m512i low_odd = _mm512_shuffle_i32x4(x[c], x[c + 4], 0xdd);
     const __m512i high_even = _mm512_shuffle_i32x4(x[c + 8], x[c + 12], 0x88);
     const __m512i high_odd = _mm512_shuffle_i32x4(x[c + 8], x[c + 12], 0xdd);
-    _mm512_storeu_si512(out + 16 * c, _mm512_shuffle_i32x4(low_even, high_even, 0x88));
-    _mm512_storeu_si512(out + 16 * (c + 4), _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
-    _mm512_storeu_si512(out + 16 * (c + 8), _mm512_shuffle_i32x4(low_even, high_even, 0xdd));
-    _mm512_storeu_si512(out + 16 * (c + 12), _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
+    _mm512_storeu_si512(column, _mm512_shuffle_i32x4(low_even, high_even, 0x88));
+    _mm512_storeu_si512(column + 64, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
+    _mm512_storeu_si512(column + 128, _mm512_shuffle_i32x4(low_even, high_even, 0xdd));
+    _mm512_storeu_si512(column + 192, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
   }
 }
 

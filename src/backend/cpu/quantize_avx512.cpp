@@ -36,16 +36,16 @@ MXLM_AVX512_INLINE __m512i larger(__m512i a, __m512i b) {
 template <typename In>
 MXLM_AVX512_INLINE __m512i reduce16(const __m512i* v) {
   __m512i pairs[8];
-  for (int i = 0; i < 8; ++i) {
+  for (size_t i = 0; i < 8; ++i) {
     pairs[i] = larger<In>(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
   }
   __m512i fours[4];  // each 128-bit lane: maxima of four vectors
-  for (int i = 0; i < 4; ++i) {
+  for (size_t i = 0; i < 4; ++i) {
     fours[i] = larger<In>(_mm512_unpacklo_epi64(pairs[2 * i], pairs[2 * i + 1]),
                           _mm512_unpackhi_epi64(pairs[2 * i], pairs[2 * i + 1]));
   }
   __m512i eights[2];
-  for (int i = 0; i < 2; ++i) {
+  for (size_t i = 0; i < 2; ++i) {
     eights[i] = larger<In>(_mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0x88),
                            _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0xdd));
   }
@@ -222,13 +222,13 @@ MXLM_AVX512 void quantize_row(const BlockFormat& f, const In* in, int64_t n, Out
         continue;
       }
       const Constants k{_mm512_set1_epi32(group.smallest[b]), _mm512_set1_ps(group.limit[b]), to_magic};
-      if constexpr (std::is_same_v<Out, Streamed>) {
-        round_block<kLength, kKind, kRounding>(in + at, length, k, out + at);
-      } else if (kLength == 0 || length == block) {
-        round_block<kLength, kKind, kRounding>(in + at, length, k, out + at);
-      } else {
-        round_block<0, kKind, kRounding>(in + at, length, k, out + at);
+      if constexpr (!std::is_same_v<Out, Streamed>) {
+        if (kLength != 0 && length != block) {
+          round_block<0, kKind, kRounding>(in + at, length, k, out + at);
+          continue;
+        }
       }
+      round_block<kLength, kKind, kRounding>(in + at, length, k, out + at);
     }
   }
 }
@@ -260,15 +260,11 @@ MXLM_AVX512 void least_error_row(const BlockFormat& f, const In* in, int64_t n, 
 
 template <ElementKind kKind, Rounding kRounding, typename In, typename Out>
 void by_length(const BlockFormat& f, const In* in, int64_t n, Out out) {
-  if constexpr (std::is_same_v<Out, Streamed>) {
-    quantize_row<32, kKind, kRounding>(f, in, n, out);
-  } else if (f.rule == mx::ScaleRule::mse) {
-    least_error_row<kKind, kRounding>(f, in, n, out);
-  } else if (f.block_size == 32) {
-    quantize_row<32, kKind, kRounding>(f, in, n, out);
-  } else {
-    quantize_row<0, kKind, kRounding>(f, in, n, out);
+  if constexpr (!std::is_same_v<Out, Streamed>) {
+    if (f.rule == mx::ScaleRule::mse) return least_error_row<kKind, kRounding>(f, in, n, out);
+    if (f.block_size != 32) return quantize_row<0, kKind, kRounding>(f, in, n, out);
   }
+  quantize_row<32, kKind, kRounding>(f, in, n, out);
 }
 
 template <ElementKind kKind, typename In, typename Out>

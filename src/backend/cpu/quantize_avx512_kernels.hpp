@@ -35,7 +35,7 @@ constexpr int kExponent = 0x7f800000;
 /// A block format as constants of the vector code.
 struct Plan {
   int carry;  // added to the bits of a block maximum: what a rule rounds up carries into the exponent
-  int emax, emin;
+  int emax, emin, mantissa;
   int limit;             // largest scale exponent
   int quantum_to_magic;  // added to the bits of 2^(quantum + mantissa bits): the rounding constant
   int largest;           // bits of the largest element
@@ -66,6 +66,7 @@ inline Plan make_plan(const BlockFormat& f, int64_t n) {
   }
   p.emax = f.element.emax;
   p.emin = f.element.emin;
+  p.mantissa = mantissa;
   p.limit = mx::max_scale_exponent(f.scale_bits);
   p.quantum_to_magic = f.rounding == Rounding::nearest ? (22 - mantissa) << 23 : ((23 - mantissa) << 23) + 0x400000;
   p.block = f.block_size == 0 ? n : f.block_size;

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "text/json.hpp"
+
+namespace mxlm::text {
+
+/// The "post_processor" of a tokenizer.json, as far as ids go: what stands before and after a single text.
+class PostProcessor {
+ public:
+  /// nullopt: nothing. Throws Error naming what is not supported.
+  static PostProcessor from_json(const std::optional<Json>& json);
+
+  [[nodiscard]] const std::vector<int32_t>& prefix() const { return prefix_; }
+  [[nodiscard]] const std::vector<int32_t>& suffix() const { return suffix_; }
+
+ private:
+  void add(const Json& json, int depth);
+  void add_template(const Json& json);
+  bool has_template_ = false;
+  std::vector<int32_t> prefix_;
+  std::vector<int32_t> suffix_;
+};
+
+}  // namespace mxlm::text

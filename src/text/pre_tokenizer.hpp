@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/json.hpp"
+
+namespace mxlm::text {
+
+/// A piece of the text, in bytes.
+struct Span {
+  size_t begin;
+  size_t end;
+};
+
+/// A text and its pieces so far: in order, none empty. Steps divide the pieces further, drop some, or rewrite the text.
+struct Pieces {
+  std::string_view text;
+  std::string owned;  // what `text` refers to once a step has rewritten it
+  size_t origin = 0;  // leading bytes that come from the first character of the whole input
+  std::vector<Span> spans;
+
+  [[nodiscard]] std::string_view view(const Span& span) const { return text.substr(span.begin, span.end - span.begin); }
+};
+
+/// The "pre_tokenizer" of a tokenizer.json.
+class PreTokenizer {
+ public:
+  class Step {
+   public:
+    virtual ~Step() = default;
+    virtual void apply(Pieces& pieces) const = 0;
+  };
+
+  /// nullopt: none, each text is one piece. Throws Error naming a step that is not supported.
+  static PreTokenizer from_json(const std::optional<Json>& json);
+
+  [[nodiscard]] bool empty() const { return steps_.empty(); }
+  /// True if the last step maps bytes to the byte alphabet.
+  [[nodiscard]] bool ends_with_byte_level() const;
+  /// Leaves that mapping out, for a model that takes bytes.
+  void leave_bytes();
+
+  void apply(Pieces& pieces) const {
+    for (const auto& step : steps_) step->apply(pieces);
+  }
+
+ private:
+  void add(const Json& json, int depth);
+  std::vector<std::unique_ptr<Step>> steps_;
+};
+
+}  // namespace mxlm::text

@@ -1,0 +1,167 @@
+#include "text/tokenizer.hpp"
+
+#include <simdjson.h>
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "base/error.hpp"
+#include "text/added_tokens.hpp"
+#include "text/bpe.hpp"
+#include "text/decoder.hpp"
+#include "text/json.hpp"
+#include "text/normalizer.hpp"
+#include "text/post_processor.hpp"
+#include "text/pre_tokenizer.hpp"
+#include "text/unicode.hpp"
+
+namespace mxlm {
+namespace {
+
+using text::AddedTokens;
+
+/// Workspaces that wait for the next call, so that words stay cached between calls and threads never share one.
+class WorkspacePool {
+ public:
+  /// Takes a workspace for one call, and puts it back.
+  class Lease {
+   public:
+    explicit Lease(WorkspacePool& pool) : pool_(pool) {
+      const std::lock_guard lock(pool.mutex_);
+      if (!pool.idle_.empty()) {
+        workspace_ = std::move(pool.idle_.back());
+        pool.idle_.pop_back();
+      }
+      if (!workspace_) workspace_ = std::make_unique<text::Bpe::Workspace>();
+    }
+    ~Lease() {
+      const std::lock_guard lock(pool_.mutex_);
+      pool_.idle_.push_back(std::move(workspace_));
+    }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    text::Bpe::Workspace& operator*() { return *workspace_; }
+
+   private:
+    WorkspacePool& pool_;
+    std::unique_ptr<text::Bpe::Workspace> workspace_;
+  };
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<text::Bpe::Workspace>> idle_;
+};
+
+}  // namespace
+
+struct Tokenizer::Impl {
+  text::Bpe bpe;
+  text::Normalizer normalizer;
+  AddedTokens added;
+  text::PreTokenizer pre_tokenizer;
+  text::PostProcessor post_processor;
+  text::Decoder decoder;
+  mutable WorkspacePool pool;
+
+  Impl(const text::Json& json)
+      : bpe(text::Bpe::from_json(json.at("model"))),
+        normalizer(text::Normalizer::from_json(json.find("normalizer"))),
+        added(AddedTokens::from_json(json.find("added_tokens"), bpe.vocabulary(), normalizer)),
+        pre_tokenizer(text::PreTokenizer::from_json(json.find("pre_tokenizer"))),
+        post_processor(text::PostProcessor::from_json(json.find("post_processor"))),
+        decoder(text::Decoder::from_json(json.find("decoder"))) {
+    if (pre_tokenizer.ends_with_byte_level() && bpe.take_bytes()) pre_tokenizer.leave_bytes();
+  }
+
+  /// Encodes text that holds no added token.
+  void encode_plain(std::string_view in, size_t origin, text::Bpe::Workspace& workspace,
+                    std::vector<int32_t>& out) const {
+    if (in.empty()) return;
+    if (pre_tokenizer.empty()) {
+      bpe.encode(in, workspace, out);
+      return;
+    }
+    text::Pieces pieces;
+    pieces.text = in;
+    pieces.origin = origin;
+    pieces.spans.push_back({0, in.size()});
+    pre_tokenizer.apply(pieces);
+    for (const text::Span& span : pieces.spans) bpe.encode(pieces.view(span), workspace, out);
+  }
+
+  void encode(std::string_view in, bool parse_special, std::vector<int32_t>& out) const {
+    WorkspacePool::Lease workspace(pool);
+    std::vector<AddedTokens::Part> raw;
+    std::vector<AddedTokens::Part> parts;
+    added.split(in, false, parse_special, raw);
+    const size_t first_character = in.empty() ? 0 : text::decode_at(in, 0).size;
+    for (const AddedTokens::Part& r : raw) {
+      if (r.id >= 0) {
+        out.push_back(r.id);
+        continue;
+      }
+      text::WorkText work(in.substr(r.begin, r.end - r.begin), r.begin == 0 ? first_character : 0);
+      normalizer.apply(work);
+      parts.clear();
+      added.split(work.view(), true, parse_special, parts);
+      for (const AddedTokens::Part& p : parts) {
+        if (p.id >= 0) {
+          out.push_back(p.id);
+        } else {
+          encode_plain(work.view().substr(p.begin, p.end - p.begin),
+                       work.origin() > p.begin ? std::min(work.origin(), p.end) - p.begin : 0, *workspace, out);
+        }
+      }
+    }
+  }
+};
+
+Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+
+Tokenizer Tokenizer::from_json(std::string_view json, const std::string& name) {
+  simdjson::dom::parser parser;
+  simdjson::dom::element root;
+  const auto error = parser.parse(json.data(), json.size()).get(root);
+  if (error != simdjson::SUCCESS) fail("{}: this is no valid JSON ({})", name, simdjson::error_message(error));
+  return Tokenizer(std::make_unique<Impl>(text::Json{root, name}));
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+  std::vector<int32_t> out;
+  if (add_special) out = impl_->post_processor.prefix();
+  impl_->encode(text, parse_special, out);
+  if (add_special) {
+    const auto& suffix = impl_->post_processor.suffix();
+    out.insert(out.end(), suffix.begin(), suffix.end());
+  }
+  return out;
+}
+
+std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
+  std::vector<std::string> tokens;
+  tokens.reserve(ids.size());
+  for (const int32_t id : ids) {
+    auto token = impl_->added.token_of(id);
+    if (!token) token = impl_->bpe.vocabulary().token_of(id);
+    if (token) tokens.emplace_back(*token);  // the library, too, leaves out an id that it does not know
+  }
+  return impl_->decoder.decode(std::move(tokens));
+}
+
+std::vector<int32_t> Tokenizer::prefix() const { return impl_->post_processor.prefix(); }
+std::vector<int32_t> Tokenizer::suffix() const { return impl_->post_processor.suffix(); }
+
+std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
+  if (const auto id = impl_->added.find(token)) return id;
+  const int32_t id = impl_->bpe.vocabulary().find(token);
+  if (id < 0) return std::nullopt;
+  return id;
+}
+
+int32_t Tokenizer::size() const { return std::max(impl_->added.max_id(), impl_->bpe.vocabulary().max_id()) + 1; }
+
+}  // namespace mxlm

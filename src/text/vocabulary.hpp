@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace mxlm::text {
+
+/// Tokens and their ids, both ways. Memory grows with the tokens, never with the ids.
+class Vocabulary {
+ public:
+  /// Returns false, and adds nothing, if the token is there already.
+  bool add(std::string_view token, int32_t id);
+  /// Call once after the last add. Returns an id that two tokens share, if there is one.
+  std::optional<int32_t> finish();
+
+  /// The token's id, or -1.
+  [[nodiscard]] int32_t find(std::string_view token) const;
+  [[nodiscard]] std::optional<std::string_view> token_of(int32_t id) const;
+  [[nodiscard]] size_t count() const { return entries_.size(); }
+  /// -1 if there is no token.
+  [[nodiscard]] int32_t max_id() const;
+
+  template <typename F>
+  void for_each(F&& f) const {
+    for (const Entry& e : entries_) f(text_of(e), e.id);
+  }
+
+ private:
+  struct Entry {
+    size_t begin;
+    uint32_t size;
+    int32_t id;
+  };
+  [[nodiscard]] std::string_view text_of(const Entry& e) const {
+    return std::string_view(bytes_).substr(e.begin, e.size);
+  }
+  void grow();
+
+  std::string bytes_;
+  std::vector<Entry> entries_;
+  std::vector<uint32_t> slots_;                      // index into entries_ plus one, 0 is empty
+  std::vector<std::pair<int32_t, uint32_t>> by_id_;  // id, index; ascending
+};
+
+}  // namespace mxlm::text

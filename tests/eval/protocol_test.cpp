@@ -1,0 +1,143 @@
+#include "eval/protocol.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.hpp"
+
+namespace mxlm {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+json read_json(const std::string& path) {
+  std::ifstream file(path);
+  return json::parse(file);
+}
+
+/// The embedded model's tokenizer with a post-processor of our own.
+Tokenizer make_tokenizer(const json& post_processor) {
+  json tokenizer = read_json(std::string(MXLM_SOURCE_DIR) + "/models/booklet-7m/tokenizer.json");
+  tokenizer["post_processor"] = post_processor;
+  return Tokenizer::from_json(tokenizer.dump(), "tokenizer.json");
+}
+
+json golden() { return read_json(std::string(MXLM_TEST_DATA) + "/eval/protocols.json"); }
+
+uint64_t fnv1a(const std::vector<Window>& windows) {
+  uint64_t value = 0xCBF29CE484222325;
+  for (const Window& window : windows) {
+    for (const int32_t token : window.tokens) {
+      for (int byte = 0; byte < 4; ++byte) {
+        value = (value ^ (static_cast<uint32_t>(token) >> (8 * byte) & 0xFF)) * 0x100000001B3;
+      }
+    }
+  }
+  return value;
+}
+
+DocumentSource make_source(const json& text) {
+  DocumentSource source;
+  source.name = "a text";
+  source.is_text = text["is_text"];
+  for (const json& document : text["documents"]) source.documents.push_back({.text = document, .subset = {}});
+  return source;
+}
+
+TEST(Protocol, WindowsEqualThoseCutInPython) {
+  const json data = golden();
+  std::map<std::string, Tokenizer> tokenizers;
+  for (const auto& [name, processor] : data["post_processors"].items()) {
+    tokenizers.emplace(name, make_tokenizer(processor));
+  }
+  const std::map<std::string, BosPolicy> policies{
+      {"template", BosPolicy::from_template}, {"always", BosPolicy::always}, {"never", BosPolicy::never}};
+  std::set<std::string> protocols;
+  for (const json& test : data["cases"]) {
+    SCOPED_TRACE(test["text"].get<std::string>() + ", " + test["protocol"].get<std::string>() + ", tokenizer " +
+                 test["tokenizer"].get<std::string>() + ", context " + test["context"].dump() + ", bos " +
+                 test["bos"].get<std::string>());
+    protocols.insert(test["protocol"]);
+    const ProtocolOptions options{
+        .name = test["protocol"], .context = test["context"], .bos = policies.at(test["bos"]), .bos_id = 0};
+    const WindowSet got =
+        make_windows(options, make_source(data["texts"][test["text"]]), tokenizers.at(test["tokenizer"]));
+    std::vector<size_t> lengths;
+    std::vector<int32_t> first, documents, score_begin;
+    for (const Window& window : got.windows) {
+      lengths.push_back(window.tokens.size());
+      first.push_back(window.tokens.front());
+      documents.push_back(window.document);
+      if (score_begin.empty()) score_begin.push_back(window.score_begin);
+      EXPECT_EQ(window.score_begin, score_begin[0]);
+    }
+    ASSERT_EQ(json(lengths), test["lengths"]);
+    EXPECT_EQ(json(first), test["first"]);
+    EXPECT_EQ(json(documents), test["documents"]);
+    EXPECT_EQ(json(score_begin), test["score_begin"]);
+    EXPECT_EQ(fmt::format("{:016x}", fnv1a(got.windows)), test["fnv1a"].get<std::string>());
+    EXPECT_EQ(got.skipped_documents, test["skipped"].get<int64_t>());
+    EXPECT_EQ(got.scored_tokens, test["scored"].get<int64_t>());
+    EXPECT_EQ(got.aggregate, test["protocol"] == "gptq" ? Aggregate::window_mean : Aggregate::token_mean);
+
+    // A limit keeps the first windows as they are.
+    ProtocolOptions two = options;
+    two.max_windows = 2;
+    const WindowSet limited =
+        make_windows(two, make_source(data["texts"][test["text"]]), tokenizers.at(test["tokenizer"]));
+    ASSERT_EQ(limited.windows.size(), std::min<size_t>(2, got.windows.size()));
+    for (size_t w = 0; w < limited.windows.size(); ++w) {
+      EXPECT_EQ(limited.windows[w].tokens, got.windows[w].tokens);
+    }
+  }
+  EXPECT_EQ(protocols.size(), protocol_names().size());
+}
+
+class ProtocolErrors : public testing::Test {
+ protected:
+  static std::string message(const ProtocolOptions& options, const std::vector<std::string>& documents) {
+    static const Tokenizer tokenizer = make_tokenizer(nullptr);
+    DocumentSource source;
+    source.name = "text.txt";
+    for (const std::string& text : documents) source.documents.push_back({.text = text, .subset = {}});
+    try {
+      make_windows(options, source, tokenizer);
+    } catch (const UsageError& error) {
+      return std::string("usage: ") + error.what();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  }
+};
+
+TEST_F(ProtocolErrors, SayWhatIsWrong) {
+  const std::string text = "One two three four five six seven eight nine ten.";
+  EXPECT_THAT(
+      message({.name = "windows", .context = 8}, {text}),
+      testing::AllOf(HasSubstr("usage: "), HasSubstr("'windows'"), HasSubstr("window, document, gptq, llamacpp")));
+  EXPECT_THAT(message({.context = 1}, {text}), HasSubstr("usage: --context must be 2 or more"));
+  EXPECT_THAT(message({.context = -5}, {text}), HasSubstr("usage: --context"));
+  EXPECT_THAT(message({.context = int64_t{1} << 40}, {text}), HasSubstr("usage: --context"));
+  EXPECT_THAT(message({.context = 8, .max_windows = -1}, {text}), HasSubstr("usage: --max-windows"));
+  EXPECT_THAT(message({.context = 8, .bos = BosPolicy::always}, {text}), HasSubstr("usage: --bos always"));
+  EXPECT_THAT(message({.context = 8}, {""}), HasSubstr("'text.txt' has no token to score"));
+  EXPECT_THAT(message({.context = 8}, {}), HasSubstr("'text.txt' has no token to score"));
+  EXPECT_THAT(message({.name = "document", .context = 8}, {"", "", "a"}), HasSubstr("no token to score"));
+  EXPECT_THAT(message({.name = "gptq", .context = 1000}, {text}), HasSubstr("at least one full window of 1000 tokens"));
+  EXPECT_THAT(message({.name = "gptq", .context = 8}, {}), HasSubstr("'text.txt' has 0"));
+  EXPECT_THAT(message({.name = "llamacpp", .context = 8}, {text}), HasSubstr("two windows of 8 tokens"));
+  EXPECT_THAT(message({.name = "llamacpp", .context = 2}, {text}), HasSubstr("usage: "));
+  EXPECT_THAT(message({.name = "llamacpp", .context = 8}, {text, text}), HasSubstr("reads one text"));
+  EXPECT_EQ(message({.context = 2}, {text}), "accepted");
+  EXPECT_EQ(message({.name = "llamacpp", .context = 3}, {text}), "accepted");
+}
+
+}  // namespace
+}  // namespace mxlm

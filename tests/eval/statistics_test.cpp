@@ -1,0 +1,156 @@
+#include "eval/statistics.hpp"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+namespace mxlm {
+namespace {
+
+using nlohmann::json;
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+/// The golden figures are doubles computed another way: equal to a few units in the last place of the terms summed.
+void expect_figure(const json& want, double got, const std::string& what, double tolerance = 1e-13) {
+  if (want.is_null()) {
+    EXPECT_TRUE(std::isnan(got)) << what << " is " << got;
+  } else {
+    EXPECT_NEAR(got, want.get<double>(), tolerance * std::max(1.0, std::abs(want.get<double>()))) << what;
+  }
+}
+
+void expect_percentiles(const json& want, const std::map<std::string, double>& got, const std::string& what) {
+  ASSERT_EQ(want.size(), got.size()) << what;
+  for (const auto& [key, value] : got) expect_figure(want.at(key), value, fmt::format("{} {}", what, key));
+}
+
+TEST(Statistics, FiguresEqualNumpy) {
+  std::ifstream file(std::string(MXLM_TEST_DATA) + "/eval/statistics.json");
+  const json golden = json::parse(file);
+  ASSERT_GE(golden["cases"].size(), 9);
+  for (const json& test : golden["cases"]) {
+    SCOPED_TRACE(test["name"].get<std::string>());
+    std::vector<std::vector<WindowScores>> scores;
+    for (const json& variant : test["scores"]) {
+      scores.emplace_back();
+      for (const json& window : variant) {
+        WindowScores w;
+        for (size_t t = 0; t < window["nll"].size(); ++t) {
+          w.tokens.push_back(
+              {.nll = window["nll"][t], .kld = window["kld"][t], .p = window["p"][t], .top1 = window["top1"][t]});
+        }
+        scores.back().push_back(std::move(w));
+      }
+    }
+    const bool by_window = test["aggregate"] == "window_mean";
+    const auto figures = summarize(scores, by_window ? Aggregate::window_mean : Aggregate::token_mean);
+    ASSERT_EQ(figures.size(), test["figures"].size());
+    for (size_t v = 0; v < figures.size(); ++v) {
+      const json& want = test["figures"][v];
+      const VariantFigures& got = figures[v];
+      EXPECT_EQ(got.tokens, want["tokens"].get<int64_t>());
+      EXPECT_EQ(got.nonfinite, 0);
+      expect_figure(want["nll"], got.nll, "nll");
+      expect_figure(want["ppl"], got.ppl, "ppl");
+      expect_figure(want["ppl_stderr"], got.ppl_stderr, "ppl_stderr");
+      expect_figure(want["ppl_stderr_windows"], got.ppl_stderr_windows, "ppl_stderr_windows");
+      ASSERT_EQ(got.vs_baseline.has_value(), want.contains("vs_baseline"));
+      if (!got.vs_baseline) continue;
+      const json& vs = want["vs_baseline"];
+      const VsBaseline b = got.vs_baseline.value_or(VsBaseline{});
+      expect_figure(vs["ppl_ratio"], b.ppl_ratio, "ppl_ratio");
+      expect_figure(vs["ln_ppl_ratio"], b.ln_ppl_ratio, "ln_ppl_ratio");
+      // The golden one subtracts variances (in extended precision), so where they nearly cancel it has fewer digits.
+      expect_figure(vs["ln_ppl_ratio_stderr"], b.ln_ppl_ratio_stderr, "ln_ppl_ratio_stderr", 1e-11);
+      expect_figure(vs["correlation"], b.correlation, "correlation");
+      expect_figure(vs["kld_mean"], b.kld_mean, "kld_mean");
+      expect_figure(vs["kld_stderr"], b.kld_stderr, "kld_stderr");
+      expect_figure(vs["kld_median"], b.kld_median, "kld_median");
+      expect_figure(vs["kld_max"], b.kld_max, "kld_max");
+      expect_percentiles(vs["kld_percentiles"], b.kld_percentiles, "kld");
+      expect_figure(vs["top1_agreement"], b.top1_agreement, "top1_agreement");
+      expect_figure(vs["top1_stderr"], b.top1_stderr, "top1_stderr");
+      expect_figure(vs["delta_p_mean"], b.delta_p_mean, "delta_p_mean");
+      expect_figure(vs["delta_p_rms"], b.delta_p_rms, "delta_p_rms");
+      expect_figure(vs["delta_p_rms_stderr"], b.delta_p_rms_stderr, "delta_p_rms_stderr");
+      expect_percentiles(vs["delta_p_percentiles"], b.delta_p_percentiles, "delta_p");
+    }
+  }
+}
+
+WindowScores window(std::initializer_list<double> nlls) {
+  WindowScores out;
+  for (const double nll : nlls) out.tokens.push_back({.nll = nll, .kld = 0.5, .p = 0.25F, .top1 = 3});
+  return out;
+}
+
+TEST(Statistics, ByHand) {
+  // NLLs 1 2 3 | 6: mean 3, squared deviations 4 1 0 9 = 14; window sums deviate by -3 and 3.
+  const std::vector<std::vector<WindowScores>> scores{{window({1, 2, 3}), window({6})}};
+  const VariantFigures by_token = summarize(scores, Aggregate::token_mean)[0];
+  EXPECT_DOUBLE_EQ(by_token.nll, 3);
+  EXPECT_DOUBLE_EQ(by_token.ppl_stderr, std::exp(3.0) * std::sqrt(14.0 / 4 / 3));
+  EXPECT_DOUBLE_EQ(by_token.ppl_stderr_windows, std::exp(3.0) * std::sqrt(2.0 * (9 + 9)) / 4);
+  // Window means 2 and 6.
+  const VariantFigures by_window = summarize(scores, Aggregate::window_mean)[0];
+  EXPECT_DOUBLE_EQ(by_window.nll, 4);
+  EXPECT_DOUBLE_EQ(by_window.ppl_stderr_windows, std::exp(4.0) * 2);
+}
+
+TEST(Statistics, SumsDoNotLoseSmallTerms) {
+  WindowScores many;
+  many.tokens.assign(1 << 20, {.nll = 0.1});
+  many.tokens.front().nll = 1e9;
+  const std::vector<std::vector<WindowScores>> scores{{many}};
+  const double want = (1e9 + 0.1 * ((1 << 20) - 1)) / (1 << 20);
+  EXPECT_DOUBLE_EQ(summarize(scores, Aggregate::token_mean)[0].nll, want);
+}
+
+TEST(Statistics, NonFiniteTokensAreCountedAndNeverLeftOut) {
+  std::vector<std::vector<WindowScores>> scores(3, {window({1, 2}), window({3, 4})});
+  scores[1][1].tokens[0].finite = false;
+  scores[2][0].tokens[1].nll = std::numeric_limits<double>::infinity();
+  scores[2][1].tokens[1].kld = kNan;
+  const auto figures = summarize(scores, Aggregate::token_mean);
+  EXPECT_EQ(figures[0].nonfinite, 0);
+  EXPECT_DOUBLE_EQ(figures[0].nll, 2.5);
+  EXPECT_EQ(figures[1].nonfinite, 1);
+  EXPECT_EQ(figures[2].nonfinite, 2);
+  for (const size_t v : {1, 2}) {
+    EXPECT_EQ(figures[v].tokens, 4);
+    EXPECT_TRUE(std::isnan(figures[v].nll));
+    EXPECT_TRUE(std::isnan(figures[v].ppl));
+    EXPECT_TRUE(std::isnan(figures[v].ppl_stderr));
+    EXPECT_TRUE(std::isnan(figures[v].ppl_stderr_windows));
+    const VsBaseline b = figures[v].vs_baseline.value_or(VsBaseline{});
+    EXPECT_TRUE(std::isnan(b.ln_ppl_ratio));
+    EXPECT_TRUE(std::isnan(b.kld_mean));
+    EXPECT_TRUE(std::isnan(b.kld_percentiles.at("99.9")));
+    EXPECT_TRUE(std::isnan(b.top1_agreement));
+  }
+  // A baseline that is not finite leaves nothing to compare with.
+  scores[0][0].tokens[0].finite = false;
+  scores.resize(1);
+  scores.push_back({window({1, 2}), window({3, 4})});
+  const auto no_baseline = summarize(scores, Aggregate::token_mean);
+  EXPECT_DOUBLE_EQ(no_baseline[1].nll, 2.5);
+  EXPECT_TRUE(std::isnan(no_baseline[1].vs_baseline.value_or(VsBaseline{}).ppl_ratio));
+}
+
+TEST(Statistics, NothingScored) {
+  const std::vector<std::vector<WindowScores>> scores(2);
+  const auto figures = summarize(scores, Aggregate::token_mean);
+  ASSERT_EQ(figures.size(), 2);
+  EXPECT_EQ(figures[0].tokens, 0);
+  EXPECT_TRUE(std::isnan(figures[0].nll));
+  EXPECT_TRUE(std::isnan(figures[1].vs_baseline.value_or(VsBaseline{}).kld_mean));
+  EXPECT_TRUE(summarize({}, Aggregate::token_mean).empty());
+}
+
+}  // namespace
+}  // namespace mxlm

@@ -1,0 +1,174 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <sstream>
+
+#include "report/report.hpp"
+
+namespace mxlm {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+VariantResult variant(std::string name, std::string spec, double nll) {
+  VariantResult v;
+  v.name = std::move(name);
+  v.spec = std::move(spec);
+  v.figures.nll = nll;
+  v.figures.ppl = std::exp(nll);
+  v.figures.ppl_stderr = 0.0125 * v.figures.ppl;
+  v.figures.ppl_stderr_windows = 0.02 * v.figures.ppl;
+  v.figures.tokens = 42281;
+  v.tokens_per_second = 21437;
+  v.weight_bytes_baseline = 11'796'480;
+  v.weight_bytes_variant = 11'796'480;
+  return v;
+}
+
+VariantResult compared(std::string name, std::string spec, double nll, double error, double kld, double kld_error,
+                       double top1) {
+  VariantResult v = variant(std::move(name), std::move(spec), nll);
+  VsBaseline b;
+  b.ln_ppl_ratio = nll - 2.932471;
+  b.ppl_ratio = std::exp(b.ln_ppl_ratio);
+  b.ln_ppl_ratio_stderr = error;
+  b.kld_mean = kld;
+  b.kld_stderr = kld_error;
+  b.top1_agreement = top1;
+  b.top1_stderr = std::sqrt(top1 * (1 - top1) / 42280);
+  v.figures.vs_baseline = b;
+  v.weight_bytes_variant = 6'082'560;
+  v.tokens_per_second = 19811;
+  return v;
+}
+
+EvalResult booklet() {
+  EvalResult out;
+  out.machine.backend = "cpu avx512-bf16";
+  out.machine.threads = 2;
+  RunResult run;
+  run.model.name = "booklet-7m";
+  run.model.compute_dtype = "bfloat16";
+  run.data.name = "alice.txt";
+  run.protocol.name = "window";
+  run.protocol.context = 1024;
+  run.windows = 42;
+  run.seconds_total = 31.4;
+  run.peak_memory_bytes = 311'000'000;
+  run.variants.push_back(variant("baseline", "", 2.932471));
+  const std::string mxfp8 = "attention=mxfp8_e4m3,mlp=mxfp8_e4m3";
+  run.variants.push_back(compared(mxfp8, mxfp8, 2.939468, 0.00071, 0.00712, 0.00005, 0.9612));
+  run.variants.push_back(compared("w4", "linear=mxfp4_e2m1/none", 3.0047783, 0.0022, 0.0723, 0.0006, 0.874));
+  out.runs.push_back(run);
+  return out;
+}
+
+size_t widest(const std::string& text) {
+  size_t out = 0;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    EXPECT_FALSE(line.ends_with(' ')) << line;
+    size_t columns = 0;
+    for (const char c : line) columns += (c & 0xC0) != 0x80 ? 1 : 0;
+    out = std::max(out, columns);
+  }
+  return out;
+}
+
+// By hand: exp(2.932471) = 18.774, times 0.0125 is 0.23; exp(2.939468) = 18.906; exp(3.0047783) = 20.182, 0.25;
+// exp(0.006997) - 1 = 0.702 %, 0.071 %; exp(0.0723073) - 1 = 7.499 %, 1.075 x 0.22 % = 0.24 %;
+// sqrt(0.9612 x 0.0388 / 42280) = 0.094 %; sqrt(0.874 x 0.126 / 42280) = 0.16 %.
+TEST(Table, ShowsFiguresDownToTheirErrors) {
+  EXPECT_EQ(render_table(booklet()),
+            "variant                      PPL        ΔPPL %     KL mnats  top-1    MB   tok/s\n"
+            "baseline              18.8 ± 0.2                                    11.8  21,400\n"
+            "attention=mxfp8_e4m3  18.9 ± 0.2  +0.70 ± 0.07  7.12 ± 0.05  96.12  6.08  19,800\n"
+            " mlp=mxfp8_e4m3\n"
+            "w4                    20.2 ± 0.3   +7.5 ± 0.2   72.3 ± 0.6    87.4  6.08  19,800\n"
+            "\n"
+            "w4: linear=mxfp4_e2m1/none\n"
+            "\n"
+            "booklet-7m on alice.txt: protocol window, context 1024, 42 windows, 42,281\n"
+            "  tokens scored.\n"
+            "bfloat16, cpu avx512-bf16, 2 threads, 31 s, peak memory 311 MB.\n"
+            "± is one standard error, for ΔPPL that of the paired difference.\n"
+            "  KL(baseline‖variant) a token; 1 mnat = 0.001 nats. top-1: % of tokens with the\n"
+            "  same most likely token. MB: weights of the Linears.\n");
+}
+
+TEST(Table, DigitsFollowTheRoundingNoiseWhereItIsLarger) {
+  EvalResult result = booklet();
+  VariantResult& v = result.runs[0].variants[1];
+  v.noise_measured = true;
+  v.noise_nll = 0.0034;
+  const std::string text = render_table(result);
+  EXPECT_THAT(text, HasSubstr("attention=mxfp8_e4m3  18.9 ± 0.2  +0.7 ± 0.3 "));
+  EXPECT_THAT(text, HasSubstr(" mlp=mxfp8_e4m3                    noise 0.3\n"));
+  EXPECT_THAT(text, HasSubstr("where that is larger"));
+  EXPECT_LE(widest(text), 80);
+}
+
+TEST(Table, FitsWhateverTheNames) {
+  EvalResult result = booklet();
+  RunResult& run = result.runs[0];
+  std::string long_glob = "model.layers." + std::string(120, 'x') + ".mlp=mxfp4_e2m1@block=16/mxfp8_e4m3";
+  run.variants.push_back(compared(long_glob, long_glob, 11.5, 0.1, 8.1, 0.03, 0.01));
+  run.variants.push_back(compared("mlp=mxfp4_e2m1@block=16@rule=rceil/mxfp8_e4m3",
+                                  "mlp=mxfp4_e2m1@block=16@rule=rceil/mxfp8_e4m3", 2.95, 1e-7, 1e-6, 1e-9, 1));
+  run.variants.push_back(compared(std::string(100, 'n'), "linear=mxint8", 800, 1, 700, 3, 0));
+  run.data.name = std::string(200, '/');
+  run.model.name = "m\x1b[2Jodel";
+  const std::string text = render_table(result);
+  EXPECT_LE(widest(text), 80) << text;
+  EXPECT_THAT(text, HasSubstr("[3]  "));
+  EXPECT_THAT(text, HasSubstr("[3] model.layers.xxxx"));
+  EXPECT_THAT(text, Not(HasSubstr("\x1b")));
+}
+
+TEST(Table, SaysWhatIsNotANumber) {
+  EvalResult result = booklet();
+  VariantResult& v = result.runs[0].variants[1];
+  v.figures.nll = v.figures.ppl = v.figures.ppl_stderr = v.figures.ppl_stderr_windows = kNan;
+  v.figures.nonfinite = 512;
+  VsBaseline b;
+  b.ppl_ratio = b.ln_ppl_ratio = b.kld_mean = b.top1_agreement = kNan;
+  v.figures.vs_baseline = b;
+  const std::string text = render_table(result);
+  EXPECT_THAT(text, HasSubstr("n/a"));
+  EXPECT_THAT(text, Not(HasSubstr("nan")));
+  EXPECT_THAT(text, HasSubstr("attention=mxfp8_e4m3,mlp=mxfp8_e4m3: 512 of 42,281 tokens have NaN or infinite\n"));
+}
+
+TEST(Table, AnInterruptedRunSaysSo) {
+  EvalResult result = booklet();
+  result.runs[0].complete = false;
+  result.runs[0].windows = 7;
+  EXPECT_THAT(render_table(result),
+              testing::StartsWith("INTERRUPTED: these figures are of the first 7 windows only.\n"));
+  result.runs[0].variants.clear();
+  const std::string empty = render_table(result);
+  EXPECT_THAT(empty, testing::StartsWith("INTERRUPTED before anything was scored.\n"));
+  EXPECT_THAT(empty, Not(HasSubstr("PPL")));
+}
+
+TEST(Table, BaselineAlone) {
+  EvalResult result = booklet();
+  result.runs[0].variants.resize(1);
+  result.runs[0].protocol.skipped_documents = 3;
+  EXPECT_EQ(render_table(result),
+            "variant          PPL    MB   tok/s\n"
+            "baseline  18.8 ± 0.2  11.8  21,400\n"
+            "\n"
+            "booklet-7m on alice.txt: protocol window, context 1024, 42 windows, 42,281\n"
+            "  tokens scored; 3 documents too short to score.\n"
+            "bfloat16, cpu avx512-bf16, 2 threads, 31 s, peak memory 311 MB.\n"
+            "± is one standard error. MB: weights of the Linears.\n");
+}
+
+}  // namespace
+}  // namespace mxlm

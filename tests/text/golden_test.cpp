@@ -1,0 +1,93 @@
+// Ids of small tokenizers, each with one part or flag, as the `tokenizers` library has them. The goldens are made by
+// tools/make_tokenizer_goldens.py, which names the library's version in the file.
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "text/tokenizer.hpp"
+
+namespace {
+
+using nlohmann::json;
+
+std::string read(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  EXPECT_TRUE(in.good()) << path;
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+const json& goldens() {
+  static const json all = json::parse(read(MXLM_TEST_DATA "/text/goldens.json"));
+  return all;
+}
+
+mxlm::Tokenizer build(const json& golden) {
+  json whole = golden["parts"];
+  whole["version"] = "1.0";
+  whole["model"] = goldens()["models"][golden["model"].get<std::string>()];
+  whole["model"].update(golden["options"]);
+  return mxlm::Tokenizer::from_json(whole.dump(), golden["name"].get<std::string>());
+}
+
+TEST(Goldens, EveryPartAndFlagEncodesAsTheLibrary) {
+  const json& texts = goldens()["texts"];
+  size_t compared = 0;
+  for (const json& golden : goldens()["tokenizers"]) {
+    const std::string name = golden["name"];
+    const mxlm::Tokenizer tokenizer = build(golden);
+    const bool parse_special = !golden["encode_special"].get<bool>();
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const json& expected = golden["cases"][i];
+      if (expected.is_null()) continue;  // the library itself fails there
+      const std::string text = texts[i];
+      const auto ids = expected["ids"].get<std::vector<int32_t>>();
+      EXPECT_EQ(tokenizer.encode(text, false, parse_special), ids) << name << ", text " << i << ": " << text;
+      const auto special = expected.value("special", ids);
+      EXPECT_EQ(tokenizer.encode(text, true, parse_special), special) << name << ", text " << i;
+      EXPECT_EQ(tokenizer.decode(ids), expected.value("decoded", text)) << name << ", text " << i;
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 2000U);
+}
+
+TEST(Goldens, BookletEncodesAsTheLibrary) {
+  const auto tokenizer =
+      mxlm::Tokenizer::from_json(read(MXLM_SOURCE_DIR "/models/booklet-7m/tokenizer.json"), "booklet-7m");
+  EXPECT_EQ(tokenizer.size(), 4096);
+  for (const json& c : goldens()["booklet"]) {
+    const std::string text = c["text"];
+    const auto ids = c["ids"].get<std::vector<int32_t>>();
+    EXPECT_EQ(tokenizer.encode(text, false), ids) << text.substr(0, 60);
+    EXPECT_EQ(tokenizer.encode(text, true), ids) << "its template adds nothing";
+    if (text.find("<|endoftext|>") == std::string::npos) {
+      EXPECT_EQ(tokenizer.decode(ids), text);
+    }
+  }
+}
+
+TEST(Goldens, ThreadsShareOneTokenizer) {
+  const auto tokenizer =
+      mxlm::Tokenizer::from_json(read(MXLM_SOURCE_DIR "/models/booklet-7m/tokenizer.json"), "booklet-7m");
+  const json& cases = goldens()["booklet"];
+  std::vector<int> wrong(4, 0);
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < wrong.size(); ++t) {
+    threads.emplace_back([&, t] {
+      for (int repeat = 0; repeat < 3; ++repeat) {
+        for (const json& c : cases) {
+          if (tokenizer.encode(c["text"].get<std::string>(), false) != c["ids"].get<std::vector<int32_t>>()) ++wrong[t];
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, std::vector<int>(4, 0));
+}
+
+}  // namespace
