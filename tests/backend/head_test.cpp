@@ -194,6 +194,7 @@ std::vector<TokenScore> score_biases(Backend& b, const std::vector<std::vector<f
   x.type.storage = DType::f32;
   x.values = b.upload(view(std::vector<float>(64), 2), DType::f32);
   std::vector<Tensor> tensors;
+  tensors.reserve(biases.size());
   std::vector<std::vector<TokenScore>> scores(biases.size(), std::vector<TokenScore>(2));
   for (const auto& values : biases) tensors.push_back(b.upload(view(values, 1), DType::f32));
   std::vector<HeadInput> inputs;

@@ -135,13 +135,19 @@ std::vector<BFloat16> random_bf16(size_t n, uint32_t seed) {
   return values;
 }
 
+mx::BlockFormat format_of(const char* name) {
+  const auto element = mx::parse_element(name);
+  if (!element) throw Error("no such element format");
+  mx::BlockFormat format;
+  format.element = *element;
+  return format;
+}
+
 std::vector<mx::BlockFormat> formats() {
   std::vector<mx::BlockFormat> all;
   for (const char* name : {"mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8", "mxint4",
                            "mxint12", "mxe5m10"}) {
-    mx::BlockFormat f;
-    f.element = *mx::parse_element(name);
-    all.push_back(f);
+    all.push_back(format_of(name));
   }
   all[0].block_size = 0;
   all[4].block_size = 16;
@@ -288,8 +294,7 @@ std::vector<std::vector<float>> unchanging(Backend& b, DType type, int64_t cols)
   const Tensor weight = b.upload(view(random_values(static_cast<size_t>(cols), 41), 1), type);
   std::vector<Operand> outs;
   outs.push_back(operand(type));
-  mx::BlockFormat format;
-  format.element = *mx::parse_element("mxfp6_e2m3");
+  const mx::BlockFormat format = format_of("mxfp6_e2m3");
   outs.push_back(operand(DType::bf16, format));
   b.norm(x, {&weight, 1e-5F}, outs);
   std::vector<std::vector<float>> results{download(b, outs[0].values), download(b, outs[1].values)};
@@ -321,12 +326,12 @@ TEST_P(OpsOnEachIsa, ThreadsChangeNoBit) {
   std::vector<std::vector<float>> want;
   for (const int threads : {1, 2, 3}) {
     const auto b = backend(GetParam(), threads);
-    const Tensor gate = b->upload(view(random_bf16(200 * 90, 44), 200), DType::bf16);
-    const Tensor up = b->upload(view(random_bf16(200 * 90, 45), 200), DType::bf16);
+    const Tensor gate = b->upload(view(random_bf16(200UL * 90, 44), 200), DType::bf16);
+    const Tensor up = b->upload(view(random_bf16(200UL * 90, 45), 200), DType::bf16);
     std::vector<Operand> outs;
     outs.push_back(operand(DType::bf16));
     b->gated_activation(gate, up, Activation::silu, outs);
-    const auto weight = b->prepare(view(random_bf16(150 * 90, 46), 150), formats()[1]);
+    const auto weight = b->prepare(view(random_bf16(150UL * 90, 46), 150), formats()[1]);
     Tensor out = b->empty(DType::bf16, 200, 150);
     b->linear(outs[0], *weight, {}, out);
     const std::vector<std::vector<float>> got{download(*b, outs[0].values), download(*b, out)};
@@ -337,13 +342,14 @@ TEST_P(OpsOnEachIsa, ThreadsChangeNoBit) {
 
 TEST(Ops, ThreadsMayShareABackend) {
   const auto b = backend();
-  const std::vector<BFloat16> values = random_bf16(64 * 96, 47);
+  const std::vector<BFloat16> values = random_bf16(64UL * 96, 47);
   Operand x = operand(DType::bf16);
   x.values = b->upload(view(values, 64), DType::bf16);
   const auto weight = b->prepare(view(values, 64), std::nullopt);
   Tensor want = b->empty(DType::f32, 64, 64);
   b->linear(x, *weight, {}, want);
   std::vector<std::thread> threads;
+  threads.reserve(2);
   std::vector<std::vector<float>> got(2);
   for (std::vector<float>& result : got) {
     threads.emplace_back([&] {
@@ -374,6 +380,7 @@ TEST(Ops, BuffersAreUsedAgainUpToABound) {
   EXPECT_EQ(cache.reuses(), 2U);
   {
     std::vector<std::shared_ptr<void>> many;
+    many.reserve(5);
     for (int i = 0; i < 5; ++i) many.push_back(cache.allocate(1000));
   }
   EXPECT_LE(cache.bytes_cached(), 3000U);
@@ -421,7 +428,7 @@ TEST_P(OpsOnEachIsa, RotateKeepsFloat32AndTheRestOfAHead) {
   constexpr int kHeads = 2;
   constexpr int kDim = 21;
   constexpr int kHalf = 9;  // 18 of 21 dimensions turn
-  const std::vector<float> a = random_values(2 * kHeads * kDim, 4);
+  const std::vector<float> a = random_values(2UL * kHeads * kDim, 4);
   std::vector<float> cosines;
   std::vector<float> sines;
   for (int i = 0; i < 3 * kHalf; ++i) {
@@ -498,10 +505,10 @@ TEST_P(OpsOnEachIsa, ProducersQuantiseTheValueInTheModelDtype) {
 
 TEST_P(OpsOnEachIsa, AttentionFillsItsOperands) {
   const auto b = backend(GetParam());
-  const std::vector<BFloat16> values = random_bf16(7 * 80, 30);
+  const std::vector<BFloat16> values = random_bf16(7UL * 80, 30);
   const Tensor q = b->upload(view(values, 7), DType::bf16);
-  const Tensor k = b->upload(view(random_bf16(7 * 40, 31), 7), DType::bf16);
-  const Tensor v = b->upload(view(random_bf16(7 * 40, 32), 7), DType::bf16);
+  const Tensor k = b->upload(view(random_bf16(7UL * 40, 31), 7), DType::bf16);
+  const Tensor v = b->upload(view(random_bf16(7UL * 40, 32), 7), DType::bf16);
   Batch batch;
   batch.tokens.assign(7, 0);
   batch.offsets = {0, 3, 7};
@@ -588,8 +595,7 @@ TEST_P(OpsOnEachIsa, PreparedWeightsHoldTheQuantisedValues) {
 
 TEST_P(OpsOnEachIsa, SubnormalQuantisedWeightsAreKeptInFloat32) {
   const auto b = backend(GetParam());
-  mx::BlockFormat format;
-  format.element = *mx::parse_element("mxfp8_e4m3");
+  const mx::BlockFormat format = format_of("mxfp8_e4m3");
   for (const DType type : {DType::bf16, DType::f32}) {
     for (const float tiny : {0x1p-125F, 0x1p-126F, 0x1p-127F, 0x1p-130F}) {
       Host source(type, 3, 64, 64);
@@ -611,8 +617,7 @@ TEST_P(OpsOnEachIsa, SubnormalQuantisedWeightsAreKeptInFloat32) {
 
 TEST_P(OpsOnEachIsa, NanBlocksOfAWeightStayNan) {
   const auto b = backend(GetParam());
-  mx::BlockFormat format;
-  format.element = *mx::parse_element("mxfp4_e2m1");
+  const mx::BlockFormat format = format_of("mxfp4_e2m1");
   Host source(DType::bf16, 2, 64, 64);
   for (int64_t c = 0; c < 64; ++c) {
     source.set(0, c, 1);
@@ -653,7 +658,7 @@ TEST(Ops, OperandTypesAreBf16WhereThatIsExact) {
 
 TEST_P(OpsOnEachIsa, RowsAreConvertedFromAnyAlignment) {
   const auto b = backend(GetParam());
-  const std::vector<float> values = random_values(5 * 19, 9, 5);
+  const std::vector<float> values = random_values(5UL * 19, 9, 5);
   for (const DType type : {DType::bf16, DType::f32, DType::f16}) {
     for (const size_t misalign : {0, 1, 3}) {
       Host table(type, 5, 19, 23, misalign);
@@ -729,7 +734,7 @@ TEST(Ops, EmptyBatchesAreFine) {
   outs.push_back(operand(DType::bf16));
   b->norm(x, {&weight, 1e-5F}, outs);
   EXPECT_EQ(outs[0].values.rows(), 0);
-  const auto w = b->prepare(view(random_bf16(40 * 3, 1), 3), std::nullopt);
+  const auto w = b->prepare(view(random_bf16(40UL * 3, 1), 3), std::nullopt);
   Tensor out = b->empty(DType::bf16, 0, 3);
   b->linear(outs[0], *w, {}, out);
   const HeadInput input{&outs[0], w.get(), nullptr, {}, nullptr};
