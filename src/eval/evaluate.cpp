@@ -126,6 +126,14 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   const DType compute = compute_dtype(model.spec, options.dtype);
 
   RunResult run;
+  // Before the run, so that an interrupt later cannot keep it from the report.
+  run.model = {.name = model.name,
+               .family = model.spec.family,
+               .dtype = std::string(dtype_name(model.spec.dtype)),
+               .compute_dtype = compute == DType::f32 ? "float32" : "bfloat16",
+               .revision = model.revision,
+               .sha256 = model.checkpoint.sha256(),
+               .parameters = model.spec.parameters()};
   const auto run_with = [&](cpu::Order order) {
     const auto backend = make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
     const ForwardPass forward(model.spec, *backend, compute);
@@ -146,13 +154,6 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     if (reversed.complete) again = summarize(reversed.scores, set.aggregate);
   }
 
-  run.model = {.name = model.name,
-               .family = model.spec.family,
-               .dtype = std::string(dtype_name(model.spec.dtype)),
-               .compute_dtype = compute == DType::f32 ? "float32" : "bfloat16",
-               .revision = model.revision,
-               .sha256 = model.checkpoint.sha256(),
-               .parameters = model.spec.parameters()};
   run.data = {.name = data.name, .sha256 = data.sha256, .documents = static_cast<int64_t>(data.documents.size())};
   run.protocol = {.name = protocol.name,
                   .context = protocol.context,

@@ -105,7 +105,7 @@ class HeadOnEachIsa : public testing::TestWithParam<Isa> {
   }
 };
 INSTANTIATE_TEST_SUITE_P(Isa, HeadOnEachIsa,
-                         testing::Values(Isa::portable, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16),
+                         testing::Values(Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16),
                          [](const auto& which) { return std::string(isa_name(which.param)); });
 
 TEST_P(HeadOnEachIsa, ScoresMatchFloat64) {

@@ -28,7 +28,7 @@ using cpu::Isa;
 
 std::vector<Isa> isas() {
   std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
+  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
     if (isa <= cpu::detect_isa()) all.push_back(isa);
   }
   return all;
@@ -204,7 +204,7 @@ class OpsOnEachIsa : public testing::TestWithParam<Isa> {
   }
 };
 INSTANTIATE_TEST_SUITE_P(Isa, OpsOnEachIsa,
-                         testing::Values(Isa::portable, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16),
+                         testing::Values(Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16),
                          [](const auto& which) { return std::string(isa_name(which.param)); });
 
 TEST_P(OpsOnEachIsa, NormMatchesTorchInBf16) {
