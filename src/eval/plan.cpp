@@ -12,7 +12,7 @@ namespace {
 // Enough rows for the matrix products to run at full speed, few enough for a step's activations to stay in the caches.
 constexpr int64_t kMicroBatchTokens = 2048;
 // A round is the unit of a lost or resumed run: about this much arithmetic, and no more tokens than this.
-constexpr double kRoundFlops = 2e13;
+constexpr double kRoundFlops = 6e12;
 constexpr int64_t kRoundTokens = 65536;
 // Share of the limit that the estimate may reach before weights are no longer kept.
 constexpr double kResidentShare = 0.7;
