@@ -49,8 +49,9 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
   Plan plan;
   plan.limit = options.memory_limit;
 
-  const auto prepared_bytes = [](const LinearSpec& linear, const OperandSpec& spec) {
-    const bool bf16 = spec ? mx::decodes_exactly_to_bf16(*spec) : linear.weight.matrix.type == DType::bf16;
+  const auto prepared_bytes = [&](const LinearSpec& linear, const OperandSpec& spec) {
+    const bool bf16 = spec ? mx::decodes_exactly_to_bf16(*spec)
+                           : forward.dtype() == DType::bf16 || linear.weight.matrix.type == DType::bf16;
     return static_cast<uint64_t>(linear.parameters()) * (bf16 ? 2 : 4);
   };
   const auto kept_bytes = [&](const LinearSpec& linear, const OperandSpec& spec) {
