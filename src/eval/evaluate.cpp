@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <stdexcept>
 
 #include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
@@ -18,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-ProtocolOptions resolve_protocol(const LoadedModel& model, const EvaluateOptions& options) {
+ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& tokenizer, const EvaluateOptions& options) {
   ProtocolOptions protocol = options.protocol;
   const int64_t longest = model.spec.max_positions;
   if (protocol.context == 0) {
@@ -32,7 +33,7 @@ ProtocolOptions resolve_protocol(const LoadedModel& model, const EvaluateOptions
         protocol.context, longest, model.name);
   }
   if (protocol.bos_id < 0) {
-    const auto prefix = model.tokenizer->prefix();
+    const auto prefix = tokenizer.prefix();
     protocol.bos_id = prefix.empty() ? model.spec.bos_id : prefix.front();
   }
   return protocol;
@@ -117,7 +118,8 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                    const std::function<void(const Progress&)>& on_progress) {
   const auto start = Clock::now();
   check_targets(model.spec, options.variants);
-  const ProtocolOptions protocol = resolve_protocol(model, options);
+  if (!model.tokenizer) throw std::logic_error("evaluate needs a model that was loaded with its tokenizer");
+  const ProtocolOptions protocol = resolve_protocol(model, *model.tokenizer, options);
   const WindowSet set = make_windows(protocol, data, *model.tokenizer);
   const double tokenize_seconds = seconds_since(start);
 
