@@ -122,6 +122,7 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
       std::clamp(static_cast<int64_t>(kRoundFlops / std::max(flops_a_token, 1.0)), int64_t{1}, kRoundTokens);
   round_tokens =
       std::min(round_tokens, static_cast<int64_t>((plan.limit - fixed) / 2 / std::max<uint64_t>(hidden_a_token, 1)));
+  if (options.round_tokens > 0) round_tokens = std::min(round_tokens, options.round_tokens);
   round_tokens = std::max(round_tokens, largest);
   int64_t tokens = 0, most = 0;
   for (size_t b = 0; b < batches.size(); ++b) {

@@ -34,6 +34,7 @@ struct PlanOptions {
   int64_t batch_windows = 0;  // windows a micro-batch; 0 = chosen from their lengths
   bool stream = false;        // never keep weights
   uint64_t memory_limit = 0;
+  int64_t round_tokens = 0;  // tokens a round at most (but one micro-batch at least); 0 = chosen from the arithmetic
 };
 
 /// Throws Error if even one micro-batch cannot fit.
