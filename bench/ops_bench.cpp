@@ -3,6 +3,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -50,8 +51,10 @@ Tensor random_tensor(int64_t rows, int64_t cols) {
 /// "" is no format.
 OperandSpec spec_of(const std::string& name) {
   if (name.empty()) return std::nullopt;
+  const auto element = mx::parse_element(name);
+  if (!element) std::abort();
   mx::BlockFormat format;
-  format.element = *mx::parse_element(name);
+  format.element = *element;
   return format;
 }
 

@@ -123,7 +123,7 @@ void run_bench(const BenchArguments& arguments) {
   }
 
   out += fmt::format("\nPreparing a weight of 4096 x 4096 from BF16{:>26}\n", "10^9 values/s");
-  const auto source = random_values(4096 * 4096);
+  const auto source = random_values(int64_t{4096} * 4096);
   const auto prepare = [&](const std::string& name, const OperandSpec& spec) {
     const double seconds = best_seconds([&] { backend->prepare(matrix(source, 4096, 4096), spec); });
     const double rate = 4096e-9 * 4096 / seconds;

@@ -77,7 +77,7 @@ void run_logits(const LogitsArguments& arguments) {
       make_cpu_backend({.threads = arguments.threads, .isa = std::nullopt, .order = cpu::Order::forward});
   const ForwardPass forward(model, *backend, compute_dtype(model, parse_dtype(arguments.dtype)));
   const VariantTree tree = build_tree(model, forward, variants);
-  WeightStore store(*backend, /*resident=*/false);
+  WeightStore store(*backend, forward.dtype(), /*resident=*/false);
 
   const auto count = static_cast<int64_t>(windows.size());
   const auto length = static_cast<int64_t>(windows.front().size());

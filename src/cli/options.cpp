@@ -28,7 +28,8 @@ void check_device(const std::string& device) {
 
 void print_result(std::string_view text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
-    fail("The result cannot be written to standard output ({}); use --json FILE to keep it.", std::strerror(errno));
+    fail("The result cannot be written to standard output ({}); read it to its end, or redirect it to a file.",
+         std::strerror(errno));
   }
 }
 

@@ -16,7 +16,12 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 Engine::Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const VariantTree& tree,
                const Plan& plan)
-    : model_(model), backend_(backend), forward_(forward), tree_(tree), plan_(plan), store_(backend, plan.resident) {}
+    : model_(model),
+      backend_(backend),
+      forward_(forward),
+      tree_(tree),
+      plan_(plan),
+      store_(backend, forward.dtype(), plan.resident) {}
 
 EngineResult Engine::run(std::span<const Window> windows, const std::function<void(const Progress&)>& on_progress) {
   const size_t variants = tree_.leaf.size();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <stdexcept>
 
 #include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
@@ -18,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-ProtocolOptions resolve_protocol(const LoadedModel& model, const EvaluateOptions& options) {
+ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& tokenizer, const EvaluateOptions& options) {
   ProtocolOptions protocol = options.protocol;
   const int64_t longest = model.spec.max_positions;
   if (protocol.context == 0) {
@@ -32,7 +33,7 @@ ProtocolOptions resolve_protocol(const LoadedModel& model, const EvaluateOptions
         protocol.context, longest, model.name);
   }
   if (protocol.bos_id < 0) {
-    const auto prefix = model.tokenizer->prefix();
+    const auto prefix = tokenizer.prefix();
     protocol.bos_id = prefix.empty() ? model.spec.bos_id : prefix.front();
   }
   return protocol;
@@ -117,7 +118,8 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                    const std::function<void(const Progress&)>& on_progress) {
   const auto start = Clock::now();
   check_targets(model.spec, options.variants);
-  const ProtocolOptions protocol = resolve_protocol(model, options);
+  if (!model.tokenizer) throw std::logic_error("evaluate needs a model that was loaded with its tokenizer");
+  const ProtocolOptions protocol = resolve_protocol(model, *model.tokenizer, options);
   const WindowSet set = make_windows(protocol, data, *model.tokenizer);
   const double tokenize_seconds = seconds_since(start);
 
@@ -126,6 +128,14 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   const DType compute = compute_dtype(model.spec, options.dtype);
 
   RunResult run;
+  // Before the run, so that an interrupt later cannot keep it from the report.
+  run.model = {.name = model.name,
+               .family = model.spec.family,
+               .dtype = std::string(dtype_name(model.spec.dtype)),
+               .compute_dtype = compute == DType::f32 ? "float32" : "bfloat16",
+               .revision = model.revision,
+               .sha256 = model.checkpoint.sha256(),
+               .parameters = model.spec.parameters()};
   const auto run_with = [&](cpu::Order order) {
     const auto backend = make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
     const ForwardPass forward(model.spec, *backend, compute);
@@ -146,13 +156,6 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     if (reversed.complete) again = summarize(reversed.scores, set.aggregate);
   }
 
-  run.model = {.name = model.name,
-               .family = model.spec.family,
-               .dtype = std::string(dtype_name(model.spec.dtype)),
-               .compute_dtype = compute == DType::f32 ? "float32" : "bfloat16",
-               .revision = model.revision,
-               .sha256 = model.checkpoint.sha256(),
-               .parameters = model.spec.parameters()};
   run.data = {.name = data.name, .sha256 = data.sha256, .documents = static_cast<int64_t>(data.documents.size())};
   run.protocol = {.name = protocol.name,
                   .context = protocol.context,

@@ -17,7 +17,7 @@ constexpr const char* kEmbeddedName = "booklet-7m";
 /// The folder that a MODEL argument names.
 fs::path model_folder(const std::string& model) {
   std::error_code error;
-  const fs::path path(model);
+  fs::path path(model);
   if (fs::is_directory(path, error)) return path;
   if (fs::exists(path, error)) {
     fail("'{}' is a file; give the folder that holds config.json and the weights.", model);

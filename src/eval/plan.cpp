@@ -12,7 +12,7 @@ namespace {
 // Enough rows for the matrix products to run at full speed, few enough for a step's activations to stay in the caches.
 constexpr int64_t kMicroBatchTokens = 2048;
 // A round is the unit of a lost or resumed run: about this much arithmetic, and no more tokens than this.
-constexpr double kRoundFlops = 2e13;
+constexpr double kRoundFlops = 6e12;
 constexpr int64_t kRoundTokens = 65536;
 // Share of the limit that the estimate may reach before weights are no longer kept.
 constexpr double kResidentShare = 0.7;
@@ -49,8 +49,9 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
   Plan plan;
   plan.limit = options.memory_limit;
 
-  const auto prepared_bytes = [](const LinearSpec& linear, const OperandSpec& spec) {
-    const bool bf16 = spec ? mx::decodes_exactly_to_bf16(*spec) : linear.weight.matrix.type == DType::bf16;
+  const auto prepared_bytes = [&](const LinearSpec& linear, const OperandSpec& spec) {
+    const bool bf16 = spec ? mx::decodes_exactly_to_bf16(*spec)
+                           : forward.dtype() == DType::bf16 || linear.weight.matrix.type == DType::bf16;
     return static_cast<uint64_t>(linear.parameters()) * (bf16 ? 2 : 4);
   };
   const auto kept_bytes = [&](const LinearSpec& linear, const OperandSpec& spec) {

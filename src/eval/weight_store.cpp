@@ -16,16 +16,20 @@ std::pair<std::shared_ptr<const PreparedWeight>, double> WeightStore::get(const 
   if (auto prepared = entry->prepared.lock()) return {std::move(prepared), 0.0};
 
   const auto start = std::chrono::steady_clock::now();
+  const auto from_source = [&](const auto& make) {
+    if (compute_ == DType::bf16) {
+      make(RoundedMatrix(linear.weight.matrix).view());
+    } else {
+      make(linear.weight.matrix);
+    }
+    linear.weight.release();
+  };
   std::shared_ptr<const PreparedWeight> prepared;
   if (resident_) {
-    if (!entry->kept) {
-      entry->kept = backend_.keep(linear.weight.matrix, spec);
-      linear.weight.release();
-    }
+    if (!entry->kept) from_source([&](const HostMatrix& m) { entry->kept = backend_.keep(m, spec); });
     prepared = backend_.prepare(entry->kept);
   } else {
-    prepared = backend_.prepare(linear.weight.matrix, spec);
-    linear.weight.release();
+    from_source([&](const HostMatrix& m) { prepared = backend_.prepare(m, spec); });
   }
   entry->prepared = prepared;
   return {std::move(prepared), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};

@@ -12,10 +12,12 @@ namespace mxlm {
 
 /// Prepared weights by (Linear, spec). Streaming: each is made from the checkpoint when a step asks for it and is gone
 /// with its last user. Resident: a kept form stays between rounds (packed codes for block formats), so that the
-/// checkpoint is read and quantised once. Both give the same bits.
+/// checkpoint is read and quantised once. Both give the same bits. In a bfloat16 run of a float32 or float16 checkpoint
+/// a weight is rounded to bfloat16 first.
 class WeightStore {
  public:
-  WeightStore(Backend& backend, bool resident) : backend_(backend), resident_(resident) {}
+  WeightStore(Backend& backend, DType compute, bool resident)
+      : backend_(backend), compute_(compute), resident_(resident) {}
 
   /// The prepared weight, and the seconds that making it took.
   std::pair<std::shared_ptr<const PreparedWeight>, double> get(const LinearSpec& linear, const OperandSpec& spec);
@@ -29,6 +31,7 @@ class WeightStore {
     std::weak_ptr<const PreparedWeight> prepared;
   };
   Backend& backend_;
+  DType compute_;
   bool resident_;
   std::map<const LinearSpec*, std::vector<Entry>> entries_;
 };

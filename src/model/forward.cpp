@@ -43,7 +43,9 @@ struct ForwardPass::Constants {
 ForwardPass::ForwardPass(const ModelSpec& spec, Backend& backend, DType compute)
     : spec_(spec), backend_(backend), compute_(compute), constants_(std::make_unique<Constants>()) {
   const auto bias = [&](const LinearSpec& linear) {
-    return linear.bias ? backend.upload(linear.bias->matrix, DType::f32) : Tensor();
+    if (!linear.bias) return Tensor();
+    if (compute == DType::f32) return backend.upload(linear.bias->matrix, DType::f32);
+    return backend.upload(RoundedMatrix(linear.bias->matrix).view(), DType::f32);
   };
   for (const LayerSpec& layer : spec.layers) {
     constants_->layers.push_back({.attention_norm = backend.upload(layer.attention_norm.weight.matrix, compute),

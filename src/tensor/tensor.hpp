@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "tensor/dtype.hpp"
 
@@ -49,6 +50,19 @@ struct HostMatrix {
   DType type = DType::f32;  // f32, bf16 or f16
   int64_t rows = 0, cols = 0, stride = 0;
   const std::byte* data = nullptr;
+};
+
+/// A host matrix in bfloat16: the source itself if it is stored so, else its values rounded to nearest even.
+class RoundedMatrix {
+ public:
+  explicit RoundedMatrix(const HostMatrix& source);
+  RoundedMatrix(const RoundedMatrix&) = delete;
+  RoundedMatrix& operator=(const RoundedMatrix&) = delete;
+  [[nodiscard]] const HostMatrix& view() const { return view_; }
+
+ private:
+  std::vector<BFloat16> values_;
+  HostMatrix view_;
 };
 
 }  // namespace mxlm

@@ -13,8 +13,9 @@ namespace {
 // Far above what any real pattern needs of one match, and low enough that a hostile one ends within seconds.
 constexpr uint32_t kMatchLimit = 5'000'000;
 constexpr uint32_t kHeapLimitKiB = 64 * 1024;
+constexpr size_t kFirstJitStackBytes = size_t{64} << 10;
 constexpr size_t kJitStackBytes = size_t{8} << 20;
-constexpr size_t kMaxPattern = 64 * 1024;
+constexpr size_t kMaxPattern = size_t{64} * 1024;
 
 std::string message_of(int code) {
   std::array<PCRE2_UCHAR, 256> buffer{};
@@ -26,7 +27,7 @@ std::string message_of(int code) {
 struct Scratch {
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
   pcre2_match_data* data = pcre2_match_data_create(1, nullptr);
-  pcre2_jit_stack* stack = pcre2_jit_stack_create(64 * 1024, kJitStackBytes, nullptr);
+  pcre2_jit_stack* stack = pcre2_jit_stack_create(kFirstJitStackBytes, kJitStackBytes, nullptr);
   Scratch() {
     if (context == nullptr || data == nullptr || stack == nullptr) throw std::bad_alloc();
     pcre2_set_match_limit(context, kMatchLimit);

@@ -18,7 +18,7 @@ namespace mxlm::cpu {
 /// What this machine can run.
 inline std::vector<Isa> isas() {
   std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
+  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
     if (isa <= detect_isa()) all.push_back(isa);
   }
   return all;

@@ -32,7 +32,7 @@ constexpr Kind kKinds[] = {{DType::bf16, DType::bf16}, {DType::f32, DType::bf16}
 
 std::vector<Isa> available() {
   std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
+  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
     if (isa <= detect_isa()) all.push_back(isa);
   }
   return all;

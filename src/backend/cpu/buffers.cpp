@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kMost = size_t{1} << 46;  // beyond any machine: a size that went wrong
 
 struct Buffer {
   void* memory = nullptr;
@@ -25,7 +26,7 @@ Buffer fresh(size_t bytes) {
   const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
   const size_t size = std::max((bytes + kAlignment - 1) / kAlignment, size_t{1}) * kAlignment;
   void* memory = nullptr;
-  if (size < bytes || posix_memalign(&memory, alignment, size) != 0) {
+  if (bytes > kMost || posix_memalign(&memory, alignment, size) != 0) {
     fail("The machine has no {} MB of memory left; use a smaller batch size or context.", bytes >> 20);
   }
   if (alignment == kHugePage) madvise(memory, size / kHugePage * kHugePage, MADV_HUGEPAGE);

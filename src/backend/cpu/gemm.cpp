@@ -96,6 +96,7 @@ void gemm_tile(Isa isa, Order order, int64_t m, DType a_type, const void* a, int
   if (isa == Isa::amx_bf16 && bf16) return gemm_tile_amx(args);
   if (isa >= Isa::avx512_bf16 && bf16) return gemm_tile_avx512_bf16(args);
   if (isa >= Isa::avx512) return gemm_tile_avx512(a_type, args);
+  if (isa == Isa::avx2) return gemm_tile_avx2(a_type, args);
   if (w.type == DType::f32) return portable_tile<float, float>(args);
   if (a_type == DType::f32) return portable_tile<float, BFloat16>(args);
   portable_tile<BFloat16, BFloat16>(args);

@@ -28,10 +28,10 @@
 namespace mxlm::cpu {
 
 /// Instruction sets, each including those before it.
-enum class Isa : uint8_t { portable, avx512, avx512_bf16, amx_bf16 };
+enum class Isa : uint8_t { portable, avx2, avx512, avx512_bf16, amx_bf16 };
 
 /// The best one that this processor and kernel allow (asks the kernel for AMX state on first use), lowered by the
-/// environment variable MXLM_ISA (portable, avx512, avx512_bf16, amx_bf16) for tests.
+/// environment variable MXLM_ISA (portable, avx2, avx512, avx512_bf16, amx_bf16) for tests.
 Isa detect_isa();
 const char* isa_name(Isa isa);
 

@@ -47,7 +47,9 @@ struct Chunks {
   [[nodiscard]] int64_t end(int64_t step) const { return std::min(begin(step) + length, depth); }
 };
 
-/// Any product with float32 multiply-adds; bf16 x bf16 with vdpbf16ps; bf16 x bf16 with AMX tiles.
+/// Any product with float32 multiply-adds (AVX2 with FMA, AVX-512); bf16 x bf16 with vdpbf16ps; bf16 x bf16 with AMX
+/// tiles.
+void gemm_tile_avx2(DType a_type, const TileArgs& args);
 void gemm_tile_avx512(DType a_type, const TileArgs& args);
 void gemm_tile_avx512_bf16(const TileArgs& args);
 void gemm_tile_amx(const TileArgs& args);

@@ -82,7 +82,7 @@ MXLM_AVX512_INLINE __m512i partial_max(const float* x, int64_t n) {
   const __m512i magnitude = _mm512_set1_epi32(kMagnitude);
   if constexpr (kLength == 32) {
     // The next group, which a result written past the caches would otherwise wait for.
-    const char* ahead = reinterpret_cast<const char*>(x) + 32 * kGroup * sizeof(float);
+    const char* ahead = reinterpret_cast<const char*>(x) + sizeof(float) * 32 * kGroup;
     _mm_prefetch(ahead, _MM_HINT_T0);
     _mm_prefetch(ahead + 64, _MM_HINT_T0);
     return _mm512_max_epu32(_mm512_and_si512(_mm512_loadu_si512(x), magnitude),

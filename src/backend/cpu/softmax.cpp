@@ -250,7 +250,7 @@ MXLM_TARGET_AVX512 void normalise_avx512(int64_t rows, int64_t cols, const float
 
 void softmax_block(Isa isa, DType p_type, const SoftmaxBlock& block) {
   assert(block.visible >= 1 && block.keys % kSumLanes == 0);
-  if (isa == Isa::portable) {
+  if (isa < Isa::avx512) {
     p_type == DType::bf16 ? softmax_block_portable<BFloat16>(block) : softmax_block_portable<float>(block);
   } else if (p_type == DType::f32) {
     softmax_block_avx512_f32(block);
@@ -263,7 +263,7 @@ void softmax_block(Isa isa, DType p_type, const SoftmaxBlock& block) {
 
 void rescale_add(Isa isa, int64_t rows, int64_t cols, const float* factors, const float* product, float* output) {
   assert(cols % 16 == 0);
-  if (isa != Isa::portable) return rescale_add_avx512(rows, cols, factors, product, output);
+  if (isa >= Isa::avx512) return rescale_add_avx512(rows, cols, factors, product, output);
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = i * cols; j < (i + 1) * cols; ++j) output[j] = output[j] * factors[i] + product[j];
   }
@@ -273,12 +273,12 @@ void normalise_rows(Isa isa, int64_t rows, int64_t cols, const float* sums, cons
                     DType type, void* out, int64_t stride) {
   if (type == DType::bf16) {
     auto* to = static_cast<BFloat16*>(out);
-    isa == Isa::portable ? normalise_portable(rows, cols, sums, output, output_stride, to, stride)
-                         : normalise_avx512<true>(rows, cols, sums, output, output_stride, to, stride);
+    isa < Isa::avx512 ? normalise_portable(rows, cols, sums, output, output_stride, to, stride)
+                      : normalise_avx512<true>(rows, cols, sums, output, output_stride, to, stride);
   } else {
     auto* to = static_cast<float*>(out);
-    isa == Isa::portable ? normalise_portable(rows, cols, sums, output, output_stride, to, stride)
-                         : normalise_avx512<false>(rows, cols, sums, output, output_stride, to, stride);
+    isa < Isa::avx512 ? normalise_portable(rows, cols, sums, output, output_stride, to, stride)
+                      : normalise_avx512<false>(rows, cols, sums, output, output_stride, to, stride);
   }
 }
 

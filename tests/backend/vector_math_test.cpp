@@ -1,0 +1,137 @@
+// Exponentials against float64, in units in the last place of the float32 result.
+
+#include "backend/cpu/vector_math.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "backend/cpu/gemm.hpp"
+
+namespace mxlm::cpu {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+double ulps(float got, double want) {
+  if (std::isnan(want) || std::isnan(got)) return std::isnan(want) == std::isnan(got) ? 0 : 1e9;
+  const auto rounded = static_cast<float>(want);
+  if (std::isinf(rounded) || std::isinf(got)) return rounded == got ? 0 : 1e9;
+  int exponent = 0;
+  std::frexp(want, &exponent);
+  return std::abs(got - want) / std::ldexp(1.0, std::max(exponent - 24, -149));
+}
+
+using Lanes = std::array<float, 16>;
+enum class Function { exp, exp_nonpositive, exp2_sum, silu };
+
+#if defined(__x86_64__)
+MXLM_TARGET_AVX512 void avx512(Function f, const Lanes& x, Lanes& y) {
+  const __m512 v = _mm512_loadu_ps(x.data());
+  switch (f) {
+    case Function::exp:
+      return _mm512_storeu_ps(y.data(), exp_avx512(v));
+    case Function::exp_nonpositive:
+      return _mm512_storeu_ps(y.data(), exp_nonpositive_avx512(v));
+    case Function::exp2_sum:
+      return _mm512_storeu_ps(y.data(), exp2_sum_avx512(v));
+    case Function::silu:
+      return _mm512_storeu_ps(y.data(), silu_avx512(v));
+  }
+}
+#endif
+
+void portable(Function f, const Lanes& x, Lanes& y) {
+  for (size_t i = 0; i < x.size(); ++i) {
+    switch (f) {
+      case Function::exp:
+      case Function::exp_nonpositive:
+        y[i] = exp_portable(x[i]);
+        break;
+      case Function::exp2_sum:
+        y[i] = exp2_sum_portable(x[i]);
+        break;
+      case Function::silu:
+        y[i] = silu_portable(x[i]);
+        break;
+    }
+  }
+}
+
+void compute(Isa isa, Function f, const Lanes& x, Lanes& y) {
+#if defined(__x86_64__)
+  if (isa >= Isa::avx512) return avx512(f, x, y);
+#endif
+  static_cast<void>(isa);
+  portable(f, x, y);
+}
+
+/// The worst error over every 2,003rd float32 of [low, high] and over NaNs.
+double worst(Isa isa, Function f, float low, float high) {
+  double result = 0;
+  Lanes x{};
+  Lanes y{};
+  size_t count = 0;
+  for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += 2003) {
+    const auto v = std::bit_cast<float>(static_cast<uint32_t>(bits));
+    if (v < low || v > high) continue;
+    x[count++] = v;
+    if (count < x.size()) continue;
+    count = 0;
+    compute(isa, f, x, y);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double d = x[i];
+      const double want = f == Function::exp2_sum ? std::exp2(d)
+                          : f == Function::silu   ? d / (1 + std::exp(-d))
+                                                  : std::exp(d);
+      result = std::max(result, ulps(y[i], want));
+    }
+  }
+  return result;
+}
+
+std::array<Isa, 2> isas() { return {Isa::portable, std::min(Isa::avx512, detect_isa())}; }
+
+TEST(VectorMath, StaysWithinItsBounds) {
+  for (const Isa isa : isas()) {
+    EXPECT_LE(worst(isa, Function::exp, -kInfinity, kInfinity), isa < Isa::avx512 ? 2 : 1);
+    EXPECT_LE(worst(isa, Function::exp_nonpositive, -kInfinity, 0), isa < Isa::avx512 ? 2 : 1);
+    EXPECT_LE(worst(isa, Function::exp2_sum, -1e30F, 0), isa < Isa::avx512 ? 2 : 1);
+    EXPECT_LE(worst(isa, Function::silu, -87, kInfinity), 4);
+  }
+}
+
+TEST(VectorMath, HandlesTheEndsOfTheRange) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Lanes x{kInfinity, -kInfinity, nan,    0,    -0.0F,   -104,    -1e30F, 1e30F,
+                88.72283F, 88.7229F,   -87.5F, -200, -88.72F, -88.73F, -100,   1};
+  for (const Isa isa : isas()) {
+    Lanes y{};
+    compute(isa, Function::exp, x, y);
+    EXPECT_EQ(y[0], kInfinity);
+    EXPECT_EQ(y[1], 0);
+    EXPECT_TRUE(std::isnan(y[2]));
+    EXPECT_EQ(y[3], 1);
+    EXPECT_EQ(y[4], 1);
+    EXPECT_EQ(y[5], 0);
+    EXPECT_EQ(y[6], 0);
+    EXPECT_EQ(y[7], kInfinity);
+    EXPECT_LT(y[8], kInfinity);
+    EXPECT_EQ(y[9], kInfinity);
+    EXPECT_GT(y[14], 0);  // a subnormal
+    compute(isa, Function::silu, x, y);
+    EXPECT_EQ(y[0], kInfinity);
+    EXPECT_TRUE(std::isnan(y[1]));  // as x / (1 + e^-x)
+    EXPECT_TRUE(std::isnan(y[2]));
+    EXPECT_EQ(y[3], 0);
+    EXPECT_LT(y[12], 0);
+    EXPECT_EQ(y[13], 0);
+    EXPECT_EQ(y[11], 0);
+  }
+}
+
+}  // namespace
+}  // namespace mxlm::cpu
