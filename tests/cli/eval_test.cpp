@@ -217,6 +217,48 @@ TEST(Eval, UnderscoresAreDashes) {
             timeless(eval(kSmall + "--mlp-only --mx-format mxfp4")));
 }
 
+TEST(Eval, OptionsComeFromAFileAndTheCommandLineWins) {
+  const Folder folder;
+  const std::string config = folder.file("config.toml",
+                                         "# what to run\n"
+                                         "context = 64\n"
+                                         "max_windows = 2\n"
+                                         "noise = false\n"
+                                         "stream = true\n"
+                                         "mx = [\"attention=mxfp8,mlp=mxfp4/mxfp8@block=16\", \"b:linear=mxint8\"]\n"
+                                         "dtype = \"float32\"\n");
+  const std::string variants = "--mx attention=mxfp8,mlp=mxfp4/mxfp8@block=16 --mx b:linear=mxint8 ";
+  const json expected = timeless(eval(kSmall + "--dtype float32 " + variants));
+  EXPECT_EQ(timeless(eval("--config " + quoted(config))), expected);
+  EXPECT_EQ(timeless(eval("--config=" + quoted(config))), expected);
+  const json other = eval("--config " + quoted(config) + " --context 32 --mx mlp=mxfp4");
+  EXPECT_EQ(other["runs"][0]["protocol"]["context"], 32);
+  EXPECT_EQ(other["runs"][0]["windows"], 2);
+  EXPECT_EQ(other["runs"][0]["model"]["compute_dtype"], "float32");
+  EXPECT_EQ(names(other), (Names{"baseline", "mlp=mxfp4_e2m1"}));
+  const std::string section =
+      folder.file("section.toml", "[eval]\ncontext = 64\nmax-windows = 2\nno-variants = true\n");
+  EXPECT_EQ(timeless(eval("--config " + quoted(section))), timeless(eval(kSmall + "--no-variants")));
+  const std::string formats = folder.file(
+      "formats.toml", "context = 64\nmax-windows = 2\nmlp-only = true\nmx-format = [\"mxfp4\", \"mxint8\"]\n");
+  EXPECT_EQ(names(eval("--config " + quoted(formats))), (Names{"baseline", "mlp=mxfp4_e2m1", "mlp=mxint8"}));
+}
+
+TEST(Eval, AConfigurationThatIsWrongIsRefused) {
+  const Folder folder;
+  const auto refused = [&](const std::string& text, const std::string& part) {
+    const Outcome outcome = run_mxlm("eval --quiet --config " + quoted(folder.file("bad.toml", text)));
+    EXPECT_NE(outcome.code, 0) << text;
+    EXPECT_THAT(outcome.err, HasSubstr(part));
+    EXPECT_EQ(outcome.out, "");
+  };
+  refused("contxt = 64\n", "contxt");
+  refused("[cast]\nformat = \"mxfp4\"\n", "format");
+  refused("noise = 3\n", "noise");
+  refused("context = \"many\"\n", "context");
+  EXPECT_EQ(run_mxlm("eval --quiet --config " + quoted(folder / "none.toml")).code, 1);
+}
+
 TEST(Eval, AttentionProductsAreQuantised) {
   const json result =
       eval(kSmall + "--dtype float32 --mx qk=mxfp4 --mx pv=mxfp4 --mx qk=mxfp4,pv=mxfp4 --mx qk=mxint8");
