@@ -23,7 +23,7 @@ namespace {
 
 struct EvalArguments {
   std::vector<std::string> models, texts, variants, formats, tiers;
-  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json;
+  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config;
   bool mlp_only = false, all_linears = false, no_variants = false, allow_long_context = false, stream = false,
        noise = false;
   int64_t context = 0, max_samples = 0, max_windows = 0, batch_size = 0;
@@ -205,7 +205,7 @@ void add_eval(CLI::App& app) {
   command->add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
   command->add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
   command->add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
-  command->set_config("--config", "", "Read options from a TOML file");
+  command->add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
   command->footer(
       "Example: mxlm eval ./SmolLM2-135M --text wiki.test.raw --mx attention=mxfp8,mlp=mxfp8 --mx linear=mxfp4 --json "
       "out.json");

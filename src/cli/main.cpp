@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <exception>
 #include <new>
 #include <string>
@@ -9,14 +10,15 @@
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
 #include "cli/commands.hpp"
+#include "cli/config_file.hpp"
 #include "cli/options.hpp"
 
 namespace {
 
-/// Underscores are accepted in long options: --max_samples is --max-samples. Arguments come in reverse, as CLI11 wants.
+/// Underscores are accepted in long options: --max_samples is --max-samples.
 std::vector<std::string> normalized_arguments(int argc, char** argv) {
   std::vector<std::string> out;
-  for (int i = argc - 1; i > 0; --i) {
+  for (int i = 1; i < argc; ++i) {
     std::string argument = argv[i];
     if (argument.rfind("--", 0) == 0) {
       for (size_t c = 2; c < argument.size() && argument[c] != '='; ++c) {
@@ -52,7 +54,9 @@ int run(int argc, char** argv) {
   // After all options have their values, before any command runs.
   app.parse_complete_callback([&global] { mxlm::configure_logging(global.quiet, global.log_file); });
   try {
-    app.parse(normalized_arguments(argc, argv));
+    auto arguments = mxlm::cli::with_config_file(app, normalized_arguments(argc, argv));
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    app.parse(arguments);
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();
     mxlm::cli::print_result(chosen.empty() ? app.help() : chosen.front()->help());

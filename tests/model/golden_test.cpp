@@ -36,7 +36,7 @@ std::vector<std::string> model_names() {
 
 std::vector<Isa> available() {
   std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
+  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
     if (isa <= cpu::detect_isa()) all.push_back(isa);
   }
   return all;

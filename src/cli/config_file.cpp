@@ -1,0 +1,94 @@
+#include "cli/config_file.hpp"
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+#include <sstream>
+
+#include "base/error.hpp"
+#include "base/quote.hpp"
+#include "io/file.hpp"
+
+namespace mxlm::cli {
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+/// Where the options end: a bare "--".
+Arguments::iterator options_end(Arguments& arguments) { return std::find(arguments.begin(), arguments.end(), "--"); }
+
+bool is_option(const std::string& argument, const std::string& option) {
+  return argument == option || argument.starts_with(option + "=");
+}
+
+std::optional<std::string> config_path(Arguments& arguments) {
+  const std::string option = "--config";
+  std::optional<std::string> path;
+  const auto end = options_end(arguments);
+  for (auto at = arguments.begin(); at != end; ++at) {
+    if (!is_option(*at, option)) continue;
+    if (*at != option) {
+      path = at->substr(option.size() + 1);
+    } else if (std::next(at) != end) {
+      path = *std::next(at);
+    }
+  }
+  return path;
+}
+
+/// The first command that the arguments name, or null.
+const CLI::App* named_command(const CLI::App& app, const Arguments& arguments) {
+  for (const std::string& argument : arguments) {
+    const auto found = app.get_subcommands([&](const CLI::App* command) { return command->get_name() == argument; });
+    if (!found.empty()) return found.front();
+  }
+  return nullptr;
+}
+
+std::vector<CLI::ConfigItem> read_items(const std::string& path) {
+  const FileView file = FileView::map(path);
+  std::istringstream text{std::string(file.text())};
+  try {
+    return CLI::ConfigTOML().from_config(text);
+  } catch (const CLI::Error& error) {
+    fail("{} cannot be read as a configuration ({}); give a TOML file.", quote(path), error.what());
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> with_config_file(const CLI::App& app, std::vector<std::string> arguments) {
+  const CLI::App* command = named_command(app, arguments);
+  if (command == nullptr || command->get_option_no_throw("--config") == nullptr) return arguments;
+  const auto path = config_path(arguments);
+  if (!path) return arguments;
+
+  Arguments added;
+  for (const CLI::ConfigItem& item : read_items(*path)) {
+    if (item.name == "++" || item.name == "--") continue;  // a section opens or closes
+    const bool here = item.parents.empty() || item.parents == std::vector<std::string>{command->get_name()};
+    std::string name = item.name;
+    std::replace(name.begin(), name.end(), '_', '-');
+    const std::string option = "--" + name;
+    const CLI::Option* known = command->get_option_no_throw(option);
+    if (!here || known == nullptr || name == "config" || name == "help") {
+      fail("{}: {} is no option of '{}'; 'mxlm {} --help' lists them.", quote(*path), quote(item.fullname()),
+           command->get_name(), command->get_name());
+    }
+    const auto given = [&option](const std::string& argument) { return is_option(argument, option); };
+    if (std::any_of(arguments.begin(), options_end(arguments), given)) continue;
+    if (known->get_expected_min() == 0) {
+      const std::string value = item.inputs.empty() ? "true" : item.inputs.front();
+      if (item.inputs.size() > 1 || (value != "true" && value != "false")) {
+        fail("{}: {} is a flag; set it to true or false.", quote(*path), quote(item.fullname()));
+      }
+      if (value == "true") added.push_back(option);
+    } else {
+      for (const std::string& value : item.inputs) added.push_back(fmt::format("{}={}", option, value));
+    }
+  }
+  arguments.insert(options_end(arguments), added.begin(), added.end());
+  return arguments;
+}
+
+}  // namespace mxlm::cli
