@@ -63,6 +63,7 @@ std::vector<double> doubles(const TensorEntry& entry) {
 /// What a producer of activations hands to the product.
 Operand quantized_operand(Backend& backend, Isa isa, const HostMatrix& x, const OperandType& type) {
   Operand out{.type = type, .values = backend.empty(type.storage, x.rows, x.cols)};
+  std::memset(out.values.data(), 0, out.values.bytes());  // products read the padding of rows, which has to be zeros
   for (int64_t r = 0; r < x.rows; ++r) {
     const float* row = reinterpret_cast<const float*>(x.data) + r * x.stride;
     if (type.storage == DType::bf16) {
