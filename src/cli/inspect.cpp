@@ -75,6 +75,7 @@ void run_inspect(const InspectArguments& arguments) {
   const ModelSpec& model = loaded.spec;
   const DType compute = compute_dtype(model, parse_dtype(arguments.dtype));
   std::vector<Variant> variants;
+  variants.reserve(arguments.variants.size() + 1);
   for (const std::string& text : arguments.variants) variants.push_back(Variant::parse(text));
   check_targets(model, variants);
   std::string out = describe_model(loaded, compute) + describe_linears(model, variants);

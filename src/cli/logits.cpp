@@ -116,6 +116,7 @@ void run_logits(const LogitsArguments& arguments) {
       throw_if_interrupted();
       forward.run(step, weights, batches[b], hidden[b], hidden[b]);
     }
+    for (const LinearSpec* linear : linears) linear->weight.release();
     const bool layer_ends = step + 1 == forward.steps() || forward.has_attention(step + 1);
     if (arguments.hidden && layer_ends) write_hidden();
   }

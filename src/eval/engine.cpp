@@ -54,6 +54,7 @@ EngineResult Engine::run(std::span<const Window> windows, const std::function<vo
         heads_.push_back({.weight = std::move(weight), .activations = tree_.head[v].activations});
         result.prepare_seconds[v] += seconds;
       }
+      model_.head.weight.release();
     }
     for (const auto& batches : plan_.rounds) {
       run_round(windows, batches, result, on_work);
@@ -88,25 +89,15 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
       for (const LinearSpec* linear : forward_.step_linears(step + 1)) store_.will_need(*linear);
     }
     std::vector<StepWeights> weights(nodes.size());
-    for (size_t n = 0; n < nodes.size(); ++n) {
-      double seconds = 0;
-      for (size_t l = 0; l < linears.size(); ++l) {
-        throw_if_interrupted();
-        const ProductSpec& product = nodes[n].products.linears[l];
-        auto [weight, took] = store_.get(*linears[l], product.weights);
-        weights[n].linears.push_back({.weight = std::move(weight), .activations = product.activations});
-        seconds += took;
-      }
-      weights[n].qk = nodes[n].products.qk;
-      weights[n].pv = nodes[n].products.pv;
-      for (const size_t v : nodes[n].variants) prepare_seconds[v] += seconds;
-    }
+    for (StepWeights& w : weights) w.linears.resize(linears.size());
 
     // The last child of a parent may overwrite the parent's hidden state.
     std::vector<size_t> children(hidden.size(), 0);
     for (const TreeNode& node : nodes) ++children[node.parent];
     std::vector<std::vector<Tensor>> next(nodes.size());
     for (size_t n = 0; n < nodes.size(); ++n) {
+      const double preparing = prepare_node(linears, nodes, n, weights);
+      for (const size_t v : nodes[n].variants) prepare_seconds[v] += preparing;
       auto& parent = hidden[nodes[n].parent];
       const bool last = --children[nodes[n].parent] == 0;
       const auto start = Clock::now();
@@ -124,7 +115,9 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
       }
       const double seconds = seconds_since(start);
       for (const size_t v : nodes[n].variants) forward_seconds[v] += seconds;
+      weights[n] = {};
     }
+    for (const LinearSpec* linear : linears) linear->weight.release();
     hidden = std::move(next);
   }
 
@@ -145,6 +138,26 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
     result.prepare_seconds[v] += prepare_seconds[v];
   }
   result.positions += positions;
+}
+
+double Engine::prepare_node(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes, size_t n,
+                            std::vector<StepWeights>& weights) {
+  double seconds = 0;
+  for (size_t l = 0; l < linears.size(); ++l) {
+    throw_if_interrupted();
+    const OperandSpec& spec = nodes[n].products.linears[l].weights;
+    if (!weights[n].linears[l].weight) {
+      auto [weight, took] = store_.get(*linears[l], spec);
+      seconds += took;
+      for (size_t m = n; m < nodes.size(); ++m) {
+        if (nodes[m].products.linears[l].weights == spec) weights[m].linears[l].weight = weight;
+      }
+    }
+    weights[n].linears[l].activations = nodes[n].products.linears[l].activations;
+  }
+  weights[n].qk = nodes[n].products.qk;
+  weights[n].pv = nodes[n].products.pv;
+  return seconds;
 }
 
 void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batch,

@@ -32,6 +32,29 @@ uint64_t bytes_of_step(std::span<const LinearSpec* const> linears, const std::ve
   return sum;
 }
 
+/// The most that is alive at once while the nodes of a step run in order: a weight lives from its first user to its
+/// last.
+template <typename Bytes>
+uint64_t live_bytes_of_step(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes,
+                            Bytes bytes) {
+  uint64_t most = 0;
+  for (size_t n = 0; n < nodes.size(); ++n) {
+    uint64_t sum = 0;
+    for (size_t l = 0; l < linears.size(); ++l) {
+      const auto spec_of = [l](const TreeNode& node) { return node.products.linears[l].weights; };
+      for (size_t first = 0; first <= n; ++first) {
+        const OperandSpec spec = spec_of(nodes[first]);
+        const auto same = [&](const TreeNode& node) { return spec_of(node) == spec; };
+        const auto at = [&](size_t i) { return nodes.begin() + static_cast<std::ptrdiff_t>(i); };
+        const bool is_first = std::none_of(nodes.begin(), at(first), same);
+        if (is_first && std::any_of(at(n), nodes.end(), same)) sum += bytes(*linears[l], spec);
+      }
+    }
+    most = std::max(most, sum);
+  }
+  return most;
+}
+
 }  // namespace
 
 uint64_t kept_weight_bytes(int64_t elements, int64_t row, const OperandSpec& spec, DType dtype) {
@@ -63,7 +86,7 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
   for (int64_t step = 0; step < forward.steps(); ++step) {
     const auto linears = forward.step_linears(step);
     const auto& nodes = tree.levels[static_cast<size_t>(step)];
-    plan.step_weights = std::max(plan.step_weights, bytes_of_step(linears, nodes, prepared_bytes));
+    plan.step_weights = std::max(plan.step_weights, live_bytes_of_step(linears, nodes, prepared_bytes));
     plan.kept_weights += bytes_of_step(linears, nodes, kept_bytes);
     int64_t width = 0;
     for (const LinearSpec* linear : linears) width += linear->weight.matrix.rows + linear->weight.matrix.cols;

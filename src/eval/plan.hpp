@@ -20,7 +20,7 @@ struct Plan {
   // Estimates, in bytes.
   uint64_t limit = 0;         // what this process may use
   uint64_t kept_weights = 0;  // all variants' kept weights, if resident
-  uint64_t step_weights = 0;  // prepared weights of the largest step, all variants
+  uint64_t step_weights = 0;  // prepared weights alive at once in the largest step
   uint64_t head_weights = 0;
   uint64_t hidden_states = 0;  // of a round
   uint64_t scratch = 0;        // of a micro-batch

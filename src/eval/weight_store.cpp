@@ -22,7 +22,6 @@ std::pair<std::shared_ptr<const PreparedWeight>, double> WeightStore::get(const 
     } else {
       make(linear.weight.matrix);
     }
-    linear.weight.release();
   };
   std::shared_ptr<const PreparedWeight> prepared;
   if (resident_) {

@@ -19,7 +19,7 @@ class WeightStore {
   WeightStore(Backend& backend, DType compute, bool resident)
       : backend_(backend), compute_(compute), resident_(resident) {}
 
-  /// The prepared weight, and the seconds that making it took.
+  /// The prepared weight, and the seconds that making it took. The caller releases the source once nobody needs it.
   std::pair<std::shared_ptr<const PreparedWeight>, double> get(const LinearSpec& linear, const OperandSpec& spec);
   /// Lets the kernel read ahead what get() will read of this Linear.
   void will_need(const LinearSpec& linear) const;

@@ -15,7 +15,7 @@
 namespace mxlm::cpu {
 namespace {
 
-constexpr int kRows = 6;  // 12 accumulators, 2 weights and 1 input of the 16 registers
+constexpr int kRows = 4;  // 8 accumulators, 4 weights and 2 inputs of the 16 registers
 
 /// The 16 outputs of one k.
 struct Weights {
@@ -34,9 +34,19 @@ MXLM_TARGET_AVX2 MXLM_INLINE std::pair<Weights, Weights> load_pair(const BFloat1
           {_mm256_castsi256_ps(_mm256_and_si256(low, upper)), _mm256_castsi256_ps(_mm256_and_si256(high, upper))}};
 }
 
-MXLM_TARGET_AVX2 MXLM_INLINE __m256 broadcast(const float* x) { return _mm256_broadcast_ss(x); }
-MXLM_TARGET_AVX2 MXLM_INLINE __m256 broadcast(const BFloat16* x) {
-  return _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(static_cast<uint32_t>(x->bits) << 16)));
+/// Both k of a pair of one row, each in all lanes.
+struct Inputs {
+  __m256 even, odd;
+};
+MXLM_TARGET_AVX2 MXLM_INLINE Inputs broadcast_pair(const float* x) {
+  return {_mm256_broadcast_ss(x), _mm256_broadcast_ss(x + 1)};
+}
+MXLM_TARGET_AVX2 MXLM_INLINE Inputs broadcast_pair(const BFloat16* x) {
+  int32_t word = 0;
+  std::memcpy(&word, x, sizeof word);
+  const __m256i both = _mm256_set1_epi32(word);
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(both, 16)),
+          _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000U))))};
 }
 
 /// R rows x one panel over k in [begin, end), an even number of k.
@@ -58,15 +68,11 @@ MXLM_TARGET_AVX2 void strip(const TileArgs& args, int64_t row, const W* panel, i
     const auto [even, odd] = load_pair(panel + k * kPanel);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const __m256 x = broadcast(a[r] + k);
-      low[r] = _mm256_fmadd_ps(x, even.low, low[r]);
-      high[r] = _mm256_fmadd_ps(x, even.high, high[r]);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const __m256 x = broadcast(a[r] + k + 1);
-      low[r] = _mm256_fmadd_ps(x, odd.low, low[r]);
-      high[r] = _mm256_fmadd_ps(x, odd.high, high[r]);
+      const Inputs x = broadcast_pair(a[r] + k);
+      low[r] = _mm256_fmadd_ps(x.even, even.low, low[r]);
+      high[r] = _mm256_fmadd_ps(x.even, even.high, high[r]);
+      low[r] = _mm256_fmadd_ps(x.odd, odd.low, low[r]);
+      high[r] = _mm256_fmadd_ps(x.odd, odd.high, high[r]);
     }
   }
 #pragma GCC unroll 8
@@ -84,8 +90,7 @@ MXLM_TARGET_AVX2 void strip(const TileArgs& args, int64_t row, const W* panel, i
 template <typename A, typename W>
 void tile(const TileArgs& args) {
   using Strip = void (*)(const TileArgs&, int64_t, const W*, int64_t, int64_t, bool, float*);
-  constexpr Strip kStrips[kRows] = {strip<1, A, W>, strip<2, A, W>, strip<3, A, W>,
-                                    strip<4, A, W>, strip<5, A, W>, strip<6, A, W>};
+  constexpr Strip kStrips[kRows] = {strip<1, A, W>, strip<2, A, W>, strip<3, A, W>, strip<4, A, W>};
   const Chunks chunks{args.depth(), chunk_length(args.w->k), args.order};
   for (int64_t p = args.panel_begin; p < args.panel_end; ++p) {
     float* c = args.c + (p - args.panel_begin) * kPanel;
