@@ -83,6 +83,28 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
   return out;
 }
 
+/// Figures of each subset name that documents carry, by first appearance. Only finished windows have scores.
+std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSource& data, const EngineResult& result) {
+  std::vector<std::pair<std::string, std::vector<size_t>>> subsets;  // name, windows
+  for (size_t w = 0; w < result.scores[0].size(); ++w) {
+    const std::string& name = data.documents[static_cast<size_t>(set.windows[w].document)].subset;
+    if (name.empty()) continue;
+    auto found = std::find_if(subsets.begin(), subsets.end(), [&](const auto& s) { return s.first == name; });
+    if (found == subsets.end()) found = subsets.insert(found, {name, {}});
+    found->second.push_back(w);
+  }
+  std::vector<SubsetResult> out;
+  for (const auto& [name, windows] : subsets) {
+    std::vector<std::vector<WindowScores>> scores(result.scores.size());
+    for (size_t v = 0; v < scores.size(); ++v) {
+      for (const size_t w : windows) scores[v].push_back(result.scores[v][w]);
+    }
+    out.push_back(
+        {.name = name, .windows = static_cast<int64_t>(windows.size()), .variants = summarize(scores, set.aggregate)});
+  }
+  return out;
+}
+
 }  // namespace
 
 DType compute_dtype(const ModelSpec& model, DTypeChoice choice) {
@@ -185,6 +207,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     }
     run.variants.push_back(std::move(out));
   }
+  run.subsets = subset_figures(set, data, result);
   run.peak_memory_bytes = peak_memory_bytes();
   run.seconds_total = seconds_since(start);
   return run;

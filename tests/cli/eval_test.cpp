@@ -299,6 +299,9 @@ TEST(Eval, TextsComeFromFilesAndStdin) {
   const json second = eval("--text " + quoted(b) + rest);
   const json& run = both["runs"][0];
   EXPECT_EQ(run["data"]["documents"], 2);
+  ASSERT_EQ(run["subsets"].size(), 2U);
+  EXPECT_EQ(run["subsets"][0]["name"], a);
+  EXPECT_EQ(run["subsets"][0]["variants"][0]["nll"], from_file["runs"][0]["variants"][0]["nll"]);
   EXPECT_EQ(run["windows"].get<int>(),
             from_file["runs"][0]["windows"].get<int>() + second["runs"][0]["windows"].get<int>());
   const auto sum = [](const json& r) {
@@ -324,6 +327,18 @@ TEST(Eval, DataSetsUseTheDocumentProtocol) {
   EXPECT_EQ(run["data"]["documents"], 3);
   EXPECT_EQ(run["windows"], 2);
   EXPECT_EQ(eval("--data " + quoted(data) + " --max-samples 1 --no-variants")["runs"][0]["windows"], 1);
+  ASSERT_EQ(run["subsets"].size(), 2U);
+  EXPECT_EQ(run["subsets"][0]["name"], "Books");
+  EXPECT_EQ(run["subsets"][1]["name"], "Time");
+  double subset_nll = 0;
+  for (const json& subset : run["subsets"]) {
+    EXPECT_EQ(subset["windows"], 1);
+    ASSERT_EQ(subset["variants"].size(), 2U);
+    EXPECT_EQ(subset["variants"][1]["name"], "mlp=mxfp4_e2m1");
+    EXPECT_GT(subset["variants"][1]["vs_baseline"]["kld_mean"], 0);
+    subset_nll += subset["variants"][1]["nll"].get<double>() * subset["variants"][1]["tokens"].get<double>();
+  }
+  EXPECT_NEAR(subset_nll / run["variants"][1]["tokens"].get<double>(), run["variants"][1]["nll"].get<double>(), 1e-12);
   // Each document alone, as a text of one window.
   const std::string first = folder.file("first.txt", "Alice was beginning to get very tired.");
   EXPECT_EQ(eval("--data " + quoted(data) + " --max-samples 1 --no-variants")["runs"][0]["variants"][0]["nll"],
