@@ -204,6 +204,10 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     if (!again.empty()) {
       out.noise_measured = true;
       out.noise_nll = std::abs(again[v].nll - figures[v].nll);
+      if (const auto &one = figures[v].vs_baseline, &other = again[v].vs_baseline; one && other) {
+        out.noise_kld = std::abs(other->kld_mean - one->kld_mean);
+        out.noise_top1 = std::abs(other->top1_agreement - one->top1_agreement);
+      }
     }
     run.variants.push_back(std::move(out));
   }

@@ -50,8 +50,11 @@ struct VariantResult {
   PhaseSeconds seconds;
   std::vector<ReplacedLinear> replaced;
   int64_t weight_bytes_baseline = 0, weight_bytes_variant = 0;  // of the Linears of the model
-  double noise_nll = 0;  // --noise: |difference of mean NLL| under another order of float32 sums
+  // --noise: |difference| under another order of float32 sums
   bool noise_measured = false;
+  double noise_nll = 0;   // of mean NLL
+  double noise_kld = 0;   // of mean KL divergence; 0 for the baseline
+  double noise_top1 = 0;  // of top-1 agreement, a fraction; 0 for the baseline
 };
 
 /// Figures of the windows whose documents carry one subset name, variants in the run's order.

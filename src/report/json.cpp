@@ -68,7 +68,8 @@ Json variant(const VariantResult& v) {
   }
   out["replaced"] = std::move(replaced);
   out["weight_bytes"] = {{"baseline", v.weight_bytes_baseline}, {"variant", v.weight_bytes_variant}};
-  if (v.noise_measured) out["noise"] = {{"nll", v.noise_nll}};
+  if (v.noise_measured)
+    out["noise"] = {{"nll", v.noise_nll}, {"kld_mean", v.noise_kld}, {"top1_agreement", v.noise_top1}};
   return out;
 }
 

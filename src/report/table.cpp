@@ -144,9 +144,10 @@ struct Column {
 
 Column::Cell cell(const Measured& m) { return {.value = m.value, .error = m.error, .below = {}}; }
 
-/// The larger of the statistical error and the measured rounding noise, both of ln PPL; an unknown error stays unknown.
-double larger_error(double statistical, const VariantResult& v) {
-  return v.noise_measured && std::isfinite(v.noise_nll) ? std::max(statistical, v.noise_nll) : statistical;
+/// The larger of a statistical error and the measured rounding noise (0 if none was measured) of the same figure; an
+/// unknown error stays unknown.
+double larger_error(double statistical, double noise) {
+  return std::isfinite(noise) ? std::max(statistical, noise) : statistical;
 }
 
 std::string bytes_text(double bytes) {
@@ -179,13 +180,14 @@ std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
   weights.title = giga ? "GB" : "MB";
   for (const VariantResult& v : variants) {
     const VariantFigures& f = v.figures;
-    ppl.cells.push_back(cell(measured(f.ppl, f.ppl * larger_error(f.ppl_stderr / f.ppl, v))));
+    ppl.cells.push_back(cell(measured(f.ppl, f.ppl * larger_error(f.ppl_stderr / f.ppl, v.noise_nll))));
     if (f.vs_baseline) {
       const VsBaseline& b = *f.vs_baseline;
-      const double error = b.ppl_ratio * larger_error(b.ln_ppl_ratio_stderr, v) * percent;
+      const double error = b.ppl_ratio * larger_error(b.ln_ppl_ratio_stderr, v.noise_nll) * percent;
       ratio.cells.push_back(cell(measured((b.ppl_ratio - 1) * percent, error, Sign::always)));
-      kld.cells.push_back(cell(measured(b.kld_mean * milli, b.kld_stderr * milli)));
-      top1.cells.push_back(cell(measured(b.top1_agreement * percent, b.top1_stderr * percent)));
+      kld.cells.push_back(cell(measured(b.kld_mean * milli, larger_error(b.kld_stderr, v.noise_kld) * milli)));
+      top1.cells.push_back(
+          cell(measured(b.top1_agreement * percent, larger_error(b.top1_stderr, v.noise_top1) * percent)));
       top1.cells.back().error.clear();  // its digits say it
     } else {
       for (Column* column : {&ratio, &kld, &top1}) column->cells.emplace_back();
