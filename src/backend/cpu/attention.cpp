@@ -70,7 +70,7 @@ class BlockedAttention {
       for (int kv = 0; kv < args_.kv_heads; ++kv) {
         for (int64_t begin = 0; begin < length(w); begin += key_block()) packing.push_back({w, begin, kv});
         // The last queries see the most keys: first, so that the threads end together.
-        for (int64_t begin = (length(w) - 1) / kTaskRows * kTaskRows; begin >= 0; begin -= kTaskRows) {
+        for (int64_t begin = round_up(length(w), kTaskRows) - kTaskRows; begin >= 0; begin -= kTaskRows) {
           for (int h = kv * group; h < (kv + 1) * group; ++h) tasks.push_back({w, begin, h});
         }
       }

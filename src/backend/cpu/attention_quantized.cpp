@@ -96,7 +96,7 @@ class QuantizedAttention {
       for (int kv = 0; kv < args_.kv_heads; ++kv) {
         for (int64_t i = 0; i < length(w); i += kPanel) packing.push_back({Task::Kind::keys, w, i, kv});
         for (int64_t i = 0; i < width(); i += kPanel) packing.push_back({Task::Kind::values, w, i, kv});
-        for (int64_t begin = (length(w) - 1) / kRows * kRows; begin >= 0; begin -= kRows) {
+        for (int64_t begin = round_up(length(w), kRows) - kRows; begin >= 0; begin -= kRows) {
           for (int h = kv * group; h < (kv + 1) * group; ++h) tasks.push_back({Task::Kind::queries, w, begin, h});
         }
       }
