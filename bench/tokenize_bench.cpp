@@ -1,4 +1,5 @@
-// Tokens of whole texts and of single lines, on one thread. bench/peers/tokenizer_speed.py runs this beside the library.
+// Tokens of whole texts and of single lines, on one thread. bench/peers/tokenizer_speed.py runs this beside the
+// library.
 //
 // Environment: MXLM_TOKENIZER (a tokenizer.json; default booklet-7m's), MXLM_TEXT (default data/wiki.test.raw).
 
