@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <exception>
 #include <new>
 #include <string>
@@ -28,6 +29,11 @@ std::vector<std::string> normalized_arguments(int argc, char** argv) {
     out.push_back(std::move(argument));
   }
   return out;
+}
+
+/// One line on stderr. Never throws: stderr itself may be a closed pipe.
+void complain(const char* what) noexcept {
+  for (const char* part : {"mxlm: ", what, "\n"}) std::fputs(part, stderr);
 }
 
 int run(int argc, char** argv) {
@@ -58,8 +64,7 @@ int run(int argc, char** argv) {
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
     app.parse(arguments);
   } catch (const CLI::CallForHelp&) {
-    const auto chosen = app.get_subcommands();
-    mxlm::cli::print_result(chosen.empty() ? app.help() : chosen.front()->help());
+    mxlm::cli::print_result(app.help());
   } catch (const CLI::CallForVersion& e) {
     mxlm::cli::print_result(std::string(e.what()) + "\n");
   } catch (const CLI::ParseError& e) {
@@ -75,19 +80,20 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const mxlm::UsageError& e) {
-    fmt::print(stderr, "mxlm: {}\n", e.what());
+    complain(e.what());
     return 2;
   } catch (const mxlm::Error& e) {
-    fmt::print(stderr, "mxlm: {}\n", e.what());
+    complain(e.what());
     return 1;
   } catch (const mxlm::Interrupted&) {
-    fmt::print(stderr, "mxlm: interrupted\n");
+    complain("interrupted");
     return 130;
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "mxlm: Out of memory; give fewer variants, a smaller --batch-size, or --stream.\n");
+    complain("Out of memory; give fewer variants, a smaller --batch-size, or --stream.");
     return 1;
   } catch (const std::exception& e) {
-    fmt::print(stderr, "mxlm: internal error: {}\n", e.what());
+    complain("internal error, which should be reported:");
+    complain(e.what());
     return 1;
   }
 }

@@ -41,7 +41,7 @@ void ProgressLine::update(const Progress& progress) {
   const std::string line =
       fmt::format("{}: {:.0f}% (round {} of {}), {:.0f} tokens/s, {} left", what_.substr(0, 24),
                   100 * progress.done / progress.total, progress.round + 1, progress.rounds, rate, duration_text(left));
-  fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, terminal_ ? "" : "\n");
+  std::fputs(((terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n")).c_str(), stderr);
   std::fflush(stderr);
   drawn_ = true;
 }

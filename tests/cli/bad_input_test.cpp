@@ -152,5 +152,14 @@ TEST_F(BadModel, TextsThatCannotBeRead) {
   expect_refusal(run_mxlm("eval --quiet --data '" + (folder_ / "bad.jsonl") + "'"), 1, "Line 2");
 }
 
+TEST(BadCommand, AMessageIntoAClosedPipeIsNoCrash) {
+  const Outcome outcome = run_mxlm("eval --tier E 2>&1 >/dev/null | true; exit ${PIPESTATUS[0]}");
+  EXPECT_EQ(outcome.code, 2);
+}
+
+TEST(BadCommand, NumbersHaveReadableBounds) {
+  expect_refusal(run_mxlm("eval --quiet --batch-size x"), 2, "1 to 1099511627776");
+}
+
 }  // namespace
 }  // namespace mxlm

@@ -23,7 +23,7 @@ namespace mxlm::cpu {
 namespace {
 
 constexpr int kChains = 24;  // independent sums: enough to hide the latency of two units
-constexpr int kRepeats = 40;
+constexpr auto kMeasure = std::chrono::milliseconds(330);
 
 /// Runs `rounds` rounds of kChains multiply-adds; the result keeps the compiler from dropping them.
 MXLM_TARGET_F32 float multiply_add(int64_t rounds) {
@@ -110,7 +110,8 @@ double best_rate(ThreadPool& pool, float (*work)(int64_t), int64_t rounds, doubl
   using Clock = std::chrono::steady_clock;
   std::vector<float> results(static_cast<size_t>(pool.threads()));
   double best = 0;
-  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+  // Long enough for a machine that was idle to reach its clock, and a shared one to have a quiet moment.
+  for (const auto until = Clock::now() + kMeasure; Clock::now() < until;) {
     const auto start = Clock::now();
     pool.run(pool.threads(), [&](int64_t task, int /*worker*/) { results[static_cast<size_t>(task)] = work(rounds); });
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();

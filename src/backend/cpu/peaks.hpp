@@ -14,7 +14,7 @@ struct Peaks {
   double amx = 0;          // tdpbf16ps on 2 x 2 tiles, random operands in the first-level cache
 };
 
-/// Measures them: the best of several short runs, well under a tenth of a second each kind.
+/// Measures them: the best of many short runs, for a third of a second each kind.
 Peaks measure_peaks(ThreadPool& pool);
 
 }  // namespace mxlm::cpu
