@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -179,11 +178,9 @@ void add_eval(CLI::App& app) {
   command
       ->add_option("--context", a.context,
                    "Tokens a window (the model's maximum, at most 2048; document, llamacpp: 512)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  command->add_option("--max-samples", a.max_samples, "Documents to read at most")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  command->add_option("--max-windows", a.max_windows, "Windows to run at most")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+      ->check(a_count());
+  command->add_option("--max-samples", a.max_samples, "Documents to read at most")->check(a_count());
+  command->add_option("--max-windows", a.max_windows, "Windows to run at most")->check(a_count());
   command->add_option("--mx", a.variants, "A variant, as 'attention=mxfp8,mlp=mxfp4/mxfp8@block=16'; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -202,8 +199,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--dtype", a.dtype, "auto (as the checkpoint; F16 in float32), float32 or bfloat16")
       ->capture_default_str();
   command->add_option("--device", a.device, "auto or cpu")->capture_default_str();
-  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
   command->add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
   command->add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
   command->add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");

@@ -123,13 +123,11 @@ void add_inspect(CLI::App& app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("--dtype", a.dtype, "auto, float32 or bfloat16")->capture_default_str();
-  command->add_option("--context", a.context, "Tokens a window of the plan")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  command->add_option("--context", a.context, "Tokens a window of the plan")->check(a_count());
   command->add_option("--max-windows", a.windows, "Windows of the plan")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")->check(a_count());
   command->add_flag("--stream", a.stream, "Plan as eval --stream does");
   command->footer("Example: mxlm inspect ./SmolLM2-135M --mx mlp=mxfp4,attention=mxfp8");
   command->callback([arguments] { run_inspect(*arguments); });

@@ -158,8 +158,7 @@ void add_logits(CLI::App& app) {
                     "Also writes 'hidden' F32 [layers + 1, windows, tokens, hidden], before the final norm");
   command->add_option("--dtype", a.dtype, "auto, float32 or bfloat16")->capture_default_str();
   command->add_option("--device", a.device, "auto or cpu")->capture_default_str();
-  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")->check(a_count());
   command->add_option("--threads", a.threads, "Threads")->check(CLI::Range(1, 4096));
   command->footer("Example: mxlm logits ./SmolLM2-135M --tokens ids.json --mx mlp=mxfp4 -o logits.safetensors");
   command->callback([arguments] { run_logits(*arguments); });

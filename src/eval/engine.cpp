@@ -81,7 +81,7 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
   model_.embedding.release();
 
   const size_t variants = tree_.leaf.size();
-  std::vector<double> forward_seconds(variants, 0), prepare_seconds(variants, 0);
+  std::vector<double> forward_seconds(variants, 0), prepare_seconds(variants, 0), head_seconds(variants, 0);
   for (int64_t step = 0; step < forward_.steps(); ++step) {
     const auto& nodes = tree_.levels[static_cast<size_t>(step)];
     const auto linears = forward_.step_linears(step);
@@ -127,7 +127,7 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
     std::vector<const Tensor*> states;
     for (size_t v = 0; v < variants; ++v) states.push_back(&hidden[tree_.leaf[v]][b]);
     score_batch(windows.subspan(batches[b].first, batches[b].second - batches[b].first), micro_batches[b], states,
-                scores, result);
+                scores, head_seconds);
     on_work(static_cast<double>(micro_batches[b].batch.rows()) * static_cast<double>(variants));
   }
 
@@ -136,6 +136,7 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
     std::move(scores[v].begin(), scores[v].end(), std::back_inserter(result.scores[v]));
     result.forward_seconds[v] += forward_seconds[v];
     result.prepare_seconds[v] += prepare_seconds[v];
+    result.head_seconds[v] += head_seconds[v];
   }
   result.positions += positions;
 }
@@ -162,7 +163,7 @@ double Engine::prepare_node(std::span<const LinearSpec* const> linears, const st
 
 void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batch,
                          std::span<const Tensor* const> hidden, std::vector<std::vector<WindowScores>>& scores,
-                         EngineResult& result) {
+                         std::vector<double>& head_seconds) {
   std::vector<int32_t> rows, targets;
   for (size_t w = 0; w < windows.size(); ++w) {
     const auto size = static_cast<int32_t>(windows[w].tokens.size());
@@ -179,12 +180,12 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
   for (size_t v = 0; v < variants; ++v) {
     const auto start = Clock::now();
     operands.push_back(forward_.head_operand(*hidden[v], rows, heads_[v]));
-    result.head_seconds[v] += seconds_since(start);
+    head_seconds[v] += seconds_since(start);
     inputs.push_back({.hidden = &operands[v],
                       .weight = heads_[v].weight.get(),
                       .bias = forward_.head_bias(),
                       .scores = batch_scores[v],
-                      .seconds = &result.head_seconds[v]});
+                      .seconds = &head_seconds[v]});
   }
   backend_.score(inputs, targets);
   for (size_t v = 0; v < variants; ++v) {

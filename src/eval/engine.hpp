@@ -48,7 +48,7 @@ class Engine {
   double prepare_node(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes, size_t n,
                       std::vector<StepWeights>& weights);
   void score_batch(std::span<const Window> windows, const MicroBatch& batch, std::span<const Tensor* const> hidden,
-                   std::vector<std::vector<WindowScores>>& scores, EngineResult& result);
+                   std::vector<std::vector<WindowScores>>& scores, std::vector<double>& head_seconds);
 
   const ModelSpec& model_;
   Backend& backend_;
