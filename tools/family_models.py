@@ -64,6 +64,75 @@ def gpt2(**keys):
             "vocab_size": 103, "bos_token_id": 2, "eos_token_id": 2, **keys}
 
 
+def mpt(attention, **keys):
+    return {"architectures": ["MPTForCausalLM"], "model_type": "mpt",
+            "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0,
+                            "attn_type": "multihead_attention", "clip_qkv": None, "qk_ln": False,
+                            "softmax_scale": None, **attention},
+            "d_model": 36, "emb_pdrop": 0, "expansion_ratio": 4, "learned_pos_emb": True, "logit_scale": None,
+            "max_seq_len": 64, "n_heads": 6, "n_layers": 2, "no_bias": True, "norm_type": "low_precision_layernorm",
+            "vocab_size": 97, **keys}
+
+
+def gpt_neox(**keys):
+    return {"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "bos_token_id": 0, "eos_token_id": 0,
+            "hidden_act": "gelu", "hidden_size": 48, "intermediate_size": 76, "layer_norm_eps": 1e-5,
+            "max_position_embeddings": 64, "num_attention_heads": 3, "num_hidden_layers": 2, "rotary_emb_base": 100,
+            "rotary_pct": 0.25, "tie_word_embeddings": False, "use_parallel_residual": True, "vocab_size": 103, **keys}
+
+
+def qwen3(model_type="qwen3", architecture="Qwen3ForCausalLM", **keys):
+    return llama_like(model_type, architecture, **{
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "rms_norm_eps": 1e-6, "rope_theta": 1000.0,
+        "attention_bias": False, "rope_scaling": None, "use_sliding_window": False, "sliding_window": None,
+        "max_window_layers": 2, **keys})
+
+
+def qwen3_moe(**keys):
+    return qwen3("qwen3_moe", "Qwen3MoeForCausalLM", **{
+        "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 36, "decoder_sparse_step": 1,
+        "mlp_only_layers": [], "norm_topk_prob": True, "output_router_logits": False, "hidden_size": 36, **keys})
+
+
+def gemma(model_type, architecture, **keys):
+    return {"architectures": [architecture], "model_type": model_type, "attention_bias": False,
+            "attention_dropout": 0.0, "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, "head_dim": 12,
+            "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 40, "intermediate_size": 52,
+            "max_position_embeddings": 128, "num_attention_heads": 4, "num_hidden_layers": 3, "num_key_value_heads": 2,
+            "query_pre_attn_scalar": 20, "rms_norm_eps": 1e-6, "rope_theta": 100.0, "sliding_window": 9,
+            "vocab_size": 107, **keys}
+
+
+def gemma2(**keys):
+    return gemma("gemma2", "Gemma2ForCausalLM", **{"hidden_act": "gelu_pytorch_tanh", "attn_logit_softcapping": 4.0,
+                 "final_logit_softcapping": 6.0, "cache_implementation": "hybrid", **keys})
+
+
+def gpt_oss(**keys):
+    return {"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "attention_bias": True,
+            "attention_dropout": 0.0, "eos_token_id": 2, "experts_per_token": 2, "head_dim": 16, "hidden_act": "silu",
+            "hidden_size": 40, "initial_context_length": 32, "intermediate_size": 36, "layer_types": [
+                "sliding_attention", "full_attention"], "max_position_embeddings": 128, "num_attention_heads": 3,
+            "num_experts_per_tok": 2, "num_hidden_layers": 2, "num_key_value_heads": 1, "num_local_experts": 4,
+            "output_router_logits": False, "pad_token_id": 1, "rms_norm_eps": 1e-5, "rope_scaling": {
+                "beta_fast": 32.0, "beta_slow": 1.0, "factor": 4.0, "original_max_position_embeddings": 32,
+                "rope_type": "yarn", "truncate": False}, "rope_theta": 150, "router_aux_loss_coef": 0.9,
+            "sliding_window": 10, "swiglu_limit": 7.0, "tie_word_embeddings": False, "vocab_size": 101, **keys}
+
+
+def falcon(**keys):
+    return {"architectures": ["FalconForCausalLM"], "model_type": "falcon", "alibi": False, "bias": False,
+            "bos_token_id": 11, "eos_token_id": 11, "hidden_size": 36, "layer_norm_epsilon": 1e-5, "multi_query": True,
+            "new_decoder_architecture": False, "num_attention_heads": 3, "num_hidden_layers": 2, "parallel_attn": True,
+            "vocab_size": 97, **keys}
+
+
+def stablelm(**keys):
+    return llama_like("stablelm", "StableLmForCausalLM", **{
+        "num_attention_heads": 3, "num_key_value_heads": 3, "hidden_size": 48, "layer_norm_eps": 1e-5,
+        "partial_rotary_factor": 0.25, "use_qkv_bias": True, "rope_theta": 100, **keys})
+
+
 # name -> (config.json, options). Only keys that real files hold; left out keys test the family's defaults.
 CASES = {
     "qwen2": (qwen2(), dict(_windows=[11, 40])),
@@ -104,7 +173,97 @@ CASES = {
                            num_local_experts=5, num_experts_per_tok=2, intermediate_size=36, sliding_window=None,
                            rope_theta=1000.0, output_router_logits=False, router_aux_loss_coef=0.02),
                 dict(_windows=[12, 40])),
+    "llama": (llama_like("llama", "LlamaForCausalLM", attention_bias=True, mlp_bias=True, num_attention_heads=4,
+                         num_key_value_heads=2, max_position_embeddings=256, rope_theta=200.0,
+                         rope_scaling={"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                       "original_max_position_embeddings": 32, "rope_type": "llama3"}),
+              dict(_windows=[11, 50], _matters=[{"rope_scaling": None}])),
+    "qwen2_yarn": (qwen2(rope_scaling={"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+                         max_position_embeddings=32, rope_theta=100.0, hidden_size=64),
+                   dict(_windows=[20, 50], _matters=[{"rope_scaling": None}, {"rope_scaling": {
+                       "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "truncate": False}}])),
+    "mpt": (mpt({}), dict(_windows=[9, 40], _matters=[{"n_heads": 4}])),
+    "mpt_clip": (mpt({"clip_qkv": 1.25, "softmax_scale": 0.5}, n_heads=5, d_model=40),
+                 dict(_windows=[9, 33], _matters=[{"attn_config": {"clip_qkv": 1.25}},
+                                                  {"attn_config": {"softmax_scale": 0.5}}])),
+    "mpt_power_of_two": (mpt({}, n_heads=4), dict(_windows=[9, 33])),
+    "gpt_neox": (gpt_neox(), dict(_dtype=F16, _windows=[9, 40], _layout="masked_bias", _matters=[
+        {"rotary_pct": 0.5}, {"use_parallel_residual": False}])),
+    "gpt_neox_sequential": (gpt_neox(use_parallel_residual=False, rotary_pct=1.0, hidden_size=40, num_attention_heads=5),
+                            dict(_windows=[9, 33], _matters=[{"rotary_pct": 0.5}, {"rotary_emb_base": 10000}])),
+    "qwen3": (qwen3(), dict(_windows=[9, 40], _matters=[{"rope_theta": 100.0}])),
+    "qwen3_window": (qwen3(use_sliding_window=True, sliding_window=9, max_window_layers=1, attention_bias=True,
+                           tie_word_embeddings=True),
+                     dict(_windows=[9, 33], _matters=[{"sliding_window": 10}, {"max_window_layers": 0}])),
+    "qwen3_moe": (qwen3_moe(), dict(_windows=[9, 40], _matters=[{"norm_topk_prob": False},
+                                                                {"num_experts_per_tok": 3}])),
+    "qwen3_moe_mixed": (qwen3_moe(norm_topk_prob=False, num_hidden_layers=4, mlp_only_layers=[3],
+                                  decoder_sparse_step=2, num_experts=7, num_experts_per_tok=3, intermediate_size=44),
+                        dict(_windows=[9, 33], _matters=[{"norm_topk_prob": True}])),
+    "gemma2": (gemma2(), dict(_windows=[9, 40], _matters=[
+        {"sliding_window": 10}, {"attn_logit_softcapping": 50.0}, {"final_logit_softcapping": 30.0},
+        {"query_pre_attn_scalar": 12}])),
+    "gemma3": (gemma("gemma3_text", "Gemma3ForCausalLM", attn_logit_softcapping=None, final_logit_softcapping=None,
+                     sliding_window_pattern=3, num_hidden_layers=4, rope_local_base_freq=50.0, rope_theta=1000.0,
+                     rope_scaling={"factor": 8.0, "rope_type": "linear"}),
+               dict(_windows=[9, 40], _matters=[{"sliding_window": 10}, {"rope_local_base_freq": 60.0},
+                                                {"rope_theta": 900.0}, {"rope_scaling": None},
+                                                {"sliding_window_pattern": 2}])),
+    "gemma3_new_keys": (gemma("gemma3_text", "Gemma3ForCausalLM", rope_theta=Ellipsis, num_hidden_layers=2,
+                              layer_types=["full_attention", "sliding_attention"], rope_parameters={
+                                  "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0},
+                                  "sliding_attention": {"rope_type": "default", "rope_theta": 40.0}}),
+                        dict(_windows=[9, 33], _matters=[{"layer_types": ["sliding_attention", "full_attention"]}])),
+    "olmo2": (llama_like("olmo2", "Olmo2ForCausalLM", num_attention_heads=4, num_key_value_heads=2),
+              dict(_windows=[9, 40])),
+    "smollm3": (llama_like("smollm3", "SmolLM3ForCausalLM", num_attention_heads=4, num_key_value_heads=2,
+                           num_hidden_layers=4, tie_word_embeddings=Ellipsis, rope_theta=100.0, intermediate_size=44,
+                           use_sliding_window=False, sliding_window=None, mlp_bias=False, attention_bias=False),
+                dict(_windows=[9, 40], _matters=[{"no_rope_layers": [1, 1, 1, 1]}])),
+    "smollm3_layers": (llama_like("smollm3", "SmolLM3ForCausalLM", num_attention_heads=4, num_key_value_heads=2,
+                                  num_hidden_layers=3, tie_word_embeddings=True, rope_theta=100.0, intermediate_size=44,
+                                  use_sliding_window=True, sliding_window=8, no_rope_layers=[1, 0, 1]),
+                       dict(_windows=[8, 33], _matters=[{"no_rope_layers": [1, 1, 0]}, {"sliding_window": 9}])),
+    "gpt_oss": (gpt_oss(), dict(_windows=[9, 60], _matters=[
+        {"swiglu_limit": 6.0}, {"sliding_window": 11}, {"rope_scaling": None},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}}])),
+    "gpt_oss_mxfp4": (gpt_oss(hidden_size=64, intermediate_size=64, vocab_size=61, layer_types=Ellipsis,
+                              quantization_config={"modules_to_not_convert": [
+                                  "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens",
+                                  "lm_head"], "quant_method": "mxfp4"}),
+                      dict(_windows=[9, 40], _layout="mxfp4")),
+    "opt": ({"architectures": ["OPTForCausalLM"], "model_type": "opt", "_remove_final_layer_norm": False,
+             "activation_function": "relu", "bos_token_id": 2, "do_layer_norm_before": True, "eos_token_id": 2,
+             "ffn_dim": 52, "hidden_size": 40, "max_position_embeddings": 48, "num_attention_heads": 5,
+             "num_hidden_layers": 2, "pad_token_id": 1, "vocab_size": 97, "word_embed_proj_dim": 40},
+            dict(_dtype=F16, _windows=[9, 40])),
+    "falcon": (falcon(), dict(_windows=[9, 40])),
+    "falcon_new": (falcon(new_decoder_architecture=True, num_attention_heads=4, num_kv_heads=2, hidden_size=40,
+                          ffn_hidden_size=52, tie_word_embeddings=False), dict(_windows=[9, 33])),
+    "starcoder2": (llama_like("starcoder2", "Starcoder2ForCausalLM", num_attention_heads=4, num_key_value_heads=2,
+                              hidden_act="gelu_pytorch_tanh", use_bias=True, sliding_window=9, norm_epsilon=1e-5,
+                              tie_word_embeddings=Ellipsis),
+                   dict(_windows=[9, 40], _matters=[{"sliding_window": 10}])),
+    "stablelm": (stablelm(), dict(_windows=[9, 40])),
+    "stablelm_parallel": (stablelm(use_parallel_residual=True, qk_layernorm=True, use_qkv_bias=False,
+                                   num_attention_heads=4, num_key_value_heads=2),
+                          dict(_windows=[9, 33], _matters=[{"use_parallel_residual": False}])),
+    "granite": (llama_like("granite", "GraniteForCausalLM", num_attention_heads=4, num_key_value_heads=2,
+                           attention_bias=True, mlp_bias=True, embedding_multiplier=3.0, logits_scaling=0.75,
+                           residual_multiplier=0.44, attention_multiplier=0.25, tie_word_embeddings=True),
+                dict(_windows=[9, 40], _matters=[{"embedding_multiplier": 1}, {"logits_scaling": 1},
+                                                 {"residual_multiplier": 1}, {"attention_multiplier": 0.2}])),
+    "olmo": (llama_like("olmo", "OlmoForCausalLM", num_attention_heads=4, num_key_value_heads=2, clip_qkv=1.25),
+             dict(_windows=[9, 40], _matters=[{"clip_qkv": None}])),
+    "cohere": (llama_like("cohere", "CohereForCausalLM", num_attention_heads=4, num_key_value_heads=2,
+                          logit_scale=0.5, layer_norm_eps=1e-5, tie_word_embeddings=Ellipsis),
+               dict(_windows=[9, 40], _matters=[{"logit_scale": 0.6}])),
+    "cohere_qk_norm": (llama_like("cohere", "CohereForCausalLM", num_attention_heads=4, num_key_value_heads=2,
+                                  logit_scale=0.75, layer_norm_eps=1e-5, use_qk_norm=True, attention_bias=True,
+                                  tie_word_embeddings=True), dict(_windows=[9, 33])),
 }
+CASES["gpt_neo_bin"] = (gpt_neo(hidden_size=40, num_heads=5), dict(_dtype=F32, _windows=[6, 33], _layout="masked_bias",
+                                                                   _bin=True))
 
 
 # ---- random weights
@@ -158,6 +317,17 @@ def to_disk(model, options):
                 out += [(f"{name_.removesuffix('down_proj')}{e}.w2.weight", p[e], name) for e in range(p.shape[0])]
                 continue
             out.append((name_, p, name))
+        elif family == "qwen3_moe" and ".experts." in name:
+            half = p.shape[1] // 2
+            at = name.rpartition(".")[0]
+            parts = {"gate_proj": p[:, :half], "up_proj": p[:, half:]} if name.endswith("gate_up_proj") else \
+                {"down_proj": p}
+            out += [(f"{at}.{e}.{part}.weight", w[e], name) for part, w in parts.items() for e in range(p.shape[0])]
+        elif layout == "mxfp4" and p.dim() == 3:
+            blocks, scales = pack_mxfp4(p)
+            out += [(name + "_blocks", blocks, name), (name + "_scales", scales, name)]
+        elif family == "gpt_neox" and name == "lm_head.weight":
+            out.append(("embed_out.weight", p, name))
         else:
             disk = name.removeprefix("transformer.") if layout == "bare" else name
             out.append((disk, p, name))
@@ -169,7 +339,39 @@ def to_disk(model, options):
         for i in range(model.config.num_layers):
             out += [(f"transformer.h.{i}.attn.attention.bias", causal.byte(), None),
                     (f"transformer.h.{i}.attn.attention.masked_bias", torch.tensor(-1e9), None)]
+    if family == "gpt_neox" and layout == "masked_bias":
+        for i in range(model.config.num_hidden_layers):
+            at = f"gpt_neox.layers.{i}.attention."
+            out += [(at + "bias", causal, None), (at + "masked_bias", torch.tensor(-1e9), None),
+                    (at + "rotary_emb.inv_freq", 1 / 100 ** (torch.arange(0, 4, 2) / 4), None)]
+    if options.get("_bin"):
+        out.append(("lm_head.weight", model.get_input_embeddings().weight, None))  # shares memory, as in real files
     return out
+
+
+E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+
+
+def round_to_mxfp4(w):
+    """(codes, exponents) of w [E, K, N] along K, in blocks of 32 with floor scales: [E, N, K] and [E, N, K / 32]."""
+    blocks = w.transpose(1, 2).unflatten(-1, (-1, 32)).double()
+    exponents = torch.frexp(blocks.abs().amax(-1)).exponent - 1 - 2
+    scaled = blocks * torch.exp2(-exponents[..., None].double())
+    codes = (scaled.abs()[..., None] - E2M1.double()).abs().argmin(-1)
+    return (codes + 8 * (scaled < 0)).flatten(-2), exponents
+
+
+def decode_mxfp4(codes, exponents):
+    values = E2M1[codes % 8] * (1 - 2 * (codes // 8).float())
+    return (values.unflatten(-1, (-1, 32)) * torch.exp2(exponents[..., None].float())).flatten(-2).transpose(1, 2)
+
+
+def pack_mxfp4(w):
+    """(blocks U8 [E, N, K / 32, 16], scales U8 [E, N, K / 32]) as gpt-oss's files have them: even element low."""
+    codes, exponents = round_to_mxfp4(w)
+    assert torch.equal(decode_mxfp4(codes, exponents), w), "the weight is not MXFP4"
+    pairs = codes.unflatten(-1, (-1, 16, 2))
+    return (pairs[..., 0] + 16 * pairs[..., 1]).to(torch.uint8), (exponents + 127).to(torch.uint8)
 
 
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
@@ -265,8 +467,14 @@ def make_checkpoint(name, folder, seed=0):
     dtype = options.get("_dtype", BF16)
     with torch.no_grad():
         for p in model.parameters():
-            p.copy_(p.to(dtype))
-    tensors = {disk: t.to(dtype if ours else t.dtype).contiguous().clone() if t.is_floating_point() else t
+            if options.get("_layout") == "mxfp4" and p.dim() == 3:
+                p.copy_(decode_mxfp4(*round_to_mxfp4(p)))
+            else:
+                p.copy_(p.to(dtype))
+    if options.get("_bin"):
+        torch.save({disk: t.detach() for disk, t, _ in to_disk(model, options)}, folder / "pytorch_model.bin")
+        return model.eval()
+    tensors = {disk: t.to(dtype if ours else t.dtype).contiguous().clone() if t.is_floating_point() else t.clone()
                for disk, t, ours in to_disk(model, options)}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return model.eval()
