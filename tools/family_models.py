@@ -217,12 +217,12 @@ CASES = {
     "olmo2": (llama_like("olmo2", "Olmo2ForCausalLM", num_attention_heads=4, num_key_value_heads=2),
               dict(_windows=[9, 40])),
     "smollm3": (llama_like("smollm3", "SmolLM3ForCausalLM", num_attention_heads=4, num_key_value_heads=2,
-                           num_hidden_layers=4, tie_word_embeddings=Ellipsis, rope_theta=100.0, intermediate_size=44,
+                           num_hidden_layers=4, tie_word_embeddings=Ellipsis, pad_token_id=2, rope_theta=100.0, intermediate_size=44,
                            use_sliding_window=False, sliding_window=None, mlp_bias=False, attention_bias=False),
                 dict(_windows=[9, 40], _matters=[{"no_rope_layers": [1, 1, 1, 1]}])),
     "smollm3_layers": (llama_like("smollm3", "SmolLM3ForCausalLM", num_attention_heads=4, num_key_value_heads=2,
                                   num_hidden_layers=3, tie_word_embeddings=True, rope_theta=100.0, intermediate_size=44,
-                                  use_sliding_window=True, sliding_window=8, no_rope_layers=[1, 0, 1]),
+                                  pad_token_id=2, use_sliding_window=True, sliding_window=8, no_rope_layers=[1, 0, 1]),
                        dict(_windows=[8, 33], _matters=[{"no_rope_layers": [1, 1, 0]}, {"sliding_window": 9}])),
     "gpt_oss": (gpt_oss(), dict(_windows=[9, 60], _matters=[
         {"swiglu_limit": 6.0}, {"sliding_window": 11}, {"rope_scaling": None},
@@ -245,7 +245,7 @@ CASES = {
                               tie_word_embeddings=Ellipsis),
                    dict(_windows=[9, 40], _matters=[{"sliding_window": 10}])),
     "stablelm": (stablelm(), dict(_windows=[9, 40])),
-    "stablelm_parallel": (stablelm(use_parallel_residual=True, qk_layernorm=True, use_qkv_bias=False,
+    "stablelm_parallel": (stablelm(use_parallel_residual=True, qk_layernorm=True, use_qkv_bias=False, partial_rotary_factor=0.5,
                                    num_attention_heads=4, num_key_value_heads=2),
                           dict(_windows=[9, 33], _matters=[{"use_parallel_residual": False}])),
     "granite": (llama_like("granite", "GraniteForCausalLM", num_attention_heads=4, num_key_value_heads=2,
@@ -276,7 +276,7 @@ def randomize(model, generator):
         r = torch.randn(p.shape, generator=generator)
         last = name.split(".")[-2:]
         if name.endswith("sinks"):
-            p.data = r
+            p.data = 1.5 + r
         elif name.endswith("bias"):
             p.data = 0.3 * r
         elif re.search(r"norm|(^|\.)ln_|\.ln_", name):
@@ -291,6 +291,8 @@ def randomize(model, generator):
             transposed = conv1d or (config.model_type == "gpt_oss" and p.dim() == 3)
             gain = 1.8 if re.search(r"\.(q_proj|k_proj)", name) else \
                 1.5 if re.search(r"qkv|query_key_value|c_attn", name) else 1.2
+            if config.model_type == "gpt_oss" and name.endswith("gate_up_proj"):
+                gain = 3.5  # so that the clamp at 7 is met
             if config.model_type == "gpt_neo" and gain > 1.5:
                 gain = 1.0  # scores are not scaled
             p.data = gain * r / math.sqrt(p.shape[-2] if transposed else p.shape[-1])
@@ -462,7 +464,8 @@ def make_checkpoint(name, folder, seed=0):
     config, options = CASES[name]
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, config, options)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation="eager")
+    config = AutoConfig.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
     randomize(model, torch.Generator().manual_seed(seed_of(name, seed)))
     dtype = options.get("_dtype", BF16)
     with torch.no_grad():

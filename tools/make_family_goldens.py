@@ -173,7 +173,8 @@ def make(name, out, oracle):
         for key, p in unquantised_parameters(model).items():
             assert torch.equal(p, replaced.get_parameter(key)), key
         for p, q in zip(families.products(model), families.products(replaced)):
-            assert (p.role == "lm_head") == torch.equal(p.parameter, q.parameter), p.name
+            exact = options.get("_layout") == "mxfp4" and p.parameter.dim() == 3  # MXFP4 is exact in all of these formats
+            assert (p.role == "lm_head" or exact) == torch.equal(p.parameter, q.parameter), p.name
         weight_only[format] = nll_of(all_logits(replaced, windows), windows)
         margins.append(router_margin(replaced, windows))
         if format in WEIGHT_AND_ACTIVATION:
