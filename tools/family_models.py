@@ -6,6 +6,8 @@ Shared by make_family_goldens.py and check_families.py. A case is (config.json, 
   _matters  edits of config.json of which each has to change the logits (None deletes a key), as a proof that the
             figures see the detail
   _layout   how the tensors lie on disk, where one family has several
+  _bin      write pytorch_model.bin instead of model.safetensors
+  _product  (Linear or stack of experts, expert, module on disk) whose MX product is kept too
 """
 import contextlib
 import copy
@@ -165,14 +167,16 @@ CASES = {
                               activation_function="gelu_new", tie_word_embeddings=True),
                       dict(_windows=[5, 33], _layout="masked_bias",
                            _matters=[{"attention_types": [[["global"], 2], [["local"], 1]]}])),
-    "gpt2": (gpt2(), dict(_dtype=F32, _windows=[9, 40], _layout="bare")),
+    "gpt2": (gpt2(), dict(_dtype=F32, _windows=[9, 40], _layout="bare",
+                          _product=("transformer.h.1.mlp.c_fc", None, "h.1.mlp.c_fc"))),
     "gpt2_scaled": (gpt2(scale_attn_by_inverse_layer_idx=True, scale_attn_weights=False, n_inner=52, n_head=4, n_layer=3),
                     dict(_windows=[9, 33], _matters=[{"scale_attn_by_inverse_layer_idx": False},
                                                      {"scale_attn_weights": True}])),
     "mixtral": (llama_like("mixtral", "MixtralForCausalLM", num_attention_heads=4, num_key_value_heads=2,
                            num_local_experts=5, num_experts_per_tok=2, intermediate_size=36, sliding_window=None,
                            rope_theta=1000.0, output_router_logits=False, router_aux_loss_coef=0.02),
-                dict(_windows=[12, 40])),
+                dict(_windows=[12, 40], _product=("model.layers.1.mlp.experts.gate_up_proj", 2,
+                                                  "model.layers.1.block_sparse_moe.experts.2.w1"))),
     "llama": (llama_like("llama", "LlamaForCausalLM", attention_bias=True, mlp_bias=True, num_attention_heads=4,
                          num_key_value_heads=2, max_position_embeddings=256, rope_theta=200.0,
                          rope_scaling={"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -9,14 +9,17 @@ Each folder holds a checkpoint as the hub has that family (config.json, model.sa
     baseline     {nll, by_window}: mean NLL in nats of every token but a window's first, of all windows and of each
     weight_only  {format: {nll, by_window}}: the weights of all Linears of attention and MLP, experts included, quantised
                  by microxcaling along their inputs; routers, norms, embeddings and the head untouched
-    weight_and_activation  the same, and the inputs of those Linears quantised too
+    weight_and_activation  the same, and the inputs of those Linears quantised too; also the NLL by_token, and the
+                 largest change of the mean NLL (spread) and of the median token (median_spread) in six runs whose
+                 inputs were first multiplied by 1 + 3e-7 N(0, 1)
     linears      [{module, role}]: every Linear and router by its name on disk; experts that lie stacked in one tensor
                  are one entry
     largest      max |logit|
+    product      (some) the module on disk of which product.safetensors holds a product
     double_error max |float32 logits - logits of the same model in float64|: what float32 itself may differ by
   logits.safetensors   logits.WINDOW F32 [tokens, vocabulary]: float32 forward with eager attention and eager experts
   product.safetensors  (some) one Linear's MX product as in make_product_goldens.py: x F32 [M, K] its input in the
-                 float32 forward, y.FORMAT and abs.FORMAT F64 [M, N]; metadata names the module on disk
+                 float32 forward, y.FORMAT and abs.FORMAT F64 [M, N] of the first N outputs
 
 Every figure comes from the folder as it lies on disk, loaded by from_pretrained in float32. Also checked here: what was
 written loads as what was made; each parameter and each key of `_matters` changes the logits; routers have no near ties.
@@ -40,16 +43,22 @@ from mx_oracle import Microxcaling
 
 WEIGHT_ONLY = ("mxfp8_e4m3", "mxfp6_e3m2", "mxfp4_e2m1", "mxint8")
 WEIGHT_AND_ACTIVATION = ("mxfp8_e4m3", "mxfp4_e2m1")
+PRODUCT_ROWS, PRODUCT_OUTPUTS = 12, 30
+NOISY_RUNS = 6
+
+
+def token_nll(logits, windows):
+    """NLL in nats of every token but a window's first, [windows][tokens - 1], in float64."""
+    return [-torch.log_softmax(l[:-1].double(), -1).gather(-1, tokens[0, 1:, None])[:, 0]
+            for l, tokens in zip(logits, windows)]
+
+
+def summary(nll):
+    return {"nll": torch.cat(nll).mean().item(), "by_window": [n.mean().item() for n in nll]}
 
 
 def nll_of(logits, windows):
-    sums, by_window = 0.0, []
-    for l, tokens in zip(logits, windows):
-        logp = torch.log_softmax(l[:-1].double(), -1)
-        nll = -logp.gather(-1, tokens[0, 1:, None])
-        sums += nll.sum().item()
-        by_window.append(nll.mean().item())
-    return {"nll": sums / sum(w.shape[1] - 1 for w in windows), "by_window": by_window}
+    return summary(token_nll(logits, windows))
 
 
 def all_logits(model, windows, activations=None):
@@ -92,21 +101,20 @@ def router_margin(model, windows):
 
 
 def check_every_parameter(name, model, windows, logits, largest):
-    """A change by a tenth must be seen, else a reader that drops or mistakes the tensor would not be noticed."""
+    """A change by a tenth must be seen, else a reader that drops or mistakes the tensor would not be noticed. Of what
+    lies stacked for all experts each expert's part."""
     blind = []
     for key, p in model.named_parameters():
-        changed = copy.deepcopy(model)
-        with torch.no_grad():
-            q = changed.get_parameter(key)
-            q += 0.1 * q.roll(1, -1)
-        if difference(all_logits(changed, windows[-1:]), logits[-1:]) < 1e-3 * largest:
-            blind.append(key)
+        for part in range(len(p)) if ".experts." in key else [slice(None)]:
+            changed = copy.deepcopy(model)
+            with torch.no_grad():
+                q = changed.get_parameter(key)[part]
+                q += 0.1 * q.roll(1, -1)
+            if difference(all_logits(changed, windows[-1:]), logits[-1:]) < 1e-3 * largest:
+                blind.append((key, part))
     # Adding one vector to all keys shifts all scores of a query alike: softmax does not see it unless RoPE turns it.
-    blind = [k for k in blind if not any(f"{name.split('_')[0]}" in s and part in k for s, part in BLIND)]
+    blind = [b for b in blind if not (model.config.model_type == "opt" and b[0].endswith("k_proj.bias"))]
     assert not blind, (name, "parameters that do not matter", blind)
-
-
-BLIND = (("opt", "k_proj.bias"),)
 
 
 def check_every_edit(name, folder, windows, logits, largest):
@@ -121,25 +129,18 @@ def check_every_edit(name, folder, windows, logits, largest):
         assert difference(changed, logits) > 1e-3 * largest, (name, "does not matter", edit)
 
 
-def product_golden(model, oracle, module, expert, windows, folder, versions, disk):
-    """One Linear's input in the float32 forward and its product with the weight, as make_product_goldens.py does."""
-    chosen = next(p for p in families.products(model) if p.name == module)
-    seen = []
+def product_golden(model, oracle, name, expert, windows, path, metadata):
+    """One Linear's input in the float32 forward and its product with the weight, as make_product_goldens.py has it."""
     model = copy.deepcopy(model)
-    chosen = next(p for p in families.products(model) if p.name == module)
-    if chosen.parameter.dim() == 2:
-        model.get_submodule(module).register_forward_pre_hook(lambda m, args: seen.append(args[0][0].clone()))
-        with torch.no_grad():
-            model(windows[-1], use_cache=False)
-        w = chosen.weight()
-    else:
-        # The pre-hook of stacked experts sees the tokens before routing, which is what the first product reads.
-        model.get_submodule(module.rpartition(".")[0]).register_forward_pre_hook(
-            lambda m, args: seen.append(args[0].reshape(-1, args[0].shape[-1]).clone()))
-        with torch.no_grad():
-            model(windows[-1], use_cache=False)
-        w = chosen.weight()[expert]
-    x, w = seen[0][:24].contiguous(), w.contiguous()
+    product = next(p for p in families.products(model) if p.name == name)
+    weight, reader = product.weight(), name
+    if expert is not None:  # What goes into the stack, before routing, is what each of its first products reads.
+        weight, reader = weight[expert], name.rpartition(".")[0]
+    seen = []
+    model.get_submodule(reader).register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].reshape(-1, args[0].shape[-1]).clone()))
+    all_logits(model, windows[-1:])
+    x, w = seen[0][:PRODUCT_ROWS].contiguous(), weight[:PRODUCT_OUTPUTS].contiguous()
     tensors = {"x": x}
     for format in WEIGHT_ONLY:
         check_faultless(x, format)
@@ -147,8 +148,23 @@ def product_golden(model, oracle, module, expert, windows, folder, versions, dis
         qx, qw = (oracle.quantize(t, format).double() for t in (x, w))
         tensors[f"y.{format}"] = qx @ qw.T
         tensors[f"abs.{format}"] = qx.abs() @ qw.abs().T
-    save_file(tensors, folder / "product.safetensors", {**versions, "microxcaling": "7bc41952"})
-    return {"module": disk[0], "rows": disk[1]}
+    save_file(tensors, path, metadata)
+
+
+def both_quantised(replaced, oracle, format, windows):
+    """NLL with activations quantised too, and how far it moves when float32's last bits do: a value at the edge between
+    two codes falls to either side."""
+    generator = torch.Generator().manual_seed(7)
+
+    def noisy(x):
+        return oracle.quantize(x * (1 + 3e-7 * torch.randn(x.shape, generator=generator)), format)
+
+    nll = token_nll(all_logits(replaced, windows, lambda x: oracle.quantize(x, format)), windows)
+    moves = [torch.cat(token_nll(all_logits(replaced, windows, noisy), windows)) - torch.cat(nll)
+             for _ in range(NOISY_RUNS)]
+    return {**summary(nll), "by_token": [[round(v, 6) for v in n.tolist()] for n in nll],
+            "spread": max(abs(m.mean().item()) for m in moves),
+            "median_spread": max(m.abs().median().item() for m in moves)}
 
 
 def make(name, out, oracle):
@@ -178,7 +194,7 @@ def make(name, out, oracle):
         weight_only[format] = nll_of(all_logits(replaced, windows), windows)
         margins.append(router_margin(replaced, windows))
         if format in WEIGHT_AND_ACTIVATION:
-            both[format] = nll_of(all_logits(replaced, windows, lambda x: oracle.quantize(x, format)), windows)
+            both[format] = both_quantised(replaced, oracle, format, windows)
     if margins[0] is not None:
         assert min(margins) > 2e-5, (name, "a router nearly ties; take another _seed", margins)
 
@@ -189,15 +205,15 @@ def make(name, out, oracle):
               "windows": [w[0].tolist() for w in windows], "largest": largest, "double_error": double_error,
               "baseline": nll_of(logits, windows), "weight_only": weight_only, "weight_and_activation": both}
     if "_product" in options:
-        module, expert, disk, rows = options["_product"]
-        golden["product"] = product_golden(model, oracle, module, expert, windows, folder, versions, (disk, rows))
+        name_here, expert, golden["product"] = options["_product"]
+        product_golden(model, oracle, name_here, expert, windows, folder / "product.safetensors", versions)
     golden["linears"] = families.disk_linears(made, options)
     write_golden(folder / "golden.json", golden)
     for file in folder.iterdir():
         file.chmod(0o644)
     size = sum(f.stat().st_size for f in folder.iterdir())
     text = " ".join(f"{f[2:]} {v['nll']:.4f}" for f, v in weight_only.items())
-    wa = " ".join(f"{v['nll']:.4f}" for v in both.values())
+    wa = " ".join(f"{v['nll']:.4f}+-{v['spread']:.0e},{v['median_spread']:.0e}" for v in both.values())
     print(f"{name:20} {size / 1024:6.0f} KB |logit| {largest:5.1f} f32-f64 {double_error / largest:.1e} nll "
           f"{golden['baseline']['nll']:.4f} {text} W+A {wa}"
           f"{'' if margins[0] is None else f' margin {min(margins):.1e}'}", flush=True)
