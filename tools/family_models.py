@@ -3,7 +3,7 @@
 Shared by make_family_goldens.py and check_families.py. A case is (config.json, options):
   _dtype    of the weights on disk (bfloat16)
   _windows  lengths of the windows of tokens
-  _matters  edits of config.json of which each has to change the logits (None deletes a key), as a proof that the
+  _matters  edits of config.json of which each has to change the logits (Ellipsis leaves a key out), as a proof that the
             figures see the detail
   _layout   how the tensors lie on disk, where one family has several
   _bin      write pytorch_model.bin instead of model.safetensors
@@ -207,6 +207,11 @@ CASES = {
     "gemma2": (gemma2(), dict(_windows=[9, 40], _matters=[
         {"sliding_window": 10}, {"attn_logit_softcapping": 50.0}, {"final_logit_softcapping": 30.0},
         {"query_pre_attn_scalar": 12}])),
+    "gemma2_keys": (gemma2(attn_logit_softcapping=Ellipsis, final_logit_softcapping=None, tie_word_embeddings=False,
+                           query_pre_attn_scalar=4, num_hidden_layers=2,
+                           layer_types=["full_attention", "sliding_attention"]),
+                    dict(_windows=[9, 33], _matters=[{"attn_logit_softcapping": None}, {"final_logit_softcapping": 30.0},
+                                                     {"layer_types": Ellipsis}])),
     "gemma3": (gemma("gemma3_text", "Gemma3ForCausalLM", attn_logit_softcapping=None, final_logit_softcapping=None,
                      sliding_window_pattern=3, num_hidden_layers=4, rope_local_base_freq=50.0, rope_theta=1000.0,
                      rope_scaling={"factor": 8.0, "rope_type": "linear"}),
@@ -450,7 +455,7 @@ def expert_options(folder):
 
 
 def edited(config, edits):
-    return {k: v for k, v in {**config, **edits}.items() if v is not None}
+    return {**config, **edits}
 
 
 def write_config(folder, config, options):
