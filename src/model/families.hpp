@@ -9,7 +9,7 @@
 namespace mxlm {
 
 ModelSpec read_cohere(const SpecReader& reader);      // Command R
-ModelSpec read_falcon(const SpecReader& reader);      // Falcon 7B, RW (rotary ones)
+ModelSpec read_falcon(const SpecReader& reader);      // Falcon
 ModelSpec read_gemma(const SpecReader& reader);       // Gemma 1
 ModelSpec read_gemma2(const SpecReader& reader);      // Gemma 2
 ModelSpec read_gemma3(const SpecReader& reader);      // Gemma 3, text

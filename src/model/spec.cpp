@@ -1,6 +1,7 @@
 #include "model/spec.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.hpp"
 #include "model/families.hpp"
@@ -83,6 +84,10 @@ HostMatrix WeightSource::view(std::vector<std::byte>& storage) const {
   if (decode) {
     storage.resize(elements * sizeof(BFloat16));
     decode(reinterpret_cast<BFloat16*>(storage.data()));
+  } else if (!row_data.empty()) {
+    const size_t row_bytes = elements / row_data.size() * dtype_size(matrix.type);
+    storage.resize(elements * dtype_size(matrix.type));
+    for (size_t r = 0; r < row_data.size(); ++r) std::memcpy(storage.data() + r * row_bytes, row_data[r], row_bytes);
   } else if (transposed) {
     const size_t size = dtype_size(matrix.type);
     storage.resize(elements * size);

@@ -28,6 +28,8 @@ struct WeightSource {
   TensorEntry entry;  // where the bytes lie; for `decode`, the codes
   bool transposed = false;
   int64_t row_step = 1;  // of a transposed weight
+  /// Where each row lies, if not one after the other.
+  std::vector<const std::byte*> row_data;
   /// Writes the bfloat16 values [rows, cols] of a weight that is stored in codes and scales.
   std::function<void(BFloat16*)> decode;
   double stored_bits = 0;  // bits an element on disk; 0 = those of the type

@@ -18,6 +18,7 @@
 #include "backend/cpu/quantize.hpp"
 #include "io/file.hpp"
 #include "io/safetensors.hpp"
+#include "logits_of.hpp"
 #include "model/config.hpp"
 #include "model/forward.hpp"
 #include "model/spec.hpp"
@@ -63,30 +64,12 @@ mx::BlockFormat format_of(const std::string& name) {
 /// Logits [tokens, vocabulary] of each window, all windows in one micro-batch. `product` says what is quantised in the
 /// Linears of attention and MLP.
 std::vector<std::vector<float>> logits_of(const Case& model, const ProductSpec& product) {
-  Backend& backend = *model.backend;
-  const ForwardPass forward(model.spec, backend, DType::f32);
-  std::vector<std::span<const int32_t>> windows(model.windows.begin(), model.windows.end());
-  const MicroBatch batch = forward.make_batch(windows);
-  Tensor hidden = forward.embed(batch);
-  for (int64_t step = 0; step < forward.steps(); ++step) {
-    StepWeights weights;
-    for (const LinearSpec* linear : forward.step_linears(step)) {
-      const bool replaced = linear->role == Role::attention || linear->role == Role::mlp;
-      weights.linears.push_back(
-          {.weight = backend.prepare(linear->weight.matrix, replaced ? product.weights : std::nullopt),
-           .activations = replaced ? product.activations : std::nullopt});
-    }
-    forward.run(step, weights, batch, hidden, hidden);
-  }
-  const StepLinear head{.weight = backend.prepare(model.spec.head.weight.matrix, std::nullopt),
-                        .activations = std::nullopt};
-  std::vector<int32_t> rows(static_cast<size_t>(hidden.rows()));
-  for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r);
-  const Operand operand = forward.head_operand(hidden, rows, head);
-  std::vector<float> all(rows.size() * static_cast<size_t>(model.spec.vocabulary));
-  backend.logits(
-      {.hidden = &operand, .weight = head.weight.get(), .bias = forward.head_bias(), .scores = {}, .seconds = nullptr},
-      all);
+  const std::vector<std::span<const int32_t>> windows(model.windows.begin(), model.windows.end());
+  const std::vector<float> all =
+      logits_of(model.spec, *model.backend, DType::f32, windows, [&](const LinearSpec& linear) {
+        const bool replaced = linear.role == Role::attention || linear.role == Role::mlp;
+        return replaced ? product : ProductSpec{};
+      });
   std::vector<std::vector<float>> out;
   auto from = all.begin();
   for (const auto& window : model.windows) {
@@ -217,6 +200,7 @@ TEST(FamilyProducts, AreTheFloat64SumsOfTheQuantisedOperands) {
         std::find_if(linears.begin(), linears.end(), [&](const LinearSpec* l) { return l->module == module; });
     ASSERT_NE(linear, linears.end()) << name << " " << module;
     const TensorEntry& entry = golden.tensors().at("x");
+    std::vector<std::byte> storage;
     const HostMatrix x{.type = DType::f32,
                        .rows = entry.shape.at(0),
                        .cols = entry.shape.at(1),
@@ -224,7 +208,7 @@ TEST(FamilyProducts, AreTheFloat64SumsOfTheQuantisedOperands) {
                        .data = entry.data()};
     for (const auto& [format_name, figures] : model.golden["weight_only"].items()) {
       const mx::BlockFormat format = format_of(format_name);
-      const auto weight = model.backend->prepare((*linear)->weight.matrix, format);
+      const auto weight = model.backend->prepare((*linear)->weight.view(storage), format);
       Operand operand{.type = model.backend->operand_type(format, *weight, DType::f32), .values = {}};
       operand.values = model.backend->empty(operand.type.storage, x.rows, x.cols);
       std::memset(operand.values.data(), 0, operand.values.bytes());  // products read the padding of rows
