@@ -16,6 +16,7 @@
 #include "eval/shorthands.hpp"
 #include "io/embedded.hpp"
 #include "io/file.hpp"
+#include "io/hub/data_sets.hpp"
 #include "report/report.hpp"
 
 namespace mxlm::cli {
@@ -74,7 +75,15 @@ DocumentSource read_documents_or_texts(const EvalArguments& arguments) {
   if (!arguments.data.empty() && !arguments.texts.empty()) {
     fail_usage("--text and --data exclude one another; leave one of them out.");
   }
-  if (!arguments.data.empty()) return read_documents(arguments.data, arguments.field, arguments.max_samples);
+  if (!arguments.data.empty()) {
+    const hub::DataRequest request = hub::parse_data_request(arguments.data);
+    // These take each row for a document; the others take WikiText as the one text that it was.
+    const bool rows = arguments.protocol == "document" || arguments.protocol == "self";
+    ProgressLine line(arguments.data, global_options().quiet);
+    return hub::read_data_set(request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
+                              {.field = arguments.field, .max_documents = arguments.max_samples, .wikitext_rows = rows},
+                              [&line](const hub::FetchProgress& progress) { line.update(progress); });
+  }
   if (arguments.texts.empty()) {
     spdlog::info("no --text or --data given: using the embedded text, Alice's Adventures in Wonderland");
     return embedded_text();
@@ -139,7 +148,7 @@ EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArg
   result.machine = machine_info(arguments.threads);
   for (const std::string& name : models) {
     const auto start = std::chrono::steady_clock::now();
-    const LoadedModel model = load_model(name, /*with_tokenizer=*/true);
+    const LoadedModel model = load_model_by_name(name, /*with_tokenizer=*/true);
     const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     RunResult run;
     {
@@ -167,7 +176,8 @@ void add_data_options(CLI::App& command, EvalArguments& a) {
   command.add_option("--text", a.texts, "A plain text, '-' is stdin; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command.add_option("--data", a.data, "A data set: a .txt, .jsonl or .jsonl.zst file");
+  command.add_option("--data", a.data,
+                     "A data set, NAME_OR_PATH[:SPLIT[:SUBSET]]: pile, wikitext2, wikitext103, a file or a folder");
   command.add_option("--field", a.field, "The JSON member that holds a document's text")->capture_default_str();
   command.add_option(
       "--protocol", a.protocol,
@@ -213,7 +223,8 @@ void add_eval(CLI::App& app) {
   auto arguments = std::make_shared<EvalArguments>();
   CLI::App* command =
       app.add_subcommand("eval", "Baseline and variants side by side: perplexity, KL divergence, speed");
-  command->add_option("MODEL", arguments->models, "Model folders; none = the embedded booklet-7m");
+  command->add_option("MODEL", arguments->models,
+                      "Folders, hub ids (org/name) or names of 'mxlm models'; none = the embedded booklet-7m");
   add_data_options(*command, *arguments);
   add_variant_options(*command, *arguments);
   add_run_options(*command, *arguments);

@@ -71,7 +71,7 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
 }
 
 void run_inspect(const InspectArguments& arguments) {
-  const LoadedModel loaded = load_model(arguments.model, /*with_tokenizer=*/false);
+  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
   const ModelSpec& model = loaded.spec;
   const DType compute = compute_dtype(model, parse_dtype(arguments.dtype));
   std::vector<Variant> variants;

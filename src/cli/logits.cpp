@@ -66,7 +66,7 @@ void append_tensor(SafetensorsWriter& writer, Backend& backend, const Tensor& te
 void run_logits(const LogitsArguments& arguments) {
   check_device(arguments.device);
   const auto windows = read_windows(arguments.tokens);
-  const LoadedModel loaded = load_model(arguments.model, /*with_tokenizer=*/false);
+  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
   const ModelSpec& model = loaded.spec;
   std::vector<Variant> variants;
   if (!arguments.variant.empty()) variants.push_back(Variant::parse(arguments.variant));
