@@ -142,24 +142,42 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentS
   return options;
 }
 
+namespace {
+
+RunResult evaluate_model(const std::string& name, const DocumentSource& data, const EvaluateOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  const LoadedModel model = load_model_by_name(name, /*with_tokenizer=*/true);
+  const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  RunResult run;
+  {
+    ProgressLine line(model.name, global_options().quiet);
+    run = evaluate(model, data, options, [&line](const Progress& progress) { line.update(progress); });
+  }
+  run.command = global_options().command_line;
+  run.seconds_load = load_seconds;
+  for (VariantResult& variant : run.variants) variant.seconds.load = load_seconds;
+  warn_about(run);
+  return run;
+}
+
+}  // namespace
+
 EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArguments& arguments,
-                           const DocumentSource& data, const EvaluateOptions& options) {
+                           const DocumentSource& data, const EvaluateOptions& options,
+                           std::vector<std::string>* failed) {
   EvalResult result;
   result.machine = machine_info(arguments.threads);
   for (const std::string& name : models) {
-    const auto start = std::chrono::steady_clock::now();
-    const LoadedModel model = load_model_by_name(name, /*with_tokenizer=*/true);
-    const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    RunResult run;
-    {
-      ProgressLine line(model.name, global_options().quiet);
-      run = evaluate(model, data, options, [&line](const Progress& progress) { line.update(progress); });
+    try {
+      result.runs.push_back(evaluate_model(name, data, options));
+    } catch (const UsageError&) {
+      throw;
+    } catch (const Error& error) {
+      if (failed == nullptr) throw;
+      spdlog::error("{}: {}", name, error.what());
+      failed->push_back(name);
+      continue;
     }
-    run.command = global_options().command_line;
-    run.seconds_load = load_seconds;
-    for (VariantResult& variant : run.variants) variant.seconds.load = load_seconds;
-    warn_about(run);
-    result.runs.push_back(std::move(run));
     if (!result.runs.back().complete) break;
   }
   return result;
@@ -223,7 +241,7 @@ void add_eval(CLI::App& app) {
   auto arguments = std::make_shared<EvalArguments>();
   CLI::App* command =
       app.add_subcommand("eval", "Baseline and variants side by side: perplexity, KL divergence, speed");
-  command->add_option("MODEL", arguments->models,
+  command->add_option("MODEL,--models", arguments->models,
                       "Folders, hub ids (org/name) or names of 'mxlm models'; none = the embedded booklet-7m");
   add_data_options(*command, *arguments);
   add_variant_options(*command, *arguments);

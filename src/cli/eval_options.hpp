@@ -42,9 +42,11 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentS
                                  std::vector<Variant> variants);
 
 /// Loads and evaluates one model after the other ("" is the embedded one) with a progress line each. Stops after an
-/// interrupt, with the last run not complete.
+/// interrupt, with the last run not complete. With `failed`, a model that cannot be evaluated is told in the log and
+/// noted there, and the next one follows; without, its Error ends the run.
 EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArguments& arguments,
-                           const DocumentSource& data, const EvaluateOptions& options);
+                           const DocumentSource& data, const EvaluateOptions& options,
+                           std::vector<std::string>* failed = nullptr);
 
 /// Prints the table and writes the files that the arguments ask for; throws Interrupted if the last run is not
 /// complete.

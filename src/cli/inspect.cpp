@@ -118,7 +118,7 @@ void add_inspect(CLI::App& app) {
   InspectArguments& a = *arguments;
   CLI::App* command = app.add_subcommand(
       "inspect", "A model's sizes, every Linear and what a variant would replace, and the memory plan");
-  command->add_option("MODEL", a.model, "A model folder; none = the embedded booklet-7m");
+  command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
   command->add_option("--mx", a.variants, "A variant to show; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

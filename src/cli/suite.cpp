@@ -1,11 +1,13 @@
 // mxlm suite: the models of a suite, one after the other.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/error.hpp"
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
@@ -71,7 +73,14 @@ void add_suite(CLI::App& app) {
     std::vector<std::string> names;
     names.reserve(models.size());
     for (const RegisteredModel* model : models) names.emplace_back(model->name);
-    report_result(evaluate_models(names, *arguments, data, options), *arguments);
+    // Hours of work are not lost for one model that is gated or too large.
+    std::vector<std::string> failed;
+    const EvalResult result = evaluate_models(names, *arguments, data, options, &failed);
+    if (!result.runs.empty()) report_result(result, *arguments);
+    if (!failed.empty()) {
+      fail("{} of {} models could not be evaluated ({}); the log above says why.", failed.size(), names.size(),
+           fmt::join(failed, ", "));
+    }
   });
 }
 

@@ -1,6 +1,8 @@
 #include "eval/load.hpp"
 
+#include <algorithm>
 #include <filesystem>
+#include <vector>
 
 #include "base/error.hpp"
 #include "base/quote.hpp"
@@ -70,13 +72,10 @@ std::optional<hub::Repo> hub_repo(const std::string& model, const hub::Options& 
   return std::nullopt;
 }
 
-ModelLocation locate_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch) {
-  std::error_code error;
-  if (fs::is_directory(model, error)) return location_of_folder(model);
-  if (fs::exists(model, error)) {
-    fail("'{}' is a file; give the folder that holds config.json and the weights.", model);
-  }
-  const hub::Options options = hub::Options::from_environment();
+namespace {
+
+/// hub_repo, or Error with the nearest known name.
+hub::Repo known_repo(const std::string& model, const hub::Options& options) {
   const auto repo = hub_repo(model, options);
   if (!repo) {
     fail(
@@ -84,8 +83,37 @@ ModelLocation locate_model(const std::string& model, bool with_tokenizer, const 
         "tokenizer.json and weights, a hub id (org/name), or a name that 'mxlm models' lists.{}",
         quote(model), suggestion(model, registered_names()));
   }
-  const hub::Snapshot snapshot = find_or_fetch(options, *repo, with_tokenizer, on_fetch);
-  return {.name = repo->id, .folder = snapshot.folder, .revision = snapshot.commit};
+  return *repo;
+}
+
+/// The tokenizer.json of a repository, downloaded without the rest of the model if the cache lacks it.
+fs::path hub_tokenizer(const hub::Options& options, const hub::Repo& repo) {
+  const std::string name = "tokenizer.json";
+  const hub::RepoCache cache(options.cache, repo);
+  if (const auto commit = cache.commit()) {
+    if (auto file = cache.file(*commit, name)) return *file;
+  }
+  const auto plan = hub::plan_fetch(options, repo, [&](const std::vector<hub::ListedFile>& files) {
+    const bool there =
+        std::any_of(files.begin(), files.end(), [&](const hub::ListedFile& f) { return f.name == name; });
+    return there ? std::vector<std::string>{name} : std::vector<std::string>{};
+  });
+  if (plan.files.empty()) fail("The model {} has no {}; mxlm reads no other kind of tokenizer.", quote(repo.id), name);
+  return hub::fetch(options, plan, {}).folder / name;
+}
+
+}  // namespace
+
+ModelLocation locate_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch) {
+  std::error_code error;
+  if (fs::is_directory(model, error)) return location_of_folder(model);
+  if (fs::exists(model, error)) {
+    fail("'{}' is a file; give the folder that holds config.json and the weights.", model);
+  }
+  const hub::Options options = hub::Options::from_environment();
+  const hub::Repo repo = known_repo(model, options);
+  const hub::Snapshot snapshot = find_or_fetch(options, repo, with_tokenizer, on_fetch);
+  return {.name = repo.id, .folder = snapshot.folder, .revision = snapshot.commit};
 }
 
 LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch) {
@@ -112,15 +140,18 @@ LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub:
   return loaded;
 }
 
-Tokenizer load_tokenizer(const std::string& model_or_file, const hub::OnFetch& on_fetch) {
+Tokenizer load_tokenizer(const std::string& model_or_file) {
   FileView file;
   std::error_code error;
   if (model_or_file.empty()) {
     file = FileView::from_memory("embedded tokenizer.json", embedded::booklet_tokenizer());
-  } else if (fs::is_regular_file(model_or_file, error) || model_or_file.ends_with(".json")) {
+  } else if (fs::is_directory(model_or_file, error)) {
+    file = file_in(model_or_file, "tokenizer.json");
+  } else if (fs::exists(model_or_file, error) || model_or_file.ends_with(".json")) {
     file = FileView::map(model_or_file);
   } else {
-    file = file_in(locate_model(model_or_file, /*with_tokenizer=*/true, on_fetch).folder, "tokenizer.json");
+    const hub::Options options = hub::Options::from_environment();
+    file = FileView::map(hub_tokenizer(options, known_repo(model_or_file, options)));
   }
   return Tokenizer::from_json(file.text(), file.name());
 }

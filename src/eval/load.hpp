@@ -38,7 +38,8 @@ ModelLocation locate_model(const std::string& model, bool with_tokenizer, const 
 /// Opens a model (config.json, weights, tokenizer.json) that locate_model finds; "" is the embedded one. Throws Error.
 LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch = {});
 
-/// The tokenizer of a model or of a tokenizer.json; "" is the embedded one.
-Tokenizer load_tokenizer(const std::string& model_or_file, const hub::OnFetch& on_fetch = {});
+/// The tokenizer of a tokenizer.json, of a folder that holds one, or of a model known by name (of which nothing else is
+/// downloaded); "" is the embedded one.
+Tokenizer load_tokenizer(const std::string& model_or_file);
 
 }  // namespace mxlm
