@@ -20,7 +20,7 @@ namespace {
 std::string describe(const std::vector<const RegisteredModel*>& models, const std::vector<Variant>& variants,
                      const EvalArguments& arguments) {
   const hub::Options options = hub::Options::from_environment();
-  std::string out = fmt::format("{:<18}{:<38}{:>10}  {:<6}{}\n", "model", "hub id", "weights", "gated", "in cache");
+  std::string out = fmt::format("{:<18}{:<36}{:>10}  {:<6}{}\n", "model", "hub id", "weights", "gated", "in cache");
   double total = 0, missing = 0;
   for (const RegisteredModel* model : models) {
     const auto repo = hub::parse_repo(model->id, hub::RepoKind::model);
@@ -28,7 +28,7 @@ std::string describe(const std::vector<const RegisteredModel*>& models, const st
     const double gigabytes = static_cast<double>(model->bytes) / 1e9;
     total += gigabytes;
     missing += cached ? 0 : gigabytes;
-    out += fmt::format("{:<18}{:<38}{:>7.1f} GB  {:<6}{}\n", model->name, model->id, gigabytes,
+    out += fmt::format("{:<18}{:<36}{:>7.1f} GB  {:<6}{}\n", model->name, model->id, gigabytes,
                        model->gated ? "yes" : "no", cached ? "yes" : "no");
   }
   out += fmt::format("{} models, {:.1f} GB of weights, {:.1f} GB to download{}\n\nvariants, beside the baseline:\n",
