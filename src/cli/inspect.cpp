@@ -89,7 +89,7 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
 }
 
 void run_inspect(const InspectArguments& arguments) {
-  const LoadedModel loaded = load_model(arguments.model, /*with_tokenizer=*/false);
+  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
   const ModelSpec& model = loaded.spec;
   const DType compute = compute_dtype(model, parse_dtype(arguments.dtype));
   std::vector<Variant> variants;
@@ -136,7 +136,7 @@ void add_inspect(CLI::App& app) {
   InspectArguments& a = *arguments;
   CLI::App* command = app.add_subcommand(
       "inspect", "A model's sizes, every Linear and what a variant would replace, and the memory plan");
-  command->add_option("MODEL", a.model, "A model folder; none = the embedded booklet-7m");
+  command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
   command->add_option("--mx", a.variants, "A variant to show; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

@@ -49,10 +49,13 @@ int run(int argc, char** argv) {
   for (int i = 0; i < argc; ++i) global.command_line += fmt::format("{}{}", i > 0 ? " " : "", i > 0 ? argv[i] : "mxlm");
 
   mxlm::cli::add_eval(app);
+  mxlm::cli::add_suite(app);
   mxlm::cli::add_inspect(app);
   mxlm::cli::add_logits(app);
   mxlm::cli::add_cast(app);
   mxlm::cli::add_tokenize(app);
+  mxlm::cli::add_models(app);
+  mxlm::cli::add_fetch(app);
   mxlm::cli::add_formats(app);
   mxlm::cli::add_bench(app);
 
