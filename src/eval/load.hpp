@@ -5,6 +5,7 @@
 
 #include "io/safetensors.hpp"
 #include "model/spec.hpp"
+#include "text/special_tokens.hpp"
 #include "text/tokenizer.hpp"
 
 namespace mxlm {
@@ -16,6 +17,7 @@ struct LoadedModel {
   Checkpoint checkpoint;
   ModelSpec spec;
   std::optional<Tokenizer> tokenizer;
+  SpecialTokens special;  // with a tokenizer only
 };
 
 /// Opens a model folder (config.json, safetensors, tokenizer.json); "" is the embedded model. Throws Error.
