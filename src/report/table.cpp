@@ -172,22 +172,23 @@ std::string seconds_text(double seconds) {
 
 /// What the first column holds.
 struct Quantity {
-  std::string title;  // of the figure
-  std::string more;   // of a second figure beside it; "" = there is none
+  std::string title;   // of the figure
+  std::string change;  // of its difference from the baseline's
+  std::string more;    // of a second figure beside it; "" = there is none
 };
 
 Quantity quantity_of(const std::vector<VariantResult>& variants) {
   const VariantFigures& f = variants[0].figures;
-  if (f.rolling) return {.title = "word PPL", .more = "bits/byte"};
-  if (f.self) return {.title = "self-PPL", .more = "entropy"};
-  return {.title = "PPL", .more = ""};
+  if (f.rolling) return {.title = "word PPL", .change = "Δword", .more = "bits/byte"};
+  if (f.self) return {.title = "self-PPL", .change = "Δself", .more = "entropy"};
+  return {.title = "PPL", .change = "ΔPPL", .more = ""};
 }
 
 std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
   constexpr double percent = 100, milli = 1000;
   const Quantity quantity = quantity_of(variants);
-  Column ppl{quantity.title, {}}, more{quantity.more, {}}, ratio{fmt::format("Δ{} %", quantity.title), {}},
-      kld{"KL mnats", {}}, top1{"top-1", {}}, weights{"", {}}, speed{"tok/s", {}};
+  Column ppl{quantity.title, {}}, more{quantity.more, {}}, ratio{quantity.change + " %", {}}, kld{"KL mnats", {}},
+      top1{"top-1", {}}, weights{"", {}}, speed{"tok/s", {}};
   int64_t most_bytes = 0;
   for (const VariantResult& v : variants)
     most_bytes = std::max({most_bytes, v.weight_bytes_baseline, v.weight_bytes_variant});
@@ -330,7 +331,7 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   std::string key = "± is one standard error";
   const VariantFigures& first = run.variants[0].figures;
   if (run.variants.size() > 1) {
-    key += fmt::format(", for Δ{} that of the paired difference", quantity_of(run.variants).title);
+    key += fmt::format(", for {} that of the paired difference", quantity_of(run.variants).change);
   }
   if (noise) key += ", or the rounding noise (the change under another order of float32 sums) where that is larger";
   key += '.';
