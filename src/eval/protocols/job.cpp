@@ -1,6 +1,7 @@
 #include "eval/protocols/job.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
@@ -42,13 +43,14 @@ std::vector<int32_t> encode(const Job& job, std::string_view text, bool parse_sp
 }
 
 std::vector<int32_t> encode_truncated(const Job& job, std::string_view text) {
-  const std::vector<int32_t> suffix =
-      job.options.bos == BosPolicy::never ? std::vector<int32_t>{} : job.tokenizer.suffix();
-  if (suffix.size() >= job.context()) {
+  const bool special = job.options.bos != BosPolicy::never;
+  const std::vector<int32_t> suffix = special ? job.tokenizer.suffix() : std::vector<int32_t>{};
+  const size_t added = suffix.size() + (special ? job.tokenizer.prefix().size() : 0);
+  if (added >= job.context()) {
     fail_usage(
-        "a context of {} tokens leaves no room beside the {} tokens that the tokenizer's template adds at the end; "
-        "use a larger --context",
-        job.options.context, suffix.size());
+        "a context of {} tokens leaves no room beside the {} tokens that the tokenizer's template adds; use a larger "
+        "--context",
+        job.options.context, added);
   }
   std::vector<int32_t> ids = encode(job, text);
   if (ids.size() > job.context()) {
@@ -60,18 +62,17 @@ std::vector<int32_t> encode_truncated(const Job& job, std::string_view text) {
 
 void for_each_encoded(const Job& job, size_t count, const std::function<std::vector<int32_t>(size_t)>& ids_of,
                       const std::function<void(size_t, std::vector<int32_t>&&)>& take) {
-  // Long enough that the threads end a block at about the same time, short enough to stop soon after the last window.
-  constexpr size_t kTextsAThread = 32;
+  // Threads wait for one another at the end of a block, so it is long; but not where few windows are wanted.
+  const size_t texts_a_thread = job.options.max_windows > 0 ? 32 : 1024;
   const auto workers = static_cast<size_t>(std::max(job.options.loader_workers, 1));
-  const size_t block = workers == 1 ? 1 : kTextsAThread * workers;
+  const size_t block = workers == 1 ? 1 : texts_a_thread * workers;
   ThreadPool pool(static_cast<int>(std::min(workers, std::max<size_t>(count, 1))));
   std::vector<std::vector<int32_t>> ids(std::min(block, count));
   for (size_t begin = 0; begin < count && !job.full(); begin += block) {
-    throw_if_interrupted();
     const size_t size = std::min(block, count - begin);
     pool.run(static_cast<int64_t>(size),
              [&](int64_t i, int /*worker*/) { ids[static_cast<size_t>(i)] = ids_of(begin + static_cast<size_t>(i)); });
-    for (size_t i = 0; i < size && !job.full(); ++i) take(begin + i, std::move(ids[i]));
+    for (size_t i = 0; i < size && !job.full(); ++i) take(begin + i, std::exchange(ids[i], {}));
   }
 }
 
