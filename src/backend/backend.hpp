@@ -151,12 +151,19 @@ struct RouteArgs {
   bool round_weights = false;  // to the model dtype, in the end
 };
 
+/// What a row of the head is scored against.
+enum class ScoreKind : uint8_t {
+  next_token,  // the target it is given
+  self,        // its own most likely token under the variant at hand; the entropy of the row is measured too
+};
+
 /// Figures of one scored token under one variant.
 struct TokenScore {
   double nll = 0;      // -ln p(target)
   double kld = 0;      // KL(baseline || variant), 0 for the baseline
   float p = 0;         // p(target)
   int32_t top1 = 0;    // argmax, the lowest id among equals
+  float entropy = 0;   // -sum p ln p over the vocabulary, in nats; measured for ScoreKind::self only
   bool finite = true;  // false if a logit is NaN or Inf
 };
 
@@ -169,6 +176,7 @@ struct HeadInput {
   float logit_softcap = 0;                 // then logits = softcap * tanh(logits / softcap); 0 = none
   std::span<TokenScore> scores = {};       // out, one a row
   double* seconds = nullptr;               // out: += the time of this variant's part
+  ScoreKind kind = ScoreKind::next_token;  // the same for all inputs
 };
 
 class Backend {
@@ -238,7 +246,8 @@ class Backend {
   // --- the head
   /// The rows of x whose index is in `rows`, in that order.
   virtual Tensor gather(const Tensor& x, std::span<const int32_t> rows) = 0;
-  /// Scores every row under every input (inputs[0] is the baseline) against `targets`; never holds rows x vocabulary.
+  /// Scores every row under every input (inputs[0] is the baseline) against `targets` (valid ids also where the kind of
+  /// score does without); never holds rows x vocabulary.
   virtual void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) = 0;
   /// float32 logits [rows, vocabulary] of a few rows.
   virtual void logits(const HeadInput& input, std::span<float> out) = 0;

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -8,6 +9,7 @@
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
+#include "base/parallel.hpp"
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
@@ -113,6 +115,12 @@ void warn_about(const RunResult& run) {
   }
 }
 
+/// Threads that tokenise: as many as compute unless told otherwise; 0 is the calling thread alone, as in PyTorch.
+int loader_workers(const EvalArguments& arguments) {
+  if (arguments.loader_workers >= 0) return std::max(arguments.loader_workers, 1);
+  return arguments.threads > 0 ? arguments.threads : default_thread_count();
+}
+
 }  // namespace
 
 DocumentSource read_data(const EvalArguments& arguments) {
@@ -136,7 +144,9 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentS
   options.batch_windows = arguments.batch_size;
   options.threads = arguments.threads;
   options.protocol.context = arguments.context;
+  options.protocol.stride = arguments.stride;
   options.protocol.max_windows = arguments.max_windows;
+  options.protocol.loader_workers = loader_workers(arguments);
   options.protocol.bos = parse_bos(arguments.bos);
   options.protocol.name = !arguments.protocol.empty() ? arguments.protocol : data.is_text ? "window" : "document";
   return options;
@@ -204,8 +214,10 @@ void add_data_options(CLI::App& command, EvalArguments& a) {
       fmt::format("One of {} (window for texts, document for data sets)", fmt::join(protocol_names(), ", ")));
   command
       .add_option("--context", a.context,
-                  "Tokens a window (the model's maximum, at most 2048; document, llamacpp: 512)")
+                  "Tokens a window (the model's maximum, at most 2048; document, llamacpp, self: 512; lmeval: the "
+                  "model's maximum)")
       ->check(a_count());
+  command.add_option("--stride", a.stride, "hf-stride: tokens between the starts of windows (512)")->check(a_count());
   command.add_option("--max-samples", a.max_samples, "Documents to read at most")->check(a_count());
   command.add_option("--max-windows", a.max_windows, "Windows to run at most")->check(a_count());
   command.add_option("--bos", a.bos, "Begin-of-sequence token: template, always or never")->capture_default_str();
@@ -235,6 +247,8 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   command.add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
   command.add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
   command.add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
+  command.add_option("--loader-workers", a.loader_workers, "Threads that tokenise documents (as --threads)")
+      ->check(CLI::Range(0, 4096));
   command.add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
   command.add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
 }

@@ -119,6 +119,7 @@ ModelLocation locate_model(const std::string& model, bool with_tokenizer, const 
 LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch) {
   LoadedModel loaded;
   FileView config_file, tokenizer_file;
+  std::optional<FileView> tokenizer_config;
   if (model.empty()) {
     loaded.name = kEmbeddedName;
     config_file = FileView::from_memory("embedded config.json", embedded::booklet_config());
@@ -132,11 +133,20 @@ LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub:
     loaded.revision = location.revision;
     config_file = file_in(folder, "config.json");
     loaded.checkpoint = Checkpoint::open(folder);
-    if (with_tokenizer) tokenizer_file = file_in(folder, "tokenizer.json");
+    if (with_tokenizer) {
+      tokenizer_file = file_in(folder, "tokenizer.json");
+      std::error_code error;
+      const fs::path path = folder / "tokenizer_config.json";
+      if (fs::exists(path, error)) tokenizer_config = FileView::map(path);
+    }
   }
   const Config config = Config::parse(config_file.text(), config_file.name());
   loaded.spec = load_spec(config, loaded.checkpoint);
-  if (with_tokenizer) loaded.tokenizer = Tokenizer::from_json(tokenizer_file.text(), tokenizer_file.name());
+  if (with_tokenizer) {
+    loaded.tokenizer = Tokenizer::from_json(tokenizer_file.text(), tokenizer_file.name());
+    loaded.special = read_special_tokens(tokenizer_config ? tokenizer_config->text() : std::string_view{},
+                                         config_file.text(), *loaded.tokenizer);
+  }
   return loaded;
 }
 

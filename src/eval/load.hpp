@@ -7,6 +7,7 @@
 #include "io/hub/fetch.hpp"
 #include "io/safetensors.hpp"
 #include "model/spec.hpp"
+#include "text/special_tokens.hpp"
 #include "text/tokenizer.hpp"
 
 namespace mxlm {
@@ -18,6 +19,7 @@ struct LoadedModel {
   Checkpoint checkpoint;
   ModelSpec spec;
   std::optional<Tokenizer> tokenizer;
+  SpecialTokens special;  // with a tokenizer only
 };
 
 /// Where a MODEL argument leads.

@@ -30,7 +30,7 @@ struct DataInfo {
 
 struct ProtocolInfo {
   std::string name;
-  int64_t context = 0;
+  int64_t context = 0, stride = 0;  // stride 0: the protocol has none
   std::string bos, aggregate;
   int64_t skipped_documents = 0;
 };
