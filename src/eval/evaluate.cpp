@@ -70,7 +70,8 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = linear->module + ".weight",
                    .role = std::string(role_name(linear->role)),
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
   }
   for (const char* which : {"qk", "pv"}) {
     const ProductSpec product = variant.attention_product(which);
@@ -78,7 +79,8 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = which,
                    .role = "attention product",
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
   }
   return out;
 }

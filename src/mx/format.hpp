@@ -400,6 +400,12 @@ MXLM_HOST_DEVICE constexpr bool needs_whole_tensor(const BlockFormat& f) {
   return f.scaling == Scaling::tensor || f.scaling == Scaling::nvfp4 || f.scaling == Scaling::int8_outliers;
 }
 
+/// True if a weight in this format can be kept as codes and block scales of at most a byte each. (With a scale for each
+/// element, nothing would be won.)
+constexpr bool keeps_codes(const BlockFormat& f) {
+  return f.element.bits() <= 8 && f.scale_bits <= 8 && f.scaling != Scaling::element;
+}
+
 /// Bits that a weight [rows, row] takes in this format, all scales included.
 constexpr uint64_t storage_bits(const BlockFormat& f, uint64_t rows, uint64_t row) {
   constexpr uint64_t kFloatScale = 32;
