@@ -39,9 +39,10 @@ struct OperandType {
 /// An activation [rows, K] as a matrix product reads it: quantised and decoded where its spec says so.
 struct Operand {
   OperandType type;
-  Tensor values;
-  Tensor row_scales;  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
-  Tensor outliers;    // [rows, K] model dtype or bf16, what such a format leaves out of `values`; else empty
+  Tensor values = {};
+  Tensor row_scales =
+      {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
+  Tensor outliers = {};  // [rows, K] model dtype or bf16, what such a format leaves out of `values`; else empty
 };
 
 /// What a backend made of a weight [N, K] and a spec, ready to multiply with.
@@ -78,7 +79,7 @@ enum class NormKind : uint8_t { rms, layer };
 
 /// RMSNorm: n = x * rsqrt(mean(x^2) + eps); LayerNorm: n = (x - mean) * rsqrt(variance + eps). Statistics in float32.
 /// y = n * (weight + weight_offset) + bias in float32, rounded once; with `round_before_weight` (llama) n is rounded
-/// first, then multiplied in the model dtype.
+/// first, then multiplied in the model dtype (an RMSNorm; a LayerNorm always rounds once).
 struct NormArgs {
   NormKind kind = NormKind::rms;
   const Tensor* weight = nullptr;  // [1, cols] or [1, group], model dtype; null = all ones
@@ -107,12 +108,12 @@ struct AttentionArgs {
   /// head_dim. The output's heads are always packed.
   int q_head_stride = 0, kv_head_stride = 0;
   float scale = 1;
-  float softcap = 0;              // scores become softcap * tanh(scores / softcap), after the scale; 0 = none
-  int64_t window = 0;             // query q sees keys k > q - window; 0 = all before it
-  std::span<const float> slopes;  // [heads] ALiBi: score += slope * (k - q); empty = none
-  std::span<const float> sinks;   // [heads] a logit that takes part in the softmax and is dropped; empty = none
-  ProductSpec qk;                 // weights: Q (the first operand), activations: K
-  ProductSpec pv;                 // weights: P, activations: V
+  float softcap = 0;                   // scores become softcap * tanh(scores / softcap), after the scale; 0 = none
+  int64_t window = 0;                  // query q sees keys k > q - window; 0 = all before it
+  std::span<const float> slopes = {};  // [heads] ALiBi: score += slope * (k - q); empty = none
+  std::span<const float> sinks = {};   // [heads] a logit that takes part in the softmax and is dropped; empty = none
+  ProductSpec qk = {};                 // weights: Q (the first operand), activations: K
+  ProductSpec pv = {};                 // weights: P, activations: V
 };
 
 /// gelu_tanh is computed in float32 and rounded once; gelu_new is the same formula op by op in the model dtype.
@@ -131,7 +132,7 @@ struct GatedArgs {
 struct LinearEpilogue {
   const Tensor* bias = nullptr;      // [1, N], float32
   const Tensor* residual = nullptr;  // [rows, N], model dtype; may be the output itself
-  OperandSpec outputs;
+  OperandSpec outputs = std::nullopt;
   float multiplier = 1;
 };
 
@@ -167,7 +168,7 @@ struct HeadInput {
   const Tensor* bias = nullptr;            // [1, vocabulary] float32, or null
   float logit_multiplier = 1;              // logits *= this, rounded to float32 only
   float logit_softcap = 0;                 // then logits = softcap * tanh(logits / softcap); 0 = none
-  std::span<TokenScore> scores;            // out, one a row
+  std::span<TokenScore> scores = {};       // out, one a row
   double* seconds = nullptr;               // out: += the time of this variant's part
 };
 

@@ -133,7 +133,7 @@ MicroBatch ForwardPass::make_batch(std::span<const std::span<const int32_t>> win
 
 Tensor ForwardPass::embed(const MicroBatch& batch) const {
   Tensor hidden = backend_.empty(compute_, batch.batch.rows(), spec_.hidden);
-  backend_.embed(batch.batch, spec_.embedding.matrix, hidden);
+  backend_.embed(batch.batch, spec_.embedding.matrix, 1, nullptr, 0, hidden);
   return hidden;
 }
 
@@ -143,7 +143,7 @@ void ForwardPass::run(int64_t step, const StepWeights& weights, const MicroBatch
   if (has_attention(step)) {
     run_attention(spec_.layers[index], weights, batch, in, out, index);
   } else {
-    run_mlp(weights, in, out, index);
+    run_mlp(weights, batch, in, out, index);
   }
 }
 
@@ -156,7 +156,8 @@ void ForwardPass::run_attention(const LayerSpec& layer, const StepWeights& weigh
   const auto bias = [&](size_t i) { return biases[i]->empty() ? nullptr : biases[i]; };
 
   Requests inputs = requests_of(backend_, linears.first(3), compute_);
-  backend_.norm(in, {.weight = &constants.attention_norm, .epsilon = layer.attention_norm.epsilon}, inputs.operands);
+  backend_.norm(in, {.weight = &constants.attention_norm, .epsilon = layer.attention_norm.epsilon}, batch.batch.offsets,
+                inputs.operands);
   Tensor qkv[3];
   for (size_t i = 0; i < 3; ++i) {
     qkv[i] = backend_.empty(compute_, rows, linears[i].weight->rows());
@@ -178,7 +179,8 @@ void ForwardPass::run_attention(const LayerSpec& layer, const StepWeights& weigh
   backend_.linear(attended.operands[0], *linears[3].weight, {.bias = bias(3), .residual = &in}, out);
 }
 
-void ForwardPass::run_mlp(const StepWeights& weights, const Tensor& in, Tensor& out, size_t index) const {
+void ForwardPass::run_mlp(const StepWeights& weights, const MicroBatch& batch, const Tensor& in, Tensor& out,
+                          size_t index) const {
   const Constants::Layer& constants = constants_->layers[index];
   const int64_t rows = in.rows();
   const std::span<const StepLinear> linears(weights.linears);
@@ -186,7 +188,8 @@ void ForwardPass::run_mlp(const StepWeights& weights, const Tensor& in, Tensor& 
   const auto bias = [&](size_t i) { return biases[i]->empty() ? nullptr : biases[i]; };
 
   Requests inputs = requests_of(backend_, linears.first(2), compute_);
-  backend_.norm(in, {.weight = &constants.mlp_norm, .epsilon = spec_.layers[index].mlp_norm.epsilon}, inputs.operands);
+  backend_.norm(in, {.weight = &constants.mlp_norm, .epsilon = spec_.layers[index].mlp_norm.epsilon},
+                batch.batch.offsets, inputs.operands);
   Tensor gate_up[2];
   for (size_t i = 0; i < 2; ++i) {
     gate_up[i] = backend_.empty(compute_, rows, linears[i].weight->rows());
@@ -194,14 +197,15 @@ void ForwardPass::run_mlp(const StepWeights& weights, const Tensor& in, Tensor& 
                     gate_up[i]);
   }
   Requests activated = requests_of(backend_, linears.subspan(2), compute_);
-  backend_.gated_activation(gate_up[0], gate_up[1], spec_.activation, activated.operands);
+  backend_.gated_activation(gate_up[0], gate_up[1], {.activation = spec_.activation}, batch.batch.offsets,
+                            activated.operands);
   backend_.linear(activated.operands[0], *linears[2].weight, {.bias = bias(2), .residual = &in}, out);
 }
 
 Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t> rows, const StepLinear& head) const {
   const Tensor selected = backend_.gather(hidden, rows);
   Operand operand{.type = backend_.operand_type(head.activations, *head.weight, compute_), .values = {}};
-  backend_.norm(selected, {.weight = &constants_->final_norm, .epsilon = spec_.final_norm.epsilon}, {&operand, 1});
+  backend_.norm(selected, {.weight = &constants_->final_norm, .epsilon = spec_.final_norm.epsilon}, {}, {&operand, 1});
   return operand;
 }
 

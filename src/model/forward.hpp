@@ -62,7 +62,7 @@ class ForwardPass {
   struct Constants;
   void run_attention(const LayerSpec& layer, const StepWeights& weights, const MicroBatch& batch, const Tensor& in,
                      Tensor& out, size_t index) const;
-  void run_mlp(const StepWeights& weights, const Tensor& in, Tensor& out, size_t index) const;
+  void run_mlp(const StepWeights& weights, const MicroBatch& batch, const Tensor& in, Tensor& out, size_t index) const;
 
   const ModelSpec& spec_;
   Backend& backend_;
