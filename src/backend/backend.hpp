@@ -42,7 +42,7 @@ struct Operand {
   Tensor values = {};
   Tensor row_scales =
       {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
-  Tensor outliers = {};  // [rows, K] model dtype or bf16, what such a format leaves out of `values`; else empty
+  Tensor outliers = {};  // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
 };
 
 /// What a backend made of a weight [N, K] and a spec, ready to multiply with.

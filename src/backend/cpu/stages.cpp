@@ -320,7 +320,42 @@ void decode(const BlockFormat& f, const uint8_t* codes, const uint8_t* scales, i
   }
 }
 
+template <typename T>
+void quantize_in_place(Isa isa, const BlockFormat& f, int64_t n, T* row) {
+  assert(!mx::needs_whole_tensor(f));
+  if (!mx::has_row_scales(f) && (sizeof(T) == 4 || mx::decodes_exactly_to_bf16(f))) {
+    quantize_decode_row(isa, f, row, n, row);
+    return;
+  }
+  thread_local Scratch scratch;
+  auto* values =
+      reinterpret_cast<float*>(scratch.reserve(static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(float)));
+  float factor = 1;
+  if (mx::has_row_scales(f)) {
+    OuterScale outer{.scale = 0, .amax = largest_magnitude(isa, row, n, /*inliers=*/false)};
+    outer.scale = factor = mx::outer_scale(f, outer.amax);
+    quantize_scaled_row(isa, f, outer, nullptr, row, n, values);
+  } else {
+    quantize_decode_row(isa, f, row, n, values);
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = values[i] * factor;
+    if constexpr (sizeof(T) == 2) {
+      row[i] = to_bfloat16(value);
+    } else {
+      row[i] = value;
+    }
+  }
+}
+
 }  // namespace
+
+void quantize_row_in_place(Isa isa, const BlockFormat& format, int64_t n, float* row) {
+  quantize_in_place(isa, format, n, row);
+}
+void quantize_row_in_place(Isa isa, const BlockFormat& format, int64_t n, BFloat16* row) {
+  quantize_in_place(isa, format, n, row);
+}
 
 void cast_row(Isa isa, const BlockFormat& format, const float* in, int64_t n, float* out) {
   cast(isa, format, in, n, out);

@@ -45,6 +45,11 @@ void quantize_scaled_row(Isa isa, const mx::BlockFormat& format, OuterScale oute
 
 /// Bytes of the E4M3 scales of a row of n values (0 where there are none).
 int64_t stage_scale_bytes(const mx::BlockFormat& format, int64_t n);
+/// Quantises and decodes a row of any format that does not look at a whole tensor, all scales multiplied in, and rounds
+/// to the row's type.
+void quantize_row_in_place(Isa isa, const mx::BlockFormat& format, int64_t n, float* row);
+void quantize_row_in_place(Isa isa, const mx::BlockFormat& format, int64_t n, BFloat16* row);
+
 /// The codes and E4M3 scales of a row of a stage that mx::keeps_codes (code_bytes, stage_scale_bytes) / their values,
 /// to the bits that cast_row or quantize_scaled_row gives.
 void encode_stage_row(Isa isa, const mx::BlockFormat& format, OuterScale outer, const float* in, int64_t n,
