@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -23,8 +24,8 @@ namespace {
 struct EvalArguments {
   std::vector<std::string> models, texts, variants, formats, tiers;
   std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config;
-  bool mlp_only = false, all_linears = false, no_variants = false, allow_long_context = false, stream = false,
-       noise = false;
+  bool mlp_only = false, all_linears = false, quantize_outputs = false, no_variants = false, allow_long_context = false,
+       stream = false, noise = false;
   int64_t context = 0, max_samples = 0, max_windows = 0, batch_size = 0;
   int threads = 0;
 };
@@ -58,6 +59,9 @@ std::vector<Variant> collect_variants(const CLI::App& command, const EvalArgumen
     return out;
   }
   if (out.empty()) out.push_back(default_variant());
+  if (arguments.quantize_outputs) {
+    std::transform(out.begin(), out.end(), out.begin(), [](const Variant& v) { return v.with_quantized_outputs(); });
+  }
   return out;
 }
 
@@ -192,6 +196,8 @@ void add_eval(CLI::App& app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_flag("--no-variants", a.no_variants, "The baseline alone");
+  command->add_flag("--quantize-outputs", a.quantize_outputs,
+                    "Quantise what replaced Linears put out, too, in the format of their activations (not logits)");
   command->add_option("--bos", a.bos, "Begin-of-sequence token: template, always or never")->capture_default_str();
   command->add_flag("--allow-long-context", a.allow_long_context, "Let --context pass the model's maximum positions");
   command->add_flag("--noise", a.noise,
