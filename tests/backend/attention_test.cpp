@@ -16,26 +16,6 @@
 namespace mxlm::cpu {
 namespace {
 
-// The largest |error| / sum_j p_j |v_j| of any output, and the root of the mean of its square.
-struct Deviation {
-  double worst = 0, rms = 0;
-};
-
-Deviation deviation(const Reference& reference, const Tensor& out) {
-  Deviation d;
-  double total = 0;
-  for (int64_t r = 0; r < out.rows(); ++r) {
-    for (int64_t c = 0; c < out.cols(); ++c) {
-      const size_t i = static_cast<size_t>(r * out.cols() + c);
-      const double error = std::abs(value(out, r, c) - reference.out[i]) / (reference.magnitude[i] + 1e-30);
-      d.worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(d.worst, error);
-      total += error * error;
-    }
-  }
-  d.rms = std::sqrt(total / static_cast<double>(out.rows() * out.cols()));
-  return d;
-}
-
 struct Shape {
   int heads, kv_heads, head_dim;
 };
