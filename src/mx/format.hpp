@@ -186,6 +186,26 @@ inline constexpr std::array<NamedStage, 12> kStages{{
      "blocks of 16: E4M3 scale; float32 scale a tensor"},
 }};
 
+/// Formats in which checkpoints hold weights, by quantization_config's words for them: blocks of 32 with E8M0 scales,
+/// codes packed low bits first.
+struct StoredFormat {
+  std::string_view method;  // quant_method
+  std::string_view name;    // format, quant_algo or dtype; empty where the method says all
+  ElementFormat element;
+};
+
+constexpr int kStoredBlock = 32;
+inline constexpr std::array<StoredFormat, 8> kStoredFormats{{
+    {"compressed-tensors", "mxfp4-pack-quantized", detail::kE2M1},
+    {"compressed-tensors", "mxfp6-pack-quantized", make_float(2, 3)},
+    {"compressed-tensors", "mxfp8-quantized", detail::kE4M3},
+    {"modelopt", "MXFP8", detail::kE4M3},
+    {"quark", "fp4", detail::kE2M1},
+    {"quark", "fp6_e2m3", make_float(2, 3)},
+    {"quark", "fp6_e3m2", make_float(3, 2)},
+    {"mxfp4", "", detail::kE2M1},
+}};
+
 struct NamedRule {
   std::string_view name;
   ScaleRule rule;

@@ -199,7 +199,7 @@ TEST(Variant, RefusalsNameThePlaceAndWhatIsPossible) {
   EXPECT_THAT(refusal("mlp=mxfp8@block"), HasSubstr("@block=..."));
   EXPECT_THAT(refusal("mlp=mxfp8@block="), HasSubstr("@block=..."));
   EXPECT_THAT(refusal("mlp=mxfp8@"), HasSubstr("key ''"));
-  EXPECT_THAT(refusal("mlp=mxfp8/mxfp8/mxfp8"), HasSubstr("two sides"));
+  EXPECT_THAT(refusal("mlp=mxfp8/mxfp8/mxfp8/mxfp8"), HasSubstr("three sides"));
   EXPECT_THAT(refusal("mlp=none@block=16"), HasSubstr("change nothing"));
   EXPECT_THAT(refusal("mlp=none@block=16/mxfp8"), HasSubstr("change nothing"));
   EXPECT_THAT(refusal("mlp=none/none@block=16"), HasSubstr("change nothing"));
