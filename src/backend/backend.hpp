@@ -19,10 +19,11 @@ namespace mxlm {
 /// One side of a matrix product: a block format, or nothing (the values as they are in the model dtype).
 using OperandSpec = std::optional<mx::BlockFormat>;
 
-/// Both sides of the product that a Linear computes.
+/// Both sides of the product that a Linear computes, and what becomes of its result (attention products leave it).
 struct ProductSpec {
   OperandSpec weights;
   OperandSpec activations;
+  OperandSpec outputs;  // quantised after the bias, along the last axis
   [[nodiscard]] bool replaced() const { return weights.has_value() || activations.has_value(); }
   friend bool operator==(const ProductSpec&, const ProductSpec&) = default;
 };
@@ -41,7 +42,7 @@ struct Operand {
   Tensor values = {};
   Tensor row_scales =
       {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
-  Tensor outliers = {};  // [rows, K] model dtype or bf16, what such a format leaves out of `values`; else empty
+  Tensor outliers = {};  // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
 };
 
 /// What a backend made of a weight [N, K] and a spec, ready to multiply with.

@@ -51,6 +51,9 @@ std::vector<Variant> collect_variants(const CLI::App& command, const EvalArgumen
     return out;
   }
   if (out.empty()) out.push_back(default_variant());
+  if (arguments.quantize_outputs) {
+    std::transform(out.begin(), out.end(), out.begin(), [](const Variant& v) { return v.with_quantized_outputs(); });
+  }
   return out;
 }
 
@@ -236,6 +239,8 @@ void add_variant_options(CLI::App& command, EvalArguments& a) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_flag("--no-variants", a.no_variants, "The baseline alone");
+  command.add_flag("--quantize-outputs", a.quantize_outputs,
+                   "Quantise what replaced Linears put out, too, in the format of their activations (not logits)");
 }
 
 void add_run_options(CLI::App& command, EvalArguments& a) {

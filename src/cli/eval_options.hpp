@@ -15,8 +15,8 @@ namespace mxlm::cli {
 struct EvalArguments {
   std::vector<std::string> models, texts, variants, formats, tiers;
   std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config;
-  bool mlp_only = false, all_linears = false, no_variants = false, allow_long_context = false, stream = false,
-       noise = false;
+  bool mlp_only = false, all_linears = false, quantize_outputs = false, no_variants = false, allow_long_context = false,
+       stream = false, noise = false;
   int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, batch_size = 0;
   int threads = 0, loader_workers = -1;
 };
@@ -24,7 +24,8 @@ struct EvalArguments {
 /// What is evaluated: --text, --data, --field, --protocol, --context, --stride, --max-samples, --max-windows, --bos,
 /// --allow-long-context.
 void add_data_options(CLI::App& command, EvalArguments& arguments);
-/// Which variants: --mx, --mx-format, --mlp-only, --all-linears, --tier, --no-variants.
+/// Which variants: --mx, --mx-format, --mlp-only, --all-linears, --tier, --no-variants,
+/// --quantize-outputs.
 void add_variant_options(CLI::App& command, EvalArguments& arguments);
 /// How it runs and where the results go: --noise, --dtype, --device, --batch-size, --stream, --threads,
 /// --loader-workers, --json,

@@ -111,7 +111,8 @@ void run_logits(const LogitsArguments& arguments) {
     const auto fetch = [&](size_t l) { return store.get(*linears[l], products.linears[l].weights).first; };
     for (size_t l = 0; l < linears.size(); ++l) {
       weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? fetch(l) : nullptr,
-                                 .activations = products.linears[l].activations});
+                                 .activations = products.linears[l].activations,
+                                 .outputs = products.linears[l].outputs});
     }
     std::vector<const Tensor*> in;
     std::vector<Tensor*> out;

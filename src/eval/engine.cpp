@@ -175,6 +175,7 @@ double Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t p
       }
     }
     weights[n].linears[l].activations = nodes[n].products.linears[l].activations;
+    weights[n].linears[l].outputs = nodes[n].products.linears[l].outputs;
   }
   weights[n].qk = nodes[n].products.qk;
   weights[n].pv = nodes[n].products.pv;

@@ -80,7 +80,12 @@ int64_t weight_bytes(const ModelSpec& model, const Variant& variant) {
   uint64_t sum = 0;
   for (const LinearSpec* linear : model.linears()) {
     const auto spec = variant.product(linear->module, linear->role).weights;
-    sum += kept_weight_bytes(linear->parameters(), linear->weight.matrix.cols, spec, linear->weight.matrix.type);
+    const WeightSource& weight = linear->weight;
+    if (!spec && weight.stored_bits > 0) {
+      sum += static_cast<uint64_t>(weight.stored_bits * static_cast<double>(linear->parameters()) / 8);
+    } else {
+      sum += kept_weight_bytes(linear->parameters(), weight.matrix.cols, spec, weight.matrix.type);
+    }
   }
   return static_cast<int64_t>(sum);
 }
@@ -93,7 +98,8 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = linear->module + ".weight",
                    .role = std::string(role_name(linear->role)),
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
   }
   for (const char* which : {"qk", "pv"}) {
     const ProductSpec product = variant.attention_product(which);
@@ -101,7 +107,8 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = which,
                    .role = "attention product",
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
   }
   return out;
 }

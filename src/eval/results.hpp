@@ -37,6 +37,7 @@ struct ProtocolInfo {
 
 struct ReplacedLinear {
   std::string tensor, role, weights, activations;
+  std::string outputs = "none";
 };
 
 struct PhaseSeconds {

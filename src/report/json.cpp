@@ -95,6 +95,7 @@ Json variant(const VariantResult& v) {
   for (const ReplacedLinear& r : v.replaced) {
     replaced.push_back(
         {{"tensor", r.tensor}, {"role", r.role}, {"weights", r.weights}, {"activations", r.activations}});
+    if (r.outputs != "none") replaced.back()["outputs"] = r.outputs;
   }
   out["replaced"] = std::move(replaced);
   out["weight_bytes"] = {{"baseline", v.weight_bytes_baseline}, {"variant", v.weight_bytes_variant}};
