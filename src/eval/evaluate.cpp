@@ -52,6 +52,12 @@ std::string bos_text(BosPolicy policy) {
   return "?";
 }
 
+int64_t linear_parameters(const ModelSpec& model) {
+  int64_t sum = 0;
+  for (const LinearSpec* linear : model.linears()) sum += linear->parameters();
+  return sum;
+}
+
 /// Bytes of all Linears of the model (the head too) under a variant.
 int64_t weight_bytes(const ModelSpec& model, const Variant& variant) {
   uint64_t sum = 0;
@@ -162,6 +168,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     const auto backend = make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
     const ForwardPass forward(model.spec, *backend, compute);
     const VariantTree tree = build_tree(model.spec, forward, variants);
+    run.forwards = tree.forwards();
     const Plan plan = make_plan(
         model.spec, forward, tree, set.windows,
         {.batch_windows = options.batch_windows, .stream = options.stream, .memory_limit = memory_limit_bytes()});
@@ -186,6 +193,8 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                   .skipped_documents = set.skipped_documents};
   run.windows = static_cast<int64_t>(result.scores[0].size());
   run.seconds_tokenize = tokenize_seconds;
+  if (variants.size() - 1 <= kPairVariants) run.pairs = compare_pairs(result.scores, figures);
+  const auto parameters = static_cast<double>(std::max<int64_t>(linear_parameters(model.spec), 1));
   for (size_t v = 0; v < variants.size(); ++v) {
     VariantResult out;
     out.name = variants[v].name;
@@ -201,6 +210,8 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     out.replaced = replaced_linears(model.spec, variants[v]);
     out.weight_bytes_baseline = weight_bytes(model.spec, variants[0]);
     out.weight_bytes_variant = weight_bytes(model.spec, variants[v]);
+    out.weight_bits_baseline = 8 * static_cast<double>(out.weight_bytes_baseline) / parameters;
+    out.weight_bits_variant = 8 * static_cast<double>(out.weight_bytes_variant) / parameters;
     if (!again.empty()) {
       out.noise_measured = true;
       out.noise_nll = std::abs(again[v].nll - figures[v].nll);
