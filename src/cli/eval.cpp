@@ -9,6 +9,7 @@
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
 #include "cli/commands.hpp"
+#include "cli/eval_options.hpp"
 #include "cli/options.hpp"
 #include "cli/progress.hpp"
 #include "eval/evaluate.hpp"
@@ -18,18 +19,7 @@
 #include "report/report.hpp"
 
 namespace mxlm::cli {
-namespace {
 
-struct EvalArguments {
-  std::vector<std::string> models, texts, variants, formats, tiers;
-  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config;
-  bool mlp_only = false, all_linears = false, no_variants = false, allow_long_context = false, stream = false,
-       noise = false;
-  int64_t context = 0, max_samples = 0, max_windows = 0, batch_size = 0;
-  int threads = 0;
-};
-
-/// The variants in the order in which their options were given.
 std::vector<Variant> collect_variants(const CLI::App& command, const EvalArguments& arguments) {
   std::vector<Variant> out;
   const auto add = [&out](std::vector<Variant> more) { std::move(more.begin(), more.end(), std::back_inserter(out)); };
@@ -61,6 +51,8 @@ std::vector<Variant> collect_variants(const CLI::App& command, const EvalArgumen
   return out;
 }
 
+namespace {
+
 BosPolicy parse_bos(const std::string& text) {
   if (text == "template") return BosPolicy::from_template;
   if (text == "always") return BosPolicy::always;
@@ -78,7 +70,7 @@ DocumentSource embedded_text() {
   return source;
 }
 
-DocumentSource read_data(const EvalArguments& arguments) {
+DocumentSource read_documents_or_texts(const EvalArguments& arguments) {
   if (!arguments.data.empty() && !arguments.texts.empty()) {
     fail_usage("--text and --data exclude one another; leave one of them out.");
   }
@@ -112,10 +104,22 @@ void warn_about(const RunResult& run) {
   }
 }
 
-void run_eval(const CLI::App& command, const EvalArguments& arguments) {
+}  // namespace
+
+DocumentSource read_data(const EvalArguments& arguments) {
+  DocumentSource data = read_documents_or_texts(arguments);
+  if (data.invalid_utf8 > 0) {
+    spdlog::warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
+                 data.documents.size());
+  }
+  return data;
+}
+
+EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentSource& data,
+                                 std::vector<Variant> variants) {
   check_device(arguments.device);
   EvaluateOptions options;
-  options.variants = collect_variants(command, arguments);
+  options.variants = std::move(variants);
   options.dtype = parse_dtype(arguments.dtype);
   options.allow_long_context = arguments.allow_long_context;
   options.noise = arguments.noise;
@@ -125,17 +129,14 @@ void run_eval(const CLI::App& command, const EvalArguments& arguments) {
   options.protocol.context = arguments.context;
   options.protocol.max_windows = arguments.max_windows;
   options.protocol.bos = parse_bos(arguments.bos);
-
-  const DocumentSource data = read_data(arguments);
-  if (data.invalid_utf8 > 0) {
-    spdlog::warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
-                 data.documents.size());
-  }
   options.protocol.name = !arguments.protocol.empty() ? arguments.protocol : data.is_text ? "window" : "document";
+  return options;
+}
 
+EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArguments& arguments,
+                           const DocumentSource& data, const EvaluateOptions& options) {
   EvalResult result;
   result.machine = machine_info(arguments.threads);
-  const std::vector<std::string> models = arguments.models.empty() ? std::vector<std::string>{""} : arguments.models;
   for (const std::string& name : models) {
     const auto start = std::chrono::steady_clock::now();
     const LoadedModel model = load_model(name, /*with_tokenizer=*/true);
@@ -152,62 +153,82 @@ void run_eval(const CLI::App& command, const EvalArguments& arguments) {
     result.runs.push_back(std::move(run));
     if (!result.runs.back().complete) break;
   }
+  return result;
+}
 
+void report_result(const EvalResult& result, const EvalArguments& arguments) {
   // The table goes first: a JSON file that cannot be written must not cost what was computed.
   if (arguments.json != "-") print_result(render_table(result));
   if (!arguments.json.empty()) write_file(arguments.json, render_json(result));
   if (!result.runs.back().complete) throw Interrupted();
 }
 
-}  // namespace
-
-void add_eval(CLI::App& app) {
-  auto arguments = std::make_shared<EvalArguments>();
-  EvalArguments& a = *arguments;
-  CLI::App* command =
-      app.add_subcommand("eval", "Baseline and variants side by side: perplexity, KL divergence, speed");
-  command->add_option("MODEL", a.models, "Model folders; none = the embedded booklet-7m");
-  command->add_option("--text", a.texts, "A plain text, '-' is stdin; repeatable")
+void add_data_options(CLI::App& command, EvalArguments& a) {
+  command.add_option("--text", a.texts, "A plain text, '-' is stdin; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--data", a.data, "A data set: a .txt, .jsonl or .jsonl.zst file");
-  command->add_option("--field", a.field, "The JSON member that holds a document's text")->capture_default_str();
-  command->add_option(
+  command.add_option("--data", a.data, "A data set: a .txt, .jsonl or .jsonl.zst file");
+  command.add_option("--field", a.field, "The JSON member that holds a document's text")->capture_default_str();
+  command.add_option(
       "--protocol", a.protocol,
       fmt::format("One of {} (window for texts, document for data sets)", fmt::join(protocol_names(), ", ")));
   command
-      ->add_option("--context", a.context,
-                   "Tokens a window (the model's maximum, at most 2048; document, llamacpp: 512)")
+      .add_option("--context", a.context,
+                  "Tokens a window (the model's maximum, at most 2048; document, llamacpp: 512)")
       ->check(a_count());
-  command->add_option("--max-samples", a.max_samples, "Documents to read at most")->check(a_count());
-  command->add_option("--max-windows", a.max_windows, "Windows to run at most")->check(a_count());
-  command->add_option("--mx", a.variants, "A variant, as 'attention=mxfp8,mlp=mxfp4/mxfp8@block=16'; repeatable")
+  command.add_option("--max-samples", a.max_samples, "Documents to read at most")->check(a_count());
+  command.add_option("--max-windows", a.max_windows, "Windows to run at most")->check(a_count());
+  command.add_option("--bos", a.bos, "Begin-of-sequence token: template, always or never")->capture_default_str();
+  command.add_flag("--allow-long-context", a.allow_long_context, "Let --context pass the model's maximum positions");
+}
+
+void add_variant_options(CLI::App& command, EvalArguments& a) {
+  command.add_option("--mx", a.variants, "A variant, as 'attention=mxfp8,mlp=mxfp4/mxfp8@block=16'; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--mx-format", a.formats, "Formats for --mlp-only, --all-linears, or for attention and MLP");
-  command->add_flag("--mlp-only", a.mlp_only, "Adds a variant with the MLP Linears in each --mx-format (mxfp8)");
-  command->add_flag("--all-linears", a.all_linears,
-                    "Adds a variant with every Linear, the LM head too, in each --mx-format");
-  command->add_option("--tier", a.tiers, "Adds the prototype's policies: A, B, C, D or all")
+  command.add_option("--mx-format", a.formats, "Formats for --mlp-only, --all-linears, or for attention and MLP");
+  command.add_flag("--mlp-only", a.mlp_only, "Adds a variant with the MLP Linears in each --mx-format (mxfp8)");
+  command.add_flag("--all-linears", a.all_linears,
+                   "Adds a variant with every Linear, the LM head too, in each --mx-format");
+  command.add_option("--tier", a.tiers, "Adds the prototype's policies: A, B, C, D or all")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_flag("--no-variants", a.no_variants, "The baseline alone");
-  command->add_option("--bos", a.bos, "Begin-of-sequence token: template, always or never")->capture_default_str();
-  command->add_flag("--allow-long-context", a.allow_long_context, "Let --context pass the model's maximum positions");
-  command->add_flag("--noise", a.noise,
-                    "Run everything twice with float32 sums in another order, and print no digit below the difference");
-  command->add_option("--dtype", a.dtype, "auto (as the checkpoint; F16 in float32), float32 or bfloat16")
+  command.add_flag("--no-variants", a.no_variants, "The baseline alone");
+}
+
+void add_run_options(CLI::App& command, EvalArguments& a) {
+  command.add_flag("--noise", a.noise,
+                   "Run everything twice with float32 sums in another order, and print no digit below the difference");
+  command.add_option("--dtype", a.dtype, "auto (as the checkpoint; F16 in float32), float32 or bfloat16")
       ->capture_default_str();
-  command->add_option("--device", a.device, "auto or cpu")->capture_default_str();
-  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
-  command->add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
-  command->add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
-  command->add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
-  command->add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
+  command.add_option("--device", a.device, "auto or cpu")->capture_default_str();
+  command.add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
+  command.add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
+  command.add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
+  command.add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
+  command.add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
+}
+
+void add_eval(CLI::App& app) {
+  auto arguments = std::make_shared<EvalArguments>();
+  CLI::App* command =
+      app.add_subcommand("eval", "Baseline and variants side by side: perplexity, KL divergence, speed");
+  command->add_option("MODEL", arguments->models, "Model folders; none = the embedded booklet-7m");
+  add_data_options(*command, *arguments);
+  add_variant_options(*command, *arguments);
+  add_run_options(*command, *arguments);
   command->footer(
       "Example: mxlm eval ./SmolLM2-135M --text wiki.test.raw --mx attention=mxfp8,mlp=mxfp8 --mx linear=mxfp4 --json "
       "out.json");
-  command->callback([command, arguments] { run_eval(*command, *arguments); });
+  command->callback([command, arguments] {
+    // Mistakes of the command line are told before a large data set is read.
+    std::vector<Variant> variants = collect_variants(*command, *arguments);
+    const DocumentSource data = read_data(*arguments);
+    const EvaluateOptions options = evaluate_options(*arguments, data, std::move(variants));
+    report_result(evaluate_models(arguments->models.empty() ? std::vector<std::string>{""} : arguments->models,
+                                  *arguments, data, options),
+                  *arguments);
+  });
 }
 
 }  // namespace mxlm::cli
