@@ -64,7 +64,7 @@ struct VariantResult {
   PhaseSeconds seconds;
   std::vector<ReplacedLinear> replaced;
   int64_t weight_bytes_baseline = 0, weight_bytes_variant = 0;  // of the Linears of the model
-  double weight_bits_baseline = 0, weight_bits_variant = 0;    // mean bits a weight of them, scales included
+  double weight_bits_baseline = 0, weight_bits_variant = 0;     // mean bits a weight of them, scales included
   std::optional<SweepPoint> sweep;
   // --noise: |difference| under another order of float32 sums
   bool noise_measured = false;

@@ -50,8 +50,8 @@ std::vector<VariantFigures> summarize(std::span<const std::vector<WindowScores>>
 
 /// How two variants differ on the same tokens: b against a, token by token, so that what both share cancels.
 struct PairFigures {
-  size_t a = 0, b = 0;                                // indices of variants
-  double ln_ppl_ratio = 0, ln_ppl_ratio_stderr = 0;   // ln(PPL of b / PPL of a), by the aggregate; its error by token
+  size_t a = 0, b = 0;                               // indices of variants
+  double ln_ppl_ratio = 0, ln_ppl_ratio_stderr = 0;  // ln(PPL of b / PPL of a), by the aggregate; its error by token
   double kld_difference = 0, kld_difference_stderr = 0;  // mean KL divergence of b - that of a
 };
 

@@ -74,7 +74,11 @@ std::vector<Combination> combinations(const SweepAxes& axes) {
         for (const std::string& rule : or_default(axes.rules, std::string(mx::rule_name(standard.rule)))) {
           for (const std::string& round : or_default(axes.rounds, std::string(mx::rounding_name(standard.rounding)))) {
             Combination c;
-            c.point = {.format = format, .block = block, .scale_bits = scale_bits, .rule = rule, .round = round};
+            c.point.format = format;
+            c.point.block = block;
+            c.point.scale_bits = scale_bits;
+            c.point.rule = rule;
+            c.point.round = round;
             c.spec = spec_text(c.point);
             if (seen.insert(c.spec).second) out.push_back(std::move(c));
           }
@@ -107,8 +111,9 @@ Variant variant_of(const std::vector<std::string>& targets, const std::string& s
 /// Throws if `count` variants are more than allowed. Asked before they are made.
 void check_count(size_t count, const SweepAxes& axes, std::string_view how) {
   if (count <= axes.max_variants) return;
-  fail_usage("This sweep has {} variants ({}), more than the {} of --max-variants; give fewer values, or a higher limit.",
-             count, how, axes.max_variants);
+  fail_usage(
+      "This sweep has {} variants ({}), more than the {} of --max-variants; give fewer values, or a higher limit.",
+      count, how, axes.max_variants);
 }
 
 void add(std::vector<SweepVariant>& out, std::set<std::string>& seen, SweepVariant more) {
@@ -128,10 +133,9 @@ std::vector<SweepVariant> grid_variants(const SweepAxes& axes) {
   const auto roles = or_default(axes.roles, std::string("attention,mlp"));
   const auto count = [](size_t n) { return std::max<size_t>(n, 1); };
   const size_t formats = axes.formats.empty() ? mx::kElements.size() : axes.formats.size();
-  const std::string how =
-      fmt::format("{} formats x {} blocks x {} scale bits x {} rules x {} roundings x {} roles", formats,
-                  count(axes.blocks.size()), count(axes.scale_bits.size()), count(axes.rules.size()),
-                  count(axes.rounds.size()), roles.size());
+  const std::string how = fmt::format("{} formats x {} blocks x {} scale bits x {} rules x {} roundings x {} roles",
+                                      formats, count(axes.blocks.size()), count(axes.scale_bits.size()),
+                                      count(axes.rules.size()), count(axes.rounds.size()), roles.size());
   // Before all of them are made: a product of long axes can be huge.
   check_count(formats * count(axes.blocks.size()) * count(axes.scale_bits.size()) * count(axes.rules.size()) *
                   count(axes.rounds.size()) * roles.size(),
@@ -166,8 +170,7 @@ std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivit
     for (const std::string& target : targets_of(entry)) targets.insert(target);
   }
   // Which Linears the targets name: the grammar's own matching, with any spec.
-  const Variant chosen =
-      variant_of({targets.begin(), targets.end()}, std::string(mx::kElements.front().name));
+  const Variant chosen = variant_of({targets.begin(), targets.end()}, std::string(mx::kElements.front().name));
   std::vector<NamedLinear> all;
   for (const LinearSpec* linear : model.linears()) all.push_back({.module = linear->module, .role = linear->role});
   chosen.require_matches(all);
@@ -224,14 +227,13 @@ void rate_points(RunResult& run) {
     point.bits_saved = variant.weight_bits_baseline - variant.weight_bits_variant;
     point.kld_per_bit =
         point.bits_saved > 0 ? kld(variant) / point.bits_saved : std::numeric_limits<double>::quiet_NaN();
-    point.pareto = std::isfinite(kld(variant)) &&
-                   std::none_of(run.variants.begin(), run.variants.end(), [&](const VariantResult& other) {
-                     const bool as_good = kld(other) <= kld(variant) &&
-                                          other.weight_bits_variant <= variant.weight_bits_variant;
-                     const bool better =
-                         kld(other) < kld(variant) || other.weight_bits_variant < variant.weight_bits_variant;
-                     return as_good && better;
-                   });
+    point.pareto =
+        std::isfinite(kld(variant)) &&
+        std::none_of(run.variants.begin(), run.variants.end(), [&](const VariantResult& other) {
+          const bool as_good = kld(other) <= kld(variant) && other.weight_bits_variant <= variant.weight_bits_variant;
+          const bool better = kld(other) < kld(variant) || other.weight_bits_variant < variant.weight_bits_variant;
+          return as_good && better;
+        });
   }
 }
 

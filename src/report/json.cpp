@@ -52,6 +52,33 @@ void add_figures(Json& out, const VariantFigures& figures) {
   out["vs_baseline"] = figures.vs_baseline ? vs_baseline(*figures.vs_baseline) : Json(nullptr);
 }
 
+Json sweep_point(const SweepPoint& p) {
+  return {{"format", p.format},
+          {"block", p.block},
+          {"scale_bits", p.scale_bits},
+          {"rule", p.rule},
+          {"round", p.round},
+          {"roles", p.roles},
+          {"unit", p.unit.empty() ? Json(nullptr) : Json(p.unit)},
+          {"bits_saved", p.bits_saved},
+          // Not defined, rather than not finite, where no bits are saved.
+          {"kld_per_bit", p.bits_saved > 0 ? Json(p.kld_per_bit) : Json(nullptr)},
+          {"pareto", p.pareto}};
+}
+
+Json pairs(const RunResult& r) {
+  Json out = Json::array();
+  for (const PairFigures& p : r.pairs) {
+    out.push_back({{"a", r.variants.at(p.a).name},
+                   {"b", r.variants.at(p.b).name},
+                   {"ln_ppl_ratio", p.ln_ppl_ratio},
+                   {"ln_ppl_ratio_stderr", p.ln_ppl_ratio_stderr},
+                   {"kld_difference", p.kld_difference},
+                   {"kld_difference_stderr", p.kld_difference_stderr}});
+  }
+  return out;
+}
+
 Json variant(const VariantResult& v) {
   Json out = {{"name", v.name}, {"spec", v.spec}};
   add_figures(out, v.figures);
@@ -68,6 +95,8 @@ Json variant(const VariantResult& v) {
   }
   out["replaced"] = std::move(replaced);
   out["weight_bytes"] = {{"baseline", v.weight_bytes_baseline}, {"variant", v.weight_bytes_variant}};
+  out["weight_bits"] = {{"baseline", v.weight_bits_baseline}, {"variant", v.weight_bits_variant}};
+  if (v.sweep) out["sweep"] = sweep_point(*v.sweep);
   if (v.noise_measured)
     out["noise"] = {{"nll", v.noise_nll}, {"kld_mean", v.noise_kld}, {"top1_agreement", v.noise_top1}};
   return out;
@@ -104,12 +133,14 @@ Json run(const RunResult& r) {
         {"aggregate", r.protocol.aggregate},
         {"skipped_documents", r.protocol.skipped_documents}}},
       {"windows", r.windows},
+      {"forwards", r.forwards},
       {"seconds", {{"total", r.seconds_total}, {"load", r.seconds_load}, {"tokenize", r.seconds_tokenize}}},
       {"subsets", Json::array()},
       {"variants", Json::array()},
   };
   for (const SubsetResult& s : r.subsets) out["subsets"].push_back(subset(s, r.variants));
   for (const VariantResult& v : r.variants) out["variants"].push_back(variant(v));
+  if (!r.pairs.empty()) out["pairs"] = pairs(r);
   return out;
 }
 
