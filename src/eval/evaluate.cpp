@@ -89,6 +89,20 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
   return out;
 }
 
+/// A variant's errors by step, with the names of the steps.
+std::vector<LayerError> layer_errors(const ModelSpec& model, const std::vector<ErrorSums>& steps) {
+  std::vector<LayerError> out;
+  const size_t layers = std::max<size_t>(model.layers.size(), 1), parts = steps.size() / layers;
+  for (size_t step = 0; step < steps.size(); ++step) {
+    out.push_back({.layer = static_cast<int64_t>(step / parts),
+                   .part = parts == 1          ? "block"
+                           : step % parts == 0 ? "attention"
+                                               : "mlp",
+                   .sums = steps[step]});
+  }
+  return out;
+}
+
 /// Figures of each subset name that documents carry, by first appearance. Only finished windows have scores.
 std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSource& data, const EngineResult& result) {
   std::vector<std::pair<std::string, std::vector<size_t>>> subsets;  // name, windows
@@ -210,6 +224,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     out.replaced = replaced_linears(model.spec, variants[v]);
     out.weight_bytes_baseline = weight_bytes(model.spec, variants[0]);
     out.weight_bytes_variant = weight_bytes(model.spec, variants[v]);
+    if (v > 0) out.layers = layer_errors(model.spec, result.layer_errors[v]);
     out.weight_bits_baseline = 8 * static_cast<double>(out.weight_bytes_baseline) / parameters;
     out.weight_bits_variant = 8 * static_cast<double>(out.weight_bytes_variant) / parameters;
     if (!again.empty()) {

@@ -40,6 +40,13 @@ struct ReplacedLinear {
   std::string tensor, role, weights, activations;
 };
 
+/// Error of the hidden state against the baseline's after one step of the forward pass.
+struct LayerError {
+  int64_t layer = 0;
+  std::string part;  // "attention", "mlp", or "block" where a layer is one step
+  ErrorSums sums;    // zero where the variant shares the baseline's state
+};
+
 /// Where a variant lies in a sweep.
 struct SweepPoint {
   std::string format;  // "mxfp4_e2m1", "mxfp4_e2m1/mxfp8_e4m3", "mxfp4_e2m1/none"
@@ -66,6 +73,7 @@ struct VariantResult {
   int64_t weight_bytes_baseline = 0, weight_bytes_variant = 0;  // of the Linears of the model
   double weight_bits_baseline = 0, weight_bits_variant = 0;     // mean bits a weight of them, scales included
   std::optional<SweepPoint> sweep;
+  std::vector<LayerError> layers;  // one a step; empty for the baseline
   // --noise: |difference| under another order of float32 sums
   bool noise_measured = false;
   double noise_nll = 0;   // of mean NLL

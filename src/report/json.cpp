@@ -52,6 +52,21 @@ void add_figures(Json& out, const VariantFigures& figures) {
   out["vs_baseline"] = figures.vs_baseline ? vs_baseline(*figures.vs_baseline) : Json(nullptr);
 }
 
+/// What is not defined is null without a warning: nothing differs, or nothing is there.
+Json sqnr(const ErrorSums& sums) { return sums.difference == 0 ? Json(nullptr) : Json(sums.sqnr_db()); }
+Json cosine(const ErrorSums& sums) {
+  if (sums.reference == 0 && sums.other == 0) return 1;
+  return sums.reference == 0 || sums.other == 0 ? Json(nullptr) : Json(sums.cosine());
+}
+
+Json layers(const std::vector<LayerError>& errors) {
+  Json out = Json::array();
+  for (const LayerError& e : errors) {
+    out.push_back({{"layer", e.layer}, {"part", e.part}, {"sqnr_db", sqnr(e.sums)}, {"cosine", cosine(e.sums)}});
+  }
+  return out;
+}
+
 Json sweep_point(const SweepPoint& p) {
   return {{"format", p.format},
           {"block", p.block},
@@ -96,6 +111,7 @@ Json variant(const VariantResult& v) {
   out["replaced"] = std::move(replaced);
   out["weight_bytes"] = {{"baseline", v.weight_bytes_baseline}, {"variant", v.weight_bytes_variant}};
   out["weight_bits"] = {{"baseline", v.weight_bits_baseline}, {"variant", v.weight_bits_variant}};
+  if (!v.layers.empty()) out["layers"] = layers(v.layers);
   if (v.sweep) out["sweep"] = sweep_point(*v.sweep);
   if (v.noise_measured)
     out["noise"] = {{"nll", v.noise_nll}, {"kld_mean", v.noise_kld}, {"top1_agreement", v.noise_top1}};
