@@ -65,6 +65,8 @@ class KeptWeight {
 struct Batch {
   std::vector<int32_t> tokens;
   std::vector<int64_t> offsets;
+  /// Real keys of each window (the rest is padding on the right that no query attends to); empty = all are real.
+  std::vector<int32_t> keys;
   [[nodiscard]] int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
   [[nodiscard]] int64_t windows() const { return static_cast<int64_t>(offsets.size()) - 1; }
 };
