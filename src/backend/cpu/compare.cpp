@@ -32,10 +32,13 @@ MXLM_ALWAYS_INLINE void add_values(const T* reference, const T* other, int64_t n
   }
 }
 
-MXLM_ALWAYS_INLINE double sum(const std::array<float, kLanes>& lanes) {
-  double out = 0;
-  for (const float lane : lanes) out += static_cast<double>(lane);
-  return out;
+MXLM_ALWAYS_INLINE double sum(std::array<float, kLanes>& lanes) {
+  constexpr size_t folded = 4;
+  for (size_t width = lanes.size() / 2; width >= folded; width /= 2) {
+    for (size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return (static_cast<double>(lanes[0]) + static_cast<double>(lanes[1])) +
+         (static_cast<double>(lanes[2]) + static_cast<double>(lanes[3]));
 }
 
 /// Compiled for each instruction set into the same additions in the same order.
