@@ -11,6 +11,7 @@
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
+#include "cli/per_token.hpp"
 #include "cli/progress.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/shorthands.hpp"
@@ -206,6 +207,7 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   command.add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
   command.add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
   command.add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
+  command.add_option("--per-token", a.per_token, "Write every scored token's figures to this .csv file");
   command.add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
 }
 
@@ -223,11 +225,13 @@ void add_eval(CLI::App& app) {
   command->callback([command, arguments] {
     // Mistakes of the command line are told before a large data set is read.
     std::vector<Variant> variants = collect_variants(*command, *arguments);
+    const auto models = arguments->models.empty() ? std::vector<std::string>{""} : arguments->models;
+    PerTokenFile per_token(arguments->per_token, models.size());
     const DocumentSource data = read_data(*arguments);
-    const EvaluateOptions options = evaluate_options(*arguments, data, std::move(variants));
-    report_result(evaluate_models(arguments->models.empty() ? std::vector<std::string>{""} : arguments->models,
-                                  *arguments, data, options),
-                  *arguments);
+    EvaluateOptions options = evaluate_options(*arguments, data, std::move(variants));
+    per_token.attach(options);
+    report_result(evaluate_models(models, *arguments, data, options), *arguments);
+    per_token.finish();
   });
 }
 

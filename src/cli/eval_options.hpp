@@ -14,7 +14,8 @@ namespace mxlm::cli {
 /// The options of `eval` as they were typed.
 struct EvalArguments {
   std::vector<std::string> models, texts, variants, formats, tiers;
-  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config;
+  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config,
+                    per_token;
   bool mlp_only = false, all_linears = false, no_variants = false, allow_long_context = false, stream = false,
        noise = false;
   int64_t context = 0, max_samples = 0, max_windows = 0, batch_size = 0;
@@ -27,7 +28,7 @@ void add_data_options(CLI::App& command, EvalArguments& arguments);
 /// Which variants: --mx, --mx-format, --mlp-only, --all-linears, --tier, --no-variants.
 void add_variant_options(CLI::App& command, EvalArguments& arguments);
 /// How it runs and where the results go: --noise, --dtype, --device, --batch-size, --stream, --threads, --json,
-/// --config.
+/// --per-token, --config.
 void add_run_options(CLI::App& command, EvalArguments& arguments);
 
 /// The variants in the order in which their options were given to `command`; the default one if there are none.

@@ -13,6 +13,7 @@
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
+#include "cli/per_token.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/load.hpp"
 #include "io/file.hpp"
@@ -52,13 +53,15 @@ void run_sweep(const SweepArguments& arguments) {
       variants.push_back(sensitivity_variants(arguments.axes, unit, load_model(name, /*with_tokenizer=*/false).spec));
     }
   }
+  PerTokenFile per_token(arguments.eval.per_token, models.size());
   const DocumentSource data = read_data(arguments.eval);
 
   EvalResult result;
   for (size_t m = 0; m < models.size(); ++m) {
     std::vector<Variant> plain;
     for (const SweepVariant& v : variants[m]) plain.push_back(v.variant);
-    const EvaluateOptions options = evaluate_options(arguments.eval, data, std::move(plain));
+    EvaluateOptions options = evaluate_options(arguments.eval, data, std::move(plain));
+    per_token.attach(options);
     EvalResult one = evaluate_models({models[m]}, arguments.eval, data, options);
     RunResult& run = one.runs.back();
     for (size_t v = 0; v < variants[m].size(); ++v) run.variants[v + 1].sweep = variants[m][v].point;
@@ -68,6 +71,7 @@ void run_sweep(const SweepArguments& arguments) {
     if (!result.runs.back().complete) break;
   }
   report(result, arguments);
+  per_token.finish();
 }
 
 }  // namespace

@@ -189,6 +189,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     return Engine(model.spec, *backend, forward, tree, plan).run(set.windows, on_progress);
   };
   const EngineResult result = run_with(cpu::Order::forward);
+  if (options.on_scores) options.on_scores({.variants = variants, .windows = set.windows, .scores = result.scores});
   const auto figures = summarize(result.scores, set.aggregate);
   run.complete = result.complete;
 
