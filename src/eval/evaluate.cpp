@@ -26,6 +26,10 @@ ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& toke
     const bool short_windows = protocol.name == "document" || protocol.name == "llamacpp";
     protocol.context = std::min<int64_t>(longest, short_windows ? 512 : 2048);
   }
+  if (protocol.context > longest && !model.spec.extends()) {
+    fail_usage("--context {} is above the {} positions of '{}', whose table of positions ends there.", protocol.context,
+               longest, model.name);
+  }
   if (protocol.context > longest && !options.allow_long_context) {
     fail_usage(
         "--context {} is above the {} positions that '{}' was made for; pass --allow-long-context to run it all "

@@ -114,4 +114,34 @@ std::optional<Config> Config::object(std::string_view key) const {
   return config;
 }
 
+std::optional<Config> Config::array(std::string_view key) const {
+  const auto element = find(document_->root, path_, key);
+  if (!element) return std::nullopt;
+  if (!element->is_array()) fail("'{}': '{}' should be a list.", name_, key);
+  Config config = *this;
+  config.path_ = path_ + escape_pointer(key);
+  return config;
+}
+
+size_t Config::length() const {
+  simdjson::dom::array array;
+  return document_->root.at_pointer(path_).get(array) == simdjson::SUCCESS ? array.size() : 0;
+}
+
+std::vector<double> Config::numbers(std::string_view key) const {
+  std::vector<double> out;
+  if (const auto list = array(key)) {
+    for (size_t i = 0; i < list->length(); ++i) out.push_back(list->number(std::to_string(i)));
+  }
+  return out;
+}
+
+std::vector<std::string> Config::strings(std::string_view key) const {
+  std::vector<std::string> out;
+  if (const auto list = array(key)) {
+    for (size_t i = 0; i < list->length(); ++i) out.push_back(list->string(std::to_string(i)));
+  }
+  return out;
+}
+
 }  // namespace mxlm

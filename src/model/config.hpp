@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace mxlm {
 
@@ -27,6 +28,13 @@ class Config {
   [[nodiscard]] std::string string_or(std::string_view key, std::string_view fallback) const;
   /// The object under `key`, if there is one.
   [[nodiscard]] std::optional<Config> object(std::string_view key) const;
+  /// The array under `key`, if there is one: its elements have the keys "0", "1", ...
+  [[nodiscard]] std::optional<Config> array(std::string_view key) const;
+  /// Elements of this array.
+  [[nodiscard]] size_t length() const;
+  /// The array of finite numbers / of strings under `key`; empty if there is none.
+  [[nodiscard]] std::vector<double> numbers(std::string_view key) const;
+  [[nodiscard]] std::vector<std::string> strings(std::string_view key) const;
   [[nodiscard]] const std::string& name() const { return name_; }
 
  private:
