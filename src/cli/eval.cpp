@@ -124,6 +124,8 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentS
   options.dtype = parse_dtype(arguments.dtype);
   options.allow_long_context = arguments.allow_long_context;
   options.noise = arguments.noise;
+  options.linear_errors = arguments.linear_errors;
+  options.exponents = arguments.exponents;
   options.stream = arguments.stream;
   options.batch_windows = arguments.batch_size;
   options.threads = arguments.threads;
@@ -208,6 +210,9 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   command.add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
   command.add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
   command.add_option("--per-token", a.per_token, "Write every scored token's figures to this .csv file");
+  command.add_flag("--linear-errors", a.linear_errors,
+                   "In the JSON: what quantising does to the operands and products of every Linear");
+  command.add_flag("--exponents", a.exponents, "In the JSON: how the exponents of weights and activations lie");
   command.add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
 }
 

@@ -17,7 +17,7 @@ struct EvalArguments {
   std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config,
                     per_token;
   bool mlp_only = false, all_linears = false, no_variants = false, allow_long_context = false, stream = false,
-       noise = false;
+       noise = false, linear_errors = false, exponents = false;
   int64_t context = 0, max_samples = 0, max_windows = 0, batch_size = 0;
   int threads = 0;
 };
@@ -28,7 +28,7 @@ void add_data_options(CLI::App& command, EvalArguments& arguments);
 /// Which variants: --mx, --mx-format, --mlp-only, --all-linears, --tier, --no-variants.
 void add_variant_options(CLI::App& command, EvalArguments& arguments);
 /// How it runs and where the results go: --noise, --dtype, --device, --batch-size, --stream, --threads, --json,
-/// --per-token, --config.
+/// --per-token, --linear-errors, --exponents, --config.
 void add_run_options(CLI::App& command, EvalArguments& arguments);
 
 /// The variants in the order in which their options were given to `command`; the default one if there are none.

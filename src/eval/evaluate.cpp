@@ -93,16 +93,16 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
   return out;
 }
 
-/// A variant's errors by step, with the names of the steps.
-std::vector<LayerError> layer_errors(const ModelSpec& model, const std::vector<ErrorSums>& steps) {
+/// The steps of the forward pass, without sums.
+std::vector<LayerError> step_names(const ForwardPass& forward) {
   std::vector<LayerError> out;
-  const size_t layers = std::max<size_t>(model.layers.size(), 1), parts = steps.size() / layers;
-  for (size_t step = 0; step < steps.size(); ++step) {
-    out.push_back({.layer = static_cast<int64_t>(step / parts),
-                   .part = parts == 1          ? "block"
-                           : step % parts == 0 ? "attention"
-                                               : "mlp",
-                   .sums = steps[step]});
+  for (int64_t step = 0; step < forward.steps(); ++step) {
+    const bool both = forward.has_attention(step) && forward.has_mlp(step);
+    out.push_back({.layer = forward.layer_of(step),
+                   .part = both                          ? "block"
+                           : forward.has_attention(step) ? "attention"
+                                                         : "mlp",
+                   .sums = {}});
   }
   return out;
 }
@@ -182,11 +182,13 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                .revision = model.revision,
                .sha256 = model.checkpoint.sha256(),
                .parameters = model.spec.parameters()};
+  std::vector<LayerError> steps;
   const auto run_with = [&](cpu::Order order) {
     const auto backend = make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
     const ForwardPass forward(model.spec, *backend, compute);
     const VariantTree tree = build_tree(model.spec, forward, variants);
     run.forwards = tree.forwards();
+    steps = step_names(forward);
     const Plan plan = make_plan(
         model.spec, forward, tree, set.windows,
         {.batch_windows = options.batch_windows, .stream = options.stream, .memory_limit = memory_limit_bytes()});
@@ -203,6 +205,22 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     run.complete = reversed.complete;
     if (reversed.complete) again = summarize(reversed.scores, set.aggregate);
   }
+
+  LinearStudy study;
+  if (run.complete && (options.linear_errors || options.exponents)) {
+    try {
+      const auto backend =
+          make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = cpu::Order::forward});
+      study =
+          study_linears(model.spec, *backend, compute, variants, set.windows,
+                        {.errors = options.linear_errors, .exponents = options.exponents, .threads = options.threads});
+    } catch (const Interrupted&) {
+      run.complete = false;
+    }
+  }
+  run.exponents = std::move(study.exponents);
+  run.studied_windows = study.windows;
+  run.studied_tokens = study.tokens;
 
   run.data = {.name = data.name, .sha256 = data.sha256, .documents = static_cast<int64_t>(data.documents.size())};
   run.protocol = {.name = protocol.name,
@@ -229,7 +247,11 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     out.replaced = replaced_linears(model.spec, variants[v]);
     out.weight_bytes_baseline = weight_bytes(model.spec, variants[0]);
     out.weight_bytes_variant = weight_bytes(model.spec, variants[v]);
-    if (v > 0) out.layers = layer_errors(model.spec, result.layer_errors[v]);
+    if (v > 0) {
+      out.layers = steps;
+      for (size_t s = 0; s < steps.size(); ++s) out.layers[s].sums = result.layer_errors[v][s];
+    }
+    if (!study.errors.empty()) out.linears = std::move(study.errors[v]);
     out.weight_bits_baseline = 8 * static_cast<double>(out.weight_bytes_baseline) / parameters;
     out.weight_bits_variant = 8 * static_cast<double>(out.weight_bytes_variant) / parameters;
     if (!again.empty()) {

@@ -31,10 +31,12 @@ struct EvaluateOptions {
   std::vector<Variant> variants;  // without the baseline
   DTypeChoice dtype = DTypeChoice::automatic;
   bool allow_long_context = false;
-  bool noise = false;         // run everything again with another order of float32 sums
-  bool stream = false;        // never keep weights between rounds
-  int64_t batch_windows = 0;  // 0 = chosen
-  int threads = 0;            // 0 = all
+  bool noise = false;          // run everything again with another order of float32 sums
+  bool stream = false;         // never keep weights between rounds
+  bool linear_errors = false;  // also look at the operands and products of every replaced Linear
+  bool exponents = false;      // also count the exponents of weights and activations
+  int64_t batch_windows = 0;   // 0 = chosen
+  int threads = 0;             // 0 = all
   /// Is given all scores at the end, also after an interrupt.
   std::function<void(const ScoredTokens&)> on_scores;
 };

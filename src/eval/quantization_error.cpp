@@ -90,9 +90,8 @@ QuantizationError row_error(const mx::BlockFormat& format, std::span<const float
 
 QuantizationError matrix_error(const mx::BlockFormat& format, const HostMatrix& matrix, ThreadPool& pool) {
   std::vector<QuantizationError> rows(static_cast<size_t>(matrix.rows));
-  for_each_row(matrix, pool, [&](int64_t r, std::span<const float> row) {
-    rows[static_cast<size_t>(r)] = row_error(format, row);
-  });
+  for_each_row(matrix, pool,
+               [&](int64_t r, std::span<const float> row) { rows[static_cast<size_t>(r)] = row_error(format, row); });
   QuantizationError out;
   for (const QuantizationError& row : rows) out += row;
   return out;

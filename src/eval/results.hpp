@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "eval/linear_study.hpp"
 #include "eval/statistics.hpp"
 #include "eval/variant.hpp"
 
@@ -73,7 +74,8 @@ struct VariantResult {
   int64_t weight_bytes_baseline = 0, weight_bytes_variant = 0;  // of the Linears of the model
   double weight_bits_baseline = 0, weight_bits_variant = 0;     // mean bits a weight of them, scales included
   std::optional<SweepPoint> sweep;
-  std::vector<LayerError> layers;  // one a step; empty for the baseline
+  std::vector<LayerError> layers;    // one a step; empty for the baseline
+  std::vector<LinearError> linears;  // --linear-errors: of what is replaced
   // --noise: |difference| under another order of float32 sums
   bool noise_measured = false;
   double noise_nll = 0;   // of mean NLL
@@ -103,6 +105,9 @@ struct RunResult {
   std::vector<VariantResult> variants;  // variants[0] is the baseline
   std::vector<SubsetResult> subsets;    // empty unless documents carry subset names
   std::vector<PairFigures> pairs;       // of variants[1...] among each other, unless there are more than kPairVariants
+  // --linear-errors, --exponents
+  std::vector<LinearExponents> exponents;
+  int64_t studied_windows = 0, studied_tokens = 0;
   double forwards = 0;  // work of all variants in forward passes: those that share steps share their cost
 };
 

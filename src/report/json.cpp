@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.hpp"
+#include "report/exponents.hpp"
 #include "report/report.hpp"
 
 namespace mxlm {
@@ -67,6 +68,31 @@ Json layers(const std::vector<LayerError>& errors) {
   return out;
 }
 
+Json operand_error(const std::optional<QuantizationError>& e) {
+  if (!e || e->elements == 0) return nullptr;
+  const auto share = [&](int64_t count) { return static_cast<double>(count) / static_cast<double>(e->elements); };
+  const double rows = static_cast<double>(std::max<int64_t>(e->rows, 1));
+  return {{"sqnr_db", sqnr(e->sums)},
+          {"cosine", cosine(e->sums)},
+          {"saturated", share(e->saturated)},
+          {"flushed", share(e->flushed)},
+          {"subnormal", share(e->subnormal)},
+          {"spread", {{"mean", static_cast<double>(e->spread_sum) / rows}, {"max", e->spread_max}}}};
+}
+
+Json linears(const std::vector<LinearError>& errors) {
+  Json out = Json::array();
+  for (const LinearError& e : errors) {
+    out.push_back({{"tensor", e.tensor},
+                   {"role", e.role},
+                   {"weight", operand_error(e.weight)},
+                   {"activation", operand_error(e.activation)},
+                   {"output_sqnr_db", sqnr(e.output)},
+                   {"output_cosine", cosine(e.output)}});
+  }
+  return out;
+}
+
 Json sweep_point(const SweepPoint& p) {
   return {{"format", p.format},
           {"block", p.block},
@@ -112,6 +138,7 @@ Json variant(const VariantResult& v) {
   out["weight_bytes"] = {{"baseline", v.weight_bytes_baseline}, {"variant", v.weight_bytes_variant}};
   out["weight_bits"] = {{"baseline", v.weight_bits_baseline}, {"variant", v.weight_bits_variant}};
   if (!v.layers.empty()) out["layers"] = layers(v.layers);
+  if (!v.linears.empty()) out["linears"] = linears(v.linears);
   if (v.sweep) out["sweep"] = sweep_point(*v.sweep);
   if (v.noise_measured)
     out["noise"] = {{"nll", v.noise_nll}, {"kld_mean", v.noise_kld}, {"top1_agreement", v.noise_top1}};
@@ -157,6 +184,8 @@ Json run(const RunResult& r) {
   for (const SubsetResult& s : r.subsets) out["subsets"].push_back(subset(s, r.variants));
   for (const VariantResult& v : r.variants) out["variants"].push_back(variant(v));
   if (!r.pairs.empty()) out["pairs"] = pairs(r);
+  if (r.studied_windows > 0) out["studied"] = {{"windows", r.studied_windows}, {"tokens", r.studied_tokens}};
+  if (!r.exponents.empty()) out["exponents"] = exponents_json(r.exponents);
   return out;
 }
 
