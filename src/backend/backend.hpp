@@ -180,6 +180,22 @@ struct HeadInput {
   ScoreKind kind = ScoreKind::next_token;  // the same for all inputs
 };
 
+/// Sums of squares over values of two tensors: of each, and of other - reference.
+struct ErrorSums {
+  double reference = 0, other = 0, difference = 0;
+  ErrorSums& operator+=(const ErrorSums& more) {
+    reference += more.reference;
+    other += more.other;
+    difference += more.difference;
+    return *this;
+  }
+  friend bool operator==(const ErrorSums&, const ErrorSums&) = default;
+  /// 10 log10(signal / noise) in dB: Inf where nothing differs, NaN where both are zero.
+  [[nodiscard]] double sqnr_db() const;
+  /// Of the angle between the two as vectors; NaN where one is zero.
+  [[nodiscard]] double cosine() const;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -195,6 +211,9 @@ class Backend {
   virtual void copy(const Tensor& from, Tensor& to) = 0;
   /// float32 host copy, rows packed: `out` has rows * cols elements.
   virtual void download(const Tensor& from, std::span<float> out) = 0;
+  /// Sums over each row of two tensors of one shape and dtype; `rows` has an entry a row. A row's sums depend on that
+  /// row alone.
+  virtual void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) = 0;
 
   // --- weights
   /// Quantises (along K) and lays out a weight.

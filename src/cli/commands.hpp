@@ -18,6 +18,7 @@ void add_inspect(CLI::App& app);
 void add_logits(CLI::App& app);
 void add_models(CLI::App& app);
 void add_suite(CLI::App& app);
+void add_sweep(CLI::App& app);
 void add_tokenize(CLI::App& app);
 
 }  // namespace mxlm::cli

@@ -13,6 +13,7 @@
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
+#include "cli/per_token.hpp"
 #include "cli/progress.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/shorthands.hpp"
@@ -143,6 +144,8 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentS
   options.dtype = parse_dtype(arguments.dtype);
   options.allow_long_context = arguments.allow_long_context;
   options.noise = arguments.noise;
+  options.linear_errors = arguments.linear_errors;
+  options.exponents = arguments.exponents;
   options.stream = arguments.stream;
   options.batch_windows = arguments.batch_size;
   options.threads = arguments.threads;
@@ -255,6 +258,10 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   command.add_option("--loader-workers", a.loader_workers, "Threads that tokenise documents (as --threads)")
       ->check(CLI::Range(0, 4096));
   command.add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
+  command.add_option("--per-token", a.per_token, "Write every scored token's figures to this .csv file");
+  command.add_flag("--linear-errors", a.linear_errors,
+                   "In the JSON: what quantising does to the operands and products of every Linear");
+  command.add_flag("--exponents", a.exponents, "In the JSON: how the exponents of weights and activations lie");
   command.add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
 }
 
@@ -273,11 +280,13 @@ void add_eval(CLI::App& app) {
   command->callback([command, arguments] {
     // Mistakes of the command line are told before a large data set is read.
     std::vector<Variant> variants = collect_variants(*command, *arguments);
+    const auto models = arguments->models.empty() ? std::vector<std::string>{""} : arguments->models;
+    PerTokenFile per_token(arguments->per_token, models.size());
     const DocumentSource data = read_data(*arguments);
-    const EvaluateOptions options = evaluate_options(*arguments, data, std::move(variants));
-    report_result(evaluate_models(arguments->models.empty() ? std::vector<std::string>{""} : arguments->models,
-                                  *arguments, data, options),
-                  *arguments);
+    EvaluateOptions options = evaluate_options(*arguments, data, std::move(variants));
+    per_token.attach(options);
+    report_result(evaluate_models(models, *arguments, data, options), *arguments);
+    per_token.finish();
   });
 }
 

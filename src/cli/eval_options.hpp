@@ -14,9 +14,10 @@ namespace mxlm::cli {
 /// The options of `eval` as they were typed.
 struct EvalArguments {
   std::vector<std::string> models, texts, variants, formats, tiers;
-  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config;
+  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config,
+                    per_token;
   bool mlp_only = false, all_linears = false, quantize_outputs = false, no_variants = false, allow_long_context = false,
-       stream = false, noise = false;
+       stream = false, noise = false, linear_errors = false, exponents = false;
   int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, batch_size = 0;
   int threads = 0, loader_workers = -1;
 };
@@ -28,8 +29,7 @@ void add_data_options(CLI::App& command, EvalArguments& arguments);
 /// --quantize-outputs.
 void add_variant_options(CLI::App& command, EvalArguments& arguments);
 /// How it runs and where the results go: --noise, --dtype, --device, --batch-size, --stream, --threads,
-/// --loader-workers, --json,
-/// --config.
+/// --loader-workers, --json, --per-token, --linear-errors, --exponents, --config.
 void add_run_options(CLI::App& command, EvalArguments& arguments);
 
 /// The variants in the order in which their options were given to `command`; the default one if there are none.
