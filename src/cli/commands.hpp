@@ -15,6 +15,7 @@ void add_eval(CLI::App& app);
 void add_formats(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_logits(CLI::App& app);
+void add_report(CLI::App& app);
 void add_tokenize(CLI::App& app);
 
 }  // namespace mxlm::cli

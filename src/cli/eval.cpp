@@ -11,6 +11,7 @@
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "cli/progress.hpp"
+#include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/shorthands.hpp"
 #include "io/embedded.hpp"
@@ -27,6 +28,7 @@ struct EvalArguments {
        noise = false;
   int64_t context = 0, max_samples = 0, max_windows = 0, batch_size = 0;
   int threads = 0;
+  ReportFiles reports;
 };
 
 /// The variants in the order in which their options were given.
@@ -114,6 +116,9 @@ void warn_about(const RunResult& run) {
 
 void run_eval(const CLI::App& command, const EvalArguments& arguments) {
   check_device(arguments.device);
+  if ((arguments.json == "-" ? 1 : 0) + arguments.reports.to_stdout() > 1) {
+    fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
+  }
   EvaluateOptions options;
   options.variants = collect_variants(command, arguments);
   options.dtype = parse_dtype(arguments.dtype);
@@ -153,9 +158,18 @@ void run_eval(const CLI::App& command, const EvalArguments& arguments) {
     if (!result.runs.back().complete) break;
   }
 
-  // The table goes first: a JSON file that cannot be written must not cost what was computed.
-  if (arguments.json != "-") print_result(render_table(result));
-  if (!arguments.json.empty()) write_file(arguments.json, render_json(result));
+  // The table goes first: a JSON file that cannot be written must not cost what was computed, nor a page the JSON.
+  const bool to_stdout = arguments.json == "-" || arguments.reports.to_stdout() > 0;
+  if (!to_stdout) print_result(render_table(result));
+  if (!arguments.json.empty() || arguments.reports.any()) {
+    const std::string json = render_json(result);
+    if (!arguments.json.empty()) write_file(arguments.json, json);
+    if (arguments.reports.any()) {
+      report::Record record;
+      report::add_json(record, "", json);
+      write_reports(record, arguments.reports);
+    }
+  }
   if (!result.runs.back().complete) throw Interrupted();
 }
 
@@ -203,6 +217,9 @@ void add_eval(CLI::App& app) {
   command->add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
   command->add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
   command->add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
+  command->add_option("--html", a.reports.html, "Write the result as one self-contained page here");
+  command->add_option("--csv", a.reports.csv, "Write one row a variant with all figures here");
+  command->add_option("--markdown", a.reports.markdown, "Write the table in Markdown here");
   command->add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
   command->footer(
       "Example: mxlm eval ./SmolLM2-135M --text wiki.test.raw --mx attention=mxfp8,mlp=mxfp8 --mx linear=mxfp4 --json "

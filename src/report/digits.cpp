@@ -70,6 +70,28 @@ std::string significant_text(double value, int significant) {
   return with_commas(fixed_text(value, leading_exponent(std::abs(value), significant) - significant + 1));
 }
 
+std::string bytes_text(double bytes) {
+  constexpr double mega = 1e6, giga = 1e9;
+  return bytes < giga ? significant_text(bytes / mega, 3) + " MB" : significant_text(bytes / giga, 3) + " GB";
+}
+
+std::string speed_text(double per_second) {
+  if (!(per_second > 0)) return {};
+  const char first = fmt::format("{:.2e}", per_second).front();
+  return significant_text(per_second, first <= '2' ? 3 : 2);
+}
+
+std::string seconds_text(double seconds) {
+  if (seconds < 120) return fmt::format("{:.{}f} s", seconds, seconds < 10 ? 1 : 0);
+  const auto whole = static_cast<int64_t>(std::llround(seconds));
+  if (whole < 7200) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
+  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
+}
+
+double larger_error(double statistical, double noise) {
+  return std::isfinite(noise) ? std::max(statistical, noise) : statistical;
+}
+
 std::string count_text(int64_t value) { return with_commas(fmt::format("{}", value)); }
 
 }  // namespace mxlm

@@ -144,31 +144,6 @@ struct Column {
 
 Column::Cell cell(const Measured& m) { return {.value = m.value, .error = m.error, .below = {}}; }
 
-/// The larger of a statistical error and the measured rounding noise (0 if none was measured) of the same figure; an
-/// unknown error stays unknown.
-double larger_error(double statistical, double noise) {
-  return std::isfinite(noise) ? std::max(statistical, noise) : statistical;
-}
-
-std::string bytes_text(double bytes) {
-  constexpr double mega = 1e6, giga = 1e9;
-  return bytes < giga ? significant_text(bytes / mega, 3) + " MB" : significant_text(bytes / giga, 3) + " GB";
-}
-
-/// Three digits where the first is 1 or 2, else two: the few percent that timings repeat to.
-std::string speed_text(double per_second) {
-  if (!(per_second > 0)) return {};
-  const char first = fmt::format("{:.2e}", per_second).front();
-  return significant_text(per_second, first <= '2' ? 3 : 2);
-}
-
-std::string seconds_text(double seconds) {
-  if (seconds < 120) return fmt::format("{:.{}f} s", seconds, seconds < 10 ? 1 : 0);
-  const auto whole = static_cast<int64_t>(std::llround(seconds));
-  if (whole < 7200) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
-  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
-}
-
 std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
   constexpr double percent = 100, milli = 1000;
   Column ppl{"PPL", {}}, ratio{"ΔPPL %", {}}, kld{"KL mnats", {}}, top1{"top-1", {}}, weights{"", {}},
