@@ -67,6 +67,8 @@ Measured measured(double value, double error, Sign sign) {
 std::string significant_text(double value, int significant) {
   if (!std::isfinite(value)) return "n/a";
   if (value == 0) return "0";
+  constexpr double kMostDigits = 1e15;
+  if (std::abs(value) >= kMostDigits) return fmt::format("{:.{}e}", value, significant - 1);
   return with_commas(fixed_text(value, leading_exponent(std::abs(value), significant) - significant + 1));
 }
 
@@ -82,6 +84,8 @@ std::string speed_text(double per_second) {
 }
 
 std::string seconds_text(double seconds) {
+  constexpr double kLongest = 1e12;
+  if (!(seconds < kLongest)) return "n/a";
   if (seconds < 120) return fmt::format("{:.{}f} s", seconds, seconds < 10 ? 1 : 0);
   const auto whole = static_cast<int64_t>(std::llround(seconds));
   if (whole < 7200) return fmt::format("{}:{:02} min", whole / 60, whole % 60);

@@ -51,6 +51,18 @@ std::string escape(std::string_view text) {
   return out;
 }
 
+std::string breakable(std::string_view text) {
+  std::string out;
+  size_t begin = 0;
+  for (size_t i = 1; i < text.size(); ++i) {
+    const char before = text[i - 1], here = text[i];
+    if (before != ',' && before != '=' && here != '/' && here != '@') continue;
+    out += escape(text.substr(begin, i - begin)) + (before == '=' ? "<wbr class=\"eq\">" : "<wbr>");
+    begin = i;
+  }
+  return out + escape(text.substr(begin));
+}
+
 std::string exact(double value) { return std::isfinite(value) ? fmt::format("{}", value) : std::string{}; }
 
 Source source(const Run& run) { return {fmt::format("{}:/runs/{}", run.file, run.index)}; }
@@ -96,8 +108,12 @@ std::string empty_cell(int columns) {
 }
 
 std::string table_open(const std::string& caption, const std::vector<Column>& columns, const std::string& classes) {
-  std::string out = fmt::format(R"(<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="{}">)",
-                                escape(caption), classes);
+  int width = 0;
+  for (const Column& column : columns) width += column.columns;
+  constexpr int kWide = 16;  // more do not fit on paper
+  std::string out =
+      fmt::format(R"(<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="{}{}">)",
+                  escape(caption), classes, width > kWide ? " wide" : "");
   out += fmt::format("<caption>{}</caption><thead><tr>", escape(caption));
   int first = 0;
   for (const Column& column : columns) {

@@ -41,15 +41,16 @@ std::string section(const Run& run, const char* name, const char* title, const s
 }
 
 std::string subtitle(const Run& run) {
-  std::string out = fmt::format("{} · protocol {}, context {} · {}", escape(run.data.name), escape(run.protocol.name),
-                                count_text(run.protocol.context), plural(run.windows, "window"));
+  std::string out =
+      fmt::format("{} · protocol {}, context {} · {}", breakable(run.data.name), escape(run.protocol.name),
+                  count_text(run.protocol.context), plural(run.windows, "window"));
   if (!run.variants.empty()) out += " · " + plural(run.variants[0].figures.tokens, "token");
   return out;
 }
 
 std::string run_section(const Run& run, const File& file, bool alone) {
   std::string out = fmt::format("<section class=\"run\" id=\"run-{}-{}\">\n", run.file, run.index);
-  const std::string name = escape(model_name(run));
+  const std::string name = breakable(model_name(run));
   out += alone ? fmt::format("<h1><span class=\"v\">{}</span></h1>\n", name)
                : fmt::format("<h2><span class=\"v\">{}</span></h2>\n", name);
   out += fmt::format("<p class=\"subtitle\">{}</p>\n", subtitle(run));
@@ -93,9 +94,9 @@ std::string overview(const Record& record) {
     for (size_t i = 0; i < run.variants.size(); ++i) {
       const Variant& v = run.variants[i];
       out += fmt::format("<tr><th scope=\"row\" class=\"t\"><a class=\"v\" href=\"#run-{}-{}\">{}</a></th>", run.file,
-                         run.index, escape(model_name(run)));
+                         run.index, breakable(model_name(run)));
       out += fmt::format("<td><span class=\"v\">{}</span></td><td><span class=\"v\">{}</span></td>",
-                         escape(shorten(run.data.name, 40)), escape(v.name));
+                         breakable(shorten(run.data.name, 40)), breakable(v.name));
       out += measured_cells(ppl_figure(run, i));
       if (v.figures.vs_baseline) {
         out += measured_cells(ppl_change_figure(run, i)) + measured_cells(kld_figure(run, i)) +
@@ -121,7 +122,7 @@ std::string provenance(const Run& run, const File& file) {
   const auto hash = [](const std::string& value) {
     return value.empty() ? "" : fmt::format("<br><span class=\"hash\">sha256 {}</span>", escape(value));
   };
-  std::string model = fmt::format("<span class=\"v\">{}</span>", escape(model_name(run)));
+  std::string model = fmt::format("<span class=\"v\">{}</span>", breakable(model_name(run)));
   if (!run.model.family.empty()) model += ", family " + escape(run.model.family);
   if (run.model.parameters > 0) model += fmt::format(", {} parameters", count_text(run.model.parameters));
   if (!run.model.dtype.empty()) model += ", stored as " + escape(run.model.dtype);
@@ -129,7 +130,7 @@ std::string provenance(const Run& run, const File& file) {
   if (!run.model.revision.empty())
     model += fmt::format("<br><span class=\"hash\">revision {}</span>", escape(run.model.revision));
   item("Model", model + hash(run.model.sha256));
-  item("Data", fmt::format("<span class=\"v\">{}</span>, {}{}", escape(run.data.name),
+  item("Data", fmt::format("<span class=\"v\">{}</span>, {}{}", breakable(run.data.name),
                            plural(run.data.documents, "document"), hash(run.data.sha256)));
   std::string protocol = fmt::format("{}, context {}, {}", escape(run.protocol.name), count_text(run.protocol.context),
                                      plural(run.windows, "window"));

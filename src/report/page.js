@@ -38,7 +38,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   }
 }
-// Paper cannot be unfolded.
+// Paper cannot be unfolded, and cannot hold the widest tables.
 addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("details")) part.open = true;
+  for (const part of document.querySelectorAll("details")) part.open = part.querySelector("table.wide") === null;
 });

@@ -85,10 +85,10 @@ std::string draw(const std::string& role, const Role& sums, int64_t low, int64_t
 std::string side_row(const TensorExponents& tensor, const char* side, const std::optional<Exponents>& e,
                      const Source& from) {
   if (!e) return {};
-  double total = static_cast<double>(e->zeros);
+  int64_t total = e->zeros;
   size_t first = e->counts.size(), last = 0, most = 0;
   for (size_t i = 0; i < e->counts.size(); ++i) {
-    total += static_cast<double>(e->counts[i]);
+    total += e->counts[i];
     if (e->counts[i] == 0) continue;
     first = std::min(first, i);
     last = i;
@@ -96,7 +96,7 @@ std::string side_row(const TensorExponents& tensor, const char* side, const std:
   }
   std::string out = fmt::format("<tr><td class=\"mono\">{}</td><td>{}</td><td>{}</td>", escape(tensor.tensor),
                                 escape(tensor.role), side);
-  out += fmt::format(R"(<td class="n">{}</td>)", significant_text(total, 17));
+  out += fmt::format(R"(<td class="n">{}</td>)", count_text(total));
   out += figure_cell({from / "zeros", static_cast<double>(e->zeros)}, count_text(e->zeros));
   if (first == e->counts.size()) return out + empty_cell(3) + "</tr>\n";
   for (const size_t i : {first, most, last}) {

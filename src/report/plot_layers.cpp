@@ -68,7 +68,7 @@ std::string layer_heat_map(const Run& run) {
   std::set<std::string> parts;
   for (const Step& step : steps) parts.insert(step.second);
 
-  constexpr double kLabels = 132, kRow = 20, kTop = 22;
+  constexpr double kLabels = 222, kRow = 20, kTop = 22;
   const auto columns = static_cast<double>(place.size());
   const double cell = std::clamp(760 / columns, 7.0, 44.0);
   const double width = kLabels + cell * columns + 2, height = kTop + kRow * static_cast<double>(rows.size()) + 2;
@@ -87,16 +87,17 @@ std::string layer_heat_map(const Run& run) {
     if (step.first == last_layer) continue;
     last_layer = step.first;
     const std::string label = std::to_string(step.first);
-    if (x < free_from) continue;
+    const double taken = 8.0 * static_cast<double>(label.size());
+    if (x < free_from || x + taken > width) continue;
     svg += svg_text(x + 1, kTop - 7, label, "start", "tick");
-    free_from = x + 8.0 * static_cast<double>(label.size()) + 10;
+    free_from = x + taken + 10;
   }
   const double range = high > low ? high - low : 1;
   for (size_t row = 0; row < rows.size(); ++row) {
     const size_t v = rows[row];
     const double y = kTop + kRow * static_cast<double>(row);
     const Variant& variant = run.variants[v];
-    svg += svg_text(0, y + kRow - 6, fmt::format("{}  {}", v, short_name(variant, 15)), "start", "tick");
+    svg += svg_text(0, y + kRow - 6, fmt::format("{}  {}", v, short_name(variant, 26)), "start", "tick");
     for (size_t l = 0; l < variant.layers.size(); ++l) {
       const LayerError& error = variant.layers[l];
       const auto found = place.find({error.layer, error.part});

@@ -11,7 +11,7 @@
 namespace mxlm::report {
 namespace {
 
-constexpr size_t kMostPanels = 6;
+constexpr size_t kMostPanels = 3;
 constexpr size_t kMostRows = 60;
 
 struct Bar {
@@ -25,6 +25,19 @@ struct Bar {
   [[nodiscard]] bool drawable() const { return std::abs(value()) + error() < 1e12; }
 };
 
+/// All variants where they are few, else those of the front that lie at its ends and its middle.
+std::vector<size_t> chosen(const Run& run) {
+  std::vector<size_t> out;
+  if (run.variants.size() <= kMostPanels + 1) {
+    for (size_t v = 1; v < run.variants.size(); ++v) out.push_back(v);
+    return out;
+  }
+  out = pareto_front(run, size_axis(run));
+  if (out.size() > kMostPanels) out = {out.front(), out[out.size() / 2], out.back()};
+  for (size_t v = 1; out.empty() && v <= kMostPanels; ++v) out.push_back(v);
+  return out;
+}
+
 /// Horizontal bars from zero, each with its error and its figure as text.
 std::string draw(const std::string& title, const std::vector<Bar>& bars, double low, double high,
                  const std::string& id) {
@@ -33,8 +46,8 @@ std::string draw(const std::string& title, const std::vector<Bar>& bars, double 
   const Scale x(low, high, kLabels + 4, kWidth - kFigures - 4, false);
   std::string out = fmt::format(
       "<figure class=\"plot\"><figcaption>{}</figcaption><svg viewBox=\"0 0 {} {}\" role=\"img\" "
-      "aria-labelledby=\"{}\"><title id=\"{}\">{}; a table of the figures follows</title>",
-      title, kWidth, height, id, id, title);
+      "aria-labelledby=\"{}\"><title id=\"{}\">Bars by subset; a table of the figures follows</title>",
+      title, kWidth, height, id, id);
   out += fmt::format(R"(<path class="zero" d="M{} 0V{}"/>)", xy(x(0)), xy(height));
   for (size_t i = 0; i < bars.size(); ++i) {
     const Bar& bar = bars[i];
@@ -91,17 +104,18 @@ std::string subset_bars(const Run& run) {
   extend(baseline, low, high);
   out += draw("Baseline perplexity", baseline, 0, high, id + "-0");
   // All variants on one scale, so that panels compare.
-  const size_t panels = std::min(run.variants.size(), kMostPanels + 1);
+  const std::vector<size_t> shown = chosen(run);
   low = -1e-9;
   high = 1e-9;
-  for (size_t v = 1; v < panels; ++v) extend(bars_of(v), low, high);
-  for (size_t v = 1; v < panels; ++v) {
-    out += draw(fmt::format("Perplexity change by {}, %", escape(short_name(run.variants[v], 40))), bars_of(v), low,
+  for (const size_t v : shown) extend(bars_of(v), low, high);
+  for (const size_t v : shown) {
+    out += draw(fmt::format("Change of perplexity, %: {}", breakable(short_name(run.variants[v], 40))), bars_of(v), low,
                 high, fmt::format("{}-{}", id, v));
   }
   out += "</div>\n";
-  if (panels < run.variants.size()) {
-    out += fmt::format("<p class=\"note\">The first {} variants; the table has all.</p>\n", kMostPanels);
+  if (shown.size() + 1 < run.variants.size()) {
+    out +=
+        "<p class=\"note\">These are the ends and the middle of the line in the plots above; the table has all.</p>\n";
   }
 
   std::vector<Column> columns{{.label = "Subset", .number = false},

@@ -20,6 +20,7 @@ constexpr size_t kMostBytes = size_t{256} << 20;
 constexpr size_t kMostText = size_t{1} << 20;
 constexpr size_t kMostRuns = 1000, kMostVariants = 10'000, kMostSubsets = 10'000, kMostEntries = 1'000'000,
                  kMostPercentiles = 1000, kMostCounts = 4096;
+constexpr int64_t kMostLayers = 100'000;
 /// Integers up to here are exact in a double.
 constexpr int64_t kLargestInteger = int64_t{1} << 53;
 
@@ -189,7 +190,12 @@ std::optional<Exponents> read_exponents(const Node& node) {
   out.first = node.at("first").integer(-kFurthest);
   if (out.first > kFurthest) node["first"].wrong("a binary exponent");
   out.zeros = node["zeros"].integer();
-  for (const Node& count : node.at("counts").items(kMostCounts)) out.counts.push_back(count.integer());
+  int64_t total = out.zeros;
+  for (const Node& count : node.at("counts").items(kMostCounts)) {
+    out.counts.push_back(count.integer());
+    total += out.counts.back();
+    if (total > kLargestInteger) count.wrong("a count of elements of one tensor");
+  }
   return out;
 }
 
@@ -221,7 +227,9 @@ Variant read_variant(const Node& node) {
                       .top1_agreement = noise["top1_agreement"].amount()};
   }
   for (const Node& item : node["layers"].items(kMostEntries)) {
-    out.layers.push_back({.layer = item["layer"].integer(),
+    const int64_t layer = item["layer"].integer();
+    if (layer >= kMostLayers) item["layer"].wrong("the number of a layer");
+    out.layers.push_back({.layer = layer,
                           .part = item["part"].text(),
                           .sqnr_db = item["sqnr_db"].number(),
                           .cosine = item["cosine"].number()});

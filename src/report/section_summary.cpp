@@ -14,7 +14,7 @@ constexpr size_t kMostNames = 8;
 constexpr size_t kNameColumns = 60;
 
 std::string name(const Run& run, size_t index) {
-  return fmt::format("<b class=\"v\">{}</b>", escape(short_name(run.variants[index], kNameColumns)));
+  return fmt::format("<b class=\"v\">{}</b>", breakable(short_name(run.variants[index], kNameColumns)));
 }
 
 std::string percent(const Run& run, size_t index) { return measured_text(ppl_change_figure(run, index)) + " %"; }

@@ -21,8 +21,8 @@ Source variant_source(const Run& run, size_t index) { return source(run) / "vari
 std::string row_head(const Run& run, size_t index) {
   const Variant& v = run.variants[index];
   std::string out = fmt::format(R"(<tr><td class="n i">{}</td><th scope="row" class="t"><span class="v">{}</span>)",
-                                index, escape(v.name));
-  if (!v.spec.empty() && v.spec != v.name) out += fmt::format(R"(<span class="spec">{}</span>)", escape(v.spec));
+                                index, breakable(v.name));
+  if (!v.spec.empty() && v.spec != v.name) out += fmt::format(R"(<span class="spec">{}</span>)", breakable(v.spec));
   return out + "</th>";
 }
 
@@ -144,6 +144,7 @@ std::string distribution_table(const Run& run) {
   for (const Variant& v : run.variants) {
     if (!v.figures.vs_baseline) continue;
     for (const auto& [key, value] : v.figures.vs_baseline->kld_percentiles) {
+      if (key == "0" || key == "100") continue;  // the least is rounding, the largest has its own column
       percentiles.emplace(std::strtod(key.c_str(), nullptr), key);
     }
   }
@@ -203,7 +204,7 @@ std::string pair_table(const Run& run) {
     const Verdict judged = verdict(pair.ln_ppl_ratio, pair.ln_ppl_ratio_stderr, 0);
     out += fmt::format(
         "<tr><th scope=\"row\" class=\"t\"><span class=\"v\">{}</span></th><td><span class=\"v\">{}</span></td>",
-        escape(pair.a), escape(pair.b));
+        breakable(pair.a), breakable(pair.b));
     out += measured_cells({.value = {from / "ln_ppl_ratio", pair.ln_ppl_ratio},
                            .error = {from / "ln_ppl_ratio_stderr", pair.ln_ppl_ratio_stderr},
                            .scale = milli,
@@ -275,7 +276,7 @@ std::string linear_errors(const Run& run) {
       table += fmt::format("<p class=\"note\">The {} Linears with the lowest ratio of {}; the JSON has all.</p>",
                            order.size(), count_text(static_cast<int64_t>(linears.size())));
     }
-    out += details(fmt::format("<span class=\"v\">{}</span> {}", escape(short_name(run.variants[v], 60)),
+    out += details(fmt::format("<span class=\"v\">{}</span> {}", breakable(short_name(run.variants[v], 60)),
                                plural(static_cast<int64_t>(linears.size()), "Linear")),
                    table);
   }
@@ -321,7 +322,7 @@ std::string replaced_list(const Run& run) {
                                     {.label = "Linears"},
                                     {.label = "Layers", .number = false}});
     table += replaced_rows(v.replaced) + table_close();
-    out += details(fmt::format("<span class=\"v\">{}</span> {} replaced", escape(short_name(v, 60)),
+    out += details(fmt::format("<span class=\"v\">{}</span> {} replaced", breakable(short_name(v, 60)),
                                plural(static_cast<int64_t>(v.replaced.size()), "Linear")),
                    table);
   }

@@ -18,7 +18,7 @@ std::string tick_label(double value, int exponent) {
   if (std::abs(value) >= 1e7 || (value != 0 && std::abs(value) < 1e-5)) return with_minus(fmt::format("{:.3g}", value));
   std::string text = fmt::format("{:.{}f}", value, exponent < 0 ? std::min(-exponent, 12) : 0);
   if (text.find_first_of("123456789") == std::string::npos) return "0";
-  if (exponent >= 0 && std::abs(value) >= 1000) text = significant_text(value, 17);
+  if (exponent >= 0) text = count_text(std::llround(value));
   return with_minus(text);
 }
 
