@@ -32,7 +32,8 @@ std::string scientific_text(double x, int exponent) {
   if (!std::isfinite(rounded)) rounded = x;  // x / unit is beyond a double
   if (rounded == 0) return "0";
   constexpr int all_digits = 16;
-  return fmt::format("{:.{}e}", rounded, std::max(0, leading_exponent(std::abs(rounded), all_digits) - exponent));
+  const int digits = leading_exponent(std::abs(rounded), all_digits) - exponent;
+  return fmt::format("{:.{}e}", rounded, std::clamp(digits, 0, all_digits));
 }
 
 std::string with_sign(std::string text, Sign sign) {
@@ -70,6 +71,11 @@ std::string significant_text(double value, int significant) {
   constexpr double kMostDigits = 1e15;
   if (std::abs(value) >= kMostDigits) return fmt::format("{:.{}e}", value, significant - 1);
   return with_commas(fixed_text(value, leading_exponent(std::abs(value), significant) - significant + 1));
+}
+
+std::string decimal_text(double value, int decimals) {
+  if (!std::isfinite(value)) return "n/a";
+  return std::abs(value) < kLargest ? fmt::format("{:.{}f}", value, decimals) : fmt::format("{:.3g}", value);
 }
 
 std::string bytes_text(double bytes) {

@@ -21,6 +21,9 @@ Measured measured(double value, double error, Sign sign = Sign::negative_only);
 /// finite.
 std::string significant_text(double value, int significant);
 
+/// `value` with that many decimals, with an exponent from 10^7 on; "n/a" if not finite.
+std::string decimal_text(double value, int decimals);
+
 /// "3.42 MB", "1.20 GB".
 std::string bytes_text(double bytes);
 

@@ -44,7 +44,7 @@ std::vector<size_t> chosen_rows(const Run& run) {
 }
 
 std::string sqnr_text(const LayerError& error) {
-  if (std::isfinite(error.sqnr_db)) return with_minus(fmt::format("{:.1f}", error.sqnr_db));
+  if (std::isfinite(error.sqnr_db)) return with_minus(decimal_text(error.sqnr_db, 1));
   return error.cosine == 1 ? "exact" : "n/a";
 }
 
@@ -118,12 +118,12 @@ std::string layer_heat_map(const Run& run) {
   svg += "</svg>";
 
   std::string key = "<p class=\"key\"><span>";
-  key += std::isfinite(high) ? with_minus(fmt::format("{:.0f} dB", high)) : "";
+  key += std::isfinite(high) ? with_minus(decimal_text(high, 0) + " dB") : "";
   key += "</span><svg width=\"162\" height=\"14\" viewBox=\"0 0 162 14\" aria-hidden=\"true\">";
   for (int i = 0; i < kShades; ++i)
     key += fmt::format(R"(<rect class="s{}" x="{}" y="0" width="17" height="14"/>)", i, 18 * i);
   key += "</svg><span>";
-  key += std::isfinite(low) ? with_minus(fmt::format("{:.0f} dB", low)) : "";
+  key += std::isfinite(low) ? with_minus(decimal_text(low, 0) + " dB") : "";
   key += " (largest error)</span></p>";
 
   std::string note = "Signal-to-noise ratio of the hidden state against the baseline's after each step";

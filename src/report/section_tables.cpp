@@ -29,10 +29,6 @@ std::string row_head(const Run& run, size_t index) {
 Column number_column() { return {.label = "#", .title = "number in the plots"}; }
 Column variant_column() { return {.label = "Variant", .title = "", .columns = 1, .number = false}; }
 
-std::string number_text(double value, int decimals) {
-  return std::isfinite(value) ? fmt::format("{:.{}f}", value, decimals) : "n/a";
-}
-
 std::string share_text(double share) {
   constexpr double percent = 100;
   return std::isfinite(share) ? significant_text(share * percent, 2) : "n/a";
@@ -182,7 +178,7 @@ std::string distribution_table(const Run& run) {
                            .error = {from / "delta_p_rms_stderr", b->delta_p_rms_stderr},
                            .scale = percent,
                            .error_scale = percent});
-    out += figure_cell({from / "correlation", b->correlation}, number_text(b->correlation, 5));
+    out += figure_cell({from / "correlation", b->correlation}, decimal_text(b->correlation, 5));
     out += "</tr>\n";
   }
   return out + table_close();
@@ -253,19 +249,19 @@ std::string linear_errors(const Run& run) {
       const Source from = variant_source(run, v) / "linears" / i;
       table +=
           fmt::format("<tr><th scope=\"row\" class=\"t mono\">{}</th><td>{}</td>", escape(e.tensor), escape(e.role));
-      table += figure_cell({from / "output_sqnr_db", e.output_sqnr_db}, number_text(e.output_sqnr_db, 1));
-      table += figure_cell({from / "output_cosine", e.output_cosine}, number_text(e.output_cosine, 5));
+      table += figure_cell({from / "output_sqnr_db", e.output_sqnr_db}, decimal_text(e.output_sqnr_db, 1));
+      table += figure_cell({from / "output_cosine", e.output_cosine}, decimal_text(e.output_cosine, 5));
       const auto operand = [&](const std::optional<OperandError>& o, const Source& side) {
         if (!o) {
           for (int column = 0; column < 5; ++column) table += empty_cell();
           return;
         }
-        table += figure_cell({side / "sqnr_db", o->sqnr_db}, number_text(o->sqnr_db, 1));
+        table += figure_cell({side / "sqnr_db", o->sqnr_db}, decimal_text(o->sqnr_db, 1));
         table += figure_cell({side / "saturated", o->saturated}, share_text(o->saturated));
         table += figure_cell({side / "flushed", o->flushed}, share_text(o->flushed));
         table += figure_cell({side / "subnormal", o->subnormal}, share_text(o->subnormal));
         table += figure_cell({side / "spread" / "mean", o->spread_mean},
-                             fmt::format("{} / {}", number_text(o->spread_mean, 1), number_text(o->spread_max, 0)));
+                             fmt::format("{} / {}", decimal_text(o->spread_mean, 1), decimal_text(o->spread_max, 0)));
       };
       operand(e.weight, from / "weight");
       operand(e.activation, from / "activation");
@@ -300,9 +296,9 @@ std::string cost_table(const Run& run) {
     constexpr double mega = 1e6;
     out += row_head(run, i);
     out += figure_cell({from / "tokens_per_second", v.tokens_per_second}, speed_text(v.tokens_per_second));
-    out += figure_cell({seconds / "prepare", v.seconds.prepare}, number_text(v.seconds.prepare, 3));
-    out += figure_cell({seconds / "forward", v.seconds.forward}, number_text(v.seconds.forward, 3));
-    out += figure_cell({seconds / "head", v.seconds.head}, number_text(v.seconds.head, 3));
+    out += figure_cell({seconds / "prepare", v.seconds.prepare}, decimal_text(v.seconds.prepare, 3));
+    out += figure_cell({seconds / "forward", v.seconds.forward}, decimal_text(v.seconds.forward, 3));
+    out += figure_cell({seconds / "head", v.seconds.head}, decimal_text(v.seconds.head, 3));
     out += figure_cell({from / "weight_bytes" / "variant", v.weight_bytes_variant},
                        significant_text(v.weight_bytes_variant / mega, 4));
     out += "</tr>\n";
