@@ -17,6 +17,7 @@ void add_formats(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_logits(CLI::App& app);
 void add_models(CLI::App& app);
+void add_report(CLI::App& app);
 void add_suite(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_tokenize(CLI::App& app);

@@ -15,6 +15,7 @@
 #include "cli/options.hpp"
 #include "cli/per_token.hpp"
 #include "cli/progress.hpp"
+#include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/shorthands.hpp"
 #include "io/embedded.hpp"
@@ -139,6 +140,9 @@ DocumentSource read_data(const EvalArguments& arguments) {
 EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentSource& data,
                                  std::vector<Variant> variants) {
   check_device(arguments.device);
+  if ((arguments.json == "-" ? 1 : 0) + arguments.reports.to_stdout() > 1) {
+    fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
+  }
   EvaluateOptions options;
   options.variants = std::move(variants);
   options.dtype = parse_dtype(arguments.dtype);
@@ -200,9 +204,18 @@ EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArg
 }
 
 void report_result(const EvalResult& result, const EvalArguments& arguments) {
-  // The table goes first: a JSON file that cannot be written must not cost what was computed.
-  if (arguments.json != "-") print_result(render_table(result));
-  if (!arguments.json.empty()) write_file(arguments.json, render_json(result));
+  // The table goes first: a JSON file that cannot be written must not cost what was computed, nor a page the JSON.
+  const bool to_stdout = arguments.json == "-" || arguments.reports.to_stdout() > 0;
+  if (!to_stdout) print_result(render_table(result));
+  if (!arguments.json.empty() || arguments.reports.any()) {
+    const std::string json = render_json(result);
+    if (!arguments.json.empty()) write_file(arguments.json, json);
+    if (arguments.reports.any()) {
+      report::Record record;
+      report::add_json(record, "", json);
+      write_reports(record, arguments.reports);
+    }
+  }
   if (!result.runs.back().complete) throw Interrupted();
 }
 
@@ -265,6 +278,12 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   command.add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
 }
 
+void add_report_options(CLI::App& command, EvalArguments& a) {
+  command.add_option("--html", a.reports.html, "Write the result as one self-contained page here");
+  command.add_option("--csv", a.reports.csv, "Write one row a variant with all figures here");
+  command.add_option("--markdown", a.reports.markdown, "Write the table in Markdown here");
+}
+
 void add_eval(CLI::App& app) {
   auto arguments = std::make_shared<EvalArguments>();
   CLI::App* command =
@@ -274,6 +293,7 @@ void add_eval(CLI::App& app) {
   add_data_options(*command, *arguments);
   add_variant_options(*command, *arguments);
   add_run_options(*command, *arguments);
+  add_report_options(*command, *arguments);
   command->footer(
       "Example: mxlm eval ./SmolLM2-135M --text wiki.test.raw --mx attention=mxfp8,mlp=mxfp8 --mx linear=mxfp4 --json "
       "out.json");

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
 
 namespace mxlm::cli {
@@ -20,6 +21,7 @@ struct EvalArguments {
        stream = false, noise = false, linear_errors = false, exponents = false;
   int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, batch_size = 0;
   int threads = 0, loader_workers = -1;
+  ReportFiles reports;
 };
 
 /// What is evaluated: --text, --data, --field, --protocol, --context, --stride, --max-samples, --max-windows, --bos,
@@ -31,6 +33,8 @@ void add_variant_options(CLI::App& command, EvalArguments& arguments);
 /// How it runs and where the results go: --noise, --dtype, --device, --batch-size, --stream, --threads,
 /// --loader-workers, --json, --per-token, --linear-errors, --exponents, --config.
 void add_run_options(CLI::App& command, EvalArguments& arguments);
+/// Pages and tables of the result: --html, --csv, --markdown.
+void add_report_options(CLI::App& command, EvalArguments& arguments);
 
 /// The variants in the order in which their options were given to `command`; the default one if there are none.
 /// Throws UsageError.

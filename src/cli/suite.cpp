@@ -60,6 +60,7 @@ void add_suite(CLI::App& app) {
   add_data_options(*command, *arguments);
   add_variant_options(*command, *arguments);
   add_run_options(*command, *arguments);
+  add_report_options(*command, *arguments);
   command->footer("Example: mxlm suite quick --data pile --max-samples 100 --tier all --dry-run");
   command->callback([command, arguments] {
     const auto models = suite_models(arguments->suite);
