@@ -145,7 +145,7 @@ std::vector<Shown> figures(const std::string& html) {
 /// The number that a reader sees, and half a unit of its last digit.
 std::optional<std::pair<double, double>> seen(std::string text) {
   for (const char* minus : {"\u2212"}) {
-    if (const size_t at = text.find(minus); at != std::string::npos) text.replace(at, 3, "-");
+    if (const size_t at = text.find(minus); at != std::string::npos) text.replace(at, 3, 1, '-');
   }
   std::erase(text, ',');
   if (const size_t at = text.find("± "); at != std::string::npos) text.erase(0, at + 3);
