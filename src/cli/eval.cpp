@@ -227,7 +227,8 @@ void add_data_options(CLI::App& command, EvalArguments& a) {
       "--data", a.data,
       "A data set, NAME_OR_PATH[:SPLIT[:SUBSET]]: pile, wikitext2, wikitext103, a .txt, .jsonl, .jsonl.gz, "
       ".jsonl.zst or .parquet file, or a folder of them");
-  command.add_option("--field", a.field, "The JSON member that holds a document's text")->capture_default_str();
+  command.add_option("--field", a.field, "The JSON member or column that holds a document's text")
+      ->capture_default_str();
   command.add_option(
       "--protocol", a.protocol,
       fmt::format("One of {} (window for texts, document for data sets)", fmt::join(protocol_names(), ", ")));

@@ -233,7 +233,7 @@ void append_text(const std::string& path, Collected& to) {
 // What is hashed of a Parquet file are the texts, each followed by a newline: the file itself may have been read in
 // part.
 void append_parquet(const std::string& path, const std::string& field, Collected& to) {
-  read_parquet(FileView::map(path), field, [&](std::string_view text, std::string_view subset) {
+  read_parquet(path, field, [&](std::string_view text, std::string_view subset) {
     to.hash.update(std::as_bytes(std::span(text)));
     to.hash.update(std::as_bytes(std::span("\n", 1)));
     Document document;
