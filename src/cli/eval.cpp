@@ -180,7 +180,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--text", a.texts, "A plain text, '-' is stdin; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--data", a.data, "A data set: a .txt, .jsonl or .jsonl.zst file");
+  command->add_option("--data", a.data, "A data set: a .txt, .jsonl, .jsonl.gz or .jsonl.zst file, or a folder of them");
   command->add_option("--field", a.field, "The JSON member that holds a document's text")->capture_default_str();
   command->add_option(
       "--protocol", a.protocol,

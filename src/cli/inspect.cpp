@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,17 +25,24 @@ struct InspectArguments {
 std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
 
 std::string rope_text(const RopeSpec& rope) {
+  const std::string theta = fmt::format("rotary on {} dimensions of a head, theta {}", rope.dim, rope.theta);
+  const auto scaling = [&](const char* name) {
+    return fmt::format("{}, {} scaling by {:.6g} of {} positions", theta, name, rope.factor,
+                       rope.original_max_positions);
+  };
   switch (rope.type) {
     case RopeSpec::Type::standard:
-      return fmt::format("rotary, theta {}", rope.theta);
+      return theta;
     case RopeSpec::Type::linear:
-      return fmt::format("rotary, theta {}, linear scaling by {}", rope.theta, rope.factor);
+      return fmt::format("{}, linear scaling by {}", theta, rope.factor);
     case RopeSpec::Type::dynamic:
-      return fmt::format("rotary, theta {}, dynamic scaling by {} beyond {} positions", rope.theta, rope.factor,
-                         rope.original_max_positions);
+      return scaling("dynamic");
     case RopeSpec::Type::llama3:
-      return fmt::format("rotary, theta {}, llama3 scaling by {} of {} positions", rope.theta, rope.factor,
-                         rope.original_max_positions);
+      return scaling("llama3");
+    case RopeSpec::Type::longrope:
+      return scaling("longrope");
+    case RopeSpec::Type::yarn:
+      return scaling("yarn");
   }
   return "?";
 }
@@ -47,7 +55,17 @@ std::string describe_model(const LoadedModel& loaded, DType compute) {
   out += fmt::format("  {} layers, hidden {}, {} heads of {} ({} key/value), vocabulary {}, {} positions\n",
                      model.layers.size(), model.hidden, model.heads, model.head_dim, model.kv_heads, model.vocabulary,
                      model.max_positions);
-  out += fmt::format("  {}, {} head\n", rope_text(model.rope), model.tied_head ? "tied" : "free");
+  for (const RopeSpec& rope : model.ropes) out += fmt::format("  {}\n", rope_text(rope));
+  if (model.positions) out += fmt::format("  a table of {} learned positions\n", model.max_positions);
+  if (!model.alibi_slopes.empty()) out += "  ALiBi\n";
+  const MlpSpec& mlp = model.layers.back().mlp;
+  if (mlp.is_mixture()) {
+    out += fmt::format("  {} experts, {} of them for each token\n", mlp.experts.size(), mlp.route.top_k);
+  }
+  const auto windowed = std::count_if(model.layers.begin(), model.layers.end(),
+                                      [](const LayerSpec& layer) { return layer.attention.window > 0; });
+  if (windowed > 0) out += fmt::format("  {} layers with a sliding window\n", windowed);
+  out += fmt::format("  {} head\n", model.tied_head ? "tied" : "free");
   return out;
 }
 
@@ -65,7 +83,7 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
     }
     out += "\n";
   }
-  out += "Norms, embeddings and element-wise operations are never replaced.\n";
+  out += "Routers, norms, embeddings and element-wise operations are never replaced.\n";
   for (size_t v = 0; v < variants.size(); ++v) out += fmt::format("[{}] {}\n", v + 1, variants[v].canonical());
   return out;
 }

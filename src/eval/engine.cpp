@@ -105,25 +105,36 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
     for (const TreeNode& node : nodes) ++children[node.parent];
     std::vector<std::vector<Tensor>> next(nodes.size());
     for (size_t n = 0; n < nodes.size(); ++n) {
-      const double preparing = prepare_node(linears, nodes, n, weights);
-      for (const size_t v : nodes[n].variants) prepare_seconds[v] += preparing;
+      double preparing = prepare_node(linears, forward_.prepared_linears(step), nodes, n, weights);
       auto& parent = hidden[nodes[n].parent];
       const bool last = --children[nodes[n].parent] == 0;
+      // Experts are prepared one at a time, while the step runs.
+      double fetching = 0;
+      const ForwardPass::Fetch fetch = [&](size_t l) {
+        auto [weight, took] = store_.get(*linears[l], nodes[n].products.linears[l].weights);
+        fetching += took;
+        return weight;
+      };
       const auto start = Clock::now();
-      for (size_t b = 0; b < micro_batches.size(); ++b) {
-        throw_if_interrupted();
-        if (last) {
-          forward_.run(step, weights[n], micro_batches[b], parent[b], parent[b]);
-          next[n].push_back(std::move(parent[b]));
-        } else {
-          Tensor out = backend_.empty(forward_.dtype(), parent[b].rows(), parent[b].cols());
-          forward_.run(step, weights[n], micro_batches[b], parent[b], out);
-          next[n].push_back(std::move(out));
-        }
-        on_work(static_cast<double>(micro_batches[b].batch.rows()));
+      std::vector<const Tensor*> in;
+      std::vector<Tensor*> out;
+      next[n].reserve(parent.size());
+      for (Tensor& state : parent) {
+        in.push_back(&state);
+        out.push_back(last ? &state
+                           : &next[n].emplace_back(backend_.empty(forward_.dtype(), state.rows(), state.cols())));
       }
-      const double seconds = seconds_since(start);
-      for (const size_t v : nodes[n].variants) forward_seconds[v] += seconds;
+      forward_.run(step, weights[n], fetch, micro_batches, in, out, [&](int64_t rows) {
+        throw_if_interrupted();
+        on_work(static_cast<double>(rows));
+      });
+      if (last) next[n] = std::move(parent);
+      const double seconds = seconds_since(start) - fetching;
+      preparing += fetching;
+      for (const size_t v : nodes[n].variants) {
+        forward_seconds[v] += seconds;
+        prepare_seconds[v] += preparing;
+      }
       weights[n] = {};
     }
     for (const LinearSpec* linear : linears) linear->weight.release();
@@ -150,13 +161,13 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
   result.positions += positions;
 }
 
-double Engine::prepare_node(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes, size_t n,
-                            std::vector<StepWeights>& weights) {
+double Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t prepared,
+                            const std::vector<TreeNode>& nodes, size_t n, std::vector<StepWeights>& weights) {
   double seconds = 0;
   for (size_t l = 0; l < linears.size(); ++l) {
     throw_if_interrupted();
     const OperandSpec& spec = nodes[n].products.linears[l].weights;
-    if (!weights[n].linears[l].weight) {
+    if (l < prepared && !weights[n].linears[l].weight) {
       auto [weight, took] = store_.get(*linears[l], spec);
       seconds += took;
       for (size_t m = n; m < nodes.size(); ++m) {
@@ -174,12 +185,14 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
                          std::span<const Tensor* const> hidden, std::vector<std::vector<WindowScores>>& scores,
                          std::vector<double>& head_seconds) {
   std::vector<int32_t> rows, targets;
+  std::vector<int64_t> offsets{0};  // of the windows in `rows`
   for (size_t w = 0; w < windows.size(); ++w) {
     const auto begin = static_cast<size_t>(windows[w].score_begin);
     for (size_t t = begin; t < begin + windows[w].scored(); ++t) {
       rows.push_back(static_cast<int32_t>(batch.batch.offsets[w] + static_cast<int64_t>(t) - 1));
       targets.push_back(windows[w].target(t));
     }
+    offsets.push_back(static_cast<int64_t>(rows.size()));
   }
   const size_t variants = hidden.size();
   std::vector<Operand> operands;
@@ -188,11 +201,13 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
   operands.reserve(variants);
   for (size_t v = 0; v < variants; ++v) {
     const auto start = Clock::now();
-    operands.push_back(forward_.head_operand(*hidden[v], rows, heads_[v]));
+    operands.push_back(forward_.head_operand(*hidden[v], rows, offsets, heads_[v]));
     head_seconds[v] += seconds_since(start);
     inputs.push_back({.hidden = &operands[v],
                       .weight = heads_[v].weight.get(),
                       .bias = forward_.head_bias(),
+                      .logit_multiplier = model_.logit_multiplier,
+                      .logit_softcap = model_.logit_softcap,
                       .scores = batch_scores[v],
                       .seconds = &head_seconds[v],
                       .kind = kind_});

@@ -45,8 +45,9 @@ class Engine {
                  const std::function<void(double)>& on_work);
   /// Prepares what node `n` of a step needs, just before it runs so that it is still in the caches, and hands what
   /// later nodes share on to them. Returns the seconds it took.
-  double prepare_node(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes, size_t n,
-                      std::vector<StepWeights>& weights);
+  /// Only the first `prepared` Linears are; the rest, experts, are fetched while the step runs.
+  double prepare_node(std::span<const LinearSpec* const> linears, size_t prepared, const std::vector<TreeNode>& nodes,
+                      size_t n, std::vector<StepWeights>& weights);
   void score_batch(std::span<const Window> windows, const MicroBatch& batch, std::span<const Tensor* const> hidden,
                    std::vector<std::vector<WindowScores>>& scores, std::vector<double>& head_seconds);
 

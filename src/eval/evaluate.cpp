@@ -23,6 +23,10 @@ ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& toke
   ProtocolOptions protocol = options.protocol;
   const int64_t longest = model.spec.max_positions;
   if (protocol.context == 0) protocol.context = default_context(protocol.name, longest);
+  if (protocol.context > longest && !model.spec.extends()) {
+    fail_usage("--context {} is above the {} positions of '{}', whose table of positions ends there.", protocol.context,
+               longest, model.name);
+  }
   if (protocol.context > longest && !options.allow_long_context) {
     fail_usage(
         "--context {} is above the {} positions that '{}' was made for; pass --allow-long-context to run it all "

@@ -83,13 +83,31 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
                   : prepared_bytes(linear, spec);
   };
   int64_t widest = 0;  // activations of a step, elements a token
+  bool mixture = false;
   for (int64_t step = 0; step < forward.steps(); ++step) {
     const auto linears = forward.step_linears(step);
     const auto& nodes = tree.levels[static_cast<size_t>(step)];
-    plan.step_weights = std::max(plan.step_weights, live_bytes_of_step(linears, nodes, prepared_bytes));
+    const size_t prepared = forward.prepared_linears(step);
+    uint64_t live = live_bytes_of_step(std::span(linears).first(prepared), nodes, prepared_bytes);
+    if (const size_t a_time = forward.expert_linears(step); a_time > 0) {
+      // One expert of one variant at a time, with the routed rows beside it.
+      uint64_t most = 0;
+      for (size_t l = prepared; l < linears.size(); l += a_time) {
+        for (const TreeNode& node : nodes) {
+          uint64_t sum = 0;
+          for (size_t i = l; i < l + a_time; ++i) sum += prepared_bytes(*linears[i], node.products.linears[i].weights);
+          most = std::max(most, sum);
+        }
+      }
+      live += most;
+      mixture = true;
+    }
+    plan.step_weights = std::max(plan.step_weights, live);
     plan.kept_weights += bytes_of_step(linears, nodes, kept_bytes);
     int64_t width = 0;
-    for (const LinearSpec* linear : linears) width += linear->weight.matrix.rows + linear->weight.matrix.cols;
+    for (size_t l = 0; l < std::min(linears.size(), prepared + forward.expert_linears(step)); ++l) {
+      width += linears[l]->outputs() + linears[l]->inputs();
+    }
     widest = std::max(widest, width);
   }
   std::vector<OperandSpec> heads;
@@ -128,12 +146,19 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
   double flops_a_token = 0;
   for (int64_t step = 0; step < forward.steps(); ++step) {
     double step_flops = 0;
-    for (const LinearSpec* linear : forward.step_linears(step))
+    const MlpSpec& mlp = model.layers[static_cast<size_t>(forward.layer_of(step))].mlp;
+    for (const LinearSpec* linear : forward.step_linears(step)) {
       step_flops += 2.0 * static_cast<double>(linear->parameters());
+    }
+    if (forward.expert_linears(step) > 0) {
+      step_flops *= static_cast<double>(mlp.route.top_k) / static_cast<double>(mlp.experts.size());
+    }
     flops_a_token += step_flops * static_cast<double>(tree.levels[static_cast<size_t>(step)].size());
   }
   flops_a_token += 2.0 * static_cast<double>(model.head.parameters()) * static_cast<double>(tree.head.size());
-  const uint64_t hidden_a_token = static_cast<uint64_t>(model.hidden) * size * (tree.width() + 1);
+  // A mixture keeps the normed state and the float32 sum of its experts for the whole round.
+  const uint64_t hidden_a_token =
+      static_cast<uint64_t>(model.hidden) * (size * (tree.width() + 1) + (mixture ? size + sizeof(float) : 0));
   const uint64_t fixed = plan.step_weights + plan.head_weights + plan.scratch + plan.scores;
   if (fixed + hidden_a_token * static_cast<uint64_t>(largest) > plan.limit) {
     fail(

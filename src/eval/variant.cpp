@@ -384,7 +384,7 @@ ProductSpec Variant::attention_product(std::string_view which) const {
 
 bool Variant::matches(size_t i, std::string_view module, Role role) const {
   assert(i < clauses.size());
-  return target_matches(clauses[i].target, module, role);
+  return role != Role::router && target_matches(clauses[i].target, module, role);
 }
 
 void Variant::require_matches(std::span<const NamedLinear> linears) const {

@@ -25,4 +25,8 @@ std::unique_ptr<ByteSource> open_plain(const std::filesystem::path& path);
 /// The content of a file of one or more Zstandard frames whose window needs no more than 128 MiB.
 std::unique_ptr<ByteSource> open_zstd(const std::filesystem::path& path);
 
+/// The content of a gzip file of one or more members; checksums and lengths are verified. Zero bytes may follow
+/// a member, as Python's gzip allows.
+std::unique_ptr<ByteSource> open_gzip(const std::filesystem::path& path);
+
 }  // namespace mxlm

@@ -83,7 +83,12 @@ struct Head {
   std::vector<HeadInput> inputs(ScoreKind kind = ScoreKind::next_token) {
     std::vector<HeadInput> all;
     for (size_t i = 0; i < hidden.size(); ++i) {
-      all.push_back({&hidden[i], weight.get(), bias.empty() ? nullptr : &bias, scores[i], &seconds[i], kind});
+      all.push_back({.hidden = &hidden[i],
+                     .weight = weight.get(),
+                     .bias = bias.empty() ? nullptr : &bias,
+                     .scores = scores[i],
+                     .seconds = &seconds[i],
+                     .kind = kind});
     }
     return all;
   }
@@ -220,8 +225,8 @@ TEST_P(HeadOnEachIsa, ATokensFiguresDoNotDependOnItsCompany) {
     // gather makes plain rows: a product wants zeros behind them
     for (Tensor* t : {&x.values, &y.values})
       std::fill(t->row<float>(0) + t->cols(), t->row<float>(0) + t->stride(), 0.0F);
-    const std::vector<HeadInput> alone{{&x, head.weight.get(), nullptr, a, nullptr},
-                                       {&y, head.weight.get(), nullptr, v, nullptr}};
+    const std::vector<HeadInput> alone{{.hidden = &x, .weight = head.weight.get(), .scores = a},
+                                       {.hidden = &y, .weight = head.weight.get(), .scores = v}};
     one->score(alone, std::span(head.targets).subspan(static_cast<size_t>(row), 1));
     EXPECT_EQ(a[0].nll, head.scores[0][static_cast<size_t>(row)].nll);
     EXPECT_EQ(v[0].nll, head.scores[1][static_cast<size_t>(row)].nll);
@@ -243,8 +248,9 @@ std::vector<TokenScore> score_biases(Backend& b, const std::vector<std::vector<f
   std::vector<std::vector<TokenScore>> scores(biases.size(), std::vector<TokenScore>(2));
   for (const auto& values : biases) tensors.push_back(b.upload(view(values, 1), DType::f32));
   std::vector<HeadInput> inputs;
-  for (size_t i = 0; i < biases.size(); ++i)
-    inputs.push_back({&x, weight.get(), &tensors[i], scores[i], nullptr, kind});
+  for (size_t i = 0; i < biases.size(); ++i) {
+    inputs.push_back({.hidden = &x, .weight = weight.get(), .bias = &tensors[i], .scores = scores[i], .kind = kind});
+  }
   b.score(inputs, std::vector<int32_t>{target, target});
   return scores[input];
 }

@@ -129,13 +129,14 @@ void CpuBackend::linear(const Operand& x, const PreparedWeight& weight, const Li
   assert(a.cols() == packed.k && out.cols() == packed.n && a.rows() == out.rows());
   assert(epilogue.bias == nullptr || epilogue.bias->dtype() == DType::f32);
   assert(epilogue.residual == nullptr || epilogue.residual->dtype() == out.dtype());
+  assert(!epilogue.outputs);  // not yet
   const float* bias = epilogue.bias == nullptr ? nullptr : epilogue.bias->row<float>(0);
   const auto finish = [&]<typename T>(T* /*dtype*/) {
     const cpu::TileSink sink = [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1, const float* tile, int64_t stride) {
       for (int64_t r = r0; r < r1; ++r) {
         const T* residual = epilogue.residual == nullptr ? nullptr : epilogue.residual->row<T>(r) + c0;
-        cpu::finish_row(isa_, tile + (r - r0) * stride, bias == nullptr ? nullptr : bias + c0, residual, c1 - c0,
-                        out.row<T>(r) + c0);
+        cpu::finish_row(isa_, tile + (r - r0) * stride, bias == nullptr ? nullptr : bias + c0, epilogue.multiplier,
+                        residual, c1 - c0, out.row<T>(r) + c0);
       }
     };
     const std::lock_guard lock(turn_);

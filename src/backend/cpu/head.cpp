@@ -12,6 +12,7 @@
 #include "backend/cpu/gemm_driver.hpp"
 #include "backend/cpu/head_rows.hpp"
 #include "backend/cpu/rows.hpp"
+#include "backend/cpu/score_rows.hpp"
 #include "backend/cpu/scratch.hpp"
 #include "base/error.hpp"
 
@@ -29,6 +30,14 @@ constexpr int64_t kStripRows = 32;  // rows whose logits a product leaves in the
 
 const cpu::PackedPanels& panels_of(const HeadInput& input) {
   return dynamic_cast<const cpu::Panels&>(*input.weight).packed();
+}
+
+bool has_transform(const HeadInput& input) { return input.logit_multiplier != 1 || input.logit_softcap != 0; }
+
+/// Products of a row, n of them, into logits where more than a bias is done to them.
+void transform(cpu::Isa isa, const HeadInput& input, const float* bias, int64_t n, float* logits) {
+  if (bias != nullptr) cpu::add_row(isa, logits, bias, 1, n, logits);
+  cpu::transform_logits(isa, input.logit_multiplier, input.logit_softcap, n, logits);
 }
 
 /// Memory of one thread: the baseline's logits and powers of a tile's chunk, a strip of logits of a variant.
@@ -104,6 +113,10 @@ class Tile {
     chunk.first = p0 * cpu::kPanel;
     chunk.count = std::min(p1 * cpu::kPanel, weight.n) - chunk.first;
     chunk.bias = input.bias == nullptr ? nullptr : input.bias->row<float>(0) + chunk.first;
+    if (has_transform(input)) {
+      for (int64_t r = 0; r < rows; ++r) transform(isa_, input, chunk.bias, chunk.count, out + r * kChunk);
+      chunk.bias = nullptr;
+    }
     for (int64_t r = 0; r < rows; ++r) {
       chunk.logits = out + r * kChunk;
       chunk.target = targets_[static_cast<size_t>(begin_ + row + r)];
@@ -178,8 +191,10 @@ void CpuBackend::logits(const HeadInput& input, std::span<float> out) {
   cpu::gemm(isa_, order_, pool_, a.rows(), a.dtype(), a.data(), a.stride(), weight,
             [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1, const float* tile, int64_t stride) {
               for (int64_t r = r0; r < r1; ++r) {
-                cpu::finish_row(isa_, tile + (r - r0) * stride, bias == nullptr ? nullptr : bias + c0,
-                                static_cast<const float*>(nullptr), c1 - c0, out.data() + r * weight.n + c0);
+                float* to = out.data() + r * weight.n + c0;
+                cpu::finish_row(isa_, tile + (r - r0) * stride, bias == nullptr ? nullptr : bias + c0, 1,
+                                static_cast<const float*>(nullptr), c1 - c0, to);
+                if (has_transform(input)) transform(isa_, input, nullptr, c1 - c0, to);
               }
             });
 }
