@@ -252,6 +252,10 @@ CASES = {
     "falcon": (falcon(), dict(_windows=[9, 40])),
     "falcon_sequential": (falcon(multi_query=False, parallel_attn=False, bias=True, ffn_hidden_size=52, hidden_size=40,
                                  num_attention_heads=5, tie_word_embeddings=False), dict(_windows=[9, 33])),
+    "falcon_new": (falcon(new_decoder_architecture=True, num_attention_heads=4, num_kv_heads=2, hidden_size=40,
+                          ffn_hidden_size=52, tie_word_embeddings=False), dict(_windows=[9, 33])),
+    "falcon_one_norm": (falcon(new_decoder_architecture=True, num_attention_heads=4, num_kv_heads=2, hidden_size=40,
+                               ffn_hidden_size=52, num_ln_in_parallel_attn=1), dict(_windows=[9, 33])),
     "starcoder2": (llama_like("starcoder2", "Starcoder2ForCausalLM", num_attention_heads=4, num_key_value_heads=2,
                               hidden_act="gelu_pytorch_tanh", use_bias=True, sliding_window=9, norm_epsilon=1e-5,
                               tie_word_embeddings=Ellipsis),
@@ -431,14 +435,19 @@ def routers(model):
 
 
 def disk_linears(model, options):
-    """[{module, role}] of every Linear and router by its name on disk, sorted by name; stacked experts are one entry."""
+    """[{module, role}] of every Linear and router by its name on disk, sorted by name. Experts that lie stacked in one
+    tensor are numbered, experts.E.NAME, as those are that lie apart."""
     roles = {}
     for p in products(model):
         roles[p.name if p.parameter.dim() == 3 else p.name + ".weight"] = p.role
     roles |= {name + ".weight": "router" for name in routers(model)}
-    found = {disk.removesuffix(".weight").removesuffix("_blocks"): roles[name]
-             for disk, tensor, name in to_disk(model, options)
-             if name in roles and not disk.endswith("_scales")}
+    found = {}
+    for disk, tensor, name in to_disk(model, options):
+        if name in roles and not disk.endswith("_scales"):
+            module = disk.removesuffix(".weight").removesuffix("_blocks")
+            at, _, last = module.rpartition(".")
+            for m in [f"{at}.{e}.{last}" for e in range(len(tensor))] if at.endswith(".experts") else [module]:
+                found[m] = roles[name]
     if model.config.tie_word_embeddings:
         found["lm_head"] = "lm_head"
     return [{"module": name, "role": found[name]} for name in sorted(found)]

@@ -19,10 +19,11 @@ namespace mxlm {
 /// One side of a matrix product: a block format, or nothing (the values as they are in the model dtype).
 using OperandSpec = std::optional<mx::BlockFormat>;
 
-/// Both sides of the product that a Linear computes.
+/// Both sides of the product that a Linear computes, and what becomes of its result (attention products leave it).
 struct ProductSpec {
   OperandSpec weights;
   OperandSpec activations;
+  OperandSpec outputs;  // quantised after the bias, along the last axis
   [[nodiscard]] bool replaced() const { return weights.has_value() || activations.has_value(); }
   friend bool operator==(const ProductSpec&, const ProductSpec&) = default;
 };
@@ -41,7 +42,7 @@ struct Operand {
   Tensor values = {};
   Tensor row_scales =
       {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
-  Tensor outliers = {};  // [rows, K] model dtype or bf16, what such a format leaves out of `values`; else empty
+  Tensor outliers = {};  // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
 };
 
 /// What a backend made of a weight [N, K] and a spec, ready to multiply with.
@@ -179,6 +180,22 @@ struct HeadInput {
   ScoreKind kind = ScoreKind::next_token;  // the same for all inputs
 };
 
+/// Sums of squares over values of two tensors: of each, and of other - reference.
+struct ErrorSums {
+  double reference = 0, other = 0, difference = 0;
+  ErrorSums& operator+=(const ErrorSums& more) {
+    reference += more.reference;
+    other += more.other;
+    difference += more.difference;
+    return *this;
+  }
+  friend bool operator==(const ErrorSums&, const ErrorSums&) = default;
+  /// 10 log10(signal / noise) in dB: Inf where nothing differs, NaN where both are zero.
+  [[nodiscard]] double sqnr_db() const;
+  /// Of the angle between the two as vectors; NaN where one is zero.
+  [[nodiscard]] double cosine() const;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -194,6 +211,9 @@ class Backend {
   virtual void copy(const Tensor& from, Tensor& to) = 0;
   /// float32 host copy, rows packed: `out` has rows * cols elements.
   virtual void download(const Tensor& from, std::span<float> out) = 0;
+  /// Sums over each row of two tensors of one shape and dtype; `rows` has an entry a row. A row's sums depend on that
+  /// row alone.
+  virtual void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) = 0;
 
   // --- weights
   /// Quantises (along K) and lays out a weight.

@@ -29,7 +29,8 @@ Engine::Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forw
       tree_(tree),
       plan_(plan),
       kind_(kind),
-      store_(backend, forward.dtype(), plan.resident) {}
+      store_(backend, forward.dtype(), plan.resident),
+      layer_errors_(backend, tree) {}
 
 EngineResult Engine::run(std::span<const Window> windows, const std::function<void(const Progress&)>& on_progress) {
   const size_t variants = tree_.leaf.size();
@@ -70,7 +71,9 @@ EngineResult Engine::run(std::span<const Window> windows, const std::function<vo
     }
   } catch (const Interrupted&) {
     result.complete = false;
+    layer_errors_.drop_round();
   }
+  for (size_t v = 0; v < variants; ++v) result.layer_errors.push_back(layer_errors_.of_variant(v));
   return result;
 }
 
@@ -139,6 +142,7 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
     }
     for (const LinearSpec* linear : linears) linear->weight.release();
     hidden = std::move(next);
+    layer_errors_.add_step(static_cast<size_t>(step), hidden);
   }
 
   std::vector<std::vector<WindowScores>> scores(variants);
@@ -152,6 +156,7 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
   }
 
   // Only a finished round counts.
+  layer_errors_.commit_round();
   for (size_t v = 0; v < variants; ++v) {
     std::move(scores[v].begin(), scores[v].end(), std::back_inserter(result.scores[v]));
     result.forward_seconds[v] += forward_seconds[v];
@@ -175,6 +180,7 @@ double Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t p
       }
     }
     weights[n].linears[l].activations = nodes[n].products.linears[l].activations;
+    weights[n].linears[l].outputs = nodes[n].products.linears[l].outputs;
   }
   weights[n].qk = nodes[n].products.qk;
   weights[n].pv = nodes[n].products.pv;

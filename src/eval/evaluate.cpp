@@ -75,12 +75,23 @@ std::vector<WindowNote> notes_of(const WindowSet& set) {
   return notes;
 }
 
+int64_t linear_parameters(const ModelSpec& model) {
+  int64_t sum = 0;
+  for (const LinearSpec* linear : model.linears()) sum += linear->parameters();
+  return sum;
+}
+
 /// Bytes of all Linears of the model (the head too) under a variant.
 int64_t weight_bytes(const ModelSpec& model, const Variant& variant) {
   uint64_t sum = 0;
   for (const LinearSpec* linear : model.linears()) {
     const auto spec = variant.product(linear->module, linear->role).weights;
-    sum += kept_weight_bytes(linear->parameters(), linear->weight.matrix.cols, spec, linear->weight.matrix.type);
+    const WeightSource& weight = linear->weight;
+    if (!spec && weight.stored_bits > 0) {
+      sum += static_cast<uint64_t>(weight.stored_bits * static_cast<double>(linear->parameters()) / 8);
+    } else {
+      sum += kept_weight_bytes(linear->parameters(), weight.matrix.cols, spec, weight.matrix.type);
+    }
   }
   return static_cast<int64_t>(sum);
 }
@@ -93,7 +104,8 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = linear->module + ".weight",
                    .role = std::string(role_name(linear->role)),
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
   }
   for (const char* which : {"qk", "pv"}) {
     const ProductSpec product = variant.attention_product(which);
@@ -101,7 +113,22 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = which,
                    .role = "attention product",
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
+  }
+  return out;
+}
+
+/// The steps of the forward pass, without sums.
+std::vector<LayerError> step_names(const ForwardPass& forward) {
+  std::vector<LayerError> out;
+  for (int64_t step = 0; step < forward.steps(); ++step) {
+    const bool both = forward.has_attention(step) && forward.has_mlp(step);
+    out.push_back({.layer = forward.layer_of(step),
+                   .part = both                          ? "block"
+                           : forward.has_attention(step) ? "attention"
+                                                         : "mlp",
+                   .sums = {}});
   }
   return out;
 }
@@ -185,16 +212,20 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                .revision = model.revision,
                .sha256 = model.checkpoint.sha256(),
                .parameters = model.spec.parameters()};
+  std::vector<LayerError> steps;
   const auto run_with = [&](cpu::Order order) {
     const auto backend = make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
     const ForwardPass forward(model.spec, *backend, compute);
     const VariantTree tree = build_tree(model.spec, forward, variants);
+    run.forwards = tree.forwards();
+    steps = step_names(forward);
     const Plan plan = make_plan(
         model.spec, forward, tree, set.windows,
         {.batch_windows = options.batch_windows, .stream = options.stream, .memory_limit = memory_limit_bytes()});
     return Engine(model.spec, *backend, forward, tree, plan, set.kind).run(set.windows, on_progress);
   };
   const EngineResult result = run_with(cpu::Order::forward);
+  if (options.on_scores) options.on_scores({.variants = variants, .windows = set.windows, .scores = result.scores});
   const auto figures = summarize(result.scores, set.aggregate, notes, set.kind);
   run.complete = result.complete;
 
@@ -205,6 +236,22 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     if (reversed.complete) again = summarize(reversed.scores, set.aggregate, notes, set.kind);
   }
 
+  LinearStudy study;
+  if (run.complete && (options.linear_errors || options.exponents)) {
+    try {
+      const auto backend =
+          make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = cpu::Order::forward});
+      study =
+          study_linears(model.spec, *backend, compute, variants, set.windows,
+                        {.errors = options.linear_errors, .exponents = options.exponents, .threads = options.threads});
+    } catch (const Interrupted&) {
+      run.complete = false;
+    }
+  }
+  run.exponents = std::move(study.exponents);
+  run.studied_windows = study.windows;
+  run.studied_tokens = study.tokens;
+
   run.data = {.name = data.name, .sha256 = data.sha256, .documents = static_cast<int64_t>(data.documents.size())};
   run.protocol = {.name = protocol.name,
                   .context = protocol.context,
@@ -214,6 +261,8 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                   .skipped_documents = set.skipped_documents};
   run.windows = static_cast<int64_t>(result.scores[0].size());
   run.seconds_tokenize = tokenize_seconds;
+  if (variants.size() - 1 <= kPairVariants) run.pairs = compare_pairs(result.scores, figures);
+  const auto parameters = static_cast<double>(std::max<int64_t>(linear_parameters(model.spec), 1));
   for (size_t v = 0; v < variants.size(); ++v) {
     VariantResult out;
     out.name = variants[v].name;
@@ -229,6 +278,13 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     out.replaced = replaced_linears(model.spec, variants[v]);
     out.weight_bytes_baseline = weight_bytes(model.spec, variants[0]);
     out.weight_bytes_variant = weight_bytes(model.spec, variants[v]);
+    if (v > 0) {
+      out.layers = steps;
+      for (size_t s = 0; s < steps.size(); ++s) out.layers[s].sums = result.layer_errors[v][s];
+    }
+    if (!study.errors.empty()) out.linears = std::move(study.errors[v]);
+    out.weight_bits_baseline = 8 * static_cast<double>(out.weight_bytes_baseline) / parameters;
+    out.weight_bits_variant = 8 * static_cast<double>(out.weight_bytes_variant) / parameters;
     if (!again.empty()) {
       out.noise_measured = true;
       out.noise_nll = std::abs(again[v].nll - figures[v].nll);

@@ -260,4 +260,37 @@ std::vector<VariantFigures> summarize(std::span<const Windows> variants, Aggrega
   return out;
 }
 
+std::vector<PairFigures> compare_pairs(std::span<const Windows> variants, std::span<const VariantFigures> figures) {
+  std::vector<PairFigures> out;
+  for (size_t a = 1; a < variants.size(); ++a) {
+    for (size_t b = a + 1; b < variants.size(); ++b) {
+      PairFigures pair{.a = a, .b = b};
+      const int64_t tokens = figures[a].tokens;
+      if (tokens == 0 || figures[a].nonfinite > 0 || figures[b].nonfinite > 0) {
+        pair.ln_ppl_ratio = pair.ln_ppl_ratio_stderr = pair.kld_difference = pair.kld_difference_stderr = kNan;
+        out.push_back(pair);
+        continue;
+      }
+      const auto n = static_cast<double>(tokens);
+      Sum nll, kld, nll_squares, kld_squares;
+      for_each_token(variants[a], variants[b], [&](const TokenScore& x, const TokenScore& y) {
+        nll.add(y.nll - x.nll);
+        kld.add(y.kld - x.kld);
+      });
+      const double nll_mean = nll.value() / n;
+      pair.ln_ppl_ratio = figures[b].nll - figures[a].nll;
+      pair.kld_difference = kld.value() / n;
+      for_each_token(variants[a], variants[b], [&](const TokenScore& x, const TokenScore& y) {
+        const double d = y.nll - x.nll - nll_mean, e = y.kld - x.kld - pair.kld_difference;
+        nll_squares.add(d * d);
+        kld_squares.add(e * e);
+      });
+      pair.ln_ppl_ratio_stderr = mean_error(nll_squares.value(), tokens);
+      pair.kld_difference_stderr = mean_error(kld_squares.value(), tokens);
+      out.push_back(pair);
+    }
+  }
+  return out;
+}
+
 }  // namespace mxlm

@@ -67,4 +67,16 @@ struct VariantFigures {
 std::vector<VariantFigures> summarize(std::span<const std::vector<WindowScores>> variants, Aggregate aggregate,
                                       std::span<const WindowNote> notes = {}, ScoreKind kind = ScoreKind::next_token);
 
+/// How two variants differ on the same tokens: b against a, token by token, so that what both share cancels.
+struct PairFigures {
+  size_t a = 0, b = 0;                               // indices of variants
+  double ln_ppl_ratio = 0, ln_ppl_ratio_stderr = 0;  // ln(PPL of b / PPL of a), by the aggregate; its error by token
+  double kld_difference = 0, kld_difference_stderr = 0;  // mean KL divergence of b - that of a
+};
+
+/// All pairs a < b of variants[1...] (the baseline's comparisons are in VariantFigures), in order of (a, b). `figures`
+/// are summarize()'s. What is not defined is NaN, as there.
+std::vector<PairFigures> compare_pairs(std::span<const std::vector<WindowScores>> variants,
+                                       std::span<const VariantFigures> figures);
+
 }  // namespace mxlm

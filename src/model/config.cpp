@@ -133,6 +133,14 @@ size_t Config::length() const {
   return document_->root.at_pointer(path_).get(array) == simdjson::SUCCESS ? array.size() : 0;
 }
 
+std::vector<std::string> Config::keys() const {
+  std::vector<std::string> out;
+  simdjson::dom::object object;
+  if (document_->root.at_pointer(path_).get(object) != simdjson::SUCCESS) return out;
+  for (const auto member : object) out.emplace_back(member.key);
+  return out;
+}
+
 std::vector<double> Config::numbers(std::string_view key) const {
   std::vector<double> out;
   if (const auto list = array(key)) {

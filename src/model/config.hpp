@@ -34,6 +34,8 @@ class Config {
   [[nodiscard]] std::optional<Config> array(std::string_view key) const;
   /// Elements of this array.
   [[nodiscard]] size_t length() const;
+  /// Keys of this object, in the file's order.
+  [[nodiscard]] std::vector<std::string> keys() const;
   /// The array of finite numbers / of strings under `key`; empty if there is none.
   [[nodiscard]] std::vector<double> numbers(std::string_view key) const;
   [[nodiscard]] std::vector<std::string> strings(std::string_view key) const;

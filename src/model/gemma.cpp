@@ -29,7 +29,7 @@ struct Gemma {
 Gemma begin_gemma(const SpecReader& reader) {
   const Config& config = reader.config();
   Gemma g;
-  g.sizes = read_sizes(config, {}, g.spec);
+  g.sizes = read_sizes(config, {.head_dim = 256}, g.spec);
   g.epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
   g.intermediate = read_width(config, "intermediate_size");
   // Gemma 1's first configs say "gelu" in hidden_act and mean the tanh form.

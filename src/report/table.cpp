@@ -145,31 +145,6 @@ struct Column {
 
 Column::Cell cell(const Measured& m) { return {.value = m.value, .error = m.error, .below = {}}; }
 
-/// The larger of a statistical error and the measured rounding noise (0 if none was measured) of the same figure; an
-/// unknown error stays unknown.
-double larger_error(double statistical, double noise) {
-  return std::isfinite(noise) ? std::max(statistical, noise) : statistical;
-}
-
-std::string bytes_text(double bytes) {
-  constexpr double mega = 1e6, giga = 1e9;
-  return bytes < giga ? significant_text(bytes / mega, 3) + " MB" : significant_text(bytes / giga, 3) + " GB";
-}
-
-/// Three digits where the first is 1 or 2, else two: the few percent that timings repeat to.
-std::string speed_text(double per_second) {
-  if (!(per_second > 0)) return {};
-  const char first = fmt::format("{:.2e}", per_second).front();
-  return significant_text(per_second, first <= '2' ? 3 : 2);
-}
-
-std::string seconds_text(double seconds) {
-  if (seconds < 120) return fmt::format("{:.{}f} s", seconds, seconds < 10 ? 1 : 0);
-  const auto whole = static_cast<int64_t>(std::llround(seconds));
-  if (whole < 7200) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
-  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
-}
-
 /// What the first column holds.
 struct Quantity {
   std::string title;   // of the figure
@@ -353,6 +328,62 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   }
 }
 
+/// All runs below one another: a line a model, and one a variant of it (more where its name is long).
+void add_overview(std::string& out, const std::vector<RunResult>& runs) {
+  std::vector<VariantResult> all;
+  for (const RunResult& run : runs) {
+    for (const VariantResult& v : run.variants) {
+      if (v.figures.tokens == 0) continue;
+      all.push_back(v);
+      all.back().noise_measured = false;  // no line of its own here; the digits still follow it
+      all.back().weight_bytes_baseline = all.back().weight_bytes_variant = 0;
+    }
+  }
+  if (all.empty()) return;
+  std::vector<Column> columns = figure_columns(all);
+  const auto taken = [&] {
+    size_t sum = 0;
+    for (const Column& column : columns) sum += 2 + column.columns();
+    return sum;
+  };
+  constexpr size_t indent = 2;
+  while (columns.size() > 1 && taken() + indent + kNarrowestName > kWidth) columns.pop_back();
+  const size_t room = std::max(kNarrowestName, kWidth - indent - std::min(kWidth - indent, taken()));
+  std::vector<std::vector<std::string>> names;
+  size_t name_width = width("model, variant");
+  for (const VariantResult& v : all) {
+    std::string name = printable(v.name);
+    names.push_back(break_name(name, room));
+    if (names.back().size() > kMostNameLines) {
+      std::string_view rest = name;
+      names.back() = {std::string(take_columns(rest, room - 1)) + "…"};
+    }
+    for (const std::string& part : names.back()) name_width = std::max(name_width, indent + width(part));
+  }
+  const auto add_line = [&out](std::string line) {
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + '\n';
+  };
+  std::string title = left("model, variant", name_width);
+  for (const Column& column : columns) title += "  " + right(column.title, column.columns());
+  add_line(title);
+  size_t row = 0;
+  for (const RunResult& run : runs) {
+    add_wrapped(out, printable(run.model.name));
+    for (const VariantResult& v : run.variants) {
+      if (v.figures.tokens == 0) continue;
+      for (size_t i = 0; i < names[row].size(); ++i) {
+        std::string line = left(std::string(indent, ' ') + names[row][i], name_width);
+        for (const Column& column : columns) {
+          line += "  " + right(i == 0 ? column.cells[row].text() : std::string{}, column.columns());
+        }
+        add_line(line);
+      }
+      ++row;
+    }
+  }
+}
+
 }  // namespace
 
 std::string render_table(const EvalResult& result) {
@@ -360,6 +391,10 @@ std::string render_table(const EvalResult& result) {
   for (const RunResult& run : result.runs) {
     if (!out.empty()) out += '\n';
     add_run(out, run, result.machine);
+  }
+  if (result.runs.size() > 1) {
+    out += '\n';
+    add_overview(out, result.runs);
   }
   return out;
 }

@@ -50,6 +50,17 @@ TEST(Statistics, FiguresEqualNumpy) {
     const bool by_window = test["aggregate"] == "window_mean";
     const auto figures = summarize(scores, by_window ? Aggregate::window_mean : Aggregate::token_mean);
     ASSERT_EQ(figures.size(), test["figures"].size());
+    const auto pairs = compare_pairs(scores, figures);
+    ASSERT_EQ(pairs.size(), test["pairs"].size());
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const json& want = test["pairs"][i];
+      EXPECT_EQ(pairs[i].a, want["a"].get<size_t>());
+      EXPECT_EQ(pairs[i].b, want["b"].get<size_t>());
+      expect_figure(want["ln_ppl_ratio"], pairs[i].ln_ppl_ratio, "ln_ppl_ratio");
+      expect_figure(want["ln_ppl_ratio_stderr"], pairs[i].ln_ppl_ratio_stderr, "ln_ppl_ratio_stderr");
+      expect_figure(want["kld_difference"], pairs[i].kld_difference, "kld_difference");
+      expect_figure(want["kld_difference_stderr"], pairs[i].kld_difference_stderr, "kld_difference_stderr");
+    }
     for (size_t v = 0; v < figures.size(); ++v) {
       const json& want = test["figures"][v];
       const VariantFigures& got = figures[v];
@@ -180,6 +191,10 @@ TEST(Statistics, NonFiniteTokensAreCountedAndNeverLeftOut) {
     EXPECT_TRUE(std::isnan(b.kld_percentiles.at("99.9")));
     EXPECT_TRUE(std::isnan(b.top1_agreement));
   }
+  const auto pairs = compare_pairs(scores, figures);
+  ASSERT_EQ(pairs.size(), 1);
+  EXPECT_TRUE(std::isnan(pairs[0].ln_ppl_ratio));
+  EXPECT_TRUE(std::isnan(pairs[0].kld_difference_stderr));
   // A baseline that is not finite leaves nothing to compare with.
   scores[0][0].tokens[0].finite = false;
   scores.resize(1);
