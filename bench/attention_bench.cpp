@@ -53,7 +53,7 @@ void run(benchmark::State& state, DType type, const ProductSpec& spec) {
   std::vector<int64_t> offsets;
   for (int64_t w = 0; w <= windows; ++w) offsets.push_back(w * tokens);
   for (auto _ : state) {
-    attention(detect_isa(), Order::forward, pool, q, k, v, offsets, args, out);
+    attention(detect_isa(), Order::forward, pool, q, k, v, offsets, {}, args, out);
     benchmark::DoNotOptimize(out.data());
   }
   const double pairs = static_cast<double>(windows * args.heads) * 0.5 * static_cast<double>(tokens * (tokens + 1));

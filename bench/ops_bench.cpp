@@ -80,7 +80,7 @@ void norm(benchmark::State& state, const std::string& format) {
   for (auto _ : state) {
     std::vector<Operand> outs(1);
     outs[0].type.spec = spec_of(format);
-    backend().norm(x, {&weight, 1e-5F}, outs);
+    backend().norm(x, {.weight = &weight}, {}, outs);
     benchmark::DoNotOptimize(outs);
   }
   count(state, kRows * kHidden * 4, kRows * kHidden);
@@ -92,7 +92,7 @@ void gated(benchmark::State& state, const std::string& format) {
   for (auto _ : state) {
     std::vector<Operand> outs(1);
     outs[0].type.spec = spec_of(format);
-    backend().gated_activation(gate, up, Activation::silu, outs);
+    backend().gated_activation(gate, up, {}, {}, outs);
     benchmark::DoNotOptimize(outs);
   }
   count(state, kRows * kWide * 6, kRows * kWide);
@@ -142,7 +142,8 @@ void score(benchmark::State& state, int inputs, bool product) {
   const std::vector<int32_t> targets(kScored, 17);
   std::vector<std::vector<TokenScore>> scores(hidden.size(), std::vector<TokenScore>(kScored));
   std::vector<HeadInput> all;
-  for (size_t i = 0; i < hidden.size(); ++i) all.push_back({&hidden[i], weight.get(), nullptr, scores[i], nullptr});
+  for (size_t i = 0; i < hidden.size(); ++i)
+    all.push_back({.hidden = &hidden[i], .weight = weight.get(), .scores = scores[i]});
   Tensor out = backend().empty(DType::bf16, kScored, kVocabulary);
   if (product) backend().linear(hidden[0], *weight, {}, out);  // so that its pages are there
   for (auto _ : state) {
@@ -164,7 +165,7 @@ void linear(benchmark::State& state, int64_t n, int64_t k) {
   Operand x;
   x.values = random_tensor(kRows, k);
   Tensor out = random_tensor(kRows, n);
-  for (auto _ : state) backend().linear(x, *weight, {nullptr, n == kHidden ? &out : nullptr}, out);
+  for (auto _ : state) backend().linear(x, *weight, {.residual = n == kHidden ? &out : nullptr}, out);
   state.counters["flops"] = benchmark::Counter(
       static_cast<double>(state.iterations() * 2 * kRows * n) * static_cast<double>(k), benchmark::Counter::kIsRate);
 }

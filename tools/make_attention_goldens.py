@@ -2,19 +2,28 @@
 
 attention_torch.txt: how far torch's scaled_dot_product_attention is from float64;
 attention_mx.txt, attention_mx.bin: attention whose products read operands quantised by microxcaling, cases and float32
-outputs [rows, heads * head_dim] one case after the other.
+outputs [rows, heads * head_dim] one case after the other;
+attention_eager.txt, attention_eager.bin: the eager attention of transformers' models in float32, cases and slopes,
+sinks and outputs one case after the other.
 
     PYTHONPATH=path/to/microxcaling python tools/make_attention_goldens.py tests/data/backend
 
-Needs torch, numpy and microxcaling (github.com/microsoft/microxcaling).
+Needs torch, numpy, transformers and microxcaling (github.com/microsoft/microxcaling).
 """
 
 import pathlib
 import sys
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
+import transformers
 from mx.mx_ops import quantize_mx_op
+from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
+from transformers.models.gemma2 import modeling_gemma2
+from transformers.models.gpt_oss import modeling_gpt_oss
+from transformers.models.mpt import modeling_mpt
 
 
 def random(seed, count):
@@ -107,8 +116,57 @@ def microxcaling(folder):
     (folder / "attention_mx.bin").write_bytes(b"".join(outputs))
 
 
+def eager_mask(rows, window, keys):
+    """Additive [1, 1, rows, rows]: the model's own mask function, and padding on the right."""
+    function = sliding_window_causal_mask_function(window) if window else causal_mask_function
+    q, k = torch.arange(rows)[:, None], torch.arange(rows)[None, :]
+    seen = function(0, 0, q, k) & (k < (keys or rows))
+    return torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
+
+
+def eager(model, q, k, v, scale, softcap, window, keys, sinks):
+    """[rows, heads * head_dim] and the slopes of the heads."""
+    heads, rows, head_dim = q.shape
+    if model == "mpt":
+        config = modeling_mpt.MptConfig(d_model=heads * head_dim, n_heads=heads, attn_config={"softmax_scale": scale})
+        module = modeling_mpt.MptAttention(config)
+        fused = torch.cat([x.transpose(0, 1).reshape(rows, -1) for x in (q, k, v)], -1)
+        del module.Wqkv
+        module.Wqkv, module.out_proj = lambda _: fused[None], torch.nn.Identity()
+        bias = modeling_mpt.build_mpt_alibi_tensor(heads, rows)
+        out = module(torch.zeros(1, rows, heads * head_dim), bias, attention_mask=eager_mask(rows, window, keys) != 0)[0]
+        return out[0], (bias[:, 0, -1] - bias[:, 0, -2])
+    module = SimpleNamespace(num_key_value_groups=heads // k.shape[0], training=False, sinks=sinks)
+    family = modeling_gpt_oss if model == "gpt_oss" else modeling_gemma2
+    out = family.eager_attention_forward(module, q[None], k[None], v[None], eager_mask(rows, window, keys),
+                                         scaling=scale, **({"softcap": softcap or None} if model == "gemma2" else {}))[0]
+    return out[0].reshape(rows, -1), torch.zeros(0)
+
+
+def transformers_models(folder):
+    cases = [  # rows heads kv_heads head_dim seed spread, scale, softcap, window, keys, sinks
+        ("gemma2", (150, 2, 1, 80, 41, 8), 0.0625, 5.0, 40, 0, 0),
+        ("gemma2", (70, 2, 2, 256, 42, 1), 0.0625, 50.0, 0, 0, 0),
+        ("gpt_oss", (160, 4, 2, 10, 43, 1), 0.25, 0.0, 128, 0, 4),
+        ("gpt_oss", (60, 2, 1, 64, 44, 2), 0.125, 0.0, 0, 33, 2),
+        ("mpt", (140, 6, 6, 8, 45, 1), 0.25, 0.0, 0, 0, 0),
+        ("mpt", (50, 4, 4, 16, 46, 1), 0.25, 0.0, 0, 21, 0),
+    ]
+    lines = [f"# torch {torch.__version__} transformers {transformers.__version__}; model rows heads kv_heads head_dim "
+             "seed spread scale softcap window keys slopes sinks"]
+    values = []
+    for model, case, scale, softcap, window, keys, count in cases:
+        sinks = torch.linspace(-1.5, 2.5, count)
+        out, slopes = eager(model, *inputs(*case, torch.float32), scale, softcap, window, keys, sinks)
+        values += [x.detach().contiguous().numpy().tobytes() for x in (slopes, sinks, out)]
+        lines.append(f"{model} {' '.join(map(str, case))} {scale} {softcap} {window} {keys} {len(slopes)} {count}")
+    (folder / "attention_eager.txt").write_text("\n".join(lines) + "\n")
+    (folder / "attention_eager.bin").write_bytes(b"".join(values))
+
+
 if __name__ == "__main__":
     target = pathlib.Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
     accuracy(target)
     microxcaling(target)
+    transformers_models(target)

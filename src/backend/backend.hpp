@@ -19,10 +19,11 @@ namespace mxlm {
 /// One side of a matrix product: a block format, or nothing (the values as they are in the model dtype).
 using OperandSpec = std::optional<mx::BlockFormat>;
 
-/// Both sides of the product that a Linear computes.
+/// Both sides of the product that a Linear computes, and what becomes of its result (attention products leave it).
 struct ProductSpec {
   OperandSpec weights;
   OperandSpec activations;
+  OperandSpec outputs;  // quantised after the bias, along the last axis
   [[nodiscard]] bool replaced() const { return weights.has_value() || activations.has_value(); }
   friend bool operator==(const ProductSpec&, const ProductSpec&) = default;
 };
@@ -38,7 +39,10 @@ struct OperandType {
 /// An activation [rows, K] as a matrix product reads it: quantised and decoded where its spec says so.
 struct Operand {
   OperandType type;
-  Tensor values;
+  Tensor values = {};
+  Tensor row_scales =
+      {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
+  Tensor outliers = {};  // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
 };
 
 /// What a backend made of a weight [N, K] and a spec, ready to multiply with.
@@ -65,37 +69,93 @@ class KeptWeight {
 struct Batch {
   std::vector<int32_t> tokens;
   std::vector<int64_t> offsets;
+  /// Real keys of each window (the rest is padding on the right that no query attends to); empty = all are real.
+  std::vector<int32_t> keys;
   [[nodiscard]] int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
   [[nodiscard]] int64_t windows() const { return static_cast<int64_t>(offsets.size()) - 1; }
 };
 
-/// RMSNorm as llama has it: y = round(x * rsqrt(mean(x^2) + eps)) * weight, statistics in float32.
+enum class NormKind : uint8_t { rms, layer };
+
+/// RMSNorm: n = x * rsqrt(mean(x^2) + eps); LayerNorm: n = (x - mean) * rsqrt(variance + eps). Statistics in float32.
+/// y = n * (weight + weight_offset) + bias in float32, rounded once; with `round_before_weight` (llama) n is rounded
+/// first, then multiplied in the model dtype (an RMSNorm; a LayerNorm always rounds once).
 struct NormArgs {
-  const Tensor* weight = nullptr;  // [1, width], model dtype
+  NormKind kind = NormKind::rms;
+  const Tensor* weight = nullptr;  // [1, cols] or [1, group], model dtype; null = all ones
+  const Tensor* bias = nullptr;    // as weight; null = none
   float epsilon = 1e-5F;
+  float weight_offset = 0;  // gemma: 1
+  bool round_before_weight = true;
+  /// Columns that are normalised together (a head, for q and k norms); 0 = the whole row. A weight of `group` values
+  /// serves every group, one of `cols` values has its own part for each.
+  int64_t group = 0;
 };
 
-/// Rotary tables of a micro-batch: `cos` and `sin` [table rows, rotary_dim / 2] in the model dtype; token r uses table
-/// row `rows[r]` (windows of different length may have different frequencies).
+/// Rotary tables of a micro-batch: `cos` and `sin` [table rows, rotary_dim / 2]; token r uses table row `rows[r]`
+/// (windows of different length may have different frequencies). In the model dtype, each product and the sum are
+/// rounded to it; in float32, the result alone is rounded.
 struct Rotary {
   const Tensor* cos = nullptr;
   const Tensor* sin = nullptr;
   std::span<const int32_t> rows;
+  bool interleaved = false;  // pairs (2i, 2i + 1) instead of (i, i + rotary_dim / 2)
 };
 
 struct AttentionArgs {
   int heads = 0, kv_heads = 0, head_dim = 0;
+  /// Distance of two heads in a row of q (and of k and v), for projections that interleave q, k and v by head; 0 =
+  /// head_dim. The output's heads are always packed.
+  int q_head_stride = 0, kv_head_stride = 0;
   float scale = 1;
-  ProductSpec qk;  // weights: Q (the first operand), activations: K
-  ProductSpec pv;  // weights: P, activations: V
+  float softcap = 0;                   // scores become softcap * tanh(scores / softcap), after the scale; 0 = none
+  int64_t window = 0;                  // query q sees keys k > q - window; 0 = all before it
+  std::span<const float> slopes = {};  // [heads] ALiBi: score += slope * (k - q); empty = none
+  std::span<const float> sinks = {};   // [heads] a logit that takes part in the softmax and is dropped; empty = none
+  ProductSpec qk = {};                 // weights: Q (the first operand), activations: K
+  ProductSpec pv = {};                 // weights: P, activations: V
 };
 
-enum class Activation : uint8_t { silu, gelu_tanh, gelu_erf, relu };
+/// gelu_tanh is computed in float32 and rounded once; gelu_new is the same formula op by op in the model dtype.
+enum class Activation : uint8_t { silu, gelu_tanh, gelu_erf, gelu_new, quick_gelu, relu, relu_squared, swiglu_oai };
 
-/// What a linear does after the product, in this order: + bias in float32, round to the model dtype, + residual, round.
+/// act(gate) * up, each rounded to the model dtype. swiglu_oai: (up + 1) * gate * sigmoid(1.702 gate) with gate <=
+/// limit and |up| <= limit, op by op in the model dtype.
+struct GatedArgs {
+  Activation activation = Activation::silu;
+  bool interleaved = false;  // gate and up are the even and odd columns of the tensor given as `gate` (`up` is ignored)
+  float limit = 0;           // swiglu_oai only
+};
+
+/// What a linear does after the product, in this order: + bias in float32, round to the model dtype, quantise along the
+/// row (`outputs`), * multiplier and round (unless it is 1), + residual, round.
 struct LinearEpilogue {
   const Tensor* bias = nullptr;      // [1, N], float32
   const Tensor* residual = nullptr;  // [rows, N], model dtype; may be the output itself
+  OperandSpec outputs = std::nullopt;
+  float multiplier = 1;
+};
+
+/// Which experts each row goes to, on the host.
+struct Routing {
+  int top_k = 0;
+  std::vector<int32_t> experts;  // [rows, top_k], ascending ids within a row
+  std::vector<float> weights;    // [rows, top_k]
+};
+
+/// From router logits to experts, in float32; ties go to the lower id.
+struct RouteArgs {
+  enum class Score : uint8_t { softmax_all, softmax_chosen };  // softmax before choosing / over the chosen logits
+  int top_k = 1;
+  Score score = Score::softmax_all;
+  bool normalise = false;      // divide the chosen weights by their sum
+  bool round_weights = false;  // to the model dtype, in the end
+};
+
+/// What a row of the head is scored against.
+enum class ScoreKind : uint8_t {
+  next_token,  // the target it is given
+  self,        // its own most likely token under the variant at hand; the entropy of the row is measured too
 };
 
 /// Figures of one scored token under one variant.
@@ -104,6 +164,7 @@ struct TokenScore {
   double kld = 0;      // KL(baseline || variant), 0 for the baseline
   float p = 0;         // p(target)
   int32_t top1 = 0;    // argmax, the lowest id among equals
+  float entropy = 0;   // -sum p ln p over the vocabulary, in nats; measured for ScoreKind::self only
   bool finite = true;  // false if a logit is NaN or Inf
 };
 
@@ -112,8 +173,27 @@ struct HeadInput {
   const Operand* hidden = nullptr;         // [rows, hidden]: only rows that are scored
   const PreparedWeight* weight = nullptr;  // [vocabulary, hidden]
   const Tensor* bias = nullptr;            // [1, vocabulary] float32, or null
-  std::span<TokenScore> scores;            // out, one a row
+  float logit_multiplier = 1;              // logits *= this, rounded to float32 only
+  float logit_softcap = 0;                 // then logits = softcap * tanh(logits / softcap); 0 = none
+  std::span<TokenScore> scores = {};       // out, one a row
   double* seconds = nullptr;               // out: += the time of this variant's part
+  ScoreKind kind = ScoreKind::next_token;  // the same for all inputs
+};
+
+/// Sums of squares over values of two tensors: of each, and of other - reference.
+struct ErrorSums {
+  double reference = 0, other = 0, difference = 0;
+  ErrorSums& operator+=(const ErrorSums& more) {
+    reference += more.reference;
+    other += more.other;
+    difference += more.difference;
+    return *this;
+  }
+  friend bool operator==(const ErrorSums&, const ErrorSums&) = default;
+  /// 10 log10(signal / noise) in dB: Inf where nothing differs, NaN where both are zero.
+  [[nodiscard]] double sqnr_db() const;
+  /// Of the angle between the two as vectors; NaN where one is zero.
+  [[nodiscard]] double cosine() const;
 };
 
 class Backend {
@@ -131,6 +211,9 @@ class Backend {
   virtual void copy(const Tensor& from, Tensor& to) = 0;
   /// float32 host copy, rows packed: `out` has rows * cols elements.
   virtual void download(const Tensor& from, std::span<float> out) = 0;
+  /// Sums over each row of two tensors of one shape and dtype; `rows` has an entry a row. A row's sums depend on that
+  /// row alone.
+  virtual void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) = 0;
 
   // --- weights
   /// Quantises (along K) and lays out a weight.
@@ -143,25 +226,48 @@ class Backend {
   [[nodiscard]] virtual OperandType operand_type(const OperandSpec& activations, const PreparedWeight& weight,
                                                  DType model) const = 0;
 
-  // --- the forward pass; activations are [rows, width] of the model dtype. `outs` have their type set; the backend
-  //     makes their values. `plain`, where given, receives the un-quantised result too.
-  /// hidden[r] = table[tokens[r]]; `table` is the checkpoint's own memory, rows are converted to hidden's dtype.
-  virtual void embed(const Batch& batch, const HostMatrix& table, Tensor& hidden) = 0;
-  virtual void norm(const Tensor& x, const NormArgs& args, std::span<Operand> outs) = 0;
+  // --- the forward pass; activations are [rows, width] of the model dtype, and may be column views of wider ones where
+  //     no operand is asked of them. `outs` have their type set; the backend makes their values. `windows` are the row
+  //     offsets of the windows (windows + 1 entries), for formats whose scale depends on a whole window.
+  /// hidden[r] = table[tokens[r]] * multiplier, rounded; `table` is the checkpoint's own memory, rows are converted to
+  /// hidden's dtype. `positions`, if not null, is a table whose row (position in the window + position_offset) is
+  /// added, and the sum rounded.
+  virtual void embed(const Batch& batch, const HostMatrix& table, float multiplier, const HostMatrix* positions,
+                     int64_t position_offset, Tensor& hidden) = 0;
+  virtual void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows,
+                    std::span<Operand> outs) = 0;
+  /// The same, in place or into a tensor (`out` may be `x`).
+  virtual void norm(const Tensor& x, const NormArgs& args, Tensor& out) = 0;
+  /// Operands of an activation that is there already.
+  virtual void operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) = 0;
   virtual void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) = 0;
-  /// Rotates (rotate-half) the first rotary_dim of every head of x [rows, heads * head_dim] in place.
-  virtual void rotate(Tensor& x, int heads, int head_dim, const Rotary& rotary) = 0;
+  /// Rotates the first rotary_dim of every head of x in place; heads are `head_stride` columns apart.
+  virtual void rotate(Tensor& x, int heads, int head_stride, const Rotary& rotary) = 0;
+  /// x = min(max(x, -limit), limit), in place.
+  virtual void clamp(Tensor& x, float limit) = 0;
   /// Causal attention within each window; q [rows, heads * head_dim], k and v [rows, kv_heads * head_dim].
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch,
                          const AttentionArgs& args, std::span<Operand> outs) = 0;
-  /// act(gate) * up, each rounded to the model dtype.
-  virtual void gated_activation(const Tensor& gate, const Tensor& up, Activation activation,
-                                std::span<Operand> outs) = 0;
+  virtual void activation(const Tensor& x, Activation activation, std::span<const int64_t> windows,
+                          std::span<Operand> outs) = 0;
+  virtual void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
+                                std::span<const int64_t> windows, std::span<Operand> outs) = 0;
+  /// out = round(round(a) * multiplier) + b, rounded; `a` may be float32 in a bfloat16 model; `out` may be either.
+  virtual void add(const Tensor& a, const Tensor& b, float multiplier, Tensor& out) = 0;
+
+  // --- experts
+  virtual Routing route(const Tensor& logits, const RouteArgs& args) = 0;
+  /// sum[rows[i]] += weights[i] * y[i] in float32; `sum` is float32, every row occurs at most once in `rows`.
+  virtual void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights,
+                          Tensor& sum) = 0;
+  /// x = 0.
+  virtual void zero(Tensor& x) = 0;
 
   // --- the head
   /// The rows of x whose index is in `rows`, in that order.
   virtual Tensor gather(const Tensor& x, std::span<const int32_t> rows) = 0;
-  /// Scores every row under every input (inputs[0] is the baseline) against `targets`; never holds rows x vocabulary.
+  /// Scores every row under every input (inputs[0] is the baseline) against `targets` (valid ids also where the kind of
+  /// score does without); never holds rows x vocabulary.
   virtual void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) = 0;
   /// float32 logits [rows, vocabulary] of a few rows.
   virtual void logits(const HeadInput& input, std::span<float> out) = 0;

@@ -52,11 +52,15 @@ int run(int argc, char** argv) {
   }
 
   mxlm::cli::add_eval(app);
+  mxlm::cli::add_suite(app);
   mxlm::cli::add_report(app);
   mxlm::cli::add_inspect(app);
   mxlm::cli::add_logits(app);
   mxlm::cli::add_cast(app);
+  mxlm::cli::add_sweep(app);
   mxlm::cli::add_tokenize(app);
+  mxlm::cli::add_models(app);
+  mxlm::cli::add_fetch(app);
   mxlm::cli::add_formats(app);
   mxlm::cli::add_bench(app);
 

@@ -17,8 +17,8 @@ namespace mxlm::report {
 /// change the direction of what follows become U+FFFD.
 std::string escape(std::string_view text);
 
-/// `text`, escaped, with places where a line may break after its commas, before '/' and '@', and in tables after '=': the
-/// name of a variant, a model or a tensor.
+/// `text`, escaped, with places where a line may break after its commas, before '/' and '@', and in tables after '=':
+/// the name of a variant, a model or a tensor.
 std::string breakable(std::string_view text);
 
 /// The shortest digits that read back as `value`; "" if it is not finite.

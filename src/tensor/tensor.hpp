@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -38,6 +39,14 @@ class Tensor {
   [[nodiscard]] const T* row(int64_t i) const {
     return static_cast<const T*>(data()) + i * stride_;
   }
+
+  /// Rows [begin, begin + rows), columns [first, first + cols) of the same memory.
+  [[nodiscard]] Tensor view(int64_t begin, int64_t rows, int64_t first, int64_t cols) const {
+    assert(begin >= 0 && rows >= 0 && begin + rows <= rows_ && first >= 0 && cols >= 0 && first + cols <= cols_);
+    auto* data = static_cast<std::byte*>(memory_.get()) + (begin * stride_ + first) * dtype_size(type_);
+    return {type_, rows, cols, stride_, std::shared_ptr<void>(memory_, data)};
+  }
+  [[nodiscard]] Tensor columns(int64_t first, int64_t cols) const { return view(0, rows_, first, cols); }
 
  private:
   DType type_ = DType::f32;

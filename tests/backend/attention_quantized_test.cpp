@@ -58,7 +58,7 @@ TEST(AttentionQuantized, AgreesWithMicroxcaling) {
     for (const Isa isa : isas()) {
       ThreadPool pool(2);
       Tensor out = make_tensor(type, rows, problem.q.cols());
-      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, problem.args, out);
+      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, out);
       int64_t rows_off = 0;
       for (int64_t r = 0; r < rows; ++r) {
         for (int h = 0; h < heads; ++h) {
@@ -94,11 +94,11 @@ TEST(AttentionQuantized, BitsDoNotDependOnBatchOrThreads) {
       ThreadPool one(1);
       ThreadPool two(2);
       Tensor together = make_tensor(type, problem.q.rows(), problem.q.cols());
-      attention(isa, Order::forward, one, problem.q, problem.k, problem.v, problem.offsets, problem.args, together);
+      attention(isa, Order::forward, one, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, together);
       for (size_t w = 0; w + 1 < problem.offsets.size(); ++w) {
         const Problem alone = window_of(problem, w);
         Tensor out = make_tensor(type, alone.q.rows(), alone.q.cols());
-        attention(isa, Order::forward, two, alone.q, alone.k, alone.v, alone.offsets, alone.args, out);
+        attention(isa, Order::forward, two, alone.q, alone.k, alone.v, alone.offsets, {}, alone.args, out);
         const auto* expected = static_cast<const std::byte*>(together.data()) +
                                problem.offsets[w] * together.stride() * static_cast<int64_t>(dtype_size(type));
         EXPECT_EQ(std::memcmp(out.data(), expected, out.bytes()), 0) << isa_name(isa) << " window " << w;
@@ -117,7 +117,7 @@ TEST(AttentionQuantized, NanStaysInItsWindow) {
     for (const Isa isa : isas()) {
       ThreadPool pool(2);
       Tensor out = make_tensor(DType::bf16, problem.q.rows(), problem.q.cols());
-      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, problem.args, out);
+      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, out);
       for (int64_t r = 0; r < out.rows(); ++r) {
         for (int64_t c = 0; c < out.cols(); ++c) {
           ASSERT_EQ(std::isnan(value(out, r, c)), r >= 5 && r < 45) << isa_name(isa) << " " << r << " " << c;
@@ -138,7 +138,7 @@ TEST(AttentionQuantized, FineFormatsApproachThePlainProducts) {
     for (const Isa isa : isas()) {
       ThreadPool pool(1);
       Tensor out = make_tensor(type, 70, problem.q.cols());
-      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, problem.args, out);
+      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, out);
       double worst = 0;
       for (int64_t r = 0; r < out.rows(); ++r) {
         for (int64_t c = 0; c < out.cols(); ++c) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -63,6 +64,7 @@ struct Problem {
   Tensor q, k, v;
   std::vector<int64_t> offsets;
   AttentionArgs args;
+  std::vector<int32_t> keys = {};
 };
 
 /// q, then k, then v, row by row; q is multiplied by `spread`.
@@ -94,6 +96,7 @@ inline Problem window_of(const Problem& from, size_t w) {
   const int64_t rows = from.offsets[w + 1] - from.offsets[w];
   p.offsets = {0, rows};
   p.args = from.args;
+  if (!from.keys.empty()) p.keys = {from.keys[w]};
   const auto cut = [&](const Tensor& t) {
     Tensor out = make_tensor(t.dtype(), rows, t.cols());
     for (int64_t r = 0; r < rows; ++r) {
@@ -112,47 +115,80 @@ struct Reference {
   std::vector<double> out, magnitude;  // [rows, heads * head_dim]
 };
 
+/// True if query i of window w sees key j (both of the window).
+inline bool sees(const Problem& p, size_t w, int64_t i, int64_t j) {
+  return j <= i && (p.keys.empty() || j < p.keys[w]) && (p.args.window == 0 || j > i - p.args.window);
+}
+
 inline Reference attend_reference(const Problem& p) {
   const int64_t d = p.args.head_dim;
-  const auto size = static_cast<size_t>(p.q.rows() * p.q.cols());
+  const int64_t q_step = p.args.q_head_stride == 0 ? d : p.args.q_head_stride;
+  const int64_t kv_step = p.args.kv_head_stride == 0 ? d : p.args.kv_head_stride;
+  const int64_t width = p.args.heads * d;
+  const auto size = static_cast<size_t>(p.q.rows() * width);
   Reference reference{std::vector<double>(size), std::vector<double>(size)};
-  std::vector<double> weights;
   for (size_t w = 0; w + 1 < p.offsets.size(); ++w) {
     for (int64_t row = p.offsets[w]; row < p.offsets[w + 1]; ++row) {
       for (int h = 0; h < p.args.heads; ++h) {
-        const int64_t kv = h / (p.args.heads / p.args.kv_heads) * d;
-        weights.clear();
-        double maximum = -INFINITY;
+        const auto head = static_cast<size_t>(h);
+        const int64_t kv = h / (p.args.heads / p.args.kv_heads) * kv_step;
+        std::vector<double> weights;
+        std::vector<int64_t> keys;
+        double maximum = p.args.sinks.empty() ? -INFINITY : static_cast<double>(p.args.sinks[head]);
         for (int64_t key = p.offsets[w]; key <= row; ++key) {
+          if (!sees(p, w, row - p.offsets[w], key - p.offsets[w])) continue;
           double score = 0;
           for (int64_t c = 0; c < d; ++c) {
-            score += static_cast<double>(value(p.q, row, h * d + c)) * static_cast<double>(value(p.k, key, kv + c));
+            score +=
+                static_cast<double>(value(p.q, row, h * q_step + c)) * static_cast<double>(value(p.k, key, kv + c));
           }
-          weights.push_back(score * static_cast<double>(p.args.scale));
-          maximum = std::max(maximum, weights.back());
+          score *= static_cast<double>(p.args.scale);
+          const auto cap = static_cast<double>(p.args.softcap);
+          if (cap != 0) score = cap * std::tanh(score / cap);
+          if (!p.args.slopes.empty()) {
+            score += static_cast<double>(p.args.slopes[head]) * static_cast<double>(key - row);
+          }
+          weights.push_back(score);
+          keys.push_back(key);
+          maximum = std::max(maximum, score);
         }
-        double sum = 0;
+        double sum = p.args.sinks.empty() ? 0 : std::exp(static_cast<double>(p.args.sinks[head]) - maximum);
         for (double& x : weights) {
           x = std::exp(x - maximum);
           sum += x;
         }
         for (int64_t c = 0; c < d; ++c) {
-          double out = 0;
-          double magnitude = 0;
-          for (int64_t key = p.offsets[w]; key <= row; ++key) {
-            const double v = static_cast<double>(value(p.v, key, kv + c));
-            const double weight = weights[static_cast<size_t>(key - p.offsets[w])] / sum;
-            out += weight * v;
-            magnitude += weight * std::abs(v);
+          const auto i = static_cast<size_t>(row * width + h * d + c);
+          for (size_t n = 0; n < keys.size(); ++n) {
+            const auto v = static_cast<double>(value(p.v, keys[n], kv + c));
+            reference.out[i] += weights[n] / sum * v;
+            reference.magnitude[i] += weights[n] / sum * std::abs(v);
           }
-          const auto i = static_cast<size_t>(row * p.q.cols() + h * d + c);
-          reference.out[i] = out;
-          reference.magnitude[i] = magnitude;
         }
       }
     }
   }
   return reference;
+}
+
+// The largest |error| / sum_j p_j |v_j| of any output, and the root of the mean of its square.
+struct Deviation {
+  double worst = 0, rms = 0;
+};
+
+inline Deviation deviation(const Reference& reference, const Tensor& out) {
+  Deviation d;
+  double total = 0;
+  for (int64_t r = 0; r < out.rows(); ++r) {
+    for (int64_t c = 0; c < out.cols(); ++c) {
+      const auto i = static_cast<size_t>(r * out.cols() + c);
+      const double error = std::abs(value(out, r, c) - reference.out[i]) / (reference.magnitude[i] + 1e-30);
+      d.worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(d.worst, error);
+      total += error * error;
+    }
+  }
+  d.rms = std::sqrt(total / static_cast<double>(out.rows() * out.cols()));
+  return d;
 }
 
 }  // namespace mxlm::cpu

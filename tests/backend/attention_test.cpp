@@ -16,26 +16,6 @@
 namespace mxlm::cpu {
 namespace {
 
-// The largest |error| / sum_j p_j |v_j| of any output, and the root of the mean of its square.
-struct Deviation {
-  double worst = 0, rms = 0;
-};
-
-Deviation deviation(const Reference& reference, const Tensor& out) {
-  Deviation d;
-  double total = 0;
-  for (int64_t r = 0; r < out.rows(); ++r) {
-    for (int64_t c = 0; c < out.cols(); ++c) {
-      const size_t i = static_cast<size_t>(r * out.cols() + c);
-      const double error = std::abs(value(out, r, c) - reference.out[i]) / (reference.magnitude[i] + 1e-30);
-      d.worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(d.worst, error);
-      total += error * error;
-    }
-  }
-  d.rms = std::sqrt(total / static_cast<double>(out.rows() * out.cols()));
-  return d;
-}
-
 struct Shape {
   int heads, kv_heads, head_dim;
 };
@@ -53,7 +33,7 @@ TEST_P(Attention, AgreesWithFloat64) {
       for (const Order order : {Order::forward, Order::reversed}) {
         ThreadPool pool(2);
         Tensor out = make_tensor(type, problem.q.rows(), problem.q.cols());
-        attention(isa, order, pool, problem.q, problem.k, problem.v, problem.offsets, problem.args, out);
+        attention(isa, order, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, out);
         const Deviation d = deviation(reference, out);
         // bf16: P and the output are each rounded by at most 2^-8, and the sum is of P before rounding.
         const double unit = type == DType::bf16 ? 0x1p-8 : 0x1p-24;
@@ -82,14 +62,14 @@ TEST(AttentionBits, DoNotDependOnBatchOrThreads) {
       ThreadPool one(1);
       ThreadPool two(2);
       Tensor together = make_tensor(type, problem.q.rows(), problem.q.cols());
-      attention(isa, Order::forward, one, problem.q, problem.k, problem.v, problem.offsets, problem.args, together);
+      attention(isa, Order::forward, one, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, together);
       Tensor threaded = make_tensor(type, problem.q.rows(), problem.q.cols());
-      attention(isa, Order::forward, two, problem.q, problem.k, problem.v, problem.offsets, problem.args, threaded);
+      attention(isa, Order::forward, two, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, threaded);
       EXPECT_EQ(std::memcmp(together.data(), threaded.data(), together.bytes()), 0) << isa_name(isa);
       for (size_t w = 0; w + 1 < problem.offsets.size(); ++w) {
         const Problem alone = window_of(problem, w);
         Tensor out = make_tensor(type, alone.q.rows(), alone.q.cols());
-        attention(isa, Order::forward, two, alone.q, alone.k, alone.v, alone.offsets, alone.args, out);
+        attention(isa, Order::forward, two, alone.q, alone.k, alone.v, alone.offsets, {}, alone.args, out);
         const auto* expected = static_cast<const std::byte*>(together.data()) +
                                problem.offsets[w] * together.stride() * static_cast<int64_t>(dtype_size(type));
         EXPECT_EQ(std::memcmp(out.data(), expected, out.bytes()), 0) << isa_name(isa) << " window " << w;
@@ -105,12 +85,12 @@ TEST(AttentionBits, DoNotDependOnLaterTokens) {
     for (const Isa isa : isas()) {
       ThreadPool pool(1);
       Tensor all = make_tensor(type, 300, whole.q.cols());
-      attention(isa, Order::forward, pool, whole.q, whole.k, whole.v, whole.offsets, whole.args, all);
+      attention(isa, Order::forward, pool, whole.q, whole.k, whole.v, whole.offsets, {}, whole.args, all);
       for (const int64_t rows : {1, 31, 45, 257}) {
         Problem part = window_of(whole, 0);
         part.offsets = {0, rows};
         Tensor out = make_tensor(type, 300, whole.q.cols());
-        attention(isa, Order::forward, pool, part.q, part.k, part.v, part.offsets, part.args, out);
+        attention(isa, Order::forward, pool, part.q, part.k, part.v, part.offsets, {}, part.args, out);
         const size_t bytes = static_cast<size_t>(rows * all.stride()) * dtype_size(type);
         EXPECT_EQ(std::memcmp(out.data(), all.data(), bytes), 0) << isa_name(isa) << " " << rows;
       }
@@ -129,7 +109,7 @@ TEST(AttentionNan, StaysInItsWindow) {
       for (const Isa isa : isas()) {
         ThreadPool pool(2);
         Tensor out = make_tensor(type, problem.q.rows(), problem.q.cols());
-        attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, problem.args, out);
+        attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, out);
         for (int64_t r = 0; r < out.rows(); ++r) {
           for (int64_t c = 0; c < out.cols(); ++c) {
             ASSERT_EQ(std::isnan(value(out, r, c)), r >= 5 && r < 45) << isa_name(isa) << " " << r << " " << c;
@@ -148,7 +128,7 @@ TEST(AttentionExtremes, LargeScoresDoNotOverflow) {
     for (const Isa isa : isas()) {
       ThreadPool pool(1);
       Tensor out = make_tensor(type, problem.q.rows(), problem.q.cols());
-      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, problem.args, out);
+      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, out);
       EXPECT_LE(deviation(reference, out).worst, type == DType::bf16 ? 0.02 : 0.002) << isa_name(isa);
     }
   }
@@ -158,14 +138,14 @@ TEST(AttentionEmpty, NoRowsAndEmptyWindows) {
   Problem problem = make_problem(DType::bf16, {4, 3}, 2, 1, 16, 17);
   ThreadPool pool(2);
   Tensor expected = make_tensor(DType::bf16, 7, 32);
-  attention(detect_isa(), Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, problem.args,
+  attention(detect_isa(), Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args,
             expected);
   Tensor out = make_tensor(DType::bf16, 7, 32);
   const std::vector<int64_t> offsets{0, 0, 4, 4, 7, 7};
-  attention(detect_isa(), Order::forward, pool, problem.q, problem.k, problem.v, offsets, problem.args, out);
+  attention(detect_isa(), Order::forward, pool, problem.q, problem.k, problem.v, offsets, {}, problem.args, out);
   EXPECT_EQ(std::memcmp(out.data(), expected.data(), out.bytes()), 0);
   const std::vector<int64_t> none{0};
-  attention(detect_isa(), Order::forward, pool, problem.q, problem.k, problem.v, none, problem.args, out);
+  attention(detect_isa(), Order::forward, pool, problem.q, problem.k, problem.v, none, {}, problem.args, out);
 }
 
 // tests/data/backend/attention_torch.txt: the RMS error of torch's scaled_dot_product_attention on the same inputs.
@@ -191,7 +171,7 @@ TEST(AttentionAccuracy, IsThatOfTorch) {
     for (const Isa isa : isas()) {
       ThreadPool pool(2);
       Tensor out = make_tensor(type, problem.q.rows(), problem.q.cols());
-      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, problem.args, out);
+      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, out);
       double total = 0;
       for (int64_t r = 0; r < out.rows(); ++r) {
         for (int64_t c = 0; c < out.cols(); ++c) {

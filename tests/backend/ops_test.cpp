@@ -214,7 +214,7 @@ TEST_P(OpsOnEachIsa, NormMatchesTorchInBf16) {
   std::vector<Operand> outs;
   outs.push_back(operand(DType::bf16));
   outs.push_back(operand(DType::f32));
-  b->norm(x, {&weight, 1e-5F}, outs);
+  b->norm(x, {.weight = &weight}, {}, outs);
   expect_same(download(*b, outs[0].values), golden("norm.y").values);
   expect_same(download(*b, outs[1].values), golden("norm.y").values);
 }
@@ -225,7 +225,7 @@ TEST_P(OpsOnEachIsa, RotateMatchesTorchInBf16) {
   const Tensor cos = b->upload(view(golden("rotary.cos").bf16, 4), DType::bf16);
   const Tensor sin = b->upload(view(golden("rotary.sin").bf16, 4), DType::bf16);
   const std::vector<int32_t> rows{0, 1, 2, 3};
-  b->rotate(x, 3, 38, {&cos, &sin, rows});
+  b->rotate(x, 3, 38, {.cos = &cos, .sin = &sin, .rows = rows});
   expect_same(download(*b, x), golden("rotary.y").values);
 }
 
@@ -237,15 +237,15 @@ TEST_P(OpsOnEachIsa, GatedActivationMatchesTorchInBf16) {
   const Tensor one = b->upload(view(ones, 1), DType::bf16);
   std::vector<Operand> outs;
   outs.push_back(operand(DType::bf16));
-  b->gated_activation(gate, one, Activation::silu, outs);
+  b->gated_activation(gate, one, {}, {}, outs);
   expect_same(download(*b, outs[0].values), golden("gated.silu").values);
-  b->gated_activation(gate, up, Activation::silu, outs);
+  b->gated_activation(gate, up, {}, {}, outs);
   expect_same(download(*b, outs[0].values), golden("gated.silu_up").values);
   // torch's GELU loses digits where 1 + erf or 1 + tanh cancels, and at both ends of the range; ours may not lose more.
   const std::vector<float>& x = golden("gated.gate").values;
   for (const auto& [activation, name] :
        {std::pair{Activation::gelu_tanh, "gated.gelu_tanh"}, std::pair{Activation::gelu_erf, "gated.gelu_erf"}}) {
-    b->gated_activation(gate, one, activation, outs);
+    b->gated_activation(gate, one, {.activation = activation}, {}, outs);
     const std::vector<float> got = download(*b, outs[0].values);
     for (size_t i = 0; i < got.size(); ++i) {
       const double v = x[i];
@@ -261,7 +261,7 @@ TEST_P(OpsOnEachIsa, GatedActivationMatchesTorchInBf16) {
       EXPECT_LE(std::abs(got[i] - exact), half_ulp + 2 * std::abs(torch - exact)) << name << " of " << v;
     }
   }
-  b->gated_activation(gate, up, Activation::relu, outs);
+  b->gated_activation(gate, up, {.activation = Activation::relu}, {}, outs);
   const std::vector<float> relu = download(*b, outs[0].values);
   for (size_t i = 0; i < relu.size(); ++i) {
     const float want = to_float(to_bfloat16((x[i] < 0 ? 0.0F : x[i]) * golden("gated.up").values[i]));
@@ -278,9 +278,9 @@ TEST_P(OpsOnEachIsa, LinearRoundsAsTorchInBf16) {
   const Tensor bias = b->upload(view(golden("linear.bias").values, 1), DType::f32);
   Tensor residual = b->upload(view(golden("linear.residual").bf16, 3), DType::bf16);
   Tensor out = b->empty(DType::bf16, 3, 37);
-  b->linear(x, *weight, {&bias, nullptr}, out);
+  b->linear(x, *weight, {.bias = &bias}, out);
   expect_same(download(*b, out), golden("linear.y").values);
-  b->linear(x, *weight, {&bias, &residual}, residual);  // in place
+  b->linear(x, *weight, {.bias = &bias, .residual = &residual}, residual);  // in place
   expect_same(download(*b, residual), golden("linear.y_residual").values);
 }
 
@@ -296,14 +296,14 @@ std::vector<std::vector<float>> unchanging(Backend& b, DType type, int64_t cols)
   outs.push_back(operand(type));
   const mx::BlockFormat format = format_of("mxfp6_e2m3");
   outs.push_back(operand(DType::bf16, format));
-  b.norm(x, {&weight, 1e-5F}, outs);
+  b.norm(x, {.weight = &weight}, {}, outs);
   std::vector<std::vector<float>> results{download(b, outs[0].values), download(b, outs[1].values)};
   const auto half = cols / 2;
   const Tensor cos = b.upload(view(random_values(static_cast<size_t>(2 * half), 42), 2), type);
   const Tensor sin = b.upload(view(random_values(static_cast<size_t>(2 * half), 43), 2), type);
   std::vector<int32_t> rows(kRows);
   for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r % 2);
-  b.rotate(x, 1, static_cast<int>(cols), {&cos, &sin, rows});
+  b.rotate(x, 1, static_cast<int>(cols), {.cos = &cos, .sin = &sin, .rows = rows});
   results.push_back(download(b, x));
   return results;
 }
@@ -330,7 +330,7 @@ TEST_P(OpsOnEachIsa, ThreadsChangeNoBit) {
     const Tensor up = b->upload(view(random_bf16(200UL * 90, 45), 200), DType::bf16);
     std::vector<Operand> outs;
     outs.push_back(operand(DType::bf16));
-    b->gated_activation(gate, up, Activation::silu, outs);
+    b->gated_activation(gate, up, {}, {}, outs);
     const auto weight = b->prepare(view(random_bf16(150UL * 90, 46), 150), formats()[1]);
     Tensor out = b->empty(DType::bf16, 200, 150);
     b->linear(outs[0], *weight, {}, out);
@@ -403,9 +403,9 @@ TEST_P(OpsOnEachIsa, Float32OperationsMatchFloat64) {
     const Tensor weight = b->upload(view(w, 1), DType::f32);
     std::vector<Operand> outs;
     outs.push_back(operand(DType::f32));
-    b->norm(x, {&weight, 1e-6F}, outs);
+    b->norm(x, {.weight = &weight, .epsilon = 1e-6F}, {}, outs);
     const std::vector<float> normed = download(*b, outs[0].values);
-    b->gated_activation(x, y, Activation::silu, outs);
+    b->gated_activation(x, y, {}, {}, outs);
     const std::vector<float> gated = download(*b, outs[0].values);
     for (int64_t r = 0; r < kRows; ++r) {
       double mean = 0;
@@ -439,7 +439,7 @@ TEST_P(OpsOnEachIsa, RotateKeepsFloat32AndTheRestOfAHead) {
   const Tensor cos = b->upload(view(cosines, 3), DType::f32);
   const Tensor sin = b->upload(view(sines, 3), DType::f32);
   const std::vector<int32_t> rows{2, 0};
-  b->rotate(x, kHeads, kDim, {&cos, &sin, rows});
+  b->rotate(x, kHeads, kDim, {.cos = &cos, .sin = &sin, .rows = rows});
   std::vector<float> want = a;
   for (size_t r = 0; r < 2; ++r) {
     for (size_t h = 0; h < kHeads; ++h) {
@@ -475,9 +475,9 @@ TEST_P(OpsOnEachIsa, ProducersQuantiseTheValueInTheModelDtype) {
         outs.push_back(operand(type));
         outs.push_back(operand(DType::f32));
         if (producer == 0) {
-          b->norm(x, {&weight, 1e-5F}, outs);
+          b->norm(x, {.weight = &weight}, {}, outs);
         } else {
-          b->gated_activation(x, y, Activation::silu, outs);
+          b->gated_activation(x, y, {}, {}, outs);
         }
         const std::vector<float> plain = download(*b, outs.back().values);
         for (const Operand& out : outs) {
@@ -675,7 +675,7 @@ TEST_P(OpsOnEachIsa, RowsAreConvertedFromAnyAlignment) {
         Batch batch;
         batch.tokens = {4, 0, 4, 2};
         Tensor hidden = b->empty(to, 4, 19);
-        b->embed(batch, table.matrix, hidden);
+        b->embed(batch, table.matrix, 1, nullptr, 0, hidden);
         std::vector<float> expected;
         for (const int32_t t : batch.tokens) {
           for (int64_t c = 0; c < 19; ++c) expected.push_back(want(t, c));
@@ -711,7 +711,7 @@ TEST_P(OpsOnEachIsa, NansOfAnyPayloadStayNansInBf16) {
   const auto weight = b->prepare(view(std::vector<BFloat16>(64, to_bfloat16(1)), 2), std::nullopt);
   const Tensor bias = b->upload(view(std::vector<float>(values.begin(), values.begin() + 2), 1), DType::f32);
   Tensor out = b->empty(DType::bf16, 1, 2);
-  b->linear(x, *weight, {&bias, nullptr}, out);
+  b->linear(x, *weight, {.bias = &bias}, out);
   for (const float y : download(*b, out)) EXPECT_TRUE(std::isnan(y));
 }
 
@@ -722,7 +722,7 @@ TEST(Ops, TokensOutsideTheVocabularyAreAnError) {
   for (const int32_t token : {-1, 5}) {
     Batch batch;
     batch.tokens = {token};
-    EXPECT_THROW(b->embed(batch, table.matrix, hidden), Error);
+    EXPECT_THROW(b->embed(batch, table.matrix, 1, nullptr, 0, hidden), Error);
   }
 }
 
@@ -732,12 +732,12 @@ TEST(Ops, EmptyBatchesAreFine) {
   const Tensor weight = b->upload(view(random_bf16(40, 1), 1), DType::bf16);
   std::vector<Operand> outs;
   outs.push_back(operand(DType::bf16));
-  b->norm(x, {&weight, 1e-5F}, outs);
+  b->norm(x, {.weight = &weight}, {}, outs);
   EXPECT_EQ(outs[0].values.rows(), 0);
   const auto w = b->prepare(view(random_bf16(40UL * 3, 1), 3), std::nullopt);
   Tensor out = b->empty(DType::bf16, 0, 3);
   b->linear(outs[0], *w, {}, out);
-  const HeadInput input{&outs[0], w.get(), nullptr, {}, nullptr};
+  const HeadInput input{.hidden = &outs[0], .weight = w.get()};
   b->score({&input, 1}, {});
   EXPECT_EQ(b->gather(x, {}).rows(), 0);
 }

@@ -4,7 +4,6 @@
 #include <cassert>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <vector>
 
 #include "backend/cpu/attention_amx.hpp"
@@ -45,8 +44,9 @@ template <typename T>
 class BlockedAttention {
  public:
   BlockedAttention(Isa isa, Order order, const Tensor& q, const Tensor& k, const Tensor& v,
-                   std::span<const int64_t> offsets, const AttentionArgs& args, Tensor& out)
-      : isa_(isa), order_(order), q_(q), k_(k), v_(v), offsets_(offsets), args_(args), out_(out) {
+                   std::span<const int64_t> offsets, std::span<const int32_t> keys, const AttentionArgs& args,
+                   Tensor& out)
+      : isa_(isa), order_(order), q_(q), k_(k), v_(v), offsets_(offsets), real_keys_(keys), args_(args), out_(out) {
     key_base_.push_back(0);
     for (int64_t w = 0; w < windows(); ++w) key_base_.push_back(key_base_.back() + round_up(length(w), kDepth));
   }
@@ -93,6 +93,10 @@ class BlockedAttention {
   [[nodiscard]] int64_t windows() const { return static_cast<int64_t>(offsets_.size()) - 1; }
   [[nodiscard]] int64_t first(int64_t w) const { return offsets_[static_cast<size_t>(w)]; }
   [[nodiscard]] int64_t length(int64_t w) const { return first(w + 1) - first(w); }
+  /// Keys of a window that queries may see.
+  [[nodiscard]] int64_t key_limit(int64_t w) const {
+    return real_keys_.empty() ? length(w) : std::min<int64_t>(length(w), real_keys_[static_cast<size_t>(w)]);
+  }
   [[nodiscard]] int64_t depth() const { return round_up(args_.head_dim, kDepth); }  // padded, as the sum of Q K^T
   [[nodiscard]] int64_t width() const {                                             // padded, as the width of P V
     return round_up(args_.head_dim, tiles() ? kDepth : kPanel);
@@ -113,7 +117,7 @@ class BlockedAttention {
 
   void pack(const Task& task) const {
     const int64_t end = std::min(task.begin + key_block(), length(task.window));
-    const int64_t column = static_cast<int64_t>(task.head) * args_.head_dim;
+    const int64_t column = task.head * kv_head_stride(args_);
     // The last panels may be of padding only.
     for (int64_t key = task.begin; key < round_up(end, kDepth); key += kPanel) {
       const int64_t count = std::clamp<int64_t>(end - key, 0, kPanel);
@@ -130,7 +134,6 @@ class BlockedAttention {
   void attend_tiles(const Task& task, int64_t end, std::byte* memory) const {
     if constexpr (std::is_same_v<T, BFloat16>) {
       const int kv = task.head / (args_.heads / args_.kv_heads);
-      const int64_t column = static_cast<int64_t>(task.head) * args_.head_dim;
       attend_amx({.order = order_,
                   .head_dim = args_.head_dim,
                   .depth = depth(),
@@ -138,11 +141,16 @@ class BlockedAttention {
                   .begin = task.begin,
                   .end = end,
                   .padded_length = round_up(length(task.window), kDepth),
-                  .q = q_.row<T>(first(task.window)) + column,
+                  .key_limit = key_limit(task.window) < length(task.window) ? key_limit(task.window)
+                                                                            : round_up(length(task.window), kDepth),
+                  .window = args_.window,
+                  .transform = score_transform(args_, task.head),
+                  .log2_sink = log2_sink(args_, task.head),
+                  .q = q_.row<T>(first(task.window)) + task.head * q_head_stride(args_),
                   .q_stride = q_.stride(),
                   .keys = key_panels(task.window, kv),
                   .values = value_panels(task.window, kv),
-                  .out = out_.row<T>(first(task.window)) + column,
+                  .out = out_.row<T>(first(task.window)) + static_cast<int64_t>(task.head) * args_.head_dim,
                   .out_stride = out_.stride()},
                  memory);
     }
@@ -152,7 +160,6 @@ class BlockedAttention {
   void attend(int64_t w, int head, int64_t begin, int64_t end, float* memory) const {
     const int64_t rows = end - begin;
     const int kv = head / (args_.heads / args_.kv_heads);
-    const int64_t column = static_cast<int64_t>(head) * args_.head_dim;
     float* scores = memory;
     T* p = reinterpret_cast<T*>(scores + kQueryBlock * kKeyBlock);
     float* output = scores + 2 * kQueryBlock * kKeyBlock;
@@ -163,7 +170,7 @@ class BlockedAttention {
     float* factors = maximum + kQueryBlock;
 
     // The product reads head_dim rounded up to 32 values of a query, which would be the next head's.
-    const T* queries = q_.row<T>(first(w) + begin) + column;
+    const T* queries = q_.row<T>(first(w) + begin) + head * q_head_stride(args_);
     int64_t query_stride = q_.stride();
     if (depth() != args_.head_dim) {
       for (int64_t i = 0; i < rows; ++i) {
@@ -174,24 +181,32 @@ class BlockedAttention {
       query_stride = depth();
     }
     std::fill_n(output, rows * width(), 0.0F);
+    const float sink = log2_sink(args_, head);
     std::fill_n(sums, rows * kSumLanes, 0.0F);
-    std::fill_n(maximum, rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(maximum, rows, sink);
+    if (sink != -std::numeric_limits<float>::infinity()) {
+      for (int64_t i = 0; i < rows; ++i) sums[i * kSumLanes] = 1;
+    }
+    const ScoreTransform transform = score_transform(args_, head);
+    const int64_t limit = key_limit(w);
 
-    // Every row sees a key of every block: blocks are multiples of kQueryBlock, and so is `begin`.
-    const int64_t blocks = (end + kKeyBlock - 1) / kKeyBlock;
-    for (int64_t n = 0; n < blocks; ++n) {
-      const int64_t block = order_ == Order::forward ? n : blocks - 1 - n;
+    const int64_t first_block = args_.window == 0 ? 0 : std::max<int64_t>(begin - args_.window + 1, 0) / kKeyBlock;
+    const int64_t end_block = (std::min(end, limit) + kKeyBlock - 1) / kKeyBlock;
+    for (int64_t n = first_block; n < end_block; ++n) {
+      const int64_t block = order_ == Order::forward ? n : first_block + end_block - 1 - n;
       const int64_t key = block * kKeyBlock;
       const int64_t block_keys = round_up(std::min(kKeyBlock, length(w) - key), kDepth);
-      const int64_t seen = std::min(end - key, kKeyBlock);
+      const int64_t seen = round_up(std::min(std::min(end, limit) - key, kKeyBlock), kPanel);
       const PackedPanels key_block{kType, block_keys, depth(), key_panels(w, kv) + key * depth()};
-      gemm_tile(isa_, order_, rows, kType, queries, query_stride, key_block, 0, round_up(seen, kPanel) / kPanel, scores,
-                kKeyBlock);
+      gemm_tile(isa_, order_, rows, kType, queries, query_stride, key_block, 0, seen / kPanel, scores, kKeyBlock);
+      if (transform.needed()) transform_scores(isa_, transform, begin, key, rows, seen, scores, kKeyBlock);
       softmax_block(isa_, kType,
                     {.rows = rows,
                      .keys = block_keys,
                      .visible = begin - key + 1,
-                     .log2_scale = args_.scale * kLog2e,
+                     .limit = limit - key,
+                     .hidden = args_.window == 0 ? -kAllKeys : begin - key - args_.window + 1,
+                     .log2_scale = transform.needed() ? 1.0F : args_.scale * kLog2e,
                      .scores = scores,
                      .score_stride = kKeyBlock,
                      .p = p,
@@ -203,8 +218,8 @@ class BlockedAttention {
       gemm_tile(isa_, order_, rows, kType, p, kKeyBlock, value_block, 0, width() / kPanel, product, width());
       rescale_add(isa_, rows, width(), factors, product, output);
     }
-    normalise_rows(isa_, rows, args_.head_dim, sums, output, width(), kType, out_.row<T>(first(w) + begin) + column,
-                   out_.stride());
+    normalise_rows(isa_, rows, args_.head_dim, sums, output, width(), kType,
+                   out_.row<T>(first(w) + begin) + static_cast<int64_t>(head) * args_.head_dim, out_.stride());
   }
 
   Isa isa_;
@@ -213,6 +228,7 @@ class BlockedAttention {
   const Tensor& k_;
   const Tensor& v_;
   std::span<const int64_t> offsets_;
+  std::span<const int32_t> real_keys_;
   const AttentionArgs& args_;
   Tensor& out_;
   std::vector<int64_t> key_base_;  // where a window's keys start in a packed head, each padded to 32
@@ -222,22 +238,39 @@ class BlockedAttention {
 
 }  // namespace
 
+ScoreTransform score_transform(const AttentionArgs& args, int head) {
+  return {.scale = args.scale,
+          .softcap = args.softcap,
+          .slope = args.slopes.empty() ? 0 : args.slopes[static_cast<size_t>(head)]};
+}
+
+float log2_sink(const AttentionArgs& args, int head) {
+  return args.sinks.empty() ? -std::numeric_limits<float>::infinity() : args.sinks[static_cast<size_t>(head)] * kLog2e;
+}
+
 void attention(Isa isa, Order order, ThreadPool& pool, const Tensor& q, const Tensor& k, const Tensor& v,
-               std::span<const int64_t> offsets, const AttentionArgs& args, Tensor& out) {
+               std::span<const int64_t> offsets, std::span<const int32_t> keys, const AttentionArgs& args,
+               Tensor& out) {
   assert(args.kv_heads > 0 && args.heads % args.kv_heads == 0);
-  assert(args.head_dim > 0 && args.head_dim <= 256 && args.scale > 0);
-  assert(q.cols() == static_cast<int64_t>(args.heads) * args.head_dim && out.cols() == q.cols());
-  assert(k.cols() == static_cast<int64_t>(args.kv_heads) * args.head_dim && v.cols() == k.cols());
+  assert(args.head_dim > 0 && args.head_dim <= 256 && args.scale > 0 && args.window >= 0 && args.softcap >= 0);
+  assert(q_head_stride(args) >= args.head_dim && kv_head_stride(args) >= args.head_dim);
+  assert(q.cols() >= (args.heads - 1) * q_head_stride(args) + args.head_dim);
+  assert(k.cols() >= (args.kv_heads - 1) * kv_head_stride(args) + args.head_dim);
+  assert(v.cols() >= (args.kv_heads - 1) * kv_head_stride(args) + args.head_dim);
+  assert(out.cols() == static_cast<int64_t>(args.heads) * args.head_dim);
+  assert(args.slopes.empty() || static_cast<int>(args.slopes.size()) == args.heads);
+  assert(args.sinks.empty() || static_cast<int>(args.sinks.size()) == args.heads);
   assert(q.dtype() == k.dtype() && q.dtype() == v.dtype() && q.dtype() == out.dtype());
   assert(!offsets.empty() && offsets.front() == 0 && offsets.back() <= q.rows());
+  assert(keys.empty() || keys.size() + 1 == offsets.size());
   if (args.qk.replaced() || args.pv.replaced()) {
-    return attention_quantized(isa, order, pool, q, k, v, offsets, args, out);
+    return attention_quantized(isa, order, pool, q, k, v, offsets, keys, args, out);
   }
   if (q.dtype() == DType::bf16) {
-    BlockedAttention<BFloat16>(isa, order, q, k, v, offsets, args, out).run(pool);
+    BlockedAttention<BFloat16>(isa, order, q, k, v, offsets, keys, args, out).run(pool);
   } else {
     assert(q.dtype() == DType::f32);
-    BlockedAttention<float>(isa, order, q, k, v, offsets, args, out).run(pool);
+    BlockedAttention<float>(isa, order, q, k, v, offsets, keys, args, out).run(pool);
   }
 }
 

@@ -103,28 +103,37 @@ MXLM_TARGET_AMX_BF16 void multiply(Order order, const Product& product) {
 
 /// 32 queries against up to 128 keys.
 struct Step {
-  int64_t query = 0, key = 0;        // the first
-  int64_t keys = 0;                  // a multiple of 32
-  bool first = false, last = false;  // of its queries
-  bool diagonal = false;             // row i sees keys - 31 + i keys, else all
+  int64_t query = 0, key = 0;  // the first
+  int64_t keys = 0;            // a multiple of 32
+  bool first = false;          // of its queries
+  bool diagonal = false;       // row i sees keys - 31 + i keys, else all
+  bool masked = false;         // row i sees what a window and a limit of keys leave of that
 };
 
-int64_t block_of(const AmxAttention& task, int64_t blocks, int64_t n) {
-  return task.order == Order::forward ? n : blocks - 1 - n;
-}
+/// The keys that 32 queries see some of, in multiples of 32, and the blocks of kAmxKeys that hold them.
+struct Steps {
+  int64_t query, low, high;
 
-Step make_step(const AmxAttention& task, int64_t query, int64_t n) {
-  const int64_t seen = query + kAmxQueries;
-  const int64_t blocks = (seen + kAmxKeys - 1) / kAmxKeys;
-  Step step;
-  step.query = query;
-  step.key = block_of(task, blocks, n) * kAmxKeys;
-  step.keys = std::min(kAmxKeys, seen - step.key);
-  step.first = n == 0;
-  step.last = n == blocks - 1;
-  step.diagonal = step.key + step.keys == seen;
-  return step;
-}
+  Steps(const AmxAttention& task, int64_t q) : query(q) {
+    low = task.window == 0 ? 0 : std::max<int64_t>(q - task.window + 1, 0) / kPair * kPair;
+    high = std::max(std::min(q + kAmxQueries, round_up(task.key_limit, kPair)), low);
+  }
+  [[nodiscard]] int64_t first_block() const { return low / kAmxKeys; }
+  [[nodiscard]] int64_t count() const { return (high + kAmxKeys - 1) / kAmxKeys - first_block(); }
+
+  [[nodiscard]] Step make(const AmxAttention& task, int64_t n) const {
+    const int64_t block = first_block() + (task.order == Order::forward ? n : count() - 1 - n);
+    const int64_t last_row = query + kAmxQueries - 1;
+    Step step;
+    step.query = query;
+    step.key = std::max(block * kAmxKeys, low);
+    step.keys = std::min((block + 1) * kAmxKeys, high) - step.key;
+    step.first = n == 0;
+    step.diagonal = step.key + step.keys == query + kAmxQueries;
+    step.masked = step.key + step.keys > task.key_limit || (task.window != 0 && step.key < last_row - task.window + 1);
+    return step;
+  }
+};
 
 /// What 32 rows of scores become, and the state of their softmax.
 struct Rows {
@@ -138,6 +147,17 @@ struct Rows {
 // Row i of the diagonal sees the first i + 1 of its last 32 keys.
 MXLM_INLINE uint32_t visible_mask(bool diagonal, int64_t i) { return diagonal ? 0xffffffffU >> (31 - i) : 0xffffffffU; }
 
+constexpr uint32_t low_bits(int64_t n) {
+  if (n <= 0) return 0;
+  return n >= kPair ? 0xffffffffU : (uint32_t{1} << n) - 1;
+}
+
+/// Which of the 32 keys from `key` on a query sees.
+uint32_t seen_mask(const AmxAttention& task, int64_t query, int64_t key) {
+  const uint32_t mask = low_bits(std::min(query + 1, task.key_limit) - key);
+  return task.window == 0 ? mask : mask & ~low_bits(query - task.window + 1 - key);
+}
+
 MXLM_TARGET_AMX_BF16 MXLM_INLINE __m512 max_of_halves(__m512 a, __m512 b) {
   return _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
 }
@@ -148,6 +168,18 @@ MXLM_TARGET_AMX_BF16 MXLM_INLINE __m512 max_of_pairs(__m512 a, __m512 b) {
 }
 MXLM_TARGET_AMX_BF16 MXLM_INLINE __m512 max_of_quarters(__m512 a, __m512 b) {
   return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+/// The largest lane of each of 16 vectors.
+MXLM_TARGET_AMX_BF16 MXLM_INLINE __m512 largest_of_vectors(__m512* m) {
+  // Four rounds, each of which halves the vectors and the lanes of a row.
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < 8; ++i) m[i] = max_of_halves(m[2 * i], m[2 * i + 1]);
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < 4; ++i) m[i] = max_of_pairs(m[2 * i], m[2 * i + 1]);
+#pragma GCC unroll 2
+  for (int64_t i = 0; i < 2; ++i) m[i] = max_of_quarters(m[2 * i], m[2 * i + 1]);
+  return max_of_quarters(m[0], m[1]);
 }
 
 /// The largest score of each of 16 rows.
@@ -170,19 +202,29 @@ MXLM_TARGET_AMX_BF16 MXLM_INLINE __m512 largest_of_rows(const float* scores, int
       m[i] = _mm512_max_ps(m[i], _mm512_loadu_ps(s + i * kAmxKeys + j + 16));
     }
   }
-  // Four rounds, each of which halves the vectors and the lanes of a row.
-#pragma GCC unroll 8
-  for (int64_t i = 0; i < 8; ++i) m[i] = max_of_halves(m[2 * i], m[2 * i + 1]);
-#pragma GCC unroll 4
-  for (int64_t i = 0; i < 4; ++i) m[i] = max_of_pairs(m[2 * i], m[2 * i + 1]);
-#pragma GCC unroll 2
-  for (int64_t i = 0; i < 2; ++i) m[i] = max_of_quarters(m[2 * i], m[2 * i + 1]);
-  return max_of_quarters(m[0], m[1]);
+  return largest_of_vectors(m);
 }
 
-/// Raises the references of 16 rows where they have to be; true if anything has to be rescaled.
-MXLM_TARGET_AMX_BF16 MXLM_INLINE bool raise_references(const Rows& rows, const Step& step, int64_t row, __m512 scale) {
-  const __m512 largest = _mm512_mul_ps(largest_of_rows(rows.scores, row, step.keys, step.diagonal), scale);
+/// The same of a masked step.
+MXLM_TARGET_AMX_BF16 __m512 largest_of_masked_rows(const AmxAttention& task, const Step& step, const float* scores,
+                                                   int64_t row) {
+  __m512 m[16];
+  for (int64_t i = 0; i < 16; ++i) {
+    const float* s = scores + (row + i) * kAmxKeys;
+    m[i] = _mm512_set1_ps(-kInfinity);
+    for (int64_t j = 0; j < step.keys; j += kPair) {
+      const uint32_t mask = seen_mask(task, step.query + row + i, step.key + j);
+      m[i] = _mm512_mask_max_ps(m[i], static_cast<__mmask16>(mask), m[i], _mm512_loadu_ps(s + j));
+      m[i] = _mm512_mask_max_ps(m[i], static_cast<__mmask16>(mask >> 16), m[i], _mm512_loadu_ps(s + j + 16));
+    }
+  }
+  return largest_of_vectors(m);
+}
+
+/// Raises the references of 16 rows, whose largest scores are given, where they have to be; true if anything has to be
+/// rescaled. A row that has seen no key yet has a reference of -inf.
+MXLM_TARGET_AMX_BF16 MXLM_INLINE bool raise_references(const Rows& rows, const Step& step, int64_t row,
+                                                       __m512 largest) {
   if (step.first) {
     _mm512_storeu_ps(rows.reference + row, largest);
     return false;
@@ -194,7 +236,9 @@ MXLM_TARGET_AMX_BF16 MXLM_INLINE bool raise_references(const Rows& rows, const S
     return false;
   }
   const __m512 after = _mm512_mask_mov_ps(before, raised, largest);
-  const __m512 factor = _mm512_mask_mov_ps(_mm512_set1_ps(1), raised, exp2_sum_avx512(_mm512_sub_ps(before, after)));
+  const __mmask16 started = _mm512_cmp_ps_mask(before, _mm512_set1_ps(-kInfinity), _CMP_NEQ_UQ);
+  const __m512 shrunk = _mm512_maskz_mov_ps(started, exp2_sum_avx512(_mm512_sub_ps(before, after)));
+  const __m512 factor = _mm512_mask_mov_ps(_mm512_set1_ps(1), raised, shrunk);
   _mm512_storeu_ps(rows.reference + row, after);
   _mm512_storeu_ps(rows.factors + row, factor);
   for (int64_t i = row; i < row + 16; ++i) {
@@ -235,12 +279,37 @@ MXLM_TARGET_AMX_BF16 MXLM_INLINE void exponentials(const Rows& rows, const Step&
   _mm512_storeu_ps(sums, _mm512_add_ps(sum0, sum1));
 }
 
+/// The same of a masked step.
+MXLM_TARGET_AMX_BF16 void masked_exponentials(const AmxAttention& task, const Rows& rows, const Step& step, int64_t i,
+                                              __m512 scale) {
+  const float* s = rows.scores + i * kAmxKeys;
+  BFloat16* p = rows.p + i * kAmxKeys;
+  float* sums = rows.sums + i * kTile;
+  const __m512 reference = _mm512_set1_ps(rows.reference[i]);
+  // In the order of exponentials(): that a window is padded on the right changes no bit of its real rows.
+  __m512 sum0 = step.first ? _mm512_setzero_ps() : _mm512_loadu_ps(sums);
+  __m512 sum1 = _mm512_setzero_ps();
+  for (int64_t j = 0; j < step.keys; j += kPair) {
+    const uint32_t mask = seen_mask(task, step.query + i, step.key + j);
+    const __m512 x0 = _mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference);
+    const __m512 x1 = _mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference);
+    const __m512 e0 = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask), exp2_coarse_avx512(x0));
+    const __m512 e1 = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask >> 16), exp2_coarse_avx512(x1));
+    sum0 = _mm512_add_ps(sum0, e0);
+    sum1 = _mm512_add_ps(sum1, e1);
+    const __m512bh packed = _mm512_cvtne2ps_pbh(e1, e0);
+    _mm512_storeu_si512(p + j, reinterpret_cast<const __m512i&>(packed));
+  }
+  _mm512_storeu_ps(sums, _mm512_add_ps(sum0, sum1));
+}
+
 /// Divides the output of 32 queries by their sums and stores those of this task.
 MXLM_TARGET_AMX_BF16 void store_output(const AmxAttention& task, int64_t query, const float* sums,
                                        const float* output) {
   const int64_t rows = std::min(kAmxQueries, task.end - query);
   for (int64_t i = 0; i < rows; ++i) {
-    const __m512 factor = _mm512_set1_ps(1 / _mm512_reduce_add_ps(_mm512_loadu_ps(sums + i * kTile)));
+    const float sum = _mm512_reduce_add_ps(_mm512_loadu_ps(sums + i * kTile));
+    const __m512 factor = _mm512_set1_ps(sum == 0 ? 0 : 1 / sum);  // no key was seen
     BFloat16* out = task.out + (query + i) * task.out_stride;
     for (int64_t j = 0; j < task.head_dim; j += 16) {
       const auto mask = static_cast<__mmask16>(task.head_dim - j >= 16 ? 0xffffU : (1U << (task.head_dim - j)) - 1);
@@ -301,19 +370,45 @@ struct Workspace {
 
 /// The softmax of a step; rescales the output so far if it has to be.
 MXLM_TARGET_AMX_BF16 void soften(const AmxAttention& task, const Step& step, const Workspace& space) {
-  const __m512 scale = _mm512_set1_ps(task.log2_scale);
+  if (task.transform.needed()) {
+    transform_scores(Isa::amx_bf16, task.transform, step.query, step.key, kAmxQueries, step.keys, space.scores,
+                     kAmxKeys);
+  }
+  const __m512 scale = _mm512_set1_ps(task.transform.needed() ? 1.0F : task.log2_scale);
+  const __m512 sink = _mm512_set1_ps(task.log2_sink);
   const Rows rows{space.scores, space.p, space.reference, space.sums, space.factors};
-  bool raised = raise_references(rows, step, 0, scale);
-  raised |= raise_references(rows, step, 16, scale);
+  bool raised = false;
+  for (int64_t row = 0; row < kAmxQueries; row += 16) {
+    const __m512 largest = step.masked ? largest_of_masked_rows(task, step, space.scores, row)
+                                       : largest_of_rows(space.scores, row, step.keys, step.diagonal);
+    raised |= raise_references(rows, step, row, _mm512_max_ps(sink, _mm512_mul_ps(largest, scale)));
+  }
   if (raised) rescale(space.factors, task.depth, space.output);
-  for (int64_t i = 0; i < kAmxQueries; ++i) exponentials(rows, step, i, scale);
+  if (step.masked) {
+    for (int64_t i = 0; i < kAmxQueries; ++i) masked_exponentials(task, rows, step, i, scale);
+  } else {
+    for (int64_t i = 0; i < kAmxQueries; ++i) exponentials(rows, step, i, scale);
+  }
+}
+
+/// Adds the sink's term to the sums of 32 queries whose references are at least the sink.
+MXLM_TARGET_AMX_BF16 void add_sinks(const AmxAttention& task, const Workspace& space) {
+  for (int64_t i = 0; i < kAmxQueries; i += 16) {
+    const __m512 x = _mm512_sub_ps(_mm512_set1_ps(task.log2_sink), _mm512_loadu_ps(space.reference + i));
+    _mm512_storeu_ps(space.factors + i, exp2_sum_avx512(x));
+  }
+  for (int64_t i = 0; i < kAmxQueries; ++i) space.sums[i * kTile] += space.factors[i];
 }
 
 MXLM_TARGET_AMX_BF16 void attend_queries(const AmxAttention& task, int64_t query, const Workspace& space) {
   copy_queries(task, query, space.queries);
-  Step step;
-  for (int64_t n = 0; !step.last; ++n) {
-    step = make_step(task, query, n);
+  const Steps steps(task, query);
+  if (steps.count() == 0) {
+    std::fill_n(space.output, kAmxQueries * task.depth, 0.0F);
+    std::fill_n(space.sums, kAmxQueries * kTile, 0.0F);
+  }
+  for (int64_t n = 0; n < steps.count(); ++n) {
+    const Step step = steps.make(task, n);
     multiply(task.order, {.a = space.queries,
                           .a_stride = task.depth,
                           .w = task.keys + step.key * task.depth,
@@ -324,16 +419,18 @@ MXLM_TARGET_AMX_BF16 void attend_queries(const AmxAttention& task, int64_t query
                           .c_stride = kAmxKeys,
                           .accumulate = false});
     soften(task, step, space);
+    const int64_t block = step.key / kAmxKeys * kAmxKeys;
     multiply(task.order, {.a = space.p,
                           .a_stride = kAmxKeys,
-                          .w = task.values + step.key * task.depth,
-                          .panel = kTile * std::min(kAmxKeys, task.padded_length - step.key),
+                          .w = task.values + block * task.depth + (step.key - block) * kTile,
+                          .panel = kTile * std::min(kAmxKeys, task.padded_length - block),
                           .steps = step.keys / kPair,
                           .pairs = task.depth / kPair,
                           .c = space.output,
                           .c_stride = task.depth,
                           .accumulate = !step.first});
   }
+  if (task.log2_sink != -kInfinity && steps.count() > 0) add_sinks(task, space);
   store_output(task, query, space.sums, space.output);
 }
 

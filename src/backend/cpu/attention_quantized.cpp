@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "backend/cpu/attention.hpp"
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/scratch.hpp"
 #include "backend/cpu/softmax.hpp"
@@ -67,8 +68,9 @@ template <typename T, typename QK, typename PV>
 class QuantizedAttention {
  public:
   QuantizedAttention(Isa isa, Order order, const Tensor& q, const Tensor& k, const Tensor& v,
-                     std::span<const int64_t> offsets, const AttentionArgs& args, Tensor& out)
-      : isa_(isa), order_(order), q_(q), k_(k), v_(v), offsets_(offsets), args_(args), out_(out) {
+                     std::span<const int64_t> offsets, std::span<const int32_t> keys, const AttentionArgs& args,
+                     Tensor& out)
+      : isa_(isa), order_(order), q_(q), k_(k), v_(v), offsets_(offsets), real_keys_(keys), args_(args), out_(out) {
     key_base_.push_back(0);
     for (int64_t w = 0; w < windows(); ++w) {
       key_base_.push_back(key_base_.back() + padded_length(w));
@@ -122,6 +124,9 @@ class QuantizedAttention {
   [[nodiscard]] int64_t windows() const { return static_cast<int64_t>(offsets_.size()) - 1; }
   [[nodiscard]] int64_t first(int64_t w) const { return offsets_[static_cast<size_t>(w)]; }
   [[nodiscard]] int64_t length(int64_t w) const { return first(w + 1) - first(w); }
+  [[nodiscard]] int64_t key_limit(int64_t w) const {
+    return real_keys_.empty() ? length(w) : std::min<int64_t>(length(w), real_keys_[static_cast<size_t>(w)]);
+  }
   [[nodiscard]] int64_t padded_length(int64_t w) const { return round_up(length(w), kDepth); }
   [[nodiscard]] int64_t depth() const { return round_up(args_.head_dim, kDepth); }
   [[nodiscard]] int64_t width() const { return round_up(args_.head_dim, kPanel); }
@@ -133,7 +138,7 @@ class QuantizedAttention {
 
   void pack_keys(const Task& task, QK* rows) const {
     const int64_t count = std::min(kPanel, length(task.window) - task.begin);
-    const int64_t column = static_cast<int64_t>(task.head) * args_.head_dim;
+    const int64_t column = task.head * kv_head_stride(args_);
     for (int64_t i = 0; i < count; ++i) {
       make_operand(isa_, args_.qk.activations, k_.row<T>(first(task.window) + task.begin + i) + column, args_.head_dim,
                    rows + i * args_.head_dim);
@@ -146,7 +151,7 @@ class QuantizedAttention {
   void pack_values(const Task& task, float* memory) const {
     const int64_t keys = length(task.window);
     const int64_t count = std::min(kPanel, args_.head_dim - task.begin);
-    const int64_t column = static_cast<int64_t>(task.head) * args_.head_dim + task.begin;
+    const int64_t column = task.head * kv_head_stride(args_) + task.begin;
     T* transposed = reinterpret_cast<T*>(memory);
     PV* rows = reinterpret_cast<PV*>(memory + kRows * longest_);
     for (int64_t key = 0; key < keys; ++key) {
@@ -178,20 +183,34 @@ class QuantizedAttention {
 
     for (int64_t i = 0; i < rows; ++i) {
       QK* row = queries + i * depth();
-      make_operand(isa_, args_.qk.weights, q_.row<T>(first(w) + task.begin + i) + column, args_.head_dim, row);
+      make_operand(isa_, args_.qk.weights, q_.row<T>(first(w) + task.begin + i) + task.head * q_head_stride(args_),
+                   args_.head_dim, row);
       std::fill(row + args_.head_dim, row + depth(), QK{});
     }
+    const int64_t limit = key_limit(w);
+    const int64_t low = args_.window == 0 ? 0 : std::max<int64_t>(task.begin - args_.window + 1, 0) / kPanel * kPanel;
+    const int64_t high = std::max(round_up(std::min(end, limit), kPanel), low);
     const PackedPanels all_keys{kTypeOf<QK>, keys, depth(), key_panels(w, kv)};
-    gemm_tile(isa_, order_, rows, kTypeOf<QK>, queries, depth(), all_keys, 0, round_up(end, kPanel) / kPanel, scores,
+    gemm_tile(isa_, order_, rows, kTypeOf<QK>, queries, depth(), all_keys, low / kPanel, high / kPanel, scores + low,
               keys);
+    const ScoreTransform transform = score_transform(args_, task.head);
+    if (transform.needed()) {
+      transform_scores(isa_, transform, task.begin, low, rows, high - low, scores + low, keys);
+    }
 
+    const float sink = log2_sink(args_, task.head);
     std::fill_n(sums, rows * kSumLanes, 0.0F);
-    std::fill_n(maximum, rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(maximum, rows, sink);
+    if (sink != -std::numeric_limits<float>::infinity()) {
+      for (int64_t i = 0; i < rows; ++i) sums[i * kSumLanes] = 1;
+    }
     softmax_block(isa_, DType::f32,
                   {.rows = rows,
                    .keys = keys,
                    .visible = task.begin + 1,
-                   .log2_scale = args_.scale * kLog2e,
+                   .limit = limit,
+                   .hidden = args_.window == 0 ? -kAllKeys : task.begin - args_.window + 1,
+                   .log2_scale = transform.needed() ? 1.0F : args_.scale * kLog2e,
                    .scores = scores,
                    .score_stride = keys,
                    .p = scores,  // in place: an element is read before it is written, and none after
@@ -202,7 +221,7 @@ class QuantizedAttention {
     normalise_rows(isa_, rows, keys, sums, scores, keys, kTypeOf<T>, p, keys);
     for (int64_t i = 0; i < rows; ++i) {
       // What a row may not see is zero, which changes no block's scale.
-      const int64_t visible = task.begin + i + 1;
+      const int64_t visible = std::min(task.begin + i + 1, limit);
       PV* row = quantized + i * keys;
       make_operand(isa_, args_.pv.weights, p + i * keys, visible, row);
       std::fill(row + visible, row + keys, PV{});
@@ -221,6 +240,7 @@ class QuantizedAttention {
   const Tensor& k_;
   const Tensor& v_;
   std::span<const int64_t> offsets_;
+  std::span<const int32_t> real_keys_;
   const AttentionArgs& args_;
   Tensor& out_;
   std::vector<int64_t> key_base_;  // where a window's keys start in a packed head, each padded to 32
@@ -232,9 +252,10 @@ class QuantizedAttention {
 }  // namespace
 
 void attention_quantized(Isa isa, Order order, ThreadPool& pool, const Tensor& q, const Tensor& k, const Tensor& v,
-                         std::span<const int64_t> offsets, const AttentionArgs& args, Tensor& out) {
+                         std::span<const int64_t> offsets, std::span<const int32_t> keys, const AttentionArgs& args,
+                         Tensor& out) {
   const auto with_types = [&]<typename T, typename QK, typename PV>(T, QK, PV) {
-    QuantizedAttention<T, QK, PV>(isa, order, q, k, v, offsets, args, out).run(pool);
+    QuantizedAttention<T, QK, PV>(isa, order, q, k, v, offsets, keys, args, out).run(pool);
   };
   const auto with_model = [&]<typename T>(T model) {
     const bool qk = fits_bf16(args.qk, kTypeOf<T>);

@@ -16,6 +16,7 @@ namespace mxlm::cpu {
 /// before P is rounded to the model dtype and quantised: a block of P has one scale, so it needs the normalised values.
 /// Products are exact in float32 accumulation; bf16 kernels do those whose operands are bf16 values.
 void attention_quantized(Isa isa, Order order, ThreadPool& pool, const Tensor& q, const Tensor& k, const Tensor& v,
-                         std::span<const int64_t> offsets, const AttentionArgs& args, Tensor& out);
+                         std::span<const int64_t> offsets, std::span<const int32_t> keys, const AttentionArgs& args,
+                         Tensor& out);
 
 }  // namespace mxlm::cpu

@@ -12,7 +12,7 @@
 namespace mxlm {
 
 /// The operations on x86-64 processors; see make_cpu_backend. backend.cpp has memory, weights and products,
-/// elementwise.cpp what works row by row, head.cpp the LM head.
+/// elementwise.cpp what works row by row, experts.cpp what experts need, head.cpp the LM head.
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options);
@@ -23,6 +23,7 @@ class CpuBackend final : public Backend {
   Tensor upload(const HostMatrix& source, DType type) override;
   void copy(const Tensor& from, Tensor& to) override;
   void download(const Tensor& from, std::span<float> out) override;
+  void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override;
 
   std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override;
   std::shared_ptr<const KeptWeight> keep(const HostMatrix& source, const OperandSpec& spec) override;
@@ -30,13 +31,25 @@ class CpuBackend final : public Backend {
   [[nodiscard]] OperandType operand_type(const OperandSpec& activations, const PreparedWeight& weight,
                                          DType model) const override;
 
-  void embed(const Batch& batch, const HostMatrix& table, Tensor& hidden) override;
-  void norm(const Tensor& x, const NormArgs& args, std::span<Operand> outs) override;
+  void embed(const Batch& batch, const HostMatrix& table, float multiplier, const HostMatrix* positions,
+             int64_t position_offset, Tensor& hidden) override;
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows, std::span<Operand> outs) override;
+  void norm(const Tensor& x, const NormArgs& args, Tensor& out) override;
+  void operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) override;
   void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) override;
-  void rotate(Tensor& x, int heads, int head_dim, const Rotary& rotary) override;
+  void rotate(Tensor& x, int heads, int head_stride, const Rotary& rotary) override;
+  void clamp(Tensor& x, float limit) override;
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
                  std::span<Operand> outs) override;
-  void gated_activation(const Tensor& gate, const Tensor& up, Activation activation, std::span<Operand> outs) override;
+  void activation(const Tensor& x, Activation activation, std::span<const int64_t> windows,
+                  std::span<Operand> outs) override;
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
+                        std::span<Operand> outs) override;
+  void add(const Tensor& a, const Tensor& b, float multiplier, Tensor& out) override;
+
+  Routing route(const Tensor& logits, const RouteArgs& args) override;
+  void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights, Tensor& sum) override;
+  void zero(Tensor& x) override;
 
   Tensor gather(const Tensor& x, std::span<const int32_t> rows) override;
   void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) override;
@@ -47,7 +60,16 @@ class CpuBackend final : public Backend {
   void for_rows(int64_t rows, int64_t row_bytes, const std::function<void(int64_t begin, int64_t end)>& body);
   /// Makes the operands' memory, then fills them from rows that `produce(row, y)` computes in dtype T.
   template <typename T, typename Produce>
-  void make_operands(int64_t rows, int64_t cols, std::span<Operand> outs, const Produce& produce);
+  void make_operands(int64_t rows, int64_t cols, std::span<const int64_t> windows, std::span<Operand> outs,
+                     const Produce& produce);
+  /// The same from the rows of a tensor that is there already.
+  template <typename T>
+  void fill_operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs);
+  /// Fills an operand whose format looks at whole windows (mx::needs_whole_tensor), from the activation.
+  template <typename T>
+  void fill_by_window(const Tensor& x, std::span<const int64_t> windows, Operand& out);
+  /// float32 [rows, outputs], what the operand's outliers contribute to the product; empty if there are none.
+  Tensor outlier_product(const Operand& x, const PreparedWeight& weight);
   [[nodiscard]] cpu::WeightMaker maker() { return {isa_, &pool_, &buffers_}; }
 
   const cpu::Isa isa_;

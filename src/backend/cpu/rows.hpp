@@ -1,9 +1,9 @@
 #pragma once
 
-// What happens to one row at a time, in the dtype of the model (T is float or BFloat16). Every step of a bfloat16 model
-// is computed in float32 and rounded where the reference implementation stores a tensor. Norms, rotary, conversions and
-// epilogues give the same bits on every instruction set (but AVX512-BF16 epilogues make zeros of what is below 2^-126);
-// activation functions differ in the last bits of their float32 value, which a bfloat16 result rarely shows.
+// What happens to one row at a time, in the dtype of the model (norms and activation functions have files of their
+// own). Every step of a bfloat16 model is computed in float32 and rounded where the reference implementation stores a
+// tensor. All give the same bits on every instruction set, but AVX512-BF16 epilogues make zeros of what is below
+// 2^-126.
 
 #include <cstdint>
 
@@ -12,22 +12,42 @@
 
 namespace mxlm::cpu {
 
-/// y = round(round(x * rsqrt(mean(x^2) + epsilon)) * weight), n values.
-void norm_row(Isa isa, const BFloat16* x, const BFloat16* weight, float epsilon, int64_t n, BFloat16* y);
-void norm_row(Isa isa, const float* x, const float* weight, float epsilon, int64_t n, float* y);
+/// The heads of a row that turn: the first 2 * half values of each, `head_stride` apart, in pairs (i, i + half), or
+/// (2i, 2i + 1) where interleaved.
+struct Rotation {
+  int heads = 0, head_stride = 0, half = 0;
+  bool interleaved = false;
+};
 
-/// y = round(round(act(gate)) * up), n values.
-void gated_row(Isa isa, Activation activation, const BFloat16* gate, const BFloat16* up, int64_t n, BFloat16* y);
-void gated_row(Isa isa, Activation activation, const float* gate, const float* up, int64_t n, float* y);
+/// Turns pairs in place, pair i by cos[i], sin[i]. Products are rounded to the type of the tables, their sum to the
+/// row's.
+void rotate_row(Isa isa, const Rotation& rotation, BFloat16* x, const BFloat16* cos, const BFloat16* sin);
+void rotate_row(Isa isa, const Rotation& rotation, BFloat16* x, const float* cos, const float* sin);
+void rotate_row(Isa isa, const Rotation& rotation, float* x, const float* cos, const float* sin);
 
-/// Rotates the first 2 * half values of each head in place: pairs (i, i + half), by cos[i], sin[i]; products and their
-/// sum are rounded.
-void rotate_row(Isa isa, BFloat16* x, int heads, int head_dim, int half, const BFloat16* cos, const BFloat16* sin);
-void rotate_row(Isa isa, float* x, int heads, int head_dim, int half, const float* cos, const float* sin);
+/// out = round(round(round(sum + bias) * multiplier) + residual), n values; bias and residual may be null, residual may
+/// be out.
+void finish_row(Isa isa, const float* sum, const float* bias, float multiplier, const BFloat16* residual, int64_t n,
+                BFloat16* out);
+void finish_row(Isa isa, const float* sum, const float* bias, float multiplier, const float* residual, int64_t n,
+                float* out);
 
-/// out = round(round(sum + bias) + residual), n values; bias and residual may be null, residual may be out.
-void finish_row(Isa isa, const float* sum, const float* bias, const BFloat16* residual, int64_t n, BFloat16* out);
-void finish_row(Isa isa, const float* sum, const float* bias, const float* residual, int64_t n, float* out);
+/// out = round(round(round(a) * multiplier) + b), n values; out may be a or b.
+void add_row(Isa isa, const BFloat16* a, const BFloat16* b, float multiplier, int64_t n, BFloat16* out);
+void add_row(Isa isa, const float* a, const BFloat16* b, float multiplier, int64_t n, BFloat16* out);
+void add_row(Isa isa, const float* a, const float* b, float multiplier, int64_t n, float* out);
+
+/// x = round(x * multiplier), n values.
+void scale_row(Isa isa, float multiplier, int64_t n, BFloat16* x);
+void scale_row(Isa isa, float multiplier, int64_t n, float* x);
+
+/// x = min(max(x, -limit), limit), n values; NaN stays NaN.
+void clamp_row(Isa isa, float limit, int64_t n, BFloat16* x);
+void clamp_row(Isa isa, float limit, int64_t n, float* x);
+
+/// sum += weight * y, n values.
+void accumulate_row(Isa isa, const BFloat16* y, float weight, int64_t n, float* sum);
+void accumulate_row(Isa isa, const float* y, float weight, int64_t n, float* sum);
 
 /// Copies n values between float32, bfloat16 and (as a source) half, rounding to nearest even. Either side may have any
 /// alignment.

@@ -32,10 +32,11 @@ T narrow(float x) {
 template <typename T>
 void softmax_block_portable(const SoftmaxBlock& block) {
   for (int64_t i = 0; i < block.rows; ++i) {
-    const int64_t visible = std::min(block.keys, block.visible + i);
+    const int64_t begin = block.begin(i);
+    const int64_t end = block.end(i);
     const float* s = block.scores + i * block.score_stride;
     float largest = -kInfinity;
-    for (int64_t j = 0; j < visible; ++j) largest = s[j] > largest ? s[j] : largest;
+    for (int64_t j = begin; j < end; ++j) largest = s[j] > largest ? s[j] : largest;
     const float before = block.maximum[i];
     const float maximum = std::max(before, largest * block.log2_scale);
     const float factor = before == -kInfinity ? 0.0F : exp2_sum_portable(before - maximum);
@@ -44,12 +45,13 @@ void softmax_block_portable(const SoftmaxBlock& block) {
     float* sums = block.sums + i * kSumLanes;
     for (int64_t lane = 0; lane < kSumLanes; ++lane) sums[lane] *= factor;
     T* p = static_cast<T*>(block.p) + i * block.p_stride;
-    for (int64_t j = 0; j < visible; ++j) {
+    std::fill_n(p, begin, narrow<T>(0.0F));
+    for (int64_t j = begin; j < end; ++j) {
       const float e = exp2_sum_portable(s[j] * block.log2_scale - maximum);
       sums[j % kSumLanes] += e;
       p[j] = narrow<T>(e);
     }
-    for (int64_t j = visible; j < block.keys; ++j) p[j] = narrow<T>(0.0F);
+    for (int64_t j = end; j < block.keys; ++j) p[j] = narrow<T>(0.0F);
   }
 }
 
@@ -70,11 +72,11 @@ MXLM_TARGET_AVX512 MXLM_INLINE __m256i round_bf16(__m512 x) {
 // Raises the maxima and sets the factors of all rows.
 MXLM_TARGET_AVX512 MXLM_INLINE void raise_maxima(const SoftmaxBlock& b) {
   for (int64_t i = 0; i < b.rows; ++i) {
-    const int64_t visible = std::min(b.keys, b.visible + i);
+    const int64_t visible = b.end(i);
     const float* s = b.scores + i * b.score_stride;
     __m512 m0 = _mm512_set1_ps(-kInfinity);
     __m512 m1 = m0;
-    int64_t j = 0;
+    int64_t j = b.begin(i);
     for (; j + 32 <= visible; j += 32) {
       m0 = _mm512_max_ps(m0, _mm512_loadu_ps(s + j));
       m1 = _mm512_max_ps(m1, _mm512_loadu_ps(s + j + 16));
@@ -115,16 +117,18 @@ MXLM_TARGET_AVX512 MXLM_INLINE __m512 probability(const float* s, __m512 scale, 
 template <Store store>
 using Probability = std::conditional_t<store == Store::f32, float, BFloat16>;
 
-// The end of a row: the last, partial vector and the zeros behind it. `j` is a multiple of 16, and so is b.keys.
+// Columns [j, to) of a row, both multiples of 16, of which [begin, end) are visible: the partial vectors and the zeros.
 template <Store store>
-MXLM_TARGET_AVX512 MXLM_INLINE __m512 finish_row(const SoftmaxBlock& b, const float* s, Probability<store>* p,
-                                                 int64_t j, int64_t visible, __m512 scale, __m512 maximum, __m512 sum) {
-  for (; j < b.keys; j += 16) {
-    const int64_t left = std::max<int64_t>(visible - j, 0);
+MXLM_TARGET_AVX512 MXLM_INLINE __m512 masked_part(const float* s, Probability<store>* p, int64_t j, int64_t to,
+                                                  int64_t begin, int64_t end, __m512 scale, __m512 maximum,
+                                                  __m512 sum) {
+  for (; j < to; j += 16) {
     __m512 e = _mm512_setzero_ps();
-    if (left > 0) {
-      const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffffU : (1U << left) - 1);
-      e = _mm512_maskz_mov_ps(mask, probability<store>(s + j, scale, maximum));
+    if (j < end && j + 16 > begin) {
+      const uint32_t before_end = end - j >= 16 ? 0xffffU : (1U << (end - j)) - 1U;
+      const uint32_t before_begin = begin <= j ? 0U : (1U << (begin - j)) - 1U;
+      e = _mm512_maskz_mov_ps(static_cast<__mmask16>(before_end & ~before_begin),
+                              probability<store>(s + j, scale, maximum));
     }
     sum = _mm512_add_ps(sum, e);
     if constexpr (store == Store::f32) {
@@ -140,19 +144,21 @@ MXLM_TARGET_AVX512 void softmax_block_avx512_f32(const SoftmaxBlock& b) {
   raise_maxima(b);
   const __m512 scale = _mm512_set1_ps(b.log2_scale);
   for (int64_t i = 0; i < b.rows; ++i) {
-    const int64_t visible = std::min(b.keys, b.visible + i);
+    const int64_t begin = b.begin(i);
+    const int64_t end = b.end(i);
     const float* s = b.scores + i * b.score_stride;
     float* p = static_cast<float*>(b.p) + i * b.p_stride;
     const __m512 maximum = _mm512_set1_ps(b.maximum[i]);
     float* sums = b.sums + i * kSumLanes;
     __m512 sum = _mm512_mul_ps(_mm512_loadu_ps(sums), _mm512_set1_ps(b.factors[i]));
-    int64_t j = 0;
-    for (; j + 16 <= visible; j += 16) {
+    int64_t j = round_up(begin, 16);
+    sum = masked_part<Store::f32>(s, p, 0, j, begin, end, scale, maximum, sum);
+    for (; j + 16 <= end; j += 16) {
       const __m512 e = probability<Store::f32>(s + j, scale, maximum);
       sum = _mm512_add_ps(sum, e);
       _mm512_storeu_ps(p + j, e);
     }
-    sum = finish_row<Store::f32>(b, s, p, j, visible, scale, maximum, sum);
+    sum = masked_part<Store::f32>(s, p, j, b.keys, begin, end, scale, maximum, sum);
     _mm512_storeu_ps(sums, sum);
   }
 }
@@ -161,19 +167,21 @@ MXLM_TARGET_AVX512 void softmax_block_avx512_bf16(const SoftmaxBlock& b) {
   raise_maxima(b);
   const __m512 scale = _mm512_set1_ps(b.log2_scale);
   for (int64_t i = 0; i < b.rows; ++i) {
-    const int64_t visible = std::min(b.keys, b.visible + i);
+    const int64_t begin = b.begin(i);
+    const int64_t end = b.end(i);
     const float* s = b.scores + i * b.score_stride;
     BFloat16* p = static_cast<BFloat16*>(b.p) + i * b.p_stride;
     const __m512 maximum = _mm512_set1_ps(b.maximum[i]);
     float* sums = b.sums + i * kSumLanes;
     __m512 sum = _mm512_mul_ps(_mm512_loadu_ps(sums), _mm512_set1_ps(b.factors[i]));
-    int64_t j = 0;
-    for (; j + 16 <= visible; j += 16) {
+    int64_t j = round_up(begin, 16);
+    sum = masked_part<Store::bf16_integer>(s, p, 0, j, begin, end, scale, maximum, sum);
+    for (; j + 16 <= end; j += 16) {
       const __m512 e = probability<Store::bf16_integer>(s + j, scale, maximum);
       sum = _mm512_add_ps(sum, e);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + j), round_bf16(e));
     }
-    sum = finish_row<Store::bf16_integer>(b, s, p, j, visible, scale, maximum, sum);
+    sum = masked_part<Store::bf16_integer>(s, p, j, b.keys, begin, end, scale, maximum, sum);
     _mm512_storeu_ps(sums, sum);
   }
 }
@@ -182,15 +190,17 @@ MXLM_TARGET_AVX512_BF16 void softmax_block_avx512bf16_bf16(const SoftmaxBlock& b
   raise_maxima(b);
   const __m512 scale = _mm512_set1_ps(b.log2_scale);
   for (int64_t i = 0; i < b.rows; ++i) {
-    const int64_t visible = std::min(b.keys, b.visible + i);
+    const int64_t begin = b.begin(i);
+    const int64_t end = b.end(i);
     const float* s = b.scores + i * b.score_stride;
     BFloat16* p = static_cast<BFloat16*>(b.p) + i * b.p_stride;
     const __m512 maximum = _mm512_set1_ps(b.maximum[i]);
     float* sums = b.sums + i * kSumLanes;
     __m512 sum0 = _mm512_mul_ps(_mm512_loadu_ps(sums), _mm512_set1_ps(b.factors[i]));
     __m512 sum1 = _mm512_setzero_ps();
-    int64_t j = 0;
-    for (; j + 32 <= visible; j += 32) {
+    int64_t j = round_up(begin, 16);
+    sum0 = masked_part<Store::bf16>(s, p, 0, j, begin, end, scale, maximum, sum0);
+    for (; j + 32 <= end; j += 32) {
       const __m512 e0 = probability<Store::bf16>(s + j, scale, maximum);
       const __m512 e1 = probability<Store::bf16>(s + j + 16, scale, maximum);
       sum0 = _mm512_add_ps(sum0, e0);
@@ -198,7 +208,7 @@ MXLM_TARGET_AVX512_BF16 void softmax_block_avx512bf16_bf16(const SoftmaxBlock& b
       const __m512bh packed = _mm512_cvtne2ps_pbh(e1, e0);
       _mm512_storeu_si512(p + j, reinterpret_cast<const __m512i&>(packed));
     }
-    sum0 = finish_row<Store::bf16>(b, s, p, j, visible, scale, maximum, _mm512_add_ps(sum0, sum1));
+    sum0 = masked_part<Store::bf16>(s, p, j, b.keys, begin, end, scale, maximum, _mm512_add_ps(sum0, sum1));
     _mm512_storeu_ps(sums, sum0);
   }
 }
@@ -219,11 +229,14 @@ float lane_sum(const float* sums) {
   return sum;
 }
 
+// The sum of a row that saw no key is 0, and so is its output.
+float divisor(float sum) { return sum == 0 ? 1 : sum; }
+
 template <typename T>
 void normalise_portable(int64_t rows, int64_t cols, const float* sums, const float* output, int64_t output_stride,
                         T* out, int64_t stride) {
   for (int64_t i = 0; i < rows; ++i) {
-    const float sum = lane_sum(sums + i * kSumLanes);
+    const float sum = divisor(lane_sum(sums + i * kSumLanes));
     for (int64_t j = 0; j < cols; ++j) out[i * stride + j] = narrow<T>(output[i * output_stride + j] / sum);
   }
 }
@@ -233,7 +246,7 @@ MXLM_TARGET_AVX512 void normalise_avx512(int64_t rows, int64_t cols, const float
                                          int64_t output_stride, Probability<bf16 ? Store::bf16 : Store::f32>* out,
                                          int64_t stride) {
   for (int64_t i = 0; i < rows; ++i) {
-    const __m512 sum = _mm512_set1_ps(_mm512_reduce_add_ps(_mm512_loadu_ps(sums + i * kSumLanes)));
+    const __m512 sum = _mm512_set1_ps(divisor(_mm512_reduce_add_ps(_mm512_loadu_ps(sums + i * kSumLanes))));
     for (int64_t j = 0; j < cols; j += 16) {
       const auto mask = static_cast<__mmask16>(cols - j >= 16 ? 0xffffU : (1U << (cols - j)) - 1);
       const __m512 y = _mm512_div_ps(_mm512_maskz_loadu_ps(mask, output + i * output_stride + j), sum);
@@ -249,7 +262,7 @@ MXLM_TARGET_AVX512 void normalise_avx512(int64_t rows, int64_t cols, const float
 }  // namespace
 
 void softmax_block(Isa isa, DType p_type, const SoftmaxBlock& block) {
-  assert(block.visible >= 1 && block.keys % kSumLanes == 0);
+  assert(block.keys % kSumLanes == 0);
   if (isa < Isa::avx512) {
     p_type == DType::bf16 ? softmax_block_portable<BFloat16>(block) : softmax_block_portable<float>(block);
   } else if (p_type == DType::f32) {

@@ -7,6 +7,8 @@
 //               everything past the range = +inf, NaN = NaN, e^0 = 1 exactly
 //   exp2_sum    2^y for sums of terms y <= 0 (a log-sum-exp or softmax in units of log2, whose maximum has been
 //               subtracted): within 1 ulp; y below about -150 gives 0, -inf and NaN give NaN
+//   tanh        within 2 ulp; NaN = NaN
+//   sigmoid     1 / (1 + e^-x) within 3 ulp
 //   silu        x / (1 + e^-x) within 4 ulp down to -87; like that expression in float, -0 once e^-x passes the range
 //
 // The portable and the AVX-512 forms differ in the last bits. AVX-512 functions are `static inline` with the
@@ -95,6 +97,31 @@ static inline float exp2_sum_portable(float y) {
 
 static inline float silu_portable(float x) { return x / (1.0F + exp_portable(-x)); }
 
+static inline float sigmoid_portable(float x) { return 1.0F / (1.0F + exp_portable(-x)); }
+
+namespace detail {
+
+// tanh x = x + x^3 * P(x^2) for |x| < kTanhSmall, fitted to about half an ulp.
+constexpr float kTanhSmall = 0.55F;
+constexpr float kTanh4 = -0x1.b191dp-8F;
+constexpr float kTanh3 = 0x1.5d301cp-6F;
+constexpr float kTanh2 = -0x1.b9a19ap-5F;
+constexpr float kTanh1 = 0x1.110ffp-3F;
+constexpr float kTanh0 = -0x1.555554p-2F;
+
+}  // namespace detail
+
+static inline float tanh_portable(float x) {
+  const float z = x * x;
+  const float p =
+      (((detail::kTanh4 * z + detail::kTanh3) * z + detail::kTanh2) * z + detail::kTanh1) * z + detail::kTanh0;
+  const float small = p * z * x + x;
+  const float a = x < 0.0F ? -x : x;
+  const float large = 1.0F - 2.0F / (exp_portable(2.0F * a) + 1.0F);
+  const float magnitude_large = x < 0.0F ? -large : large;
+  return a < detail::kTanhSmall ? small : magnitude_large;
+}
+
 #if defined(__x86_64__)
 
 namespace detail {
@@ -164,6 +191,31 @@ MXLM_TARGET_AVX512 static inline __m512 silu_avx512(__m512 x) {
   const __m512 e = detail::exp_in_range(keep, minus_abs);
   const __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
   return _mm512_div_ps(_mm512_mask_mul_ps(x, negative, x, e), _mm512_add_ps(e, _mm512_set1_ps(1.0F)));
+}
+
+/// 1 / (1 + e^-x) in 16 lanes.
+MXLM_TARGET_AVX512 static inline __m512 sigmoid_avx512(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0F);
+  return _mm512_div_ps(one, _mm512_add_ps(one, exp_avx512(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
+
+/// tanh x in 16 lanes.
+MXLM_TARGET_AVX512 static inline __m512 tanh_avx512(__m512 x) {
+  const __m512 sign = _mm512_set1_ps(-0.0F);
+  const __m512 one = _mm512_set1_ps(1.0F);
+  const __m512 z = _mm512_mul_ps(x, x);
+  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(detail::kTanh4), z, _mm512_set1_ps(detail::kTanh3));
+  p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(detail::kTanh2));
+  p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(detail::kTanh1));
+  p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(detail::kTanh0));
+  const __m512 small = _mm512_fmadd_ps(_mm512_mul_ps(p, z), x, x);
+  // 1 - 2 e / (1 + e) with e = e^-2|x|, which does not overflow
+  const __m512 e = exp_nonpositive_avx512(_mm512_mul_ps(_mm512_or_ps(x, sign), _mm512_set1_ps(2.0F)));
+  const __m512 ratio = _mm512_div_ps(_mm512_add_ps(e, e), _mm512_add_ps(e, one));
+  const __m512 large = _mm512_or_ps(_mm512_sub_ps(one, ratio), _mm512_and_ps(x, sign));
+  const __mmask16 is_small =
+      _mm512_cmp_ps_mask(_mm512_andnot_ps(sign, x), _mm512_set1_ps(detail::kTanhSmall), _CMP_LT_OQ);
+  return _mm512_mask_mov_ps(large, is_small, small);
 }
 
 #endif  // __x86_64__
