@@ -2,15 +2,20 @@
 
 #include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
+#include "base/parallel.hpp"
 #include "base/system.hpp"
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "eval/evaluate.hpp"
+#include "eval/linear_study.hpp"
+#include "io/file.hpp"
+#include "report/exponents.hpp"
 
 namespace mxlm::cli {
 namespace {
@@ -19,7 +24,8 @@ struct InspectArguments {
   std::string model, dtype = "auto";
   std::vector<std::string> variants;
   int64_t context = 0, windows = 16, batch_size = 0;
-  bool stream = false;
+  bool stream = false, exponents = false;
+  std::string json;
 };
 
 std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
@@ -88,8 +94,31 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
   return out;
 }
 
+/// Histograms of all Linears' weights, on their own.
+void inspect_exponents(const LoadedModel& loaded, const InspectArguments& arguments) {
+  ThreadPool pool(default_thread_count());
+  std::vector<LinearExponents> linears;
+  for (const LinearSpec* linear : loaded.spec.linears()) {
+    std::vector<std::byte> storage;
+    linears.push_back({.tensor = linear->module + ".weight",
+                       .role = std::string(role_name(linear->role)),
+                       .weight = matrix_exponents(linear->weight.view(storage), pool),
+                       .activation = std::nullopt});
+    linear->weight.release();
+  }
+  if (arguments.json != "-") print_result(render_exponents(linears));
+  if (arguments.json.empty()) return;
+  const nlohmann::ordered_json out = {{"schema", "mxlm.exponents/1"},
+                                      {"version", MXLM_VERSION},
+                                      {"model", loaded.name},
+                                      {"exponents", exponents_json(linears)}};
+  write_file(arguments.json, out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
 void run_inspect(const InspectArguments& arguments) {
-  const LoadedModel loaded = load_model(arguments.model, /*with_tokenizer=*/false);
+  if (!arguments.json.empty() && !arguments.exponents) fail_usage("--json goes with --exponents; add that.");
+  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
+  if (arguments.exponents) return inspect_exponents(loaded, arguments);
   const ModelSpec& model = loaded.spec;
   const DType compute = compute_dtype(model, parse_dtype(arguments.dtype));
   std::vector<Variant> variants;
@@ -136,7 +165,7 @@ void add_inspect(CLI::App& app) {
   InspectArguments& a = *arguments;
   CLI::App* command = app.add_subcommand(
       "inspect", "A model's sizes, every Linear and what a variant would replace, and the memory plan");
-  command->add_option("MODEL", a.model, "A model folder; none = the embedded booklet-7m");
+  command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
   command->add_option("--mx", a.variants, "A variant to show; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -147,6 +176,8 @@ void add_inspect(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")->check(a_count());
   command->add_flag("--stream", a.stream, "Plan as eval --stream does");
+  command->add_flag("--exponents", a.exponents, "Histograms of the weights' exponents instead");
+  command->add_option("--json", a.json, "Write the histograms as JSON here ('-' is stdout, without the bars)");
   command->footer("Example: mxlm inspect ./SmolLM2-135M --mx mlp=mxfp4,attention=mxfp8");
   command->callback([arguments] { run_inspect(*arguments); });
 }

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "eval/layer_errors.hpp"
 #include "eval/plan.hpp"
 #include "eval/statistics.hpp"
 #include "eval/tree.hpp"
@@ -27,6 +28,8 @@ struct EngineResult {
   std::vector<std::vector<WindowScores>> scores;
   bool complete = true;   // false after Ctrl-C
   int64_t positions = 0;  // through the model, of finished rounds
+  /// [variant][step]: of the hidden state against the baseline's.
+  std::vector<std::vector<ErrorSums>> layer_errors;
   /// Seconds by variant: own products plus the prefix it shares; preparing its weights; its part of the head.
   std::vector<double> forward_seconds, prepare_seconds, head_seconds;
 };
@@ -35,7 +38,7 @@ class Engine {
  public:
   /// Everything is borrowed and must outlive the engine.
   Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const VariantTree& tree,
-         const Plan& plan);
+         const Plan& plan, ScoreKind kind = ScoreKind::next_token);
 
   /// Runs all rounds. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds.
   EngineResult run(std::span<const Window> windows, const std::function<void(const Progress&)>& on_progress);
@@ -56,7 +59,9 @@ class Engine {
   const ForwardPass& forward_;
   const VariantTree& tree_;
   const Plan& plan_;
+  const ScoreKind kind_;
   WeightStore store_;
+  LayerErrors layer_errors_;
   std::vector<StepLinear> heads_;  // [variant]
 };
 

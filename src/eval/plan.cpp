@@ -136,7 +136,7 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
   plan.scratch = static_cast<uint64_t>(largest * widest) * size +
                  static_cast<uint64_t>(largest * model.hidden) * size * tree.head.size();
   int64_t scored = 0;
-  for (const Window& window : windows) scored += static_cast<int64_t>(window.tokens.size()) - window.score_begin;
+  for (const Window& window : windows) scored += static_cast<int64_t>(window.scored());
   plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.head.size();
 
   // Rounds.

@@ -13,6 +13,7 @@
 #include "base/quote.hpp"
 #include "io/byte_source.hpp"
 #include "io/file.hpp"
+#include "io/parquet.hpp"
 #include "io/sha256.hpp"
 
 namespace mxlm {
@@ -23,7 +24,7 @@ namespace dom = simdjson::dom;
 
 constexpr size_t kPiece = size_t{1} << 20;
 constexpr size_t kLongestLine = size_t{256} << 20;
-constexpr const char* kKnown = ".txt, .jsonl, .jsonl.gz and .jsonl.zst files, and folders of them";
+constexpr const char* kKnown = ".txt, .jsonl, .jsonl.gz, .jsonl.zst and .parquet files, and folders of them";
 
 // Cuts a stream into lines and hashes those that were handed out.
 class LineReader {
@@ -208,13 +209,29 @@ void append_text(const std::string& path, Collected& to) {
   to.source.documents.push_back(std::move(document));
 }
 
-enum class FileKind : uint8_t { unknown, text, lines, gzip_lines, zstd_lines };
+// What is hashed of a Parquet file are the texts, each followed by a newline: the file itself may have been read in
+// part.
+void append_parquet(const std::string& path, const std::string& field, Collected& to) {
+  read_parquet(FileView::map(path), field, [&](std::string_view text, std::string_view subset) {
+    to.hash.update(std::as_bytes(std::span(text)));
+    to.hash.update(std::as_bytes(std::span("\n", 1)));
+    Document document;
+    bool changed = replace_invalid_utf8(text, document.text);
+    changed = replace_invalid_utf8(subset, document.subset) || changed;
+    to.source.invalid_utf8 += changed ? 1 : 0;
+    to.source.documents.push_back(std::move(document));
+    return !to.full();
+  });
+}
+
+enum class FileKind : uint8_t { unknown, text, lines, gzip_lines, zstd_lines, parquet };
 
 FileKind kind_of(std::string_view name) {
   if (name.ends_with(".txt")) return FileKind::text;
   if (name.ends_with(".jsonl")) return FileKind::lines;
   if (name.ends_with(".jsonl.gz")) return FileKind::gzip_lines;
   if (name.ends_with(".jsonl.zst")) return FileKind::zstd_lines;
+  if (name.ends_with(".parquet")) return FileKind::parquet;
   return FileKind::unknown;
 }
 
@@ -225,9 +242,11 @@ void append_file(const std::string& path, const std::string& field, Collected& t
     case FileKind::lines:
       return append_lines(path, open_plain(path), field, to);
     case FileKind::gzip_lines:
-      return append_lines(path, open_gzip(path), field, to);
+      return append_lines(path, decompress_gzip(open_plain(path), path), field, to);
     case FileKind::zstd_lines:
-      return append_lines(path, open_zstd(path), field, to);
+      return append_lines(path, decompress_zstd(open_plain(path), path), field, to);
+    case FileKind::parquet:
+      return append_parquet(path, field, to);
     case FileKind::unknown:
       break;
   }

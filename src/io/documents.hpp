@@ -15,7 +15,8 @@ struct Document {
 
 struct DocumentSource {
   std::string name;    // as the user named it
-  std::string sha256;  // of the bytes that were used: the whole text, or the lines read, after decompression
+  std::string sha256;  // of the bytes that were used: the whole text, or the lines read, after decompression;
+                       // of .parquet the texts, each followed by a newline
   std::vector<Document> documents;
   int64_t invalid_utf8 = 0;  // documents with bytes (or lone surrogates) that became U+FFFD
   bool is_text = false;      // a plain text (window protocol by default), not a set of documents

@@ -55,6 +55,11 @@ Config Config::parse(std::string_view json, const std::string& name) {
   return config;
 }
 
+bool Config::mentions(std::string_view key) const {
+  simdjson::dom::element element;
+  return document_->root.at_pointer(path_ + escape_pointer(key)).get(element) == simdjson::SUCCESS;
+}
+
 bool Config::has(std::string_view key) const { return find(document_->root, path_, key).has_value(); }
 
 int64_t Config::integer(std::string_view key, int64_t min, int64_t max) const {

@@ -8,7 +8,7 @@ namespace mxlm {
 ModelSpec read_gpt_oss(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
-  const Sizes sizes = read_sizes(config, {}, spec);
+  const Sizes sizes = read_sizes(config, {.head_dim = 64}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions, 150000));
   const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-5));
   const bool bias = config.boolean_or("attention_bias", true);

@@ -243,7 +243,8 @@ TEST(Inspect, ListsEveryLinearAndWhatReplacesIt) {
 
 TEST(Help, OfEveryCommandHasAnExample) {
   EXPECT_THAT(output("--help"), HasSubstr("Example:"));
-  for (const char* command : {"eval", "inspect", "logits", "cast", "tokenize", "formats", "bench"}) {
+  for (const char* command :
+       {"eval", "inspect", "logits", "cast", "tokenize", "formats", "bench", "models", "fetch", "suite"}) {
     EXPECT_THAT(output(std::string(command) + " --help"), HasSubstr(std::string("Example: mxlm ") + command));
   }
   EXPECT_THAT(output("--version"), HasSubstr("mxlm "));

@@ -23,6 +23,7 @@ class CpuBackend final : public Backend {
   Tensor upload(const HostMatrix& source, DType type) override;
   void copy(const Tensor& from, Tensor& to) override;
   void download(const Tensor& from, std::span<float> out) override;
+  void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override;
 
   std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override;
   std::shared_ptr<const KeptWeight> keep(const HostMatrix& source, const OperandSpec& spec) override;

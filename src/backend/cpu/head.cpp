@@ -76,7 +76,9 @@ class Tile {
         memory_(tile_memory()),
         states_(inputs.size() * static_cast<size_t>(rows_)),
         rescale_(static_cast<size_t>(rows_)),
-        seconds_(inputs.size()) {}
+        seconds_(inputs.size()) {
+    for (cpu::TokenState& token : states_) token.self = inputs[0].kind == ScoreKind::self;
+  }
 
   void run() {
     const int64_t panels = panels_of(inputs_[0]).panels();
@@ -168,6 +170,7 @@ void CpuBackend::score(std::span<const HeadInput> inputs, std::span<const int32_
     assert(input.hidden->values.rows() == rows && static_cast<int64_t>(input.scores.size()) == rows);
     assert(input.weight->rows() == vocabulary && input.weight->cols() == input.hidden->values.cols());
     assert(input.bias == nullptr || input.bias->dtype() == DType::f32);
+    assert(input.kind == inputs[0].kind);
     static_cast<void>(input);
   }
   for (const int32_t target : targets) {
