@@ -38,6 +38,11 @@ DocumentSource read_text(const std::string& path);
 /// for what read_parquet refuses; and when there is no document at all.
 DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents);
 
+/// The documents of several files as if they were one, named `name`; each .txt is a document. With `subset`, only those
+/// of that subset are kept and counted, and Error lists the ones there are if none has it.
+DocumentSource read_files(const std::vector<std::string>& paths, const std::string& name, const std::string& field,
+                          int64_t max_documents, const std::string& subset = "");
+
 /// Parses one line of JSON (without its newline) as read_documents does, appending to `source`. `where` names file and
 /// line in messages. A blank line adds nothing.
 void append_json_line(std::string_view line, const std::string& field, const std::string& where,
