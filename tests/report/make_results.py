@@ -128,7 +128,7 @@ def hostile(real):
                          "output_cosine": None}]
     run["variants"][1].update(ppl=None, nll=None, ppl_stderr=None, nonfinite=3)
     run["variants"][1]["vs_baseline"].update(ppl_ratio=None, ln_ppl_ratio=None, kld_mean=None)
-    run["variants"][2].update(ppl=1e300, tokens_per_second=1e300)
+    run["variants"][2].update(ppl=1e300, ppl_stderr=1e299, tokens_per_second=1e300)
     run["variants"][2]["vs_baseline"].update(ppl_ratio=1e299, ln_ppl_ratio=688, kld_mean=1e12, kld_stderr=1e300)
     run["variants"][3]["vs_baseline"].update(kld_mean=-1e-9, ln_ppl_ratio=0, ppl_ratio=1, top1_agreement=1)
     run["exponents"] = [{"tensor": attack, "role": attack, "weight": {"first": -1074, "zeros": 0, "counts": [1] * 3000},
