@@ -84,8 +84,8 @@ DocumentSource read_documents_or_texts(const EvalArguments& arguments) {
   }
   if (!arguments.data.empty()) {
     const hub::DataRequest request = hub::parse_data_request(arguments.data);
-    // This takes each row for a document; the others take WikiText as the one text that it was.
-    const bool rows = arguments.protocol == "document";
+    // These take each row for a document; the others take WikiText as the one text that it was.
+    const bool rows = arguments.protocol == "document" || arguments.protocol == "self";
     ProgressLine line(arguments.data, global_options().quiet);
     return hub::read_data_set(request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
                               {.field = arguments.field, .max_documents = arguments.max_samples, .wikitext_rows = rows},

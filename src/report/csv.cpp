@@ -65,6 +65,13 @@ void add_percentiles(std::vector<CsvColumn>& columns, const Record& record, cons
   for (const auto& [number, key] : keys) columns.push_back(percentile(prefix, key, member));
 }
 
+/// A column of lmeval's figures, empty under other protocols.
+CsvColumn rolling(std::string name, double RollingFigures::*member) {
+  return {std::move(name), [member](const Row& row) {
+            return row.variant.figures.rolling ? exact((*row.variant.figures.rolling).*member) : std::string{};
+          }};
+}
+
 std::vector<CsvColumn> make_columns(const Record& record) {
   const auto count = [](int64_t value) { return std::to_string(value); };
   std::vector<CsvColumn> columns{
@@ -93,6 +100,9 @@ std::vector<CsvColumn> make_columns(const Record& record) {
       {"ppl", [](const Row& r) { return exact(r.variant.figures.ppl); }},
       {"ppl_stderr", [](const Row& r) { return exact(r.variant.figures.ppl_stderr); }},
       {"ppl_stderr_windows", [](const Row& r) { return exact(r.variant.figures.ppl_stderr_windows); }},
+      rolling("word_perplexity", &RollingFigures::word_perplexity),
+      rolling("byte_perplexity", &RollingFigures::byte_perplexity),
+      rolling("bits_per_byte", &RollingFigures::bits_per_byte),
       against("ppl_ratio", &VsBaseline::ppl_ratio),
       against("ln_ppl_ratio", &VsBaseline::ln_ppl_ratio),
       against("ln_ppl_ratio_stderr", &VsBaseline::ln_ppl_ratio_stderr),

@@ -169,6 +169,14 @@ VariantFigures read_figures(const Node& node) {
   out.tokens = node["tokens"].integer();
   out.nonfinite = node["nonfinite"].integer();
   out.vs_baseline = read_vs_baseline(node["vs_baseline"]);
+  if (node["words"].present()) {
+    out.rolling = RollingFigures{.word_perplexity = node["word_perplexity"].amount(),
+                                 .byte_perplexity = node["byte_perplexity"].amount(),
+                                 .bits_per_byte = node["bits_per_byte"].amount(),
+                                 .word_perplexity_stderr = node["word_perplexity_stderr"].amount(),
+                                 .words = node["words"].integer(),
+                                 .bytes = node["bytes"].integer()};
+  }
   return out;
 }
 
