@@ -195,8 +195,10 @@ std::string tradeoff_plots(const Run& run) {
   if (ppl.logarithmic) {
     for (Point& p : ppl.points) p.low = std::max(p.low, std::min(least, ppl.reference) / 2);
   }
-  ppl.title = "Perplexity against the size of the weights";
-  ppl.y_label = ppl.logarithmic ? "perplexity (log)" : "perplexity";
+  const std::string quantity = quantity_name(run);
+  ppl.title = fmt::format("{} against the size of the weights",
+                          run.variants[0].figures.self ? "Self-perplexity" : "Perplexity");
+  ppl.y_label = ppl.logarithmic ? quantity + " (log)" : quantity;
   ppl.description =
       "Each point is a variant, with the error of its paired difference from the baseline, which is the dashed line. "
       "The table has the figures.";
