@@ -2,8 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <limits>
+#include <numeric>
 
 #include "report/plots.hpp"
 #include "report/svg.hpp"
@@ -29,12 +28,13 @@ struct Bar {
 std::vector<size_t> chosen(const Run& run) {
   std::vector<size_t> out;
   if (run.variants.size() <= kMostPanels + 1) {
-    for (size_t v = 1; v < run.variants.size(); ++v) out.push_back(v);
+    out.resize(run.variants.size() - 1);
+    std::iota(out.begin(), out.end(), size_t{1});
     return out;
   }
   out = pareto_front(run, size_axis(run));
   if (out.size() > kMostPanels) out = {out.front(), out[out.size() / 2], out.back()};
-  for (size_t v = 1; out.empty() && v <= kMostPanels; ++v) out.push_back(v);
+  if (out.empty()) out = {1, 2, 3};
   return out;
 }
 
@@ -82,6 +82,7 @@ std::string subset_bars(const Run& run) {
   const size_t rows = std::min(run.subsets.size(), kMostRows);
   const auto bars_of = [&](size_t variant) {
     std::vector<Bar> bars;
+    bars.reserve(rows);
     for (size_t s = 0; s < rows; ++s) {
       const Source from = source(run) / "subsets" / s / "variants" / variant;
       const VariantFigures& figures = run.subsets[s].variants[variant];

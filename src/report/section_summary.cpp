@@ -17,7 +17,7 @@ std::string name(const Run& run, size_t index) {
   return fmt::format("<b class=\"v\">{}</b>", breakable(short_name(run.variants[index], kNameColumns)));
 }
 
-std::string percent(const Run& run, size_t index) { return measured_text(ppl_change_figure(run, index)) + " %"; }
+std::string percent(const Run& run, size_t index) { return measured_text(ppl_change_figure(run, index)) + "\u00a0%"; }
 
 /// "z = +8.1: significant"
 std::string judged(const Verdict& v) {

@@ -39,6 +39,12 @@ bool any(const Run& run, Field field) {
   return std::any_of(run.variants.begin(), run.variants.end(), field);
 }
 
+/// One <details> a variant is a long list where there are many: folded once more.
+std::string folded(const std::string& list, size_t count) {
+  constexpr size_t kMost = 6;
+  return count > kMost ? details(plural(static_cast<int64_t>(count), "variant"), list, "many") : list;
+}
+
 /// Layers of a pattern as ranges: "0-11, 13".
 std::string ranges(const std::set<int64_t>& numbers) {
   std::string out;
@@ -245,9 +251,11 @@ std::string pair_table(const Run& run) {
 
 std::string linear_errors(const Run& run) {
   std::string out;
+  size_t count = 0;
   for (size_t v = 0; v < run.variants.size(); ++v) {
     const std::vector<LinearError>& linears = run.variants[v].linears;
     if (linears.empty()) continue;
+    ++count;
     std::vector<size_t> order(linears.size());
     for (size_t i = 0; i < order.size(); ++i) order[i] = i;
     const auto output = [&](size_t i) {
@@ -298,11 +306,12 @@ std::string linear_errors(const Run& run) {
       table += fmt::format("<p class=\"note\">The {} Linears with the lowest ratio of {}; the JSON has all.</p>",
                            order.size(), count_text(static_cast<int64_t>(linears.size())));
     }
-    out += details(fmt::format("<span class=\"v\">{}</span> {}", breakable(short_name(run.variants[v], 60)),
-                               plural(static_cast<int64_t>(linears.size()), "Linear")),
-                   table);
+    out +=
+        details(fmt::format("<span class=\"v\">{}</span> <small>{}</small>", breakable(short_name(run.variants[v], 60)),
+                            plural(static_cast<int64_t>(linears.size()), "Linear")),
+                table);
   }
-  return out;
+  return folded(out, count);
 }
 
 std::string cost_table(const Run& run) {
@@ -334,8 +343,10 @@ std::string cost_table(const Run& run) {
 
 std::string replaced_list(const Run& run) {
   std::string out;
+  size_t count = 0;
   for (const Variant& v : run.variants) {
     if (v.replaced.empty()) continue;
+    ++count;
     std::string table = table_open(fmt::format("Products replaced by {}", short_name(v, 60)),
                                    {{.label = "Tensor", .number = false},
                                     {.label = "Role", .number = false},
@@ -344,11 +355,11 @@ std::string replaced_list(const Run& run) {
                                     {.label = "Linears"},
                                     {.label = "Layers", .number = false}});
     table += replaced_rows(v.replaced) + table_close();
-    out += details(fmt::format("<span class=\"v\">{}</span> {} replaced", breakable(short_name(v, 60)),
+    out += details(fmt::format("<span class=\"v\">{}</span> <small>{} replaced</small>", breakable(short_name(v, 60)),
                                plural(static_cast<int64_t>(v.replaced.size()), "Linear")),
                    table);
   }
-  return out;
+  return folded(out, count);
 }
 
 }  // namespace mxlm::report
