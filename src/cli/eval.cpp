@@ -210,11 +210,7 @@ void report_result(const EvalResult& result, const EvalArguments& arguments) {
   if (!arguments.json.empty() || arguments.reports.any()) {
     const std::string json = render_json(result);
     if (!arguments.json.empty()) write_file(arguments.json, json);
-    if (arguments.reports.any()) {
-      report::Record record;
-      report::add_json(record, "", json);
-      write_reports(record, arguments.reports);
-    }
+    if (arguments.reports.any()) write_reports(json, arguments.reports);
   }
   if (!result.runs.back().complete) throw Interrupted();
 }
