@@ -3,7 +3,7 @@
 Shared by make_family_goldens.py and check_families.py. A case is (config.json, options):
   _dtype    of the weights on disk (bfloat16)
   _windows  lengths of the windows of tokens
-  _matters  edits of config.json of which each has to change the logits (None deletes a key), as a proof that the
+  _matters  edits of config.json of which each has to change the logits (Ellipsis leaves a key out), as a proof that the
             figures see the detail
   _layout   how the tensors lie on disk, where one family has several
   _bin      write pytorch_model.bin instead of model.safetensors
@@ -169,7 +169,8 @@ CASES = {
                            _matters=[{"attention_types": [[["global"], 2], [["local"], 1]]}])),
     "gpt2": (gpt2(), dict(_dtype=F32, _windows=[9, 40], _layout="bare",
                           _product=("transformer.h.1.mlp.c_fc", None, "h.1.mlp.c_fc"))),
-    "gpt2_scaled": (gpt2(scale_attn_by_inverse_layer_idx=True, scale_attn_weights=False, n_inner=52, n_head=4, n_layer=3),
+    "gpt2_scaled": (gpt2(scale_attn_by_inverse_layer_idx=True, scale_attn_weights=False, n_inner=52, n_head=4,
+                         n_layer=3),
                     dict(_windows=[9, 33], _matters=[{"scale_attn_by_inverse_layer_idx": False},
                                                      {"scale_attn_weights": True}])),
     "mixtral": (llama_like("mixtral", "MixtralForCausalLM", num_attention_heads=4, num_key_value_heads=2,
@@ -193,7 +194,8 @@ CASES = {
     "mpt_power_of_two": (mpt({}, n_heads=4), dict(_windows=[9, 33])),
     "gpt_neox": (gpt_neox(), dict(_dtype=F16, _windows=[9, 40], _layout="masked_bias", _matters=[
         {"rotary_pct": 0.5}, {"use_parallel_residual": False}])),
-    "gpt_neox_sequential": (gpt_neox(use_parallel_residual=False, rotary_pct=1.0, hidden_size=40, num_attention_heads=5),
+    "gpt_neox_sequential": (gpt_neox(use_parallel_residual=False, rotary_pct=1.0, hidden_size=40,
+                                     num_attention_heads=5),
                             dict(_windows=[9, 33], _matters=[{"rotary_pct": 0.5}, {"rotary_emb_base": 10000}])),
     "qwen3": (qwen3(), dict(_windows=[9, 40], _matters=[{"rope_theta": 100.0}])),
     "qwen3_window": (qwen3(use_sliding_window=True, sliding_window=9, max_window_layers=1, attention_bias=True,
@@ -204,9 +206,18 @@ CASES = {
     "qwen3_moe_mixed": (qwen3_moe(norm_topk_prob=False, num_hidden_layers=4, mlp_only_layers=[3],
                                   decoder_sparse_step=2, num_experts=7, num_experts_per_tok=3, intermediate_size=44),
                         dict(_windows=[9, 33], _matters=[{"norm_topk_prob": True}])),
+    "gemma": (gemma("gemma", "GemmaForCausalLM", hidden_act="gelu", hidden_activation=Ellipsis, num_hidden_layers=2,
+                    query_pre_attn_scalar=Ellipsis, sliding_window=Ellipsis, num_key_value_heads=1),
+              dict(_windows=[9, 33])),
     "gemma2": (gemma2(), dict(_windows=[9, 40], _matters=[
         {"sliding_window": 10}, {"attn_logit_softcapping": 50.0}, {"final_logit_softcapping": 30.0},
         {"query_pre_attn_scalar": 12}])),
+    "gemma2_keys": (gemma2(attn_logit_softcapping=Ellipsis, final_logit_softcapping=None, tie_word_embeddings=False,
+                           query_pre_attn_scalar=4, num_hidden_layers=2,
+                           layer_types=["full_attention", "sliding_attention"]),
+                    dict(_windows=[9, 33], _matters=[
+                        {"attn_logit_softcapping": None}, {"final_logit_softcapping": 30.0},
+                        {"layer_types": Ellipsis}])),
     "gemma3": (gemma("gemma3_text", "Gemma3ForCausalLM", attn_logit_softcapping=None, final_logit_softcapping=None,
                      sliding_window_pattern=3, num_hidden_layers=4, rope_local_base_freq=50.0, rope_theta=1000.0,
                      rope_scaling={"factor": 8.0, "rope_type": "linear"}),
@@ -221,7 +232,8 @@ CASES = {
     "olmo2": (llama_like("olmo2", "Olmo2ForCausalLM", num_attention_heads=4, num_key_value_heads=2),
               dict(_windows=[9, 40])),
     "smollm3": (llama_like("smollm3", "SmolLM3ForCausalLM", num_attention_heads=4, num_key_value_heads=2,
-                           num_hidden_layers=4, tie_word_embeddings=Ellipsis, pad_token_id=2, rope_theta=100.0, intermediate_size=44,
+                           num_hidden_layers=4, tie_word_embeddings=Ellipsis, pad_token_id=2, rope_theta=100.0,
+                           intermediate_size=44,
                            use_sliding_window=False, sliding_window=None, mlp_bias=False, attention_bias=False),
                 dict(_windows=[9, 40], _matters=[{"no_rope_layers": [1, 1, 1, 1]}])),
     "smollm3_layers": (llama_like("smollm3", "SmolLM3ForCausalLM", num_attention_heads=4, num_key_value_heads=2,
@@ -242,14 +254,19 @@ CASES = {
              "num_hidden_layers": 2, "pad_token_id": 1, "vocab_size": 97, "word_embed_proj_dim": 40},
             dict(_dtype=F16, _windows=[9, 40])),
     "falcon": (falcon(), dict(_windows=[9, 40])),
+    "falcon_sequential": (falcon(multi_query=False, parallel_attn=False, bias=True, ffn_hidden_size=52, hidden_size=40,
+                                 num_attention_heads=5, tie_word_embeddings=False), dict(_windows=[9, 33])),
     "falcon_new": (falcon(new_decoder_architecture=True, num_attention_heads=4, num_kv_heads=2, hidden_size=40,
                           ffn_hidden_size=52, tie_word_embeddings=False), dict(_windows=[9, 33])),
+    "falcon_one_norm": (falcon(new_decoder_architecture=True, num_attention_heads=4, num_kv_heads=2, hidden_size=40,
+                               ffn_hidden_size=52, num_ln_in_parallel_attn=1), dict(_windows=[9, 33])),
     "starcoder2": (llama_like("starcoder2", "Starcoder2ForCausalLM", num_attention_heads=4, num_key_value_heads=2,
                               hidden_act="gelu_pytorch_tanh", use_bias=True, sliding_window=9, norm_epsilon=1e-5,
                               tie_word_embeddings=Ellipsis),
                    dict(_windows=[9, 40], _matters=[{"sliding_window": 10}])),
     "stablelm": (stablelm(), dict(_windows=[9, 40])),
-    "stablelm_parallel": (stablelm(use_parallel_residual=True, qk_layernorm=True, use_qkv_bias=False, partial_rotary_factor=0.5,
+    "stablelm_parallel": (stablelm(use_parallel_residual=True, qk_layernorm=True, use_qkv_bias=False,
+                                   partial_rotary_factor=0.5,
                                    num_attention_heads=4, num_key_value_heads=2),
                           dict(_windows=[9, 33], _matters=[{"use_parallel_residual": False}])),
     "granite": (llama_like("granite", "GraniteForCausalLM", num_attention_heads=4, num_key_value_heads=2,
@@ -423,14 +440,19 @@ def routers(model):
 
 
 def disk_linears(model, options):
-    """[{module, role}] of every Linear and router by its name on disk, sorted by name; stacked experts are one entry."""
+    """[{module, role}] of every Linear and router by its name on disk, sorted by name. Experts that lie stacked in one
+    tensor are numbered, experts.E.NAME, as those are that lie apart."""
     roles = {}
     for p in products(model):
         roles[p.name if p.parameter.dim() == 3 else p.name + ".weight"] = p.role
     roles |= {name + ".weight": "router" for name in routers(model)}
-    found = {disk.removesuffix(".weight").removesuffix("_blocks"): roles[name]
-             for disk, tensor, name in to_disk(model, options)
-             if name in roles and not disk.endswith("_scales")}
+    found = {}
+    for disk, tensor, name in to_disk(model, options):
+        if name in roles and not disk.endswith("_scales"):
+            module = disk.removesuffix(".weight").removesuffix("_blocks")
+            at, _, last = module.rpartition(".")
+            for m in [f"{at}.{e}.{last}" for e in range(len(tensor))] if at.endswith(".experts") else [module]:
+                found[m] = roles[name]
     if model.config.tie_word_embeddings:
         found["lm_head"] = "lm_head"
     return [{"module": name, "role": found[name]} for name in sorted(found)]
@@ -450,7 +472,7 @@ def expert_options(folder):
 
 
 def edited(config, edits):
-    return {k: v for k, v in {**config, **edits}.items() if v is not None}
+    return {**config, **edits}
 
 
 def write_config(folder, config, options):

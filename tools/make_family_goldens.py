@@ -4,6 +4,7 @@
 usage: make_family_goldens.py --microxcaling FOLDER_OF_mx [-o tests/data/families] [NAME...]
 
 Each folder holds a checkpoint as the hub has that family (config.json, model.safetensors; tools/family_models.py) and
+in expected/
   golden.json
     windows      lists of token ids; each is one forward from position 0
     baseline     {nll, by_window}: mean NLL in nats of every token but a window's first, of all windows and of each
@@ -13,7 +14,7 @@ Each folder holds a checkpoint as the hub has that family (config.json, model.sa
                  largest change of the mean NLL (spread) and of the median token (median_spread) in six runs whose
                  inputs were first multiplied by 1 + 3e-7 N(0, 1)
     linears      [{module, role}]: every Linear and router by its name on disk; experts that lie stacked in one tensor
-                 are one entry
+                 are numbered, as others are on disk
     largest      max |logit|
     product      (some) the module on disk of which product.safetensors holds a product
     double_error max |float32 logits - logits of the same model in float64|: what float32 itself may differ by
@@ -35,7 +36,7 @@ from pathlib import Path
 import safetensors
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import family_models as families
 from make_product_goldens import check_faultless
@@ -168,8 +169,9 @@ def both_quantised(replaced, oracle, format, windows):
 
 
 def make(name, out, oracle):
-    folder = out / name
+    folder, expected = out / name, out / name / "expected"
     shutil.rmtree(folder, ignore_errors=True)
+    expected.mkdir(parents=True)
     made = families.make_checkpoint(name, folder)
     options = families.CASES[name][1]
     windows = families.make_windows(name, made)
@@ -189,7 +191,7 @@ def make(name, out, oracle):
         for key, p in unquantised_parameters(model).items():
             assert torch.equal(p, replaced.get_parameter(key)), key
         for p, q in zip(families.products(model), families.products(replaced)):
-            exact = options.get("_layout") == "mxfp4" and p.parameter.dim() == 3  # MXFP4 is exact in all of these formats
+            exact = options.get("_layout") == "mxfp4" and p.parameter.dim() == 3  # exact in every format
             assert (p.role == "lm_head" or exact) == torch.equal(p.parameter, q.parameter), p.name
         weight_only[format] = nll_of(all_logits(replaced, windows), windows)
         margins.append(router_margin(replaced, windows))
@@ -200,18 +202,20 @@ def make(name, out, oracle):
 
     versions = {"transformers": transformers.__version__, "torch": torch.__version__,
                 "safetensors": safetensors.__version__}
-    save_file({f"logits.{i}": l.contiguous() for i, l in enumerate(logits)}, folder / "logits.safetensors", versions)
+    metadata = {"versions": json.dumps(versions)}  # one key: safetensors writes several in any order
+    save_file({f"logits.{i}": l.contiguous() for i, l in enumerate(logits)}, expected / "logits.safetensors", metadata)
     golden = {"versions": {**versions, "microxcaling": "7bc41952"}, "rule": "floor", "round": "even", "block": 32,
               "windows": [w[0].tolist() for w in windows], "largest": largest, "double_error": double_error,
               "baseline": nll_of(logits, windows), "weight_only": weight_only, "weight_and_activation": both}
     if "_product" in options:
         name_here, expert, golden["product"] = options["_product"]
-        product_golden(model, oracle, name_here, expert, windows, folder / "product.safetensors", versions)
+        product_golden(model, oracle, name_here, expert, windows, expected / "product.safetensors", metadata)
     golden["linears"] = families.disk_linears(made, options)
-    write_golden(folder / "golden.json", golden)
-    for file in folder.iterdir():
+    write_golden(expected / "golden.json", golden)
+    files = [f for f in folder.rglob("*") if f.is_file()]
+    for file in files:
         file.chmod(0o644)
-    size = sum(f.stat().st_size for f in folder.iterdir())
+    size = sum(f.stat().st_size for f in files)
     text = " ".join(f"{f[2:]} {v['nll']:.4f}" for f, v in weight_only.items())
     wa = " ".join(f"{v['nll']:.4f}+-{v['spread']:.0e},{v['median_spread']:.0e}" for v in both.values())
     print(f"{name:20} {size / 1024:6.0f} KB |logit| {largest:5.1f} f32-f64 {double_error / largest:.1e} nll "
@@ -235,7 +239,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # buffers that old checkpoints hold are left out, as they should be
+    transformers.utils.logging.set_verbosity_error()  # of masks that old checkpoints hold
     oracle = Microxcaling(args.microxcaling)
     for name in args.names or families.CASES:
         make(name, args.out, oracle)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/data/io: what Python, huggingface/safetensors, PyTorch, Arrow and the zstd program make of small inputs.
+"""Writes tests/data/io and seeds of fuzz/corpus: what Python, huggingface/safetensors, PyTorch, Arrow and the zstd program make of small inputs.
 
 Needs `pip install numpy safetensors torch pyarrow` and the `zstd` program.
 usage: make_io_goldens.py [--check FILE]   (--check reads a file of ours with the reference library and prints it)
@@ -22,6 +22,7 @@ import zipfile
 
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import safetensors
 import torch
 from safetensors.numpy import save_file
@@ -202,6 +203,72 @@ def pytorch():
     torch.jit.script(torch.nn.Linear(2, 2)).save(out / "script.bin")
 
 
+def parquet():
+    out = OUT / "parquet"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    rng = random.Random(7)
+    texts = ["First document.\n", "", "\u6c34 and \U0001f34c", "NUL \0 and\r\n", "same", "same", "x" * 3000]
+    texts += ["".join(rng.choice("abc \n\u00e9") for _ in range(rng.randrange(80))) for _ in range(600)]
+    subsets = [rng.choice(["Books3", "Wikipedia (en)", "ArXiv"]) for _ in texts]
+    ids = pyarrow.array(range(len(texts)))
+    plain = pyarrow.table({"id": ids, "text": texts,
+                           "meta": [{"pile_set_name": subset, "n": 1} for subset in subsets]})
+    large = pyarrow.table({"text": pyarrow.array(texts, pyarrow.large_string()),
+                           "meta": pyarrow.array([{"pile_set_name": subset} for subset in subsets])})
+    small_pages = {"row_group_size": 100, "data_page_size": 512, "write_batch_size": 32}
+    write = pyarrow.parquet.write_table
+    write(plain, out / "snappy.parquet", compression="snappy")
+    write(plain, out / "zstd_pages2.parquet", compression="zstd", data_page_version="2.0", write_page_checksum=True,
+          **small_pages)
+    write(large, out / "gzip_large.parquet", compression="gzip", use_dictionary=False, **small_pages)
+    write(large, out / "delta.parquet", compression="none", use_dictionary=False,
+          column_encoding={"text": "DELTA_BYTE_ARRAY", "meta.pile_set_name": "DELTA_LENGTH_BYTE_ARRAY"}, **small_pages)
+    digest = hashlib.sha256("".join(text + "\n" for text in texts).encode()).hexdigest()
+    golden = {"versions": versions(), "sha256": digest, "documents": list(zip(texts, subsets))}
+    (OUT / "parquet.json").write_text(json.dumps(golden, indent=0) + "\n")
+
+    few = {"text": ["one", "two", None, "four"], "other": [b"caf\xe9", b"b", b"c", b"d"], "id": [1, 2, 3, 4],
+           "list": [["a"], [], ["b", "c"], ["d"]], "meta": ["no struct", "", "", ""]}
+    few = pyarrow.table(few).cast(pyarrow.schema([("text", pyarrow.string()), ("other", pyarrow.binary()),
+                                                  ("id", pyarrow.int64()), ("list", pyarrow.list_(pyarrow.string())),
+                                                  ("meta", pyarrow.string())]))
+    write(few, out / "few.parquet", compression="none", write_page_checksum=True)
+    write(few.select(["id"]), out / "numbers.parquet")
+    write(few.slice(0, 0), out / "no_rows.parquet")
+
+
+def seeds():
+    """Inputs that the fuzzers begin with: the small files above and their parts."""
+    corpus = pathlib.Path(__file__).resolve().parent.parent / "fuzz" / "corpus"
+
+    def seed(fuzzer, name, data):
+        (corpus / fuzzer).mkdir(parents=True, exist_ok=True)
+        (corpus / fuzzer / name).write_bytes(data)
+
+    for name in ("small", "zipfile", "nested", "training", "command", "protocol2", "protocol4"):
+        path = OUT / "pytorch" / f"{name}.bin"
+        with zipfile.ZipFile(path) as archive:
+            pickled, = (n for n in archive.namelist() if n.endswith("/data.pkl"))
+            seed("pickle_fuzz", name, archive.read(pickled))
+        if path.stat().st_size < 2000:
+            seed("pytorch_fuzz", name, path.read_bytes())
+    views = io.BytesIO()
+    base = torch.arange(12.0).reshape(3, 4)
+    torch.save({"a": base, "b": base.t(), "c": base[1:], "d": base.half()}, views)
+    seed("pytorch_fuzz", "views", views.getvalue())
+    for name, first in (("gz", b"\x01"), ("zst", b"\x00")):
+        seed("compressed_fuzz", name, first + (OUT / f"documents.jsonl.{name}").read_bytes())
+    for name in ("few", "numbers", "no_rows"):
+        seed("parquet_fuzz", name, (OUT / "parquet" / f"{name}.parquet").read_bytes())
+    nested = pyarrow.table({"text": ["a", "b", "a"], "meta": [{"pile_set_name": "x"}, {"pile_set_name": None}, None]})
+    for codec in ("snappy", "gzip", "zstd"):
+        for options in ({}, {"use_dictionary": False, "data_page_version": "2.0"}):
+            sink = io.BytesIO()
+            pyarrow.parquet.write_table(nested, sink, compression=codec, store_schema=False, **options)
+            seed("parquet_fuzz", codec + ("2" if options else ""), sink.getvalue())
+
+
 def check(path):
     with safetensors.safe_open(path, "np") as file:
         for key in file.keys():
@@ -221,3 +288,5 @@ if __name__ == "__main__":
         tensors()
         documents()
         pytorch()
+        parquet()
+        seeds()

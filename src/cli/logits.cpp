@@ -66,7 +66,7 @@ void append_tensor(SafetensorsWriter& writer, Backend& backend, const Tensor& te
 void run_logits(const LogitsArguments& arguments) {
   check_device(arguments.device);
   const auto windows = read_windows(arguments.tokens);
-  const LoadedModel loaded = load_model(arguments.model, /*with_tokenizer=*/false);
+  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
   const ModelSpec& model = loaded.spec;
   std::vector<Variant> variants;
   if (!arguments.variant.empty()) variants.push_back(Variant::parse(arguments.variant));
@@ -111,7 +111,8 @@ void run_logits(const LogitsArguments& arguments) {
     const auto fetch = [&](size_t l) { return store.get(*linears[l], products.linears[l].weights).first; };
     for (size_t l = 0; l < linears.size(); ++l) {
       weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? fetch(l) : nullptr,
-                                 .activations = products.linears[l].activations});
+                                 .activations = products.linears[l].activations,
+                                 .outputs = products.linears[l].outputs});
     }
     std::vector<const Tensor*> in;
     std::vector<Tensor*> out;
@@ -157,7 +158,7 @@ void add_logits(CLI::App& app) {
   auto arguments = std::make_shared<LogitsArguments>();
   LogitsArguments& a = *arguments;
   CLI::App* command = app.add_subcommand("logits", "Logits of given token ids, as safetensors; needs no tokenizer");
-  command->add_option("MODEL", a.model, "A model folder; none = the embedded booklet-7m");
+  command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
   command->add_option("--tokens", a.tokens, "JSON: a list of lists of token ids, all of one length")->required();
   command->add_option("-o,--output", a.out, "Writes 'logits' F32 [windows, tokens, vocabulary]")->required();
   command->add_option("--mx", a.variant, "A variant; none = the baseline");

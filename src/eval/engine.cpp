@@ -1,5 +1,6 @@
 #include "eval/engine.hpp"
 
+#include <algorithm>
 #include <chrono>
 
 #include "base/error.hpp"
@@ -12,15 +13,22 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+/// Tells attention which keys of each window are real, if any are not.
+void mark_padding(std::span<const Window> windows, Batch& batch) {
+  if (std::none_of(windows.begin(), windows.end(), [](const Window& w) { return w.keys > 0; })) return;
+  for (const Window& w : windows) batch.keys.push_back(w.keys > 0 ? w.keys : static_cast<int32_t>(w.tokens.size()));
+}
+
 }  // namespace
 
 Engine::Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const VariantTree& tree,
-               const Plan& plan)
+               const Plan& plan, ScoreKind kind)
     : model_(model),
       backend_(backend),
       forward_(forward),
       tree_(tree),
       plan_(plan),
+      kind_(kind),
       store_(backend, forward.dtype(), plan.resident),
       layer_errors_(backend, tree) {}
 
@@ -78,6 +86,7 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
     std::vector<std::span<const int32_t>> tokens;
     for (size_t w = begin; w < end; ++w) tokens.emplace_back(windows[w].tokens);
     micro_batches.push_back(forward_.make_batch(tokens));
+    mark_padding(windows.subspan(begin, end - begin), micro_batches.back().batch);
     hidden[0].push_back(forward_.embed(micro_batches.back()));
     positions += micro_batches.back().batch.rows();
   }
@@ -171,6 +180,7 @@ double Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t p
       }
     }
     weights[n].linears[l].activations = nodes[n].products.linears[l].activations;
+    weights[n].linears[l].outputs = nodes[n].products.linears[l].outputs;
   }
   weights[n].qk = nodes[n].products.qk;
   weights[n].pv = nodes[n].products.pv;
@@ -183,10 +193,10 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
   std::vector<int32_t> rows, targets;
   std::vector<int64_t> offsets{0};  // of the windows in `rows`
   for (size_t w = 0; w < windows.size(); ++w) {
-    const auto size = static_cast<int32_t>(windows[w].tokens.size());
-    for (int32_t t = windows[w].score_begin; t < size; ++t) {
-      rows.push_back(static_cast<int32_t>(batch.batch.offsets[w]) + t - 1);
-      targets.push_back(windows[w].tokens[static_cast<size_t>(t)]);
+    const auto begin = static_cast<size_t>(windows[w].score_begin);
+    for (size_t t = begin; t < begin + windows[w].scored(); ++t) {
+      rows.push_back(static_cast<int32_t>(batch.batch.offsets[w] + static_cast<int64_t>(t) - 1));
+      targets.push_back(windows[w].target(t));
     }
     offsets.push_back(static_cast<int64_t>(rows.size()));
   }
@@ -205,13 +215,14 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
                       .logit_multiplier = model_.logit_multiplier,
                       .logit_softcap = model_.logit_softcap,
                       .scores = batch_scores[v],
-                      .seconds = &head_seconds[v]});
+                      .seconds = &head_seconds[v],
+                      .kind = kind_});
   }
   backend_.score(inputs, targets);
   for (size_t v = 0; v < variants; ++v) {
     size_t at = 0;
     for (const Window& window : windows) {
-      const size_t count = window.tokens.size() - static_cast<size_t>(window.score_begin);
+      const size_t count = window.scored();
       const auto first = batch_scores[v].begin() + static_cast<std::ptrdiff_t>(at);
       scores[v].push_back({.tokens = {first, first + static_cast<std::ptrdiff_t>(count)}});
       at += count;

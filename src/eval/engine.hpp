@@ -38,7 +38,7 @@ class Engine {
  public:
   /// Everything is borrowed and must outlive the engine.
   Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const VariantTree& tree,
-         const Plan& plan);
+         const Plan& plan, ScoreKind kind = ScoreKind::next_token);
 
   /// Runs all rounds. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds.
   EngineResult run(std::span<const Window> windows, const std::function<void(const Progress&)>& on_progress);
@@ -59,6 +59,7 @@ class Engine {
   const ForwardPass& forward_;
   const VariantTree& tree_;
   const Plan& plan_;
+  const ScoreKind kind_;
   WeightStore store_;
   LayerErrors layer_errors_;
   std::vector<StepLinear> heads_;  // [variant]

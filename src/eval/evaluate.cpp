@@ -22,10 +22,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& tokenizer, const EvaluateOptions& options) {
   ProtocolOptions protocol = options.protocol;
   const int64_t longest = model.spec.max_positions;
-  if (protocol.context == 0) {
-    const bool short_windows = protocol.name == "document" || protocol.name == "llamacpp";
-    protocol.context = std::min<int64_t>(longest, short_windows ? 512 : 2048);
-  }
+  if (protocol.context == 0) protocol.context = default_context(protocol.name, longest);
   if (protocol.context > longest && !model.spec.extends()) {
     fail_usage("--context {} is above the {} positions of '{}', whose table of positions ends there.", protocol.context,
                longest, model.name);
@@ -40,6 +37,9 @@ ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& toke
     const auto prefix = tokenizer.prefix();
     protocol.bos_id = prefix.empty() ? model.spec.bos_id : prefix.front();
   }
+  const SpecialTokens& special = model.special;
+  if (protocol.prefix_id < 0) protocol.prefix_id = special.bos >= 0 ? special.bos : special.eos;
+  if (protocol.pad_id < 0) protocol.pad_id = special.pad >= 0 ? special.pad : special.eos;
   return protocol;
 }
 
@@ -56,6 +56,25 @@ std::string bos_text(BosPolicy policy) {
   return "?";
 }
 
+std::string aggregate_text(Aggregate aggregate) {
+  switch (aggregate) {
+    case Aggregate::token_mean:
+      return "token mean";
+    case Aggregate::window_mean:
+      return "mean of window means";
+    case Aggregate::weighted_windows:
+      return "weighted mean of window means";
+  }
+  return "?";
+}
+
+std::vector<WindowNote> notes_of(const WindowSet& set) {
+  std::vector<WindowNote> notes;
+  notes.reserve(set.windows.size());
+  for (const Window& window : set.windows) notes.push_back(window.note);
+  return notes;
+}
+
 int64_t linear_parameters(const ModelSpec& model) {
   int64_t sum = 0;
   for (const LinearSpec* linear : model.linears()) sum += linear->parameters();
@@ -67,7 +86,12 @@ int64_t weight_bytes(const ModelSpec& model, const Variant& variant) {
   uint64_t sum = 0;
   for (const LinearSpec* linear : model.linears()) {
     const auto spec = variant.product(linear->module, linear->role).weights;
-    sum += kept_weight_bytes(linear->parameters(), linear->weight.matrix.cols, spec, linear->weight.matrix.type);
+    const WeightSource& weight = linear->weight;
+    if (!spec && weight.stored_bits > 0) {
+      sum += static_cast<uint64_t>(weight.stored_bits * static_cast<double>(linear->parameters()) / 8);
+    } else {
+      sum += kept_weight_bytes(linear->parameters(), weight.matrix.cols, spec, weight.matrix.type);
+    }
   }
   return static_cast<int64_t>(sum);
 }
@@ -80,7 +104,8 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = linear->module + ".weight",
                    .role = std::string(role_name(linear->role)),
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
   }
   for (const char* which : {"qk", "pv"}) {
     const ProductSpec product = variant.attention_product(which);
@@ -88,7 +113,8 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = which,
                    .role = "attention product",
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
   }
   return out;
 }
@@ -120,11 +146,14 @@ std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSou
   std::vector<SubsetResult> out;
   for (const auto& [name, windows] : subsets) {
     std::vector<std::vector<WindowScores>> scores(result.scores.size());
+    std::vector<WindowNote> notes;
+    for (const size_t w : windows) notes.push_back(set.windows[w].note);
     for (size_t v = 0; v < scores.size(); ++v) {
       for (const size_t w : windows) scores[v].push_back(result.scores[v][w]);
     }
-    out.push_back(
-        {.name = name, .windows = static_cast<int64_t>(windows.size()), .variants = summarize(scores, set.aggregate)});
+    out.push_back({.name = name,
+                   .windows = static_cast<int64_t>(windows.size()),
+                   .variants = summarize(scores, set.aggregate, notes, set.kind)});
   }
   return out;
 }
@@ -167,6 +196,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   if (!model.tokenizer) throw std::logic_error("evaluate needs a model that was loaded with its tokenizer");
   const ProtocolOptions protocol = resolve_protocol(model, *model.tokenizer, options);
   const WindowSet set = make_windows(protocol, data, *model.tokenizer);
+  const std::vector<WindowNote> notes = notes_of(set);
   const double tokenize_seconds = seconds_since(start);
 
   std::vector<Variant> variants{{.name = "baseline", .clauses = {}}};
@@ -192,18 +222,18 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     const Plan plan = make_plan(
         model.spec, forward, tree, set.windows,
         {.batch_windows = options.batch_windows, .stream = options.stream, .memory_limit = memory_limit_bytes()});
-    return Engine(model.spec, *backend, forward, tree, plan).run(set.windows, on_progress);
+    return Engine(model.spec, *backend, forward, tree, plan, set.kind).run(set.windows, on_progress);
   };
   const EngineResult result = run_with(cpu::Order::forward);
   if (options.on_scores) options.on_scores({.variants = variants, .windows = set.windows, .scores = result.scores});
-  const auto figures = summarize(result.scores, set.aggregate);
+  const auto figures = summarize(result.scores, set.aggregate, notes, set.kind);
   run.complete = result.complete;
 
   std::vector<VariantFigures> again;
   if (options.noise && result.complete) {
     const EngineResult reversed = run_with(cpu::Order::reversed);
     run.complete = reversed.complete;
-    if (reversed.complete) again = summarize(reversed.scores, set.aggregate);
+    if (reversed.complete) again = summarize(reversed.scores, set.aggregate, notes, set.kind);
   }
 
   LinearStudy study;
@@ -225,8 +255,9 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   run.data = {.name = data.name, .sha256 = data.sha256, .documents = static_cast<int64_t>(data.documents.size())};
   run.protocol = {.name = protocol.name,
                   .context = protocol.context,
+                  .stride = set.stride,
                   .bos = bos_text(protocol.bos),
-                  .aggregate = set.aggregate == Aggregate::token_mean ? "token mean" : "mean of window means",
+                  .aggregate = aggregate_text(set.aggregate),
                   .skipped_documents = set.skipped_documents};
   run.windows = static_cast<int64_t>(result.scores[0].size());
   run.seconds_tokenize = tokenize_seconds;

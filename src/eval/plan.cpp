@@ -59,12 +59,8 @@ uint64_t live_bytes_of_step(std::span<const LinearSpec* const> linears, const st
 
 uint64_t kept_weight_bytes(int64_t elements, int64_t row, const OperandSpec& spec, DType dtype) {
   if (!spec) return static_cast<uint64_t>(elements) * dtype_size(dtype);
-  const int64_t block = spec->block_size == 0 ? row : spec->block_size;
-  const int64_t rows = elements / std::max<int64_t>(row, 1);
-  const int64_t blocks = rows * ((row + block - 1) / block);
-  return (static_cast<uint64_t>(elements) * static_cast<uint64_t>(spec->element.bits()) +
-          static_cast<uint64_t>(blocks) * static_cast<uint64_t>(spec->scale_bits) + 7) /
-         8;
+  const auto rows = static_cast<uint64_t>(elements / std::max<int64_t>(row, 1));
+  return (mx::storage_bits(*spec, rows, static_cast<uint64_t>(row)) + 7) / 8;
 }
 
 Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const VariantTree& tree,
@@ -78,9 +74,10 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
     return static_cast<uint64_t>(linear.parameters()) * (bf16 ? 2 : 4);
   };
   const auto kept_bytes = [&](const LinearSpec& linear, const OperandSpec& spec) {
-    const bool packed = spec && spec->element.bits() <= 8 && spec->scale_bits == 8;
-    return packed ? kept_weight_bytes(linear.parameters(), linear.weight.matrix.cols, spec, DType::bf16)
-                  : prepared_bytes(linear, spec);
+    if (!spec || !mx::keeps_codes(*spec)) return prepared_bytes(linear, spec);
+    mx::BlockFormat in_bytes = *spec;
+    in_bytes.scale_bits = 8;  // fewer bits are kept in a byte each
+    return kept_weight_bytes(linear.parameters(), linear.weight.matrix.cols, in_bytes, DType::bf16);
   };
   int64_t widest = 0;  // activations of a step, elements a token
   bool mixture = false;
@@ -139,7 +136,7 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
   plan.scratch = static_cast<uint64_t>(largest * widest) * size +
                  static_cast<uint64_t>(largest * model.hidden) * size * tree.head.size();
   int64_t scored = 0;
-  for (const Window& window : windows) scored += static_cast<int64_t>(window.tokens.size()) - window.score_begin;
+  for (const Window& window : windows) scored += static_cast<int64_t>(window.scored());
   plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.head.size();
 
   // Rounds.

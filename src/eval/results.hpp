@@ -32,13 +32,14 @@ struct DataInfo {
 
 struct ProtocolInfo {
   std::string name;
-  int64_t context = 0;
+  int64_t context = 0, stride = 0;  // stride 0: the protocol has none
   std::string bos, aggregate;
   int64_t skipped_documents = 0;
 };
 
 struct ReplacedLinear {
   std::string tensor, role, weights, activations;
+  std::string outputs = "none";
 };
 
 /// Error of the hidden state against the baseline's after one step of the forward pass.

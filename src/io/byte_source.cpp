@@ -152,14 +152,12 @@ std::unique_ptr<ByteSource> open_plain(const std::filesystem::path& path) {
   return std::make_unique<PlainSource>(open_for_reading(path), path.string());
 }
 
-std::unique_ptr<ByteSource> open_zstd(const std::filesystem::path& path) {
-  return std::make_unique<ZstdSource>(std::make_unique<PlainSource>(open_for_reading(path), path.string()),
-                                      path.string());
+std::unique_ptr<ByteSource> decompress_zstd(std::unique_ptr<ByteSource> input, std::string name) {
+  return std::make_unique<ZstdSource>(std::move(input), std::move(name));
 }
 
-std::unique_ptr<ByteSource> open_gzip(const std::filesystem::path& path) {
-  return std::make_unique<GzipSource>(std::make_unique<PlainSource>(open_for_reading(path), path.string()),
-                                      path.string());
+std::unique_ptr<ByteSource> decompress_gzip(std::unique_ptr<ByteSource> input, std::string name) {
+  return std::make_unique<GzipSource>(std::move(input), std::move(name));
 }
 
 }  // namespace mxlm

@@ -79,6 +79,8 @@ Found find_checkpoint(const fs::path& folder) {
   const auto exists = [&](const char* name) { return fs::exists(folder / name, error); };
   if (exists("model.safetensors")) return {folder / "model.safetensors"};
   if (exists("model.safetensors.index.json")) return {folder / "model.safetensors.index.json", true};
+  if (exists("pytorch_model.bin")) return {folder / "pytorch_model.bin"};
+  if (exists("pytorch_model.bin.index.json")) return {folder / "pytorch_model.bin.index.json", true};
   const auto others = list_safetensors(folder);
   if (others.size() > 1) {
     fail(
@@ -87,8 +89,6 @@ Found find_checkpoint(const fs::path& folder) {
         quote(folder.native()), others.size());
   }
   if (!others.empty()) return {others.front()};
-  if (exists("pytorch_model.bin")) return {folder / "pytorch_model.bin"};
-  if (exists("pytorch_model.bin.index.json")) return {folder / "pytorch_model.bin.index.json", true};
   fail(
       "The folder {} holds no model.safetensors, pytorch_model.bin, index of either (*.index.json) or other "
       "*.safetensors; name the folder of a Hugging Face checkpoint.",

@@ -41,8 +41,8 @@ void align(TensorEntry& entry);
 /// pickle that torch.save writes; which of them, its first bytes say.
 class Checkpoint {
  public:
-  /// `folder` holds, in order of preference, model.safetensors, model.safetensors.index.json, exactly one
-  /// *.safetensors, pytorch_model.bin or pytorch_model.bin.index.json. Every field is validated (see read_safetensors
+  /// `folder` holds, in order of preference, model.safetensors, model.safetensors.index.json, pytorch_model.bin,
+  /// pytorch_model.bin.index.json or exactly one *.safetensors. Every field is validated (see read_safetensors
   /// and read_pytorch); throws Error naming file and tensor.
   static Checkpoint open(const std::filesystem::path& folder);
   static Checkpoint from_file(FileView file);

@@ -17,6 +17,8 @@ class Config {
   static Config parse(std::string_view json, const std::string& name);
 
   [[nodiscard]] bool has(std::string_view key) const;
+  /// True for a null member too, where that means something else than an absent one.
+  [[nodiscard]] bool mentions(std::string_view key) const;
   /// An integer in [min, max].
   [[nodiscard]] int64_t integer(std::string_view key, int64_t min, int64_t max) const;
   [[nodiscard]] int64_t integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const;
@@ -32,6 +34,8 @@ class Config {
   [[nodiscard]] std::optional<Config> array(std::string_view key) const;
   /// Elements of this array.
   [[nodiscard]] size_t length() const;
+  /// Keys of this object, in the file's order.
+  [[nodiscard]] std::vector<std::string> keys() const;
   /// The array of finite numbers / of strings under `key`; empty if there is none.
   [[nodiscard]] std::vector<double> numbers(std::string_view key) const;
   [[nodiscard]] std::vector<std::string> strings(std::string_view key) const;

@@ -34,6 +34,7 @@ struct MicroBatch {
 struct StepLinear {
   std::shared_ptr<const PreparedWeight> weight;
   OperandSpec activations;
+  OperandSpec outputs = {};
 };
 
 /// All of a step as one variant wants it: `linears` in the order of ForwardPass::step_linears. Weights of experts are

@@ -55,7 +55,7 @@ struct ForwardPass::Piece {
     backend.linear(x, *step.weight,
                    {.bias = constants.bias(spec),
                     .residual = residual,
-                    .outputs = {},
+                    .outputs = step.outputs,
                     .multiplier = residual != nullptr ? pass.spec_.residual_multiplier : 1},
                    out);
   }

@@ -29,7 +29,7 @@ struct Gemma {
 Gemma begin_gemma(const SpecReader& reader) {
   const Config& config = reader.config();
   Gemma g;
-  g.sizes = read_sizes(config, {}, g.spec);
+  g.sizes = read_sizes(config, {.head_dim = 256}, g.spec);
   g.epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
   g.intermediate = read_width(config, "intermediate_size");
   // Gemma 1's first configs say "gelu" in hidden_act and mean the tanh form.
@@ -59,8 +59,9 @@ LayerSpec sandwich_layer(const SpecReader& reader, const Gemma& g, int64_t i) {
   return layer;
 }
 
-float softcap(const Config& config, const char* key) {
-  const double cap = config.number_or(key, 0);
+/// A null means none; no mention of it the family's default.
+float softcap(const Config& config, const char* key, double fallback) {
+  const double cap = config.mentions(key) ? config.number_or(key, 0) : fallback;
   if (cap < 0) fail("'{}': {} should be positive.", config.name(), key);
   return static_cast<float>(cap);
 }
@@ -99,10 +100,10 @@ ModelSpec read_gemma2(const SpecReader& reader) {
   for (int64_t i = 0; i < g.sizes.layers; ++i) {
     LayerSpec layer = sandwich_layer(reader, g, i);
     layer.attention.window = windows[static_cast<size_t>(i)];
-    layer.attention.softcap = softcap(config, "attn_logit_softcapping");
+    layer.attention.softcap = softcap(config, "attn_logit_softcapping", 50);
     g.spec.layers.push_back(std::move(layer));
   }
-  g.spec.logit_softcap = softcap(config, "final_logit_softcapping");
+  g.spec.logit_softcap = softcap(config, "final_logit_softcapping", 30);
   return finish_gemma(reader, std::move(g));
 }
 
@@ -136,10 +137,10 @@ ModelSpec read_gemma3(const SpecReader& reader) {
     layer.attention.q_norm->group = layer.attention.k_norm->group = g.spec.head_dim;
     layer.attention.window = windows[static_cast<size_t>(i)];
     layer.attention.rope = layer.attention.window > 0 ? 1 : 0;
-    layer.attention.softcap = softcap(config, "attn_logit_softcapping");
+    layer.attention.softcap = softcap(config, "attn_logit_softcapping", 0);
     g.spec.layers.push_back(std::move(layer));
   }
-  g.spec.logit_softcap = softcap(config, "final_logit_softcapping");
+  g.spec.logit_softcap = softcap(config, "final_logit_softcapping", 0);
   return finish_gemma(reader, std::move(g));
 }
 

@@ -8,7 +8,7 @@ namespace mxlm {
 ModelSpec read_gpt_oss(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
-  const Sizes sizes = read_sizes(config, {}, spec);
+  const Sizes sizes = read_sizes(config, {.head_dim = 64}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions, 150000));
   const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-5));
   const bool bias = config.boolean_or("attention_bias", true);
@@ -42,13 +42,16 @@ ModelSpec read_gpt_oss(const SpecReader& reader) {
     layer.mlp.route = route;
     layer.mlp.router = reader.linear(at + "mlp.router", Role::router, experts, spec.hidden, true);
     for (int64_t e = 0; e < experts; ++e) {
-      // One tensor holds all experts, [experts, inputs, outputs], gate and up being even and odd outputs.
+      // One tensor holds all experts, [experts, inputs, outputs] (in codes, [experts, outputs, inputs]), gate and up
+      // being even and odd outputs.
       const auto linear = [&](const char* name, int64_t outputs, int64_t inputs) {
         const std::string tensor = fmt::format("{}mlp.experts.{}", at, name);
         LinearSpec out;
         out.module = fmt::format("{}mlp.experts.{}.{}", at, e, name);
         out.role = Role::mlp;
-        out.weight = reader.part(tensor, experts, e, outputs, inputs, /*transposed=*/true);
+        auto packed = reader.packed_part(tensor, experts, e, outputs, inputs);
+        out.weight =
+            packed ? *std::move(packed) : reader.part(tensor, experts, e, outputs, inputs, /*transposed=*/true);
         out.bias = reader.row(tensor + "_bias", experts, e, outputs);
         return out;
       };

@@ -14,7 +14,8 @@ ModelSpec read_mistral(const SpecReader& reader) {
   const Activation activation = read_activation(config, "hidden_act", "silu");
   const int64_t intermediate = read_width(config, "intermediate_size");
   // Every layer has the window, if there is one.
-  const int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 31);
+  const int64_t window =
+      config.integer_or("sliding_window", config.mentions("sliding_window") ? 0 : 4096, 0, int64_t{1} << 31);
   const std::vector<int64_t> windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
   read_embedding(reader, "model.embed_tokens.weight", spec);
   for (int64_t i = 0; i < sizes.layers; ++i) {

@@ -39,11 +39,12 @@ Sizes read_sizes(const Config& config, const SizeKeys& keys, ModelSpec& spec) {
   if (spec.heads % spec.kv_heads != 0) {
     fail("'{}': {} attention heads cannot share {} key/value heads evenly.", config.name(), spec.heads, spec.kv_heads);
   }
-  if (!config.has("head_dim") && spec.hidden % spec.heads != 0) {
+  const int64_t fallback = keys.head_dim > 0 ? keys.head_dim : spec.hidden / spec.heads;
+  if (!config.has("head_dim") && keys.head_dim == 0 && spec.hidden % spec.heads != 0) {
     fail("'{}': {} {} is no multiple of {} attention heads and there is no head_dim.", config.name(), keys.hidden,
          spec.hidden, spec.heads);
   }
-  spec.head_dim = static_cast<int>(config.integer_or("head_dim", spec.hidden / spec.heads, 1, 256));
+  spec.head_dim = static_cast<int>(config.integer_or("head_dim", fallback, 1, 256));
   if (config.has("bos_token_id")) spec.bos_id = static_cast<int32_t>(config.integer("bos_token_id", -1, 1 << 24));
   return {.layers = config.integer(keys.layers, 1, kMaxLayers),
           .q_width = int64_t{spec.heads} * spec.head_dim,

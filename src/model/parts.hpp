@@ -17,6 +17,7 @@ struct SizeKeys {
   const char* heads = "num_attention_heads";
   const char* kv_heads = "num_key_value_heads";
   const char* max_positions = "max_position_embeddings";
+  int64_t head_dim = 0;  // where config does not say; 0 = hidden / heads
 };
 
 /// What read_sizes found besides what it put into the spec.

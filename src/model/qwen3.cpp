@@ -10,7 +10,7 @@ namespace mxlm {
 ModelSpec read_qwen3(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
-  const Sizes sizes = read_sizes(config, {}, spec);
+  const Sizes sizes = read_sizes(config, {.head_dim = 128}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions));
   const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
   const Activation activation = read_activation(config, "hidden_act", "silu");

@@ -17,9 +17,7 @@ ModelSpec read_qwen3_moe(const SpecReader& reader) {
 
   const bool sliding = config.boolean_or("use_sliding_window", false);
   const int64_t window = sliding ? config.integer_or("sliding_window", 4096, 0, int64_t{1} << 31) : 0;
-  const int64_t first = config.integer_or("max_window_layers", 28, 0, int64_t{1} << 31);
-  std::vector<int64_t> windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
-  if (!config.has("layer_types")) std::fill_n(windows.begin(), std::min(first, sizes.layers), 0);
+  const std::vector<int64_t> windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
   const bool bias = config.boolean_or("attention_bias", false);
   const int64_t expert_width = read_width(config, "moe_intermediate_size");
   const char* count_key = config.has("num_experts") ? "num_experts" : "num_local_experts";

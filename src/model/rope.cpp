@@ -103,8 +103,8 @@ RopeSpec parse_rope(const Config& config, int64_t dim, int64_t max_positions, do
     fail("'{}': rotary positions need an even number of dimensions, not {}.", config.name(), dim);
   }
   auto parameters = given;
+  if (!parameters) parameters = config.object("rope_scaling");  // wins where there are both
   if (!parameters) parameters = config.object("rope_parameters");
-  if (!parameters) parameters = config.object("rope_scaling");
   rope.theta = config.number_or("rope_theta", theta);
   if (parameters) rope.theta = parameters->number_or("rope_theta", rope.theta);
   if (!(rope.theta > 1)) fail("'{}': rope_theta is {}; it should be above 1.", config.name(), rope.theta);

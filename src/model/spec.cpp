@@ -154,7 +154,29 @@ int64_t ModelSpec::parameters() const {
   return n;
 }
 
-SpecReader::SpecReader(const Config& config, const Checkpoint& checkpoint) : config_(config), checkpoint_(checkpoint) {}
+SpecReader::SpecReader(const Config& config, const Checkpoint& checkpoint)
+    : config_(config), checkpoint_(checkpoint), packed_(PackedFormats::read(config)) {}
+
+namespace {
+
+WeightSource source_of(PackedWeight packed) {
+  WeightSource source;
+  source.matrix = {.type = DType::bf16, .rows = packed.rows, .cols = packed.cols, .stride = packed.cols};
+  source.entry = packed.codes;
+  source.stored_bits = packed.bits();
+  source.decode = [weight = std::move(packed)](BFloat16* out) { weight.decode(out); };
+  return source;
+}
+
+}  // namespace
+
+std::optional<WeightSource> SpecReader::packed_part(const std::string& tensor, int64_t parts, int64_t index,
+                                                    int64_t rows, int64_t cols) const {
+  if (!packed_) return std::nullopt;
+  auto packed = packed_->part(checkpoint_, tensor, parts, index, rows, cols);
+  if (!packed) return std::nullopt;
+  return source_of(*std::move(packed));
+}
 
 const TensorEntry& SpecReader::entry(const std::string& tensor, const std::vector<int64_t>& shape) const {
   const TensorEntry* entry = checkpoint_.find(tensor);
@@ -209,6 +231,8 @@ LinearSpec SpecReader::linear(const std::string& module, Role role, int64_t outp
     linear.weight = matrix(module + ".weight", inputs, outputs);
     std::swap(linear.weight.matrix.rows, linear.weight.matrix.cols);
     linear.weight.transposed = true;
+  } else if (auto packed = packed_ ? packed_->weight(checkpoint_, module, outputs, inputs) : std::nullopt) {
+    linear.weight = source_of(*std::move(packed));
   } else {
     linear.weight = matrix(module + ".weight", outputs, inputs);
   }
@@ -241,10 +265,6 @@ std::vector<std::string> known_families() {
 
 ModelSpec load_spec(const Config& config, const Checkpoint& checkpoint) {
   const std::string type = config.string("model_type");
-  if (config.has("quantization_config")) {
-    fail("'{}' describes a checkpoint that is already quantised (quantization_config); give the original weights.",
-         config.name());
-  }
   const SpecReader reader(config, checkpoint);
   std::string name = type;
   for (const OldName& old : kOldNames) {

@@ -12,6 +12,7 @@
 #include "backend/backend.hpp"
 #include "io/safetensors.hpp"
 #include "model/config.hpp"
+#include "model/packed.hpp"
 #include "model/rope.hpp"
 
 namespace mxlm {
@@ -155,6 +156,10 @@ class SpecReader {
   /// Part `index` of a tensor [parts, rows, cols], or with `transposed` [parts, cols, rows], read as [rows, cols].
   [[nodiscard]] WeightSource part(const std::string& tensor, int64_t parts, int64_t index, int64_t rows, int64_t cols,
                                   bool transposed) const;
+  /// Part `index` of a weight [parts, rows, cols] held in codes, TENSOR_blocks and TENSOR_scales; nullopt if the
+  /// checkpoint holds none.
+  [[nodiscard]] std::optional<WeightSource> packed_part(const std::string& tensor, int64_t parts, int64_t index,
+                                                        int64_t rows, int64_t cols) const;
   /// Row `index` of a tensor [rows, cols], as [1, cols].
   [[nodiscard]] WeightSource row(const std::string& tensor, int64_t rows, int64_t index, int64_t cols) const;
   /// `bias` says that there must be one. With `transposed` the weight is stored [inputs, outputs].
@@ -170,6 +175,7 @@ class SpecReader {
 
   const Config& config_;
   const Checkpoint& checkpoint_;
+  std::optional<PackedFormats> packed_;  // of a checkpoint that holds codes
 };
 
 /// Builds the spec of a checkpoint by its config's model_type. The spec holds on to the mapped files. Throws Error: an

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/log.hpp"
 #include "report/exponents.hpp"
@@ -22,6 +24,12 @@ Json percentiles(const std::map<std::string, double>& values) {
   Json out = Json::object();
   for (const auto& [key, value] : sorted) out[key] = value;
   return out;
+}
+
+/// Members of the protocol `self`, which measures no perplexity: its figures go by other names, and those of perplexity
+/// are null.
+void rename_for_self(Json& out, std::initializer_list<std::pair<const char*, const char*>> names) {
+  for (const auto& [name, other] : names) out[other] = std::exchange(out[name], nullptr);
 }
 
 Json vs_baseline(const VsBaseline& v) {
@@ -51,6 +59,28 @@ void add_figures(Json& out, const VariantFigures& figures) {
   out["tokens"] = figures.tokens;
   out["nonfinite"] = figures.nonfinite;
   out["vs_baseline"] = figures.vs_baseline ? vs_baseline(*figures.vs_baseline) : Json(nullptr);
+  if (figures.rolling) {
+    const RollingFigures& rolling = *figures.rolling;
+    out["word_perplexity"] = rolling.word_perplexity;
+    out["word_perplexity_stderr"] = rolling.word_perplexity_stderr;
+    out["byte_perplexity"] = rolling.byte_perplexity;
+    out["bits_per_byte"] = rolling.bits_per_byte;
+    out["words"] = rolling.words;
+    out["bytes"] = rolling.bytes;
+  }
+  if (figures.self) {
+    rename_for_self(out, {{"nll", "self_nll"},
+                          {"ppl", "self_perplexity"},
+                          {"ppl_stderr", "self_perplexity_stderr"},
+                          {"ppl_stderr_windows", "self_perplexity_stderr_windows"}});
+    out["mean_entropy"] = figures.self->entropy;
+    out["mean_entropy_stderr"] = figures.self->entropy_stderr;
+    if (figures.vs_baseline) {
+      rename_for_self(out["vs_baseline"], {{"ppl_ratio", "self_perplexity_ratio"},
+                                           {"ln_ppl_ratio", "ln_self_perplexity_ratio"},
+                                           {"ln_ppl_ratio_stderr", "ln_self_perplexity_ratio_stderr"}});
+    }
+  }
 }
 
 /// What is not defined is null without a warning: nothing differs, or nothing is there.
@@ -133,6 +163,7 @@ Json variant(const VariantResult& v) {
   for (const ReplacedLinear& r : v.replaced) {
     replaced.push_back(
         {{"tensor", r.tensor}, {"role", r.role}, {"weights", r.weights}, {"activations", r.activations}});
+    if (r.outputs != "none") replaced.back()["outputs"] = r.outputs;
   }
   out["replaced"] = std::move(replaced);
   out["weight_bytes"] = {{"baseline", v.weight_bytes_baseline}, {"variant", v.weight_bytes_variant}};
@@ -181,6 +212,7 @@ Json run(const RunResult& r) {
       {"subsets", Json::array()},
       {"variants", Json::array()},
   };
+  if (r.protocol.stride > 0) out["protocol"]["stride"] = r.protocol.stride;
   for (const SubsetResult& s : r.subsets) out["subsets"].push_back(subset(s, r.variants));
   for (const VariantResult& v : r.variants) out["variants"].push_back(variant(v));
   if (!r.pairs.empty()) out["pairs"] = pairs(r);

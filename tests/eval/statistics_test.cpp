@@ -113,6 +113,53 @@ TEST(Statistics, ByHand) {
   EXPECT_DOUBLE_EQ(by_window.ppl_stderr_windows, std::exp(4.0) * 2);
 }
 
+TEST(Statistics, WeightedWindowsByHand) {
+  // Window means 2, 6 and 5, weighted 3, 1 and 0: mean 3; weighted deviations -3 and 3, of 3 windows and weight 4.
+  const std::vector<std::vector<WindowScores>> scores{{window({1, 2, 3}), window({6}), window({5})}};
+  const std::vector<WindowNote> notes{{.weight = 3}, {.weight = 1}, {.weight = 0}};
+  const VariantFigures figures = summarize(scores, Aggregate::weighted_windows, notes)[0];
+  EXPECT_DOUBLE_EQ(figures.nll, 3);
+  EXPECT_DOUBLE_EQ(figures.ppl_stderr_windows, std::exp(3.0) * std::sqrt(3.0 / 2 * (9 + 9)) / 4);
+  EXPECT_EQ(figures.tokens, 5);
+  EXPECT_FALSE(figures.rolling.has_value());
+}
+
+TEST(Statistics, FiguresOfWordsAndBytesAreOfWholePages) {
+  // Two pages of 3 + 1 and 1 tokens; the third is not finished. NLL 1 2 3 6 | 8: sum 20, mean 4, squared deviations
+  // 9 4 1 4 16 = 34.
+  const std::vector<std::vector<WindowScores>> scores{{window({1, 2, 3}), window({6}), window({8}), window({70})}};
+  const std::vector<WindowNote> notes{
+      {}, {.weight = 0, .words = 6, .bytes = 30}, {.weight = 0, .words = 4, .bytes = 10}, {}};
+  const VariantFigures figures = summarize(scores, Aggregate::token_mean, notes)[0];
+  EXPECT_DOUBLE_EQ(figures.nll, 15);
+  ASSERT_TRUE(figures.rolling.has_value());
+  const RollingFigures rolling = figures.rolling.value_or(RollingFigures{});
+  EXPECT_EQ(rolling.words, 10);
+  EXPECT_EQ(rolling.bytes, 40);
+  EXPECT_EQ(rolling.tokens, 5);
+  EXPECT_DOUBLE_EQ(rolling.word_perplexity, std::exp(2.0));
+  EXPECT_DOUBLE_EQ(rolling.word_perplexity_stderr, std::exp(2.0) * std::sqrt(34.0 / 5 / 4) * 5 / 10);
+  EXPECT_DOUBLE_EQ(rolling.byte_perplexity, std::exp(0.5));
+  EXPECT_DOUBLE_EQ(rolling.bits_per_byte, 0.5 / std::log(2.0));
+
+  // A run that ended inside the first page has no such figures.
+  const std::vector<std::vector<WindowScores>> begun{{window({1, 2, 3})}};
+  const auto none = summarize(begun, Aggregate::token_mean, notes)[0].rolling;
+  EXPECT_TRUE(std::isnan(none.value_or(RollingFigures{}).word_perplexity));
+}
+
+TEST(Statistics, EntropyByHand) {
+  std::vector<std::vector<WindowScores>> scores{{window({1, 2}), window({3})}};
+  scores[0][0].tokens[0].entropy = 1;
+  scores[0][0].tokens[1].entropy = 2;
+  scores[0][1].tokens[0].entropy = 6;  // mean 3, squared deviations 4 1 9
+  const auto self = summarize(scores, Aggregate::token_mean, {}, ScoreKind::self)[0].self;
+  ASSERT_TRUE(self.has_value());
+  EXPECT_DOUBLE_EQ(self.value_or(SelfFigures{}).entropy, 3);
+  EXPECT_DOUBLE_EQ(self.value_or(SelfFigures{}).entropy_stderr, std::sqrt(14.0 / 3 / 2));
+  EXPECT_FALSE(summarize(scores, Aggregate::token_mean)[0].self.has_value());
+}
+
 TEST(Statistics, SumsDoNotLoseSmallTerms) {
   WindowScores many;
   many.tokens.assign(1 << 20, {.nll = 0.1});

@@ -46,7 +46,7 @@ struct Case {
   std::unique_ptr<Backend> backend;
 
   explicit Case(const std::string& name) : checkpoint(Checkpoint::open(kFamilies / name)) {
-    std::ifstream file(kFamilies / name / "golden.json");
+    std::ifstream file(kFamilies / name / "expected/golden.json");
     golden = json::parse(file);
     windows = golden["windows"].get<std::vector<std::vector<int32_t>>>();
     const FileView config = FileView::map(kFamilies / name / "config.json");
@@ -114,7 +114,8 @@ class Families : public testing::TestWithParam<std::string> {};
 TEST_P(Families, Float32LogitsAreThoseOfTransformers) {
   const Case model(GetParam());
   const auto ours = logits_of(model, {});
-  const Checkpoint expected = Checkpoint::from_file(FileView::map(kFamilies / GetParam() / "logits.safetensors"));
+  const Checkpoint expected =
+      Checkpoint::from_file(FileView::map(kFamilies / GetParam() / "expected/logits.safetensors"));
   const auto largest = model.golden["largest"].get<double>();
   double worst = 0;
   for (size_t w = 0; w < ours.size(); ++w) {
@@ -186,10 +187,36 @@ TEST_P(Families, EveryLinearHasItsRole) {
 
 INSTANTIATE_TEST_SUITE_P(Folders, Families, testing::ValuesIn(folders()), [](const auto& test) { return test.param; });
 
+// What transformers 5.23 takes an absent key and null for (docs/numerics.md).
+TEST(FamilyKeys, AbsentIsNotNull) {
+  const auto read = [](const std::string& name, const char* key, bool null) {
+    std::ifstream file(kFamilies / name / "config.json");
+    json config = json::parse(file);
+    config.erase(key);
+    if (null) config[key] = nullptr;
+    const Checkpoint checkpoint = Checkpoint::open(kFamilies / name);
+    return load_spec(Config::parse(config.dump(), name), checkpoint);
+  };
+  EXPECT_EQ(read("mistral", "sliding_window", false).layers[0].attention.window, 4096);
+  EXPECT_EQ(read("mistral", "sliding_window", true).layers[0].attention.window, 0);
+  EXPECT_EQ(read("starcoder2", "sliding_window", false).layers[0].attention.window, 0);
+  EXPECT_EQ(read("gemma2", "sliding_window", false).layers[0].attention.window, 4096);
+  EXPECT_EQ(read("gemma2", "attn_logit_softcapping", false).layers[0].attention.softcap, 50.0F);
+  EXPECT_EQ(read("gemma2", "attn_logit_softcapping", true).layers[0].attention.softcap, 0.0F);
+  EXPECT_EQ(read("gemma2", "final_logit_softcapping", false).logit_softcap, 30.0F);
+  EXPECT_EQ(read("gemma2", "final_logit_softcapping", true).logit_softcap, 0.0F);
+  EXPECT_EQ(read("gemma3", "attn_logit_softcapping", false).layers[0].attention.softcap, 0.0F);
+  EXPECT_EQ(read("mixtral", "rope_theta", false).ropes[0].theta, 1e6);
+  EXPECT_EQ(read("smollm3", "rope_theta", false).ropes[0].theta, 2e6);
+  EXPECT_EQ(read("cohere", "rope_theta", false).ropes[0].theta, 5e5);
+  EXPECT_EQ(read("gpt_oss", "rope_theta", false).ropes[0].theta, 1.5e5);
+  EXPECT_EQ(read("qwen2", "rope_theta", false).ropes[0].theta, 1e4);
+}
+
 TEST(FamilyProducts, AreTheFloat64SumsOfTheQuantisedOperands) {
   int found = 0;
   for (const std::string& name : folders()) {
-    const fs::path path = kFamilies / name / "product.safetensors";
+    const fs::path path = kFamilies / name / "expected/product.safetensors";
     if (!fs::exists(path)) continue;
     ++found;
     const Case model(name);
