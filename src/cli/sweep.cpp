@@ -14,9 +14,11 @@
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
 #include "cli/per_token.hpp"
+#include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/load.hpp"
 #include "io/file.hpp"
+#include "report/record.hpp"
 #include "report/report.hpp"
 #include "report/sweep_table.hpp"
 
@@ -29,17 +31,29 @@ struct SweepArguments {
   std::string sensitivity, csv;
 };
 
-void report(const EvalResult& result, const SweepArguments& arguments) {
+void report_sweep(const EvalResult& result, const SweepArguments& arguments) {
   // The table goes first: a file that cannot be written must not cost what was computed.
-  if (arguments.eval.json != "-" && arguments.csv != "-") print_result(render_sweep_table(result));
+  const EvalArguments& eval = arguments.eval;
+  if (eval.json != "-" && arguments.csv != "-" && eval.reports.to_stdout() == 0) {
+    print_result(render_sweep_table(result));
+  }
   if (!arguments.csv.empty()) write_file(arguments.csv, render_sweep_csv(result));
-  if (!arguments.eval.json.empty()) write_file(arguments.eval.json, render_json(result));
+  if (!eval.json.empty() || eval.reports.any()) {
+    const std::string json = render_json(result);
+    if (!eval.json.empty()) write_file(eval.json, json);
+    if (eval.reports.any()) {
+      report::Record record;
+      report::add_json(record, "", json);
+      write_reports(record, eval.reports);
+    }
+  }
   if (!result.runs.back().complete) throw Interrupted();
 }
 
 void run_sweep(const SweepArguments& arguments) {
-  if (arguments.csv == "-" && arguments.eval.json == "-") {
-    fail_usage("--csv - and --json - both want standard output; give one of them a file.");
+  const EvalArguments& eval = arguments.eval;
+  if ((arguments.csv == "-" ? 1 : 0) + (eval.json == "-" ? 1 : 0) + eval.reports.to_stdout() > 1) {
+    fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
   }
   const auto models = arguments.eval.models.empty() ? std::vector<std::string>{""} : arguments.eval.models;
   const bool grid = arguments.sensitivity.empty();
@@ -50,7 +64,8 @@ void run_sweep(const SweepArguments& arguments) {
   } else {
     const Sensitivity unit = parse_sensitivity(arguments.sensitivity);
     for (const std::string& name : models) {
-      variants.push_back(sensitivity_variants(arguments.axes, unit, load_model(name, /*with_tokenizer=*/false).spec));
+      variants.push_back(
+          sensitivity_variants(arguments.axes, unit, load_model_by_name(name, /*with_tokenizer=*/false).spec));
     }
   }
   PerTokenFile per_token(arguments.eval.per_token, models.size());
@@ -70,7 +85,7 @@ void run_sweep(const SweepArguments& arguments) {
     result.runs.push_back(std::move(run));
     if (!result.runs.back().complete) break;
   }
-  report(result, arguments);
+  report_sweep(result, arguments);
   per_token.finish();
 }
 
@@ -81,7 +96,8 @@ void add_sweep(CLI::App& app) {
   SweepAxes& axes = arguments->axes;
   CLI::App* command = app.add_subcommand(
       "sweep", "A grid of formats, blocks, scales, rules and roles, or one Linear at a time, in one pass");
-  command->add_option("MODEL", arguments->eval.models, "Model folders; none = the embedded booklet-7m");
+  command->add_option("MODEL,--models", arguments->eval.models,
+                      "Folders, hub ids (org/name) or names of 'mxlm models'; none = the embedded booklet-7m");
   command->add_option("--formats", axes.formats, "FORMAT or WEIGHTS/ACTIVATIONS (default: every named format)");
   command->add_option("--blocks", axes.blocks, "Block sizes; 0 is the row (32)");
   command->add_option("--scale-bits", axes.scale_bits, "Bits of a scale (8)");
@@ -97,6 +113,8 @@ void add_sweep(CLI::App& app) {
   add_data_options(*command, arguments->eval);
   add_run_options(*command, arguments->eval);
   command->add_option("--csv", arguments->csv, "Write the rows as CSV here ('-' is stdout, without the table)");
+  command->add_option("--html", arguments->eval.reports.html, "Write the result as one self-contained page here");
+  command->add_option("--markdown", arguments->eval.reports.markdown, "Write the variants in Markdown here");
   command->footer(
       "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --formats mxfp4 mxfp6 --blocks 16 32 --rules floor rceil\n"
       "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --sensitivity layer --formats mxfp4");

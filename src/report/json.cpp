@@ -101,13 +101,13 @@ Json layers(const std::vector<LayerError>& errors) {
 Json operand_error(const std::optional<QuantizationError>& e) {
   if (!e || e->elements == 0) return nullptr;
   const auto share = [&](int64_t count) { return static_cast<double>(count) / static_cast<double>(e->elements); };
-  const double rows = static_cast<double>(std::max<int64_t>(e->rows, 1));
-  return {{"sqnr_db", sqnr(e->sums)},
-          {"cosine", cosine(e->sums)},
-          {"saturated", share(e->saturated)},
-          {"flushed", share(e->flushed)},
-          {"subnormal", share(e->subnormal)},
-          {"spread", {{"mean", static_cast<double>(e->spread_sum) / rows}, {"max", e->spread_max}}}};
+  Json out = {{"sqnr_db", sqnr(e->sums)}, {"cosine", cosine(e->sums)}, {"flushed", share(e->flushed)}};
+  if (!e->blocks) return out;
+  out["saturated"] = share(e->saturated);
+  out["subnormal"] = share(e->subnormal);
+  const auto rows = static_cast<double>(std::max<int64_t>(e->rows, 1));
+  out["spread"] = {{"mean", static_cast<double>(e->spread_sum) / rows}, {"max", e->spread_max}};
+  return out;
 }
 
 Json linears(const std::vector<LinearError>& errors) {
