@@ -14,9 +14,11 @@
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
 #include "cli/per_token.hpp"
+#include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/load.hpp"
 #include "io/file.hpp"
+#include "report/record.hpp"
 #include "report/report.hpp"
 #include "report/sweep_table.hpp"
 
@@ -29,7 +31,7 @@ struct SweepArguments {
   std::string sensitivity, csv;
 };
 
-void report(const EvalResult& result, const SweepArguments& arguments) {
+void report_sweep(const EvalResult& result, const SweepArguments& arguments) {
   // The table goes first: a file that cannot be written must not cost what was computed.
   if (arguments.eval.json != "-" && arguments.csv != "-" && arguments.eval.reports.to_stdout() == 0) {
     print_result(render_sweep_table(result));
@@ -58,7 +60,8 @@ void run_sweep(const SweepArguments& arguments) {
   } else {
     const Sensitivity unit = parse_sensitivity(arguments.sensitivity);
     for (const std::string& name : models) {
-      variants.push_back(sensitivity_variants(arguments.axes, unit, load_model(name, /*with_tokenizer=*/false).spec));
+      variants.push_back(
+          sensitivity_variants(arguments.axes, unit, load_model_by_name(name, /*with_tokenizer=*/false).spec));
     }
   }
   PerTokenFile per_token(arguments.eval.per_token, models.size());
@@ -78,7 +81,7 @@ void run_sweep(const SweepArguments& arguments) {
     result.runs.push_back(std::move(run));
     if (!result.runs.back().complete) break;
   }
-  report(result, arguments);
+  report_sweep(result, arguments);
   per_token.finish();
 }
 
@@ -89,7 +92,8 @@ void add_sweep(CLI::App& app) {
   SweepAxes& axes = arguments->axes;
   CLI::App* command = app.add_subcommand(
       "sweep", "A grid of formats, blocks, scales, rules and roles, or one Linear at a time, in one pass");
-  command->add_option("MODEL", arguments->eval.models, "Model folders; none = the embedded booklet-7m");
+  command->add_option("MODEL,--models", arguments->eval.models,
+                      "Folders, hub ids (org/name) or names of 'mxlm models'; none = the embedded booklet-7m");
   command->add_option("--formats", axes.formats, "FORMAT or WEIGHTS/ACTIVATIONS (default: every named format)");
   command->add_option("--blocks", axes.blocks, "Block sizes; 0 is the row (32)");
   command->add_option("--scale-bits", axes.scale_bits, "Bits of a scale (8)");

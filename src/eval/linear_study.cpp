@@ -187,13 +187,10 @@ class Study {
     }
     if (!errors) return;
     if (products_[l].activations) {
-      row_errors_.resize(static_cast<size_t>(rows));
-      pool_.run(rows, [&](int64_t r, int /*worker*/) {
-        const std::span<const float> row(values_.data() + r * cols, static_cast<size_t>(cols));
-        row_errors_[static_cast<size_t>(r)] = row_error(*products_[l].activations, row);
-      });
-      if (!seen.activation) seen.activation.emplace();
-      for (const QuantizationError& row : row_errors_) *seen.activation += row;
+      if (!seen.activation) {
+        seen.activation = start_of(*products_[l].activations);
+      }
+      add_operand_error(*products_[l].activations, x, rows, cols, *seen.activation);
     }
     auto& plain_weight = plain_weights_[l];
     if (!plain_weight) plain_weight = prepare(*linears_[l], std::nullopt);
@@ -207,6 +204,63 @@ class Study {
     sums_.resize(static_cast<size_t>(rows));
     backend_.compare(want, got, sums_);
     for (const ErrorSums& row : sums_) seen.output += row;
+  }
+
+  static QuantizationError start_of(const mx::BlockFormat& format) {
+    QuantizationError out;
+    out.blocks = format.scaling == mx::Scaling::block;
+    return out;
+  }
+
+  /// Adds the errors of an operand whose plain values are in values_.
+  void add_operand_error(const mx::BlockFormat& format, const Operand& x, int64_t rows, int64_t cols,
+                         QuantizationError& sum) {
+    const auto row_of = [cols](std::vector<float>& matrix, int64_t r) {
+      return std::span<float>(matrix.data() + r * cols, static_cast<size_t>(cols));
+    };
+    row_errors_.resize(static_cast<size_t>(rows));
+    if (format.scaling == mx::Scaling::block) {
+      pool_.run(rows, [&](int64_t r, int /*worker*/) {
+        row_errors_[static_cast<size_t>(r)] = row_error(format, row_of(values_, r));
+      });
+    } else {
+      // Scales may depend on a whole window: what the product reads, with its scales and outliers put back.
+      std::vector<float> decoded(static_cast<size_t>(rows * cols)), scales, outliers;
+      backend_.download(x.values, decoded);
+      if (!x.row_scales.empty()) {
+        scales.resize(static_cast<size_t>(rows));
+        backend_.download(x.row_scales, scales);
+      }
+      if (!x.outliers.empty()) {
+        outliers.resize(decoded.size());
+        backend_.download(x.outliers, outliers);
+      }
+      pool_.run(rows, [&](int64_t r, int /*worker*/) {
+        const std::span<float> row = row_of(decoded, r);
+        for (size_t i = 0; i < row.size(); ++i) {
+          if (!scales.empty()) row[i] *= scales[static_cast<size_t>(r)];
+          if (!outliers.empty()) row[i] += outliers[static_cast<size_t>(r * cols) + i];
+        }
+        row_errors_[static_cast<size_t>(r)] = decoded_row_error(row_of(values_, r), row);
+      });
+    }
+    for (const QuantizationError& row : row_errors_) sum += row;
+  }
+
+  /// Of a weight in a stage: quantised as an activation of its shape is, the whole weight being one window.
+  QuantizationError stage_weight_error(const LinearSpec& linear, const mx::BlockFormat& format) {
+    QuantizationError out = start_of(format);
+    const auto plain_weight = prepare(linear, std::nullopt);
+    with_source(linear, [&](const HostMatrix& source) {
+      const Tensor plain = backend_.upload(source, compute_);
+      Operand x{.type = backend_.operand_type(format, *plain_weight, compute_)};
+      const int64_t offsets[] = {0, source.rows};
+      backend_.operands(plain, offsets, {&x, 1});
+      values_.resize(static_cast<size_t>(source.rows * source.cols));
+      backend_.download(plain, values_);
+      add_operand_error(format, x, source.rows, source.cols, out);
+    });
+    return out;
   }
 
   /// Hands on what was seen of a Linear under a spec to the variants that share it.
@@ -231,7 +285,11 @@ class Study {
     auto found = std::find_if(known.begin(), known.end(), [&](const auto& k) { return k.first == format; });
     if (found == known.end()) {
       QuantizationError error;
-      with_source(linear, [&](const HostMatrix& source) { error = matrix_error(format, source, pool_); });
+      if (format.scaling == mx::Scaling::block) {
+        with_source(linear, [&](const HostMatrix& source) { error = matrix_error(format, source, pool_); });
+      } else {
+        error = stage_weight_error(linear, format);
+      }
       found = known.insert(found, {format, error});
     }
     return found->second;

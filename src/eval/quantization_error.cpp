@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cmath>
 
 #include "backend/cpu/compare.hpp"
@@ -36,6 +37,7 @@ void for_each_row(const HostMatrix& matrix, ThreadPool& pool, const Body& body) 
 QuantizationError& QuantizationError::operator+=(const QuantizationError& more) {
   sums += more.sums;
   elements += more.elements;
+  blocks = blocks && more.blocks;
   saturated += more.saturated;
   flushed += more.flushed;
   subnormal += more.subnormal;
@@ -46,6 +48,7 @@ QuantizationError& QuantizationError::operator+=(const QuantizationError& more) 
 }
 
 QuantizationError row_error(const mx::BlockFormat& format, std::span<const float> row) {
+  assert(format.scaling == mx::Scaling::block);
   const cpu::Isa isa = cpu::detect_isa();
   const auto n = static_cast<int64_t>(row.size());
   thread_local std::vector<float> decoded;
@@ -85,6 +88,15 @@ QuantizationError row_error(const mx::BlockFormat& format, std::span<const float
     out.rows = 1;
     out.spread_sum = out.spread_max = largest - smallest;
   }
+  return out;
+}
+
+QuantizationError decoded_row_error(std::span<const float> row, std::span<const float> decoded) {
+  QuantizationError out;
+  out.blocks = false;
+  out.elements = static_cast<int64_t>(row.size());
+  out.sums = cpu::compare_row(cpu::detect_isa(), row.data(), decoded.data(), out.elements);
+  for (size_t i = 0; i < row.size(); ++i) out.flushed += row[i] != 0 && decoded[i] == 0 ? 1 : 0;
   return out;
 }
 

@@ -17,8 +17,10 @@ namespace mxlm {
 struct QuantizationError {
   ErrorSums sums;  // reference: before, other: after
   int64_t elements = 0;
+  int64_t flushed = 0;  // not zero before, zero after
+  // Of formats with block scaling only:
+  bool blocks = true;
   int64_t saturated = 0;  // magnitude above the largest element x scale
-  int64_t flushed = 0;    // not zero before, zero after
   int64_t subnormal = 0;  // not zero after, below the smallest normal element x scale (integers have none)
   // Largest - smallest shared exponent of a row's blocks; blocks of zeros or without a scale do not count, nor do rows
   // without any other.
@@ -29,10 +31,14 @@ struct QuantizationError {
   QuantizationError& operator+=(const QuantizationError& more);
 };
 
-/// Of one row.
+/// Of one row of a format with block scaling.
 QuantizationError row_error(const mx::BlockFormat& format, std::span<const float> row);
 
-/// Of a matrix in host memory; rows are added in order, so no digit depends on the threads.
+/// Of one row and what it was quantised to, however that was done.
+QuantizationError decoded_row_error(std::span<const float> row, std::span<const float> decoded);
+
+/// Of a matrix in host memory, in a format with block scaling; rows are added in order, so no digit depends on the
+/// threads.
 QuantizationError matrix_error(const mx::BlockFormat& format, const HostMatrix& matrix, ThreadPool& pool);
 
 /// Counts of floor(log2 |x|).

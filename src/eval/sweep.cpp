@@ -40,6 +40,12 @@ std::string format_text(const std::string& text, bool weights_only) {
   return to_text(variant.clauses.front().spec);
 }
 
+/// True if a side is in a stage, which has its settings in its name.
+bool has_stage(const ProductSpec& spec) {
+  const auto stage = [](const OperandSpec& side) { return side && side->scaling != mx::Scaling::block; };
+  return stage(spec.weights) || stage(spec.activations);
+}
+
 /// A spec with keys: they go to the last operand, from which the first one takes them too.
 std::string spec_text(const SweepPoint& point) {
   std::string operand = point.format;
@@ -69,6 +75,19 @@ std::vector<Combination> combinations(const SweepAxes& axes) {
   std::set<std::string> seen;
   for (const std::string& typed : formats) {
     const std::string format = format_text(typed, axes.weights_only);
+    const ProductSpec spec = Variant::parse("linear=" + format).clauses.front().spec;
+    if (has_stage(spec)) {
+      const mx::BlockFormat& side = spec.weights ? *spec.weights : *spec.activations;
+      Combination c;
+      c.point.format = format;
+      c.point.block = side.block_size;
+      c.point.scale_bits = side.scale_bits;
+      c.point.rule = mx::rule_name(side.rule);
+      c.point.round = mx::rounding_name(side.rounding);
+      c.spec = format;
+      if (seen.insert(c.spec).second) out.push_back(std::move(c));
+      continue;
+    }
     for (const int block : or_default(axes.blocks, standard.block_size)) {
       for (const int scale_bits : or_default(axes.scale_bits, standard.scale_bits)) {
         for (const std::string& rule : or_default(axes.rules, std::string(mx::rule_name(standard.rule)))) {

@@ -15,13 +15,15 @@
 
 namespace mxlm {
 
-/// What a sweep varies, each axis as it was typed; an empty axis holds its default alone.
+/// What a sweep varies, each axis as it was typed; an empty axis holds its default alone. A format with a stage on
+/// either side takes no keys: it is one variant for each entry of `roles`.
 struct SweepAxes {
-  std::vector<std::string> formats;  // "mxfp4", or weights/activations "mxfp4/mxfp8"; default: the format table's own
-  std::vector<int> blocks, scale_bits;     // defaults 32 and 8
-  std::vector<std::string> rules, rounds;  // defaults floor and even
-  std::vector<std::string> roles;          // targets joined by commas; default "attention,mlp"
-  bool weights_only = false;               // every format as FORMAT/none
+  /// "mxfp4", or weights/activations "mxfp4/mxfp8"; default: the table's element formats.
+  std::vector<std::string> formats = {};
+  std::vector<int> blocks = {}, scale_bits = {};     // defaults 32 and 8
+  std::vector<std::string> rules = {}, rounds = {};  // defaults floor and even
+  std::vector<std::string> roles = {};               // targets joined by commas; default "attention,mlp"
+  bool weights_only = false;                         // every format as FORMAT/none
   size_t max_variants = 256;
 };
 

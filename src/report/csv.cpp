@@ -100,13 +100,6 @@ void add_percentiles(std::vector<CsvColumn>& columns, const Record& record, cons
   for (const auto& [number, key] : keys) columns.push_back(percentile(prefix, key, member));
 }
 
-/// A column of lmeval's figures, empty under other protocols.
-CsvColumn rolling(std::string name, double RollingFigures::*member) {
-  return {std::move(name), [member](const Row& row) {
-            return row.variant.figures.rolling ? exact((*row.variant.figures.rolling).*member) : std::string{};
-          }};
-}
-
 std::vector<CsvColumn> make_columns(const Record& record) {
   const auto count = [](int64_t value) { return std::to_string(value); };
   std::vector<CsvColumn> columns{

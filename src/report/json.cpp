@@ -28,7 +28,7 @@ Json percentiles(const std::map<std::string, double>& values) {
 
 /// Members of the protocol `self`, which measures no perplexity: its figures go by other names, and those of perplexity
 /// are null.
-void rename_for_self(Json& out, std::initializer_list<std::pair<const char*, const char*>> names) {
+void name_for_self(Json& out, std::initializer_list<std::pair<const char*, const char*>> names) {
   for (const auto& [name, other] : names) out[other] = std::exchange(out[name], nullptr);
 }
 
@@ -69,14 +69,14 @@ void add_figures(Json& out, const VariantFigures& figures) {
     out["bytes"] = rolling.bytes;
   }
   if (figures.self) {
-    rename_for_self(out, {{"nll", "self_nll"},
+    name_for_self(out, {{"nll", "self_nll"},
                           {"ppl", "self_perplexity"},
                           {"ppl_stderr", "self_perplexity_stderr"},
                           {"ppl_stderr_windows", "self_perplexity_stderr_windows"}});
     out["mean_entropy"] = figures.self->entropy;
     out["mean_entropy_stderr"] = figures.self->entropy_stderr;
     if (figures.vs_baseline) {
-      rename_for_self(out["vs_baseline"], {{"ppl_ratio", "self_perplexity_ratio"},
+      name_for_self(out["vs_baseline"], {{"ppl_ratio", "self_perplexity_ratio"},
                                            {"ln_ppl_ratio", "ln_self_perplexity_ratio"},
                                            {"ln_ppl_ratio_stderr", "ln_self_perplexity_ratio_stderr"}});
     }
@@ -101,13 +101,13 @@ Json layers(const std::vector<LayerError>& errors) {
 Json operand_error(const std::optional<QuantizationError>& e) {
   if (!e || e->elements == 0) return nullptr;
   const auto share = [&](int64_t count) { return static_cast<double>(count) / static_cast<double>(e->elements); };
-  const double rows = static_cast<double>(std::max<int64_t>(e->rows, 1));
-  return {{"sqnr_db", sqnr(e->sums)},
-          {"cosine", cosine(e->sums)},
-          {"saturated", share(e->saturated)},
-          {"flushed", share(e->flushed)},
-          {"subnormal", share(e->subnormal)},
-          {"spread", {{"mean", static_cast<double>(e->spread_sum) / rows}, {"max", e->spread_max}}}};
+  Json out = {{"sqnr_db", sqnr(e->sums)}, {"cosine", cosine(e->sums)}, {"flushed", share(e->flushed)}};
+  if (!e->blocks) return out;
+  out["saturated"] = share(e->saturated);
+  out["subnormal"] = share(e->subnormal);
+  const auto rows = static_cast<double>(std::max<int64_t>(e->rows, 1));
+  out["spread"] = {{"mean", static_cast<double>(e->spread_sum) / rows}, {"max", e->spread_max}};
+  return out;
 }
 
 Json linears(const std::vector<LinearError>& errors) {
