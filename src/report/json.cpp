@@ -26,10 +26,10 @@ Json percentiles(const std::map<std::string, double>& values) {
   return out;
 }
 
-/// Members of the protocol `self`, which measures no perplexity: its figures go by other names, and those of perplexity
-/// are null.
+/// Members of the protocol `self`, which measures no perplexity: its figures have names that say so, beside those that
+/// every protocol has.
 void name_for_self(Json& out, std::initializer_list<std::pair<const char*, const char*>> names) {
-  for (const auto& [name, other] : names) out[other] = std::exchange(out[name], nullptr);
+  for (const auto& [name, other] : names) out[other] = out[name];
 }
 
 Json vs_baseline(const VsBaseline& v) {
