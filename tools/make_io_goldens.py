@@ -1,22 +1,30 @@
 #!/usr/bin/env python3
-"""Writes tests/data/io: what Python, huggingface/safetensors and the zstd program make of small inputs.
+"""Writes tests/data/io and seeds of fuzz/corpus: what Python, huggingface/safetensors, PyTorch, Arrow and the zstd program make of small inputs.
 
-Needs `pip install numpy safetensors` and the `zstd` program.
+Needs `pip install numpy safetensors torch pyarrow` and the `zstd` program.
 usage: make_io_goldens.py [--check FILE]   (--check reads a file of ours with the reference library and prints it)
 """
 
 import argparse
+import gzip
 import hashlib
+import io
 import itertools
 import json
+import os
 import pathlib
 import platform
 import random
+import shutil
 import struct
 import subprocess
+import zipfile
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import safetensors
+import torch
 from safetensors.numpy import save_file
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "io"
@@ -26,7 +34,8 @@ CRITICAL = bytes.fromhex("00 41 7f 80 8f 90 9f a0 bf c0 c1 c2 df e0 e1 ec ed ee 
 
 
 def versions():
-    return {"python": platform.python_version(), "numpy": np.__version__, "safetensors": safetensors.__version__}
+    return {"python": platform.python_version(), "numpy": np.__version__, "safetensors": safetensors.__version__,
+            "torch": torch.__version__, "pyarrow": pyarrow.__version__}
 
 
 def utf8():
@@ -91,6 +100,9 @@ def documents():
     cut = len(data) // 2
     (OUT / "documents.jsonl.zst").write_bytes(zstd(data[:cut], "--check") + skippable + zstd(data[cut:], "-19"))
     (OUT / "wide_window.jsonl.zst").write_bytes(zstd(data, "--long=28"))
+    # Two members cut in the middle of a line, and zero bytes as tapes pad with.
+    (OUT / "documents.jsonl.gz").write_bytes(gzip.compress(data[:cut], mtime=0) + gzip.compress(data[cut:], 1, mtime=0)
+                                             + b"\0" * 7)
     expected = []
     for line in data.decode().split("\n"):
         if line.strip():
@@ -99,6 +111,162 @@ def documents():
             expected.append([value["text"], meta.get("pile_set_name", "") if isinstance(meta, dict) else ""])
     golden = {"versions": versions(), "sha256": hashlib.sha256(data).hexdigest(), "documents": expected}
     (OUT / "documents.json").write_text(json.dumps(golden, indent=0) + "\n")
+
+
+def raw(tensor):
+    """dtype by its safetensors name, shape, and the bytes in row-major order."""
+    names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+             torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+             torch.bool: "BOOL", torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64",
+             torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.float8_e8m0fnu: "F8_E8M0"}
+    flat = tensor.detach().contiguous().reshape(-1)
+    data = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "hex": data.hex()}
+
+
+class RunsACommand:
+    def __reduce__(self):
+        return os.system, ("echo this must never run",)
+
+
+def rezip(source, target, change=lambda name, data: data, method=zipfile.ZIP_STORED):
+    """Writes the archive again with Python's zipfile."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", method) as new:
+        for info in old.infolist():
+            new.writestr(zipfile.ZipInfo(info.filename), change(info.filename, old.read(info)), method)
+
+
+def pytorch():
+    out = OUT / "pytorch"
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "sharded").mkdir(parents=True)
+    torch.manual_seed(7)
+    base = torch.randn(6, 5)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    tensors = module.state_dict()  # an OrderedDict with the attribute _metadata
+    types = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+             torch.int8, torch.uint8, torch.bool, torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn,
+             torch.float8_e5m2]
+    for dtype in types:
+        tensors[f"types.{str(dtype).removeprefix('torch.')}"] = (torch.arange(-2, 4) * 3).abs().reshape(2, 3).to(dtype)
+    tensors["types.float8_e8m0fnu"] = torch.tensor([0, 127, 254], dtype=torch.uint8).view(torch.float8_e8m0fnu)
+    tensors["views.whole"] = base
+    tensors["views.same"] = base
+    tensors["views.rows"] = base[2:4]
+    tensors["views.columns"] = base[:, 1:3]
+    tensors["views.transposed"] = base.t()
+    tensors["views.every_other"] = base.reshape(-1)[1::2]
+    tensors["views.three_axes"] = torch.arange(24, dtype=torch.int16).reshape(2, 3, 4).permute(2, 0, 1)
+    tensors["views.one_long"] = torch.randn(4, 3)[:, None, 1:2]
+    tensors["shapes.scalar"] = torch.tensor(1.5)
+    tensors["shapes.empty"] = torch.zeros(0, 4)
+    tensors["shapes.empty_view"] = base[:, 5:]
+    tensors["parameter"] = torch.nn.Parameter(torch.randn(2, 2, dtype=torch.bfloat16))
+    tensors["name with \"quotes\" and \u00fc"] = torch.ones(1)
+    for protocol in (2, 3, 4, 5):
+        torch.save(tensors, out / f"protocol{protocol}.bin", pickle_protocol=protocol)
+    golden = {"versions": versions(), "tensors": {name: raw(tensor) for name, tensor in tensors.items()}}
+    (OUT / "pytorch.json").write_text(json.dumps(golden, indent=0) + "\n")
+
+    torch.save({"state_dict": {"a": base}}, out / "nested.bin")
+    shards = [{"b": base + 1, "d": base[:1]}, {"a": base.half(), "c": torch.arange(3)}]
+    weight_map = {}
+    for i, shard in enumerate(shards, 1):
+        name = f"pytorch_model-{i:05}-of-00002.bin"
+        torch.save(shard, out / "sharded" / name)
+        weight_map.update(dict.fromkeys(shard, name))
+    index = {"metadata": {"total_size": sum(t.nbytes for shard in shards for t in shard.values())},
+             "weight_map": dict(sorted(weight_map.items()))}
+    (out / "sharded" / "pytorch_model.bin.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    golden = {name: raw(tensor) for shard in shards for name, tensor in shard.items()}
+    (out / "sharded" / "golden.json").write_text(json.dumps(golden, indent=0) + "\n")
+
+    # What must be refused.
+    small = {"a": torch.arange(4.0)}
+    torch.save(small, out / "legacy.bin", _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.arange(4.0), "b": RunsACommand()}, out / "command.bin")
+    torch.save({"a": torch.arange(4.0), "b": RunsACommand()}, out / "command4.bin", pickle_protocol=4)
+    torch.save({"model": small, "epoch": 3}, out / "training.bin")
+    torch.save([torch.arange(4.0)], out / "list.bin")
+    torch.save(torch.arange(4.0), out / "tensor.bin")
+    torch.save(torch.nn.Linear(2, 2), out / "module.bin")
+    torch.save({"a": torch.zeros(2, dtype=torch.complex64)}, out / "complex.bin")
+    torch.save({"a": torch.zeros(2, 2).to_sparse()}, out / "sparse.bin")
+    torch.save({"a": torch.arange(4.0).expand(3, 4)}, out / "expanded.bin")
+    small_file = io.BytesIO()
+    torch.save(small, small_file)
+    (out / "small.bin").write_bytes(small_file.getvalue())
+    rezip(small_file, out / "zipfile.bin")  # without torch's padding, hence unaligned
+    rezip(small_file, out / "deflated.bin", method=zipfile.ZIP_DEFLATED)
+    rezip(small_file, out / "big_endian.bin", lambda name, data: b"big" if name.endswith("byteorder") else data)
+    rezip(small_file, out / "short_storage.bin", lambda name, data: data[:-1] if name.endswith("/data/0") else data)
+    torch.jit.script(torch.nn.Linear(2, 2)).save(out / "script.bin")
+
+
+def parquet():
+    out = OUT / "parquet"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    rng = random.Random(7)
+    texts = ["First document.\n", "", "\u6c34 and \U0001f34c", "NUL \0 and\r\n", "same", "same", "x" * 3000]
+    texts += ["".join(rng.choice("abc \n\u00e9") for _ in range(rng.randrange(80))) for _ in range(600)]
+    subsets = [rng.choice(["Books3", "Wikipedia (en)", "ArXiv"]) for _ in texts]
+    ids = pyarrow.array(range(len(texts)))
+    plain = pyarrow.table({"id": ids, "text": texts,
+                           "meta": [{"pile_set_name": subset, "n": 1} for subset in subsets]})
+    large = pyarrow.table({"text": pyarrow.array(texts, pyarrow.large_string()),
+                           "meta": pyarrow.array([{"pile_set_name": subset} for subset in subsets])})
+    small_pages = {"row_group_size": 100, "data_page_size": 512, "write_batch_size": 32}
+    write = pyarrow.parquet.write_table
+    write(plain, out / "snappy.parquet", compression="snappy")
+    write(plain, out / "zstd_pages2.parquet", compression="zstd", data_page_version="2.0", write_page_checksum=True,
+          **small_pages)
+    write(large, out / "gzip_large.parquet", compression="gzip", use_dictionary=False, **small_pages)
+    write(large, out / "delta.parquet", compression="none", use_dictionary=False,
+          column_encoding={"text": "DELTA_BYTE_ARRAY", "meta.pile_set_name": "DELTA_LENGTH_BYTE_ARRAY"}, **small_pages)
+    digest = hashlib.sha256("".join(text + "\n" for text in texts).encode()).hexdigest()
+    golden = {"versions": versions(), "sha256": digest, "documents": list(zip(texts, subsets))}
+    (OUT / "parquet.json").write_text(json.dumps(golden, indent=0) + "\n")
+
+    few = {"text": ["one", "two", None, "four"], "other": [b"caf\xe9", b"b", b"c", b"d"], "id": [1, 2, 3, 4],
+           "list": [["a"], [], ["b", "c"], ["d"]], "meta": ["no struct", "", "", ""]}
+    few = pyarrow.table(few).cast(pyarrow.schema([("text", pyarrow.string()), ("other", pyarrow.binary()),
+                                                  ("id", pyarrow.int64()), ("list", pyarrow.list_(pyarrow.string())),
+                                                  ("meta", pyarrow.string())]))
+    write(few, out / "few.parquet", compression="none", write_page_checksum=True)
+    write(few.select(["id"]), out / "numbers.parquet")
+    write(few.slice(0, 0), out / "no_rows.parquet")
+
+
+def seeds():
+    """Inputs that the fuzzers begin with: the small files above and their parts."""
+    corpus = pathlib.Path(__file__).resolve().parent.parent / "fuzz" / "corpus"
+
+    def seed(fuzzer, name, data):
+        (corpus / fuzzer).mkdir(parents=True, exist_ok=True)
+        (corpus / fuzzer / name).write_bytes(data)
+
+    for name in ("small", "zipfile", "nested", "training", "command", "protocol2", "protocol4"):
+        path = OUT / "pytorch" / f"{name}.bin"
+        with zipfile.ZipFile(path) as archive:
+            pickled, = (n for n in archive.namelist() if n.endswith("/data.pkl"))
+            seed("pickle_fuzz", name, archive.read(pickled))
+        if path.stat().st_size < 2000:
+            seed("pytorch_fuzz", name, path.read_bytes())
+    views = io.BytesIO()
+    base = torch.arange(12.0).reshape(3, 4)
+    torch.save({"a": base, "b": base.t(), "c": base[1:], "d": base.half()}, views)
+    seed("pytorch_fuzz", "views", views.getvalue())
+    for name, first in (("gz", b"\x01"), ("zst", b"\x00")):
+        seed("compressed_fuzz", name, first + (OUT / f"documents.jsonl.{name}").read_bytes())
+    for name in ("few", "numbers", "no_rows"):
+        seed("parquet_fuzz", name, (OUT / "parquet" / f"{name}.parquet").read_bytes())
+    nested = pyarrow.table({"text": ["a", "b", "a"], "meta": [{"pile_set_name": "x"}, {"pile_set_name": None}, None]})
+    for codec in ("snappy", "gzip", "zstd"):
+        for options in ({}, {"use_dictionary": False, "data_page_version": "2.0"}):
+            sink = io.BytesIO()
+            pyarrow.parquet.write_table(nested, sink, compression=codec, store_schema=False, **options)
+            seed("parquet_fuzz", codec + ("2" if options else ""), sink.getvalue())
 
 
 def check(path):
@@ -119,3 +287,6 @@ if __name__ == "__main__":
         utf8()
         tensors()
         documents()
+        pytorch()
+        parquet()
+        seeds()

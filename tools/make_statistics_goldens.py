@@ -110,11 +110,24 @@ def versus(base, variant, nll_base, nll_variant):
     }
 
 
+def pairs(variants, figures):
+    """Every two variants but the baseline: b against a, paired by token."""
+    out = []
+    for a in range(1, len(variants)):
+        for b in range(a + 1, len(variants)):
+            nll = cat(variants[b], "nll") - cat(variants[a], "nll")
+            kld = cat(variants[b], "kld") - cat(variants[a], "kld")
+            out.append({"a": a, "b": b, "ln_ppl_ratio": figures[b]["nll"] - figures[a]["nll"],
+                        "ln_ppl_ratio_stderr": sem(nll), "kld_difference": math.fsum(kld) / len(kld),
+                        "kld_difference_stderr": sem(kld)})
+    return out
+
+
 def case(name, aggregate, variants):
     out = [figures(v, aggregate) for v in variants]
     for v in range(1, len(variants)):
         out[v]["vs_baseline"] = versus(variants[0], variants[v], out[0]["nll"], out[v]["nll"])
-    return {"name": name, "aggregate": aggregate, "scores": variants, "figures": out}
+    return {"name": name, "aggregate": aggregate, "scores": variants, "figures": out, "pairs": pairs(variants, out)}
 
 
 def main():
@@ -130,6 +143,8 @@ def main():
         case("two tokens in two windows", "token_mean", draw(rng, [1, 1], 2)),
         case("a variant that changes nothing", "token_mean", same + same),
         case("a variant that hardly changes anything", "token_mean", draw(rng, [40, 40], 2, 1e-7)),
+        case("pairs", "token_mean", draw(rng, [17, 5], 4)),
+        case("pairs of means of windows", "window_mean", draw(rng, [11, 4, 6], 4)),
     ]
     out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else
                        pathlib.Path(__file__).parent.parent / "tests/data/eval/statistics.json")

@@ -19,10 +19,11 @@ namespace mxlm {
 /// One side of a matrix product: a block format, or nothing (the values as they are in the model dtype).
 using OperandSpec = std::optional<mx::BlockFormat>;
 
-/// Both sides of the product that a Linear computes.
+/// Both sides of the product that a Linear computes, and what becomes of its result (attention products leave it).
 struct ProductSpec {
   OperandSpec weights;
   OperandSpec activations;
+  OperandSpec outputs = {};  // quantised after the bias, along the last axis
   [[nodiscard]] bool replaced() const { return weights.has_value() || activations.has_value(); }
   friend bool operator==(const ProductSpec&, const ProductSpec&) = default;
 };
@@ -41,7 +42,7 @@ struct Operand {
   Tensor values = {};
   Tensor row_scales =
       {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
-  Tensor outliers = {};  // [rows, K] model dtype or bf16, what such a format leaves out of `values`; else empty
+  Tensor outliers = {};  // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
 };
 
 /// What a backend made of a weight [N, K] and a spec, ready to multiply with.
@@ -151,12 +152,19 @@ struct RouteArgs {
   bool round_weights = false;  // to the model dtype, in the end
 };
 
+/// What a row of the head is scored against.
+enum class ScoreKind : uint8_t {
+  next_token,  // the target it is given
+  self,        // its own most likely token under the variant at hand; the entropy of the row is measured too
+};
+
 /// Figures of one scored token under one variant.
 struct TokenScore {
   double nll = 0;      // -ln p(target)
   double kld = 0;      // KL(baseline || variant), 0 for the baseline
   float p = 0;         // p(target)
   int32_t top1 = 0;    // argmax, the lowest id among equals
+  float entropy = 0;   // -sum p ln p over the vocabulary, in nats; measured for ScoreKind::self only
   bool finite = true;  // false if a logit is NaN or Inf
 };
 
@@ -169,6 +177,23 @@ struct HeadInput {
   float logit_softcap = 0;                 // then logits = softcap * tanh(logits / softcap); 0 = none
   std::span<TokenScore> scores = {};       // out, one a row
   double* seconds = nullptr;               // out: += the time of this variant's part
+  ScoreKind kind = ScoreKind::next_token;  // the same for all inputs
+};
+
+/// Sums of squares over values of two tensors: of each, and of other - reference.
+struct ErrorSums {
+  double reference = 0, other = 0, difference = 0;
+  ErrorSums& operator+=(const ErrorSums& more) {
+    reference += more.reference;
+    other += more.other;
+    difference += more.difference;
+    return *this;
+  }
+  friend bool operator==(const ErrorSums&, const ErrorSums&) = default;
+  /// 10 log10(signal / noise) in dB: Inf where nothing differs, NaN where both are zero.
+  [[nodiscard]] double sqnr_db() const;
+  /// Of the angle between the two as vectors; NaN where one is zero.
+  [[nodiscard]] double cosine() const;
 };
 
 class Backend {
@@ -186,6 +211,9 @@ class Backend {
   virtual void copy(const Tensor& from, Tensor& to) = 0;
   /// float32 host copy, rows packed: `out` has rows * cols elements.
   virtual void download(const Tensor& from, std::span<float> out) = 0;
+  /// Sums over each row of two tensors of one shape and dtype; `rows` has an entry a row. A row's sums depend on that
+  /// row alone.
+  virtual void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) = 0;
 
   // --- weights
   /// Quantises (along K) and lays out a weight.
@@ -238,7 +266,8 @@ class Backend {
   // --- the head
   /// The rows of x whose index is in `rows`, in that order.
   virtual Tensor gather(const Tensor& x, std::span<const int32_t> rows) = 0;
-  /// Scores every row under every input (inputs[0] is the baseline) against `targets`; never holds rows x vocabulary.
+  /// Scores every row under every input (inputs[0] is the baseline) against `targets` (valid ids also where the kind of
+  /// score does without); never holds rows x vocabulary.
   virtual void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) = 0;
   /// float32 logits [rows, vocabulary] of a few rows.
   virtual void logits(const HeadInput& input, std::span<float> out) = 0;

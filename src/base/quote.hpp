@@ -9,4 +9,7 @@ namespace mxlm {
 /// cut after 120 bytes.
 std::string quote(std::string_view name);
 
+/// An argument as a POSIX shell reads it back: as it is where nothing in it is special, else in single quotes.
+std::string shell_quote(std::string_view argument);
+
 }  // namespace mxlm

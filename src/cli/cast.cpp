@@ -1,6 +1,7 @@
 // mxlm cast: quantise the tensors of a safetensors file.
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "backend/cpu/quantize.hpp"
+#include "backend/cpu/stages.hpp"
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/parallel.hpp"
@@ -16,7 +18,7 @@
 #include "cli/commands.hpp"
 #include "eval/variant.hpp"
 #include "io/safetensors.hpp"
-#include "mx/quantize.hpp"
+#include "mx/stage.hpp"
 
 namespace mxlm::cli {
 namespace {
@@ -75,7 +77,17 @@ class Caster {
         format_(parse_block_format(options.format)),
         isa_(cpu::detect_isa()),
         pool_(options.threads > 0 ? options.threads : default_thread_count()) {
+    if (format_.scaling == mx::Scaling::int8_outliers) {
+      fail_usage(
+          "{} is a way to multiply, which takes outliers of activations apart, and no format of one tensor; its "
+          "weights are int8_row.",
+          quote(options.format));
+    }
     if (!options.packed) return;
+    if (format_.scaling != mx::Scaling::block) {
+      fail_usage("--packed stores codes with one E8M0 scale a block, which {} has not; leave one of them out.",
+                 quote(options.format));
+    }
     if (format_.block_size == 0) {
       fail_usage("--packed needs blocks of a fixed size, and {} has one block a row (block=0); leave one of them out.",
                  quote(options.format));
@@ -95,6 +107,7 @@ class Caster {
       } else if (options_.packed) {
         pack(tensor, writer);
       } else {
+        tensor_scale_ = tensor_scale(tensor);
         decode(tensor, writer);
       }
       tensor.file.release(tensor.offset, tensor.size);
@@ -152,6 +165,34 @@ class Caster {
     }
   }
 
+  /// The scale that all of a tensor shares, in formats that have one.
+  cpu::OuterScale tensor_scale(const TensorEntry& tensor) {
+    cpu::OuterScale scale;
+    if (!mx::needs_whole_tensor(format_)) return scale;
+    std::atomic<uint32_t> amax{0};
+    for_pieces(
+        tensor, Pieces(tensor.shape, format_),
+        [&](int64_t /*first*/, int64_t /*row*/, int64_t /*column*/, int64_t n, const float* values) {
+          const uint32_t own = cpu::largest_magnitude(isa_, values, n, /*inliers=*/false);
+          for (uint32_t seen = amax; seen < own && !amax.compare_exchange_weak(seen, own);) {
+          }
+        },
+        [](int64_t /*first*/, int64_t /*count*/) {});
+    return {mx::outer_scale(format_, amax), amax};
+  }
+
+  /// Quantises and decodes n values: a row, or a part of one where that makes no difference.
+  void quantize(const float* values, int64_t n, float* out) {
+    if (!mx::has_row_scales(format_)) return cpu::quantize_decode_row(isa_, format_, values, n, out);
+    cpu::OuterScale scale = tensor_scale_;
+    if (!mx::needs_whole_tensor(format_)) {
+      scale.amax = cpu::largest_magnitude(isa_, values, n, /*inliers=*/false);
+      scale.scale = mx::outer_scale(format_, scale.amax);
+    }
+    cpu::quantize_scaled_row(isa_, format_, scale, nullptr, values, n, out);
+    for (int64_t i = 0; i < n; ++i) out[i] *= scale.scale;
+  }
+
   void decode(const TensorEntry& tensor, SafetensorsWriter& writer) {
     const Pieces pieces(tensor.shape, format_);
     // Pieces follow one another without gaps, so a batch is one run of values.
@@ -165,7 +206,7 @@ class Caster {
         tensor, pieces,
         [&](int64_t first, int64_t row, int64_t column, int64_t n, const float* values) {
           float* to = out.data() + (row * pieces.cols + column - begin(first));
-          cpu::quantize_decode_row(isa_, format_, values, n, to);
+          quantize(values, n, to);
         },
         [&](int64_t first, int64_t count) {
           const auto size = static_cast<size_t>(begin(first + count) - begin(first));
@@ -200,6 +241,7 @@ class Caster {
 
   const CastOptions& options_;
   mx::BlockFormat format_;
+  cpu::OuterScale tensor_scale_;
   cpu::Isa isa_;
   ThreadPool pool_;
 };

@@ -12,9 +12,14 @@ inline CLI::Range a_count() { return CLI::Range(int64_t{1}, int64_t{1} << 40); }
 void add_bench(CLI::App& app);
 void add_cast(CLI::App& app);
 void add_eval(CLI::App& app);
+void add_fetch(CLI::App& app);
 void add_formats(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_logits(CLI::App& app);
+void add_models(CLI::App& app);
+void add_report(CLI::App& app);
+void add_suite(CLI::App& app);
+void add_sweep(CLI::App& app);
 void add_tokenize(CLI::App& app);
 
 }  // namespace mxlm::cli

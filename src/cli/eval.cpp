@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -8,28 +9,22 @@
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
+#include "base/parallel.hpp"
 #include "cli/commands.hpp"
+#include "cli/eval_options.hpp"
 #include "cli/options.hpp"
+#include "cli/per_token.hpp"
 #include "cli/progress.hpp"
+#include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/shorthands.hpp"
 #include "io/embedded.hpp"
 #include "io/file.hpp"
+#include "io/hub/data_sets.hpp"
 #include "report/report.hpp"
 
 namespace mxlm::cli {
-namespace {
 
-struct EvalArguments {
-  std::vector<std::string> models, texts, variants, formats, tiers;
-  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config;
-  bool mlp_only = false, all_linears = false, no_variants = false, allow_long_context = false, stream = false,
-       noise = false;
-  int64_t context = 0, max_samples = 0, max_windows = 0, batch_size = 0;
-  int threads = 0;
-};
-
-/// The variants in the order in which their options were given.
 std::vector<Variant> collect_variants(const CLI::App& command, const EvalArguments& arguments) {
   std::vector<Variant> out;
   const auto add = [&out](std::vector<Variant> more) { std::move(more.begin(), more.end(), std::back_inserter(out)); };
@@ -58,8 +53,13 @@ std::vector<Variant> collect_variants(const CLI::App& command, const EvalArgumen
     return out;
   }
   if (out.empty()) out.push_back(default_variant());
+  if (arguments.quantize_outputs) {
+    std::transform(out.begin(), out.end(), out.begin(), [](const Variant& v) { return v.with_quantized_outputs(); });
+  }
   return out;
 }
+
+namespace {
 
 BosPolicy parse_bos(const std::string& text) {
   if (text == "template") return BosPolicy::from_template;
@@ -78,11 +78,19 @@ DocumentSource embedded_text() {
   return source;
 }
 
-DocumentSource read_data(const EvalArguments& arguments) {
+DocumentSource read_documents_or_texts(const EvalArguments& arguments) {
   if (!arguments.data.empty() && !arguments.texts.empty()) {
     fail_usage("--text and --data exclude one another; leave one of them out.");
   }
-  if (!arguments.data.empty()) return read_documents(arguments.data, arguments.field, arguments.max_samples);
+  if (!arguments.data.empty()) {
+    const hub::DataRequest request = hub::parse_data_request(arguments.data);
+    // This takes each row for a document; the others take WikiText as the one text that it was.
+    const bool rows = arguments.protocol == "document";
+    ProgressLine line(arguments.data, global_options().quiet);
+    return hub::read_data_set(request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
+                              {.field = arguments.field, .max_documents = arguments.max_samples, .wikitext_rows = rows},
+                              [&line](const hub::FetchProgress& progress) { line.update(progress); });
+  }
   if (arguments.texts.empty()) {
     spdlog::info("no --text or --data given: using the embedded text, Alice's Adventures in Wonderland");
     return embedded_text();
@@ -112,102 +120,195 @@ void warn_about(const RunResult& run) {
   }
 }
 
-void run_eval(const CLI::App& command, const EvalArguments& arguments) {
-  check_device(arguments.device);
-  EvaluateOptions options;
-  options.variants = collect_variants(command, arguments);
-  options.dtype = parse_dtype(arguments.dtype);
-  options.allow_long_context = arguments.allow_long_context;
-  options.noise = arguments.noise;
-  options.stream = arguments.stream;
-  options.batch_windows = arguments.batch_size;
-  options.threads = arguments.threads;
-  options.protocol.context = arguments.context;
-  options.protocol.max_windows = arguments.max_windows;
-  options.protocol.bos = parse_bos(arguments.bos);
-
-  const DocumentSource data = read_data(arguments);
-  if (data.invalid_utf8 > 0) {
-    spdlog::warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
-                 data.documents.size());
-  }
-  options.protocol.name = !arguments.protocol.empty() ? arguments.protocol : data.is_text ? "window" : "document";
-
-  EvalResult result;
-  result.machine = machine_info(arguments.threads);
-  const std::vector<std::string> models = arguments.models.empty() ? std::vector<std::string>{""} : arguments.models;
-  for (const std::string& name : models) {
-    const auto start = std::chrono::steady_clock::now();
-    const LoadedModel model = load_model(name, /*with_tokenizer=*/true);
-    const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    RunResult run;
-    {
-      ProgressLine line(model.name, global_options().quiet);
-      run = evaluate(model, data, options, [&line](const Progress& progress) { line.update(progress); });
-    }
-    run.command = global_options().command_line;
-    run.seconds_load = load_seconds;
-    for (VariantResult& variant : run.variants) variant.seconds.load = load_seconds;
-    warn_about(run);
-    result.runs.push_back(std::move(run));
-    if (!result.runs.back().complete) break;
-  }
-
-  // The table goes first: a JSON file that cannot be written must not cost what was computed.
-  if (arguments.json != "-") print_result(render_table(result));
-  if (!arguments.json.empty()) write_file(arguments.json, render_json(result));
-  if (!result.runs.back().complete) throw Interrupted();
+/// Threads that tokenise: as many as compute unless told otherwise; 0 is the calling thread alone, as in PyTorch.
+int loader_workers(const EvalArguments& arguments) {
+  if (arguments.loader_workers >= 0) return std::max(arguments.loader_workers, 1);
+  return arguments.threads > 0 ? arguments.threads : default_thread_count();
 }
 
 }  // namespace
 
-void add_eval(CLI::App& app) {
-  auto arguments = std::make_shared<EvalArguments>();
-  EvalArguments& a = *arguments;
-  CLI::App* command =
-      app.add_subcommand("eval", "Baseline and variants side by side: perplexity, KL divergence, speed");
-  command->add_option("MODEL", a.models, "Model folders; none = the embedded booklet-7m");
-  command->add_option("--text", a.texts, "A plain text, '-' is stdin; repeatable")
+DocumentSource read_data(const EvalArguments& arguments) {
+  DocumentSource data = read_documents_or_texts(arguments);
+  if (data.invalid_utf8 > 0) {
+    spdlog::warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
+                 data.documents.size());
+  }
+  return data;
+}
+
+EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentSource& data,
+                                 std::vector<Variant> variants) {
+  check_device(arguments.device);
+  if ((arguments.json == "-" ? 1 : 0) + arguments.reports.to_stdout() > 1) {
+    fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
+  }
+  EvaluateOptions options;
+  options.variants = std::move(variants);
+  options.dtype = parse_dtype(arguments.dtype);
+  options.allow_long_context = arguments.allow_long_context;
+  options.noise = arguments.noise;
+  options.linear_errors = arguments.linear_errors;
+  options.exponents = arguments.exponents;
+  options.stream = arguments.stream;
+  options.batch_windows = arguments.batch_size;
+  options.threads = arguments.threads;
+  options.protocol.context = arguments.context;
+  options.protocol.stride = arguments.stride;
+  options.protocol.max_windows = arguments.max_windows;
+  options.protocol.loader_workers = loader_workers(arguments);
+  options.protocol.bos = parse_bos(arguments.bos);
+  options.protocol.name = !arguments.protocol.empty() ? arguments.protocol : data.is_text ? "window" : "document";
+  return options;
+}
+
+namespace {
+
+RunResult evaluate_model(const std::string& name, const DocumentSource& data, const EvaluateOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  const LoadedModel model = load_model_by_name(name, /*with_tokenizer=*/true);
+  const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  RunResult run;
+  {
+    ProgressLine line(model.name, global_options().quiet);
+    run = evaluate(model, data, options, [&line](const Progress& progress) { line.update(progress); });
+  }
+  run.command = global_options().command_line;
+  run.seconds_load = load_seconds;
+  for (VariantResult& variant : run.variants) variant.seconds.load = load_seconds;
+  warn_about(run);
+  return run;
+}
+
+}  // namespace
+
+EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArguments& arguments,
+                           const DocumentSource& data, const EvaluateOptions& options,
+                           std::vector<std::string>* failed) {
+  EvalResult result;
+  result.machine = machine_info(arguments.threads);
+  for (const std::string& name : models) {
+    try {
+      result.runs.push_back(evaluate_model(name, data, options));
+    } catch (const UsageError&) {
+      throw;
+    } catch (const Error& error) {
+      if (failed == nullptr) throw;
+      spdlog::error("{}: {}", name, error.what());
+      failed->push_back(name);
+      continue;
+    }
+    if (!result.runs.back().complete) break;
+  }
+  return result;
+}
+
+void report_result(const EvalResult& result, const EvalArguments& arguments) {
+  // The table goes first: a JSON file that cannot be written must not cost what was computed, nor a page the JSON.
+  const bool to_stdout = arguments.json == "-" || arguments.reports.to_stdout() > 0;
+  if (!to_stdout) print_result(render_table(result));
+  if (!arguments.json.empty() || arguments.reports.any()) {
+    const std::string json = render_json(result);
+    if (!arguments.json.empty()) write_file(arguments.json, json);
+    if (arguments.reports.any()) {
+      report::Record record;
+      report::add_json(record, "", json);
+      write_reports(record, arguments.reports);
+    }
+  }
+  if (!result.runs.back().complete) throw Interrupted();
+}
+
+void add_data_options(CLI::App& command, EvalArguments& a) {
+  command.add_option("--text", a.texts, "A plain text, '-' is stdin; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--data", a.data, "A data set: a .txt, .jsonl or .jsonl.zst file");
-  command->add_option("--field", a.field, "The JSON member that holds a document's text")->capture_default_str();
-  command->add_option(
+  command.add_option(
+      "--data", a.data,
+      "A data set, NAME_OR_PATH[:SPLIT[:SUBSET]]: pile, wikitext2, wikitext103, a .txt, .jsonl, .jsonl.gz, "
+      ".jsonl.zst or .parquet file, or a folder of them");
+  command.add_option("--field", a.field, "The JSON member or column that holds a document's text")
+      ->capture_default_str();
+  command.add_option(
       "--protocol", a.protocol,
       fmt::format("One of {} (window for texts, document for data sets)", fmt::join(protocol_names(), ", ")));
   command
-      ->add_option("--context", a.context,
-                   "Tokens a window (the model's maximum, at most 2048; document, llamacpp: 512)")
+      .add_option("--context", a.context,
+                  "Tokens a window (the model's maximum, at most 2048; document, llamacpp, self: 512; lmeval: the "
+                  "model's maximum)")
       ->check(a_count());
-  command->add_option("--max-samples", a.max_samples, "Documents to read at most")->check(a_count());
-  command->add_option("--max-windows", a.max_windows, "Windows to run at most")->check(a_count());
-  command->add_option("--mx", a.variants, "A variant, as 'attention=mxfp8,mlp=mxfp4/mxfp8@block=16'; repeatable")
+  command.add_option("--stride", a.stride, "hf-stride: tokens between the starts of windows (512)")->check(a_count());
+  command.add_option("--max-samples", a.max_samples, "Documents to read at most")->check(a_count());
+  command.add_option("--max-windows", a.max_windows, "Windows to run at most")->check(a_count());
+  command.add_option("--bos", a.bos, "Begin-of-sequence token: template, always or never")->capture_default_str();
+  command.add_flag("--allow-long-context", a.allow_long_context, "Let --context pass the model's maximum positions");
+}
+
+void add_variant_options(CLI::App& command, EvalArguments& a) {
+  command.add_option("--mx", a.variants, "A variant, as 'attention=mxfp8,mlp=mxfp4/mxfp8@block=16'; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--mx-format", a.formats, "Formats for --mlp-only, --all-linears, or for attention and MLP");
-  command->add_flag("--mlp-only", a.mlp_only, "Adds a variant with the MLP Linears in each --mx-format (mxfp8)");
-  command->add_flag("--all-linears", a.all_linears,
-                    "Adds a variant with every Linear, the LM head too, in each --mx-format");
-  command->add_option("--tier", a.tiers, "Adds the prototype's policies: A, B, C, D or all")
+  command.add_option("--mx-format", a.formats, "Formats for --mlp-only, --all-linears, or for attention and MLP");
+  command.add_flag("--mlp-only", a.mlp_only, "Adds a variant with the MLP Linears in each --mx-format (mxfp8)");
+  command.add_flag("--all-linears", a.all_linears,
+                   "Adds a variant with every Linear, the LM head too, in each --mx-format");
+  command.add_option("--tier", a.tiers, "Adds the prototype's policies: A, B, C, D or all")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_flag("--no-variants", a.no_variants, "The baseline alone");
-  command->add_option("--bos", a.bos, "Begin-of-sequence token: template, always or never")->capture_default_str();
-  command->add_flag("--allow-long-context", a.allow_long_context, "Let --context pass the model's maximum positions");
-  command->add_flag("--noise", a.noise,
-                    "Run everything twice with float32 sums in another order, and print no digit below the difference");
-  command->add_option("--dtype", a.dtype, "auto (as the checkpoint; F16 in float32), float32 or bfloat16")
+  command.add_flag("--no-variants", a.no_variants, "The baseline alone");
+  command.add_flag("--quantize-outputs", a.quantize_outputs,
+                   "Quantise what replaced Linears put out, too, in the format of their activations (not logits)");
+}
+
+void add_run_options(CLI::App& command, EvalArguments& a) {
+  command.add_flag("--noise", a.noise,
+                   "Run everything twice with float32 sums in another order, and print no digit below the difference");
+  command.add_option("--dtype", a.dtype, "auto (as the checkpoint; F16 in float32), float32 or bfloat16")
       ->capture_default_str();
-  command->add_option("--device", a.device, "auto or cpu")->capture_default_str();
-  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
-  command->add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
-  command->add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
-  command->add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
-  command->add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
+  command.add_option("--device", a.device, "auto or cpu")->capture_default_str();
+  command.add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
+  command.add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
+  command.add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
+  command.add_option("--loader-workers", a.loader_workers, "Threads that tokenise documents (as --threads)")
+      ->check(CLI::Range(0, 4096));
+  command.add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
+  command.add_option("--per-token", a.per_token, "Write every scored token's figures to this .csv file");
+  command.add_flag("--linear-errors", a.linear_errors,
+                   "In the JSON: what quantising does to the operands and products of every Linear");
+  command.add_flag("--exponents", a.exponents, "In the JSON: how the exponents of weights and activations lie");
+  command.add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
+}
+
+void add_report_options(CLI::App& command, EvalArguments& a) {
+  command.add_option("--html", a.reports.html, "Write the result as one self-contained page here");
+  command.add_option("--csv", a.reports.csv, "Write one row a variant with all figures here");
+  command.add_option("--markdown", a.reports.markdown, "Write the table in Markdown here");
+}
+
+void add_eval(CLI::App& app) {
+  auto arguments = std::make_shared<EvalArguments>();
+  CLI::App* command =
+      app.add_subcommand("eval", "Baseline and variants side by side: perplexity, KL divergence, speed");
+  command->add_option("MODEL,--models", arguments->models,
+                      "Folders, hub ids (org/name) or names of 'mxlm models'; none = the embedded booklet-7m");
+  add_data_options(*command, *arguments);
+  add_variant_options(*command, *arguments);
+  add_run_options(*command, *arguments);
+  add_report_options(*command, *arguments);
   command->footer(
       "Example: mxlm eval ./SmolLM2-135M --text wiki.test.raw --mx attention=mxfp8,mlp=mxfp8 --mx linear=mxfp4 --json "
       "out.json");
-  command->callback([command, arguments] { run_eval(*command, *arguments); });
+  command->callback([command, arguments] {
+    // Mistakes of the command line are told before a large data set is read.
+    std::vector<Variant> variants = collect_variants(*command, *arguments);
+    const auto models = arguments->models.empty() ? std::vector<std::string>{""} : arguments->models;
+    PerTokenFile per_token(arguments->per_token, models.size());
+    const DocumentSource data = read_data(*arguments);
+    EvaluateOptions options = evaluate_options(*arguments, data, std::move(variants));
+    per_token.attach(options);
+    report_result(evaluate_models(models, *arguments, data, options), *arguments);
+    per_token.finish();
+  });
 }
 
 }  // namespace mxlm::cli

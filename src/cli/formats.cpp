@@ -32,6 +32,11 @@ std::string table() {
       "mxeXmY      sign, X exponent bits (1 to {}), Y mantissa bits, at most {} bits in all; every code a number\n"
       "mxintN      N bits (2 to {}), two's complement, N - 2 of them a fraction, clipped symmetrically\n",
       mx::kMaxExponentBits, mx::kMaxElementBits, mx::kMaxElementBits);
+  text += "\nstages to compare with (none takes a key but round, and that only where it says so):\n";
+  for (const auto& stage : mx::kStages) {
+    text += fmt::format("  {:<24}{}{}{}\n", stage.name, stage.note, stage.rounds ? "; takes round" : "",
+                        stage.alias.empty() ? "" : fmt::format("; also called {}", stage.alias));
+  }
   text += fmt::format(
       "\nkeys (FORMAT@key=value):\n  block       values that share a scale: {} to {}, or 0 for the whole row (32)\n"
       "  scale_bits  4, 5, 6, 8 or 16 (8)\n  rule        how a block's scale exponent comes from its largest "

@@ -1,15 +1,21 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
+#include "base/parallel.hpp"
 #include "base/system.hpp"
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "eval/evaluate.hpp"
+#include "eval/linear_study.hpp"
+#include "io/file.hpp"
+#include "report/exponents.hpp"
 
 namespace mxlm::cli {
 namespace {
@@ -18,23 +24,31 @@ struct InspectArguments {
   std::string model, dtype = "auto";
   std::vector<std::string> variants;
   int64_t context = 0, windows = 16, batch_size = 0;
-  bool stream = false;
+  bool stream = false, exponents = false;
+  std::string json;
 };
 
 std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
 
 std::string rope_text(const RopeSpec& rope) {
+  const std::string theta = fmt::format("rotary on {} dimensions of a head, theta {}", rope.dim, rope.theta);
+  const auto scaling = [&](const char* name) {
+    return fmt::format("{}, {} scaling by {:.6g} of {} positions", theta, name, rope.factor,
+                       rope.original_max_positions);
+  };
   switch (rope.type) {
     case RopeSpec::Type::standard:
-      return fmt::format("rotary, theta {}", rope.theta);
+      return theta;
     case RopeSpec::Type::linear:
-      return fmt::format("rotary, theta {}, linear scaling by {}", rope.theta, rope.factor);
+      return fmt::format("{}, linear scaling by {}", theta, rope.factor);
     case RopeSpec::Type::dynamic:
-      return fmt::format("rotary, theta {}, dynamic scaling by {} beyond {} positions", rope.theta, rope.factor,
-                         rope.original_max_positions);
+      return scaling("dynamic");
     case RopeSpec::Type::llama3:
-      return fmt::format("rotary, theta {}, llama3 scaling by {} of {} positions", rope.theta, rope.factor,
-                         rope.original_max_positions);
+      return scaling("llama3");
+    case RopeSpec::Type::longrope:
+      return scaling("longrope");
+    case RopeSpec::Type::yarn:
+      return scaling("yarn");
   }
   return "?";
 }
@@ -47,7 +61,17 @@ std::string describe_model(const LoadedModel& loaded, DType compute) {
   out += fmt::format("  {} layers, hidden {}, {} heads of {} ({} key/value), vocabulary {}, {} positions\n",
                      model.layers.size(), model.hidden, model.heads, model.head_dim, model.kv_heads, model.vocabulary,
                      model.max_positions);
-  out += fmt::format("  {}, {} head\n", rope_text(model.rope), model.tied_head ? "tied" : "free");
+  for (const RopeSpec& rope : model.ropes) out += fmt::format("  {}\n", rope_text(rope));
+  if (model.positions) out += fmt::format("  a table of {} learned positions\n", model.max_positions);
+  if (!model.alibi_slopes.empty()) out += "  ALiBi\n";
+  const MlpSpec& mlp = model.layers.back().mlp;
+  if (mlp.is_mixture()) {
+    out += fmt::format("  {} experts, {} of them for each token\n", mlp.experts.size(), mlp.route.top_k);
+  }
+  const auto windowed = std::count_if(model.layers.begin(), model.layers.end(),
+                                      [](const LayerSpec& layer) { return layer.attention.window > 0; });
+  if (windowed > 0) out += fmt::format("  {} layers with a sliding window\n", windowed);
+  out += fmt::format("  {} head\n", model.tied_head ? "tied" : "free");
   return out;
 }
 
@@ -65,13 +89,36 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
     }
     out += "\n";
   }
-  out += "Norms, embeddings and element-wise operations are never replaced.\n";
+  out += "Routers, norms, embeddings and element-wise operations are never replaced.\n";
   for (size_t v = 0; v < variants.size(); ++v) out += fmt::format("[{}] {}\n", v + 1, variants[v].canonical());
   return out;
 }
 
+/// Histograms of all Linears' weights, on their own.
+void inspect_exponents(const LoadedModel& loaded, const InspectArguments& arguments) {
+  ThreadPool pool(default_thread_count());
+  std::vector<LinearExponents> linears;
+  for (const LinearSpec* linear : loaded.spec.linears()) {
+    std::vector<std::byte> storage;
+    linears.push_back({.tensor = linear->module + ".weight",
+                       .role = std::string(role_name(linear->role)),
+                       .weight = matrix_exponents(linear->weight.view(storage), pool),
+                       .activation = std::nullopt});
+    linear->weight.release();
+  }
+  if (arguments.json != "-") print_result(render_exponents(linears));
+  if (arguments.json.empty()) return;
+  const nlohmann::ordered_json out = {{"schema", "mxlm.exponents/1"},
+                                      {"version", MXLM_VERSION},
+                                      {"model", loaded.name},
+                                      {"exponents", exponents_json(linears)}};
+  write_file(arguments.json, out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
 void run_inspect(const InspectArguments& arguments) {
-  const LoadedModel loaded = load_model(arguments.model, /*with_tokenizer=*/false);
+  if (!arguments.json.empty() && !arguments.exponents) fail_usage("--json goes with --exponents; add that.");
+  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
+  if (arguments.exponents) return inspect_exponents(loaded, arguments);
   const ModelSpec& model = loaded.spec;
   const DType compute = compute_dtype(model, parse_dtype(arguments.dtype));
   std::vector<Variant> variants;
@@ -118,7 +165,7 @@ void add_inspect(CLI::App& app) {
   InspectArguments& a = *arguments;
   CLI::App* command = app.add_subcommand(
       "inspect", "A model's sizes, every Linear and what a variant would replace, and the memory plan");
-  command->add_option("MODEL", a.model, "A model folder; none = the embedded booklet-7m");
+  command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
   command->add_option("--mx", a.variants, "A variant to show; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -129,6 +176,8 @@ void add_inspect(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")->check(a_count());
   command->add_flag("--stream", a.stream, "Plan as eval --stream does");
+  command->add_flag("--exponents", a.exponents, "Histograms of the weights' exponents instead");
+  command->add_option("--json", a.json, "Write the histograms as JSON here ('-' is stdout, without the bars)");
   command->footer("Example: mxlm inspect ./SmolLM2-135M --mx mlp=mxfp4,attention=mxfp8");
   command->callback([arguments] { run_inspect(*arguments); });
 }

@@ -66,7 +66,7 @@ void append_tensor(SafetensorsWriter& writer, Backend& backend, const Tensor& te
 void run_logits(const LogitsArguments& arguments) {
   check_device(arguments.device);
   const auto windows = read_windows(arguments.tokens);
-  const LoadedModel loaded = load_model(arguments.model, /*with_tokenizer=*/false);
+  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
   const ModelSpec& model = loaded.spec;
   std::vector<Variant> variants;
   if (!arguments.variant.empty()) variants.push_back(Variant::parse(arguments.variant));
@@ -108,16 +108,21 @@ void run_logits(const LogitsArguments& arguments) {
     const StepProducts& products = tree.levels[static_cast<size_t>(step)].front().products;
     const auto linears = forward.step_linears(step);
     StepWeights weights{.linears = {}, .qk = products.qk, .pv = products.pv};
+    const auto fetch = [&](size_t l) { return store.get(*linears[l], products.linears[l].weights).first; };
     for (size_t l = 0; l < linears.size(); ++l) {
-      weights.linears.push_back({.weight = store.get(*linears[l], products.linears[l].weights).first,
-                                 .activations = products.linears[l].activations});
+      weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? fetch(l) : nullptr,
+                                 .activations = products.linears[l].activations,
+                                 .outputs = products.linears[l].outputs});
     }
-    for (size_t b = 0; b < batches.size(); ++b) {
-      throw_if_interrupted();
-      forward.run(step, weights, batches[b], hidden[b], hidden[b]);
+    std::vector<const Tensor*> in;
+    std::vector<Tensor*> out;
+    for (Tensor& state : hidden) {
+      in.push_back(&state);
+      out.push_back(&state);
     }
+    forward.run(step, weights, fetch, batches, in, out, [](int64_t) { throw_if_interrupted(); });
     for (const LinearSpec* linear : linears) linear->weight.release();
-    const bool layer_ends = step + 1 == forward.steps() || forward.has_attention(step + 1);
+    const bool layer_ends = step + 1 == forward.steps() || forward.layer_of(step + 1) != forward.layer_of(step);
     if (arguments.hidden && layer_ends) write_hidden();
   }
 
@@ -130,11 +135,14 @@ void run_logits(const LogitsArguments& arguments) {
       throw_if_interrupted();
       std::vector<int32_t> rows;
       for (int64_t r = begin; r < std::min(state.rows(), begin + kRows); ++r) rows.push_back(static_cast<int32_t>(r));
-      const Operand operand = forward.head_operand(state, rows, head);
+      const std::vector<int64_t> offsets{0, static_cast<int64_t>(rows.size())};
+      const Operand operand = forward.head_operand(state, rows, offsets, head);
       logits.resize(rows.size() * static_cast<size_t>(model.vocabulary));
       backend->logits({.hidden = &operand,
                        .weight = head.weight.get(),
                        .bias = forward.head_bias(),
+                       .logit_multiplier = model.logit_multiplier,
+                       .logit_softcap = model.logit_softcap,
                        .scores = {},
                        .seconds = nullptr},
                       logits);
@@ -150,7 +158,7 @@ void add_logits(CLI::App& app) {
   auto arguments = std::make_shared<LogitsArguments>();
   LogitsArguments& a = *arguments;
   CLI::App* command = app.add_subcommand("logits", "Logits of given token ids, as safetensors; needs no tokenizer");
-  command->add_option("MODEL", a.model, "A model folder; none = the embedded booklet-7m");
+  command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
   command->add_option("--tokens", a.tokens, "JSON: a list of lists of token ids, all of one length")->required();
   command->add_option("-o,--output", a.out, "Writes 'logits' F32 [windows, tokens, vocabulary]")->required();
   command->add_option("--mx", a.variant, "A variant; none = the baseline");

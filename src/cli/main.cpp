@@ -10,6 +10,7 @@
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
+#include "base/quote.hpp"
 #include "cli/commands.hpp"
 #include "cli/config_file.hpp"
 #include "cli/options.hpp"
@@ -46,13 +47,20 @@ int run(int argc, char** argv) {
   app.add_option("--log-file", global.log_file, "Write the log here too");
   app.footer("Example: mxlm eval --mx attention=mxfp8,mlp=mxfp4\nEvery command has --help with an example.");
 
-  for (int i = 0; i < argc; ++i) global.command_line += fmt::format("{}{}", i > 0 ? " " : "", i > 0 ? argv[i] : "mxlm");
+  for (int i = 0; i < argc; ++i) {
+    global.command_line += i > 0 ? " " + mxlm::shell_quote(argv[i]) : "mxlm";
+  }
 
   mxlm::cli::add_eval(app);
+  mxlm::cli::add_suite(app);
+  mxlm::cli::add_report(app);
   mxlm::cli::add_inspect(app);
   mxlm::cli::add_logits(app);
   mxlm::cli::add_cast(app);
+  mxlm::cli::add_sweep(app);
   mxlm::cli::add_tokenize(app);
+  mxlm::cli::add_models(app);
+  mxlm::cli::add_fetch(app);
   mxlm::cli::add_formats(app);
   mxlm::cli::add_bench(app);
 

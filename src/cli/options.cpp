@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.hpp"
+#include "cli/progress.hpp"
 
 namespace mxlm::cli {
 
@@ -24,6 +25,11 @@ void check_device(const std::string& device) {
   if (device == "auto" || device == "cpu") return;
   if (device.rfind("cuda", 0) == 0) fail("This build of mxlm has no CUDA backend; use --device cpu.");
   fail_usage("--device '{}' is not known; it is auto or cpu.", device);
+}
+
+LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer) {
+  ProgressLine line(model, global_options().quiet);
+  return load_model(model, with_tokenizer, [&line](const hub::FetchProgress& progress) { line.update(progress); });
 }
 
 void print_result(std::string_view text) {

@@ -19,6 +19,9 @@ DTypeChoice parse_dtype(const std::string& text);
 /// Refuses devices that this build or machine lacks.
 void check_device(const std::string& device);
 
+/// load_model with a progress line for what has to be downloaded.
+LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer);
+
 /// Prints a result to stdout; throws Error if stdout cannot take it (a closed pipe, a full disk).
 void print_result(std::string_view text);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -25,25 +26,52 @@ ProgressLine::ProgressLine(std::string what, bool quiet)
     : what_(std::move(what)),
       quiet_(quiet),
       terminal_(isatty(STDERR_FILENO) == 1),
-      last_(std::chrono::steady_clock::now()) {}
+      start_(std::chrono::steady_clock::now()),
+      last_(start_) {}
 
 ProgressLine::~ProgressLine() {
   if (drawn_ && terminal_) std::fputs("\r\033[K", stderr);
 }
 
-void ProgressLine::update(const Progress& progress) {
-  if (quiet_) return;
+bool ProgressLine::due() {
+  if (quiet_) return false;
   const auto now = std::chrono::steady_clock::now();
-  if (now - last_ < (terminal_ ? std::chrono::steady_clock::duration(kRedraw) : kPlainLine)) return;
+  if (now - last_ < (terminal_ ? std::chrono::steady_clock::duration(kRedraw) : kPlainLine)) return false;
   last_ = now;
-  const double rate = progress.seconds > 0 ? progress.done / progress.seconds : 0;
-  const double left = rate > 0 ? (progress.total - progress.done) / rate : 0;
-  const std::string line =
-      fmt::format("{}: {:.0f}% (round {} of {}), {:.0f} tokens/s, {} left", what_.substr(0, 24),
-                  100 * progress.done / progress.total, progress.round + 1, progress.rounds, rate, duration_text(left));
+  return true;
+}
+
+void ProgressLine::draw(const std::string& line) {
   std::fputs(((terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n")).c_str(), stderr);
   std::fflush(stderr);
   drawn_ = true;
+}
+
+void ProgressLine::update(const Progress& progress) {
+  if (!due()) return;
+  const double rate = progress.seconds > 0 ? progress.done / progress.seconds : 0;
+  const double left = rate > 0 ? (progress.total - progress.done) / rate : 0;
+  draw(fmt::format("{}: {:.0f}% (round {} of {}), {:.0f} tokens/s, {} left", what_.substr(0, 24),
+                   100 * progress.done / progress.total, progress.round + 1, progress.rounds, rate,
+                   duration_text(left)));
+}
+
+void ProgressLine::update(const hub::FetchProgress& progress) {
+  const auto now = std::chrono::steady_clock::now();
+  if (!fetching_) {
+    fetching_ = true;
+    start_ = now;
+    first_bytes_ = progress.bytes;
+  }
+  if (!due()) return;
+  const double seconds = std::chrono::duration<double>(now - start_).count();
+  const auto come = static_cast<double>(progress.bytes) - static_cast<double>(first_bytes_);
+  const double rate = seconds > 0 && come > 0 ? come / seconds : 0;
+  const auto total = static_cast<double>(std::max(progress.total_bytes, progress.bytes));
+  const double left = total - static_cast<double>(progress.bytes);
+  draw(fmt::format("{}: {:.1f} of {:.1f} MB ({} of {} files), {:.1f} MB/s{}", progress.what.substr(0, 40),
+                   static_cast<double>(progress.bytes) / 1e6, total / 1e6, progress.files, progress.total_files,
+                   rate / 1e6, rate > 0 ? ", " + duration_text(left / rate) + " left" : ""));
 }
 
 }  // namespace mxlm::cli

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "eval/engine.hpp"
+#include "io/hub/fetch.hpp"
 
 namespace mxlm::cli {
 
@@ -15,12 +16,18 @@ class ProgressLine {
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
   void update(const Progress& progress);
+  void update(const hub::FetchProgress& progress);
 
  private:
+  [[nodiscard]] bool due();
+  void draw(const std::string& line);
+
   std::string what_;
   bool quiet_, terminal_;
   bool drawn_ = false;
-  std::chrono::steady_clock::time_point last_;
+  std::chrono::steady_clock::time_point start_, last_;
+  uint64_t first_bytes_ = 0;  // that a download found there
+  bool fetching_ = false;
 };
 
 }  // namespace mxlm::cli

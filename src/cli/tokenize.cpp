@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -9,9 +8,9 @@
 
 #include "base/error.hpp"
 #include "cli/commands.hpp"
+#include "eval/load.hpp"
 #include "io/documents.hpp"
 #include "io/file.hpp"
-#include "text/tokenizer.hpp"
 
 namespace mxlm::cli {
 namespace {
@@ -22,16 +21,6 @@ struct Options {
   bool special = false;
   bool decode = false;
 };
-
-Tokenizer load(const std::string& model) {
-  std::filesystem::path path(model);
-  if (std::filesystem::is_directory(path)) path /= "tokenizer.json";
-  if (!std::filesystem::exists(path)) {
-    fail("{}: there is no such file; give a tokenizer.json or a folder that holds one", path.string());
-  }
-  const FileView file = FileView::map(path);
-  return Tokenizer::from_json(file.text(), path.string());
-}
 
 std::vector<int32_t> parse_ids(const std::string& text, const std::string& name) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
@@ -48,7 +37,7 @@ std::vector<int32_t> parse_ids(const std::string& text, const std::string& name)
 }
 
 void run(const Options& options) {
-  const Tokenizer tokenizer = load(options.model);
+  const Tokenizer tokenizer = load_tokenizer(options.model);
   const DocumentSource source = read_text(options.text);
   std::string text;
   for (const Document& document : source.documents) text += document.text;
@@ -70,7 +59,10 @@ void run(const Options& options) {
 void add_tokenize(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("tokenize", "Token ids of a text as a JSON list, or the text of ids");
-  command->add_option("MODEL", options->model, "A tokenizer.json, or a folder that holds one")->required();
+  command
+      ->add_option("MODEL", options->model,
+                   "A tokenizer.json, a folder that holds one, a hub id or a name of 'mxlm models'")
+      ->required();
   command->add_option("--text", options->text, "The text (with --decode: the ids) to read; - is stdin")->required();
   command->add_flag("--special", options->special, "Add the special tokens of the tokenizer's template");
   command->add_flag("--decode", options->decode, "Read a JSON list of ids and print their text");

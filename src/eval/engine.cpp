@@ -1,5 +1,6 @@
 #include "eval/engine.hpp"
 
+#include <algorithm>
 #include <chrono>
 
 #include "base/error.hpp"
@@ -12,16 +13,24 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+/// Tells attention which keys of each window are real, if any are not.
+void mark_padding(std::span<const Window> windows, Batch& batch) {
+  if (std::none_of(windows.begin(), windows.end(), [](const Window& w) { return w.keys > 0; })) return;
+  for (const Window& w : windows) batch.keys.push_back(w.keys > 0 ? w.keys : static_cast<int32_t>(w.tokens.size()));
+}
+
 }  // namespace
 
 Engine::Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const VariantTree& tree,
-               const Plan& plan)
+               const Plan& plan, ScoreKind kind)
     : model_(model),
       backend_(backend),
       forward_(forward),
       tree_(tree),
       plan_(plan),
-      store_(backend, forward.dtype(), plan.resident) {}
+      kind_(kind),
+      store_(backend, forward.dtype(), plan.resident),
+      layer_errors_(backend, tree) {}
 
 EngineResult Engine::run(std::span<const Window> windows, const std::function<void(const Progress&)>& on_progress) {
   const size_t variants = tree_.leaf.size();
@@ -62,7 +71,9 @@ EngineResult Engine::run(std::span<const Window> windows, const std::function<vo
     }
   } catch (const Interrupted&) {
     result.complete = false;
+    layer_errors_.drop_round();
   }
+  for (size_t v = 0; v < variants; ++v) result.layer_errors.push_back(layer_errors_.of_variant(v));
   return result;
 }
 
@@ -75,6 +86,7 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
     std::vector<std::span<const int32_t>> tokens;
     for (size_t w = begin; w < end; ++w) tokens.emplace_back(windows[w].tokens);
     micro_batches.push_back(forward_.make_batch(tokens));
+    mark_padding(windows.subspan(begin, end - begin), micro_batches.back().batch);
     hidden[0].push_back(forward_.embed(micro_batches.back()));
     positions += micro_batches.back().batch.rows();
   }
@@ -96,29 +108,41 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
     for (const TreeNode& node : nodes) ++children[node.parent];
     std::vector<std::vector<Tensor>> next(nodes.size());
     for (size_t n = 0; n < nodes.size(); ++n) {
-      const double preparing = prepare_node(linears, nodes, n, weights);
-      for (const size_t v : nodes[n].variants) prepare_seconds[v] += preparing;
+      double preparing = prepare_node(linears, forward_.prepared_linears(step), nodes, n, weights);
       auto& parent = hidden[nodes[n].parent];
       const bool last = --children[nodes[n].parent] == 0;
+      // Experts are prepared one at a time, while the step runs.
+      double fetching = 0;
+      const ForwardPass::Fetch fetch = [&](size_t l) {
+        auto [weight, took] = store_.get(*linears[l], nodes[n].products.linears[l].weights);
+        fetching += took;
+        return weight;
+      };
       const auto start = Clock::now();
-      for (size_t b = 0; b < micro_batches.size(); ++b) {
-        throw_if_interrupted();
-        if (last) {
-          forward_.run(step, weights[n], micro_batches[b], parent[b], parent[b]);
-          next[n].push_back(std::move(parent[b]));
-        } else {
-          Tensor out = backend_.empty(forward_.dtype(), parent[b].rows(), parent[b].cols());
-          forward_.run(step, weights[n], micro_batches[b], parent[b], out);
-          next[n].push_back(std::move(out));
-        }
-        on_work(static_cast<double>(micro_batches[b].batch.rows()));
+      std::vector<const Tensor*> in;
+      std::vector<Tensor*> out;
+      next[n].reserve(parent.size());
+      for (Tensor& state : parent) {
+        in.push_back(&state);
+        out.push_back(last ? &state
+                           : &next[n].emplace_back(backend_.empty(forward_.dtype(), state.rows(), state.cols())));
       }
-      const double seconds = seconds_since(start);
-      for (const size_t v : nodes[n].variants) forward_seconds[v] += seconds;
+      forward_.run(step, weights[n], fetch, micro_batches, in, out, [&](int64_t rows) {
+        throw_if_interrupted();
+        on_work(static_cast<double>(rows));
+      });
+      if (last) next[n] = std::move(parent);
+      const double seconds = seconds_since(start) - fetching;
+      preparing += fetching;
+      for (const size_t v : nodes[n].variants) {
+        forward_seconds[v] += seconds;
+        prepare_seconds[v] += preparing;
+      }
       weights[n] = {};
     }
     for (const LinearSpec* linear : linears) linear->weight.release();
     hidden = std::move(next);
+    layer_errors_.add_step(static_cast<size_t>(step), hidden);
   }
 
   std::vector<std::vector<WindowScores>> scores(variants);
@@ -132,6 +156,7 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
   }
 
   // Only a finished round counts.
+  layer_errors_.commit_round();
   for (size_t v = 0; v < variants; ++v) {
     std::move(scores[v].begin(), scores[v].end(), std::back_inserter(result.scores[v]));
     result.forward_seconds[v] += forward_seconds[v];
@@ -141,13 +166,13 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
   result.positions += positions;
 }
 
-double Engine::prepare_node(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes, size_t n,
-                            std::vector<StepWeights>& weights) {
+double Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t prepared,
+                            const std::vector<TreeNode>& nodes, size_t n, std::vector<StepWeights>& weights) {
   double seconds = 0;
   for (size_t l = 0; l < linears.size(); ++l) {
     throw_if_interrupted();
     const OperandSpec& spec = nodes[n].products.linears[l].weights;
-    if (!weights[n].linears[l].weight) {
+    if (l < prepared && !weights[n].linears[l].weight) {
       auto [weight, took] = store_.get(*linears[l], spec);
       seconds += took;
       for (size_t m = n; m < nodes.size(); ++m) {
@@ -155,6 +180,7 @@ double Engine::prepare_node(std::span<const LinearSpec* const> linears, const st
       }
     }
     weights[n].linears[l].activations = nodes[n].products.linears[l].activations;
+    weights[n].linears[l].outputs = nodes[n].products.linears[l].outputs;
   }
   weights[n].qk = nodes[n].products.qk;
   weights[n].pv = nodes[n].products.pv;
@@ -165,12 +191,14 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
                          std::span<const Tensor* const> hidden, std::vector<std::vector<WindowScores>>& scores,
                          std::vector<double>& head_seconds) {
   std::vector<int32_t> rows, targets;
+  std::vector<int64_t> offsets{0};  // of the windows in `rows`
   for (size_t w = 0; w < windows.size(); ++w) {
-    const auto size = static_cast<int32_t>(windows[w].tokens.size());
-    for (int32_t t = windows[w].score_begin; t < size; ++t) {
-      rows.push_back(static_cast<int32_t>(batch.batch.offsets[w]) + t - 1);
-      targets.push_back(windows[w].tokens[static_cast<size_t>(t)]);
+    const auto begin = static_cast<size_t>(windows[w].score_begin);
+    for (size_t t = begin; t < begin + windows[w].scored(); ++t) {
+      rows.push_back(static_cast<int32_t>(batch.batch.offsets[w] + static_cast<int64_t>(t) - 1));
+      targets.push_back(windows[w].target(t));
     }
+    offsets.push_back(static_cast<int64_t>(rows.size()));
   }
   const size_t variants = hidden.size();
   std::vector<Operand> operands;
@@ -179,19 +207,22 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
   operands.reserve(variants);
   for (size_t v = 0; v < variants; ++v) {
     const auto start = Clock::now();
-    operands.push_back(forward_.head_operand(*hidden[v], rows, heads_[v]));
+    operands.push_back(forward_.head_operand(*hidden[v], rows, offsets, heads_[v]));
     head_seconds[v] += seconds_since(start);
     inputs.push_back({.hidden = &operands[v],
                       .weight = heads_[v].weight.get(),
                       .bias = forward_.head_bias(),
+                      .logit_multiplier = model_.logit_multiplier,
+                      .logit_softcap = model_.logit_softcap,
                       .scores = batch_scores[v],
-                      .seconds = &head_seconds[v]});
+                      .seconds = &head_seconds[v],
+                      .kind = kind_});
   }
   backend_.score(inputs, targets);
   for (size_t v = 0; v < variants; ++v) {
     size_t at = 0;
     for (const Window& window : windows) {
-      const size_t count = window.tokens.size() - static_cast<size_t>(window.score_begin);
+      const size_t count = window.scored();
       const auto first = batch_scores[v].begin() + static_cast<std::ptrdiff_t>(at);
       scores[v].push_back({.tokens = {first, first + static_cast<std::ptrdiff_t>(count)}});
       at += count;

@@ -22,9 +22,10 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& tokenizer, const EvaluateOptions& options) {
   ProtocolOptions protocol = options.protocol;
   const int64_t longest = model.spec.max_positions;
-  if (protocol.context == 0) {
-    const bool short_windows = protocol.name == "document" || protocol.name == "llamacpp";
-    protocol.context = std::min<int64_t>(longest, short_windows ? 512 : 2048);
+  if (protocol.context == 0) protocol.context = default_context(protocol.name, longest);
+  if (protocol.context > longest && !model.spec.extends()) {
+    fail_usage("--context {} is above the {} positions of '{}', whose table of positions ends there.", protocol.context,
+               longest, model.name);
   }
   if (protocol.context > longest && !options.allow_long_context) {
     fail_usage(
@@ -36,6 +37,9 @@ ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& toke
     const auto prefix = tokenizer.prefix();
     protocol.bos_id = prefix.empty() ? model.spec.bos_id : prefix.front();
   }
+  const SpecialTokens& special = model.special;
+  if (protocol.prefix_id < 0) protocol.prefix_id = special.bos >= 0 ? special.bos : special.eos;
+  if (protocol.pad_id < 0) protocol.pad_id = special.pad >= 0 ? special.pad : special.eos;
   return protocol;
 }
 
@@ -52,12 +56,42 @@ std::string bos_text(BosPolicy policy) {
   return "?";
 }
 
+std::string aggregate_text(Aggregate aggregate) {
+  switch (aggregate) {
+    case Aggregate::token_mean:
+      return "token mean";
+    case Aggregate::window_mean:
+      return "mean of window means";
+    case Aggregate::weighted_windows:
+      return "weighted mean of window means";
+  }
+  return "?";
+}
+
+std::vector<WindowNote> notes_of(const WindowSet& set) {
+  std::vector<WindowNote> notes;
+  notes.reserve(set.windows.size());
+  for (const Window& window : set.windows) notes.push_back(window.note);
+  return notes;
+}
+
+int64_t linear_parameters(const ModelSpec& model) {
+  int64_t sum = 0;
+  for (const LinearSpec* linear : model.linears()) sum += linear->parameters();
+  return sum;
+}
+
 /// Bytes of all Linears of the model (the head too) under a variant.
 int64_t weight_bytes(const ModelSpec& model, const Variant& variant) {
   uint64_t sum = 0;
   for (const LinearSpec* linear : model.linears()) {
     const auto spec = variant.product(linear->module, linear->role).weights;
-    sum += kept_weight_bytes(linear->parameters(), linear->weight.matrix.cols, spec, linear->weight.matrix.type);
+    const WeightSource& weight = linear->weight;
+    if (!spec && weight.stored_bits > 0) {
+      sum += static_cast<uint64_t>(weight.stored_bits * static_cast<double>(linear->parameters()) / 8);
+    } else {
+      sum += kept_weight_bytes(linear->parameters(), weight.matrix.cols, spec, weight.matrix.type);
+    }
   }
   return static_cast<int64_t>(sum);
 }
@@ -70,7 +104,8 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = linear->module + ".weight",
                    .role = std::string(role_name(linear->role)),
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
   }
   for (const char* which : {"qk", "pv"}) {
     const ProductSpec product = variant.attention_product(which);
@@ -78,7 +113,22 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
     out.push_back({.tensor = which,
                    .role = "attention product",
                    .weights = to_text(product.weights),
-                   .activations = to_text(product.activations)});
+                   .activations = to_text(product.activations),
+                   .outputs = to_text(product.outputs)});
+  }
+  return out;
+}
+
+/// The steps of the forward pass, without sums.
+std::vector<LayerError> step_names(const ForwardPass& forward) {
+  std::vector<LayerError> out;
+  for (int64_t step = 0; step < forward.steps(); ++step) {
+    const bool both = forward.has_attention(step) && forward.has_mlp(step);
+    out.push_back({.layer = forward.layer_of(step),
+                   .part = both                          ? "block"
+                           : forward.has_attention(step) ? "attention"
+                                                         : "mlp",
+                   .sums = {}});
   }
   return out;
 }
@@ -96,11 +146,14 @@ std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSou
   std::vector<SubsetResult> out;
   for (const auto& [name, windows] : subsets) {
     std::vector<std::vector<WindowScores>> scores(result.scores.size());
+    std::vector<WindowNote> notes;
+    for (const size_t w : windows) notes.push_back(set.windows[w].note);
     for (size_t v = 0; v < scores.size(); ++v) {
       for (const size_t w : windows) scores[v].push_back(result.scores[v][w]);
     }
-    out.push_back(
-        {.name = name, .windows = static_cast<int64_t>(windows.size()), .variants = summarize(scores, set.aggregate)});
+    out.push_back({.name = name,
+                   .windows = static_cast<int64_t>(windows.size()),
+                   .variants = summarize(scores, set.aggregate, notes, set.kind)});
   }
   return out;
 }
@@ -143,6 +196,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   if (!model.tokenizer) throw std::logic_error("evaluate needs a model that was loaded with its tokenizer");
   const ProtocolOptions protocol = resolve_protocol(model, *model.tokenizer, options);
   const WindowSet set = make_windows(protocol, data, *model.tokenizer);
+  const std::vector<WindowNote> notes = notes_of(set);
   const double tokenize_seconds = seconds_since(start);
 
   std::vector<Variant> variants{{.name = "baseline", .clauses = {}}};
@@ -158,34 +212,57 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                .revision = model.revision,
                .sha256 = model.checkpoint.sha256(),
                .parameters = model.spec.parameters()};
+  std::vector<LayerError> steps;
   const auto run_with = [&](cpu::Order order) {
     const auto backend = make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
     const ForwardPass forward(model.spec, *backend, compute);
     const VariantTree tree = build_tree(model.spec, forward, variants);
+    run.forwards = tree.forwards();
+    steps = step_names(forward);
     const Plan plan = make_plan(
         model.spec, forward, tree, set.windows,
         {.batch_windows = options.batch_windows, .stream = options.stream, .memory_limit = memory_limit_bytes()});
-    return Engine(model.spec, *backend, forward, tree, plan).run(set.windows, on_progress);
+    return Engine(model.spec, *backend, forward, tree, plan, set.kind).run(set.windows, on_progress);
   };
   const EngineResult result = run_with(cpu::Order::forward);
-  const auto figures = summarize(result.scores, set.aggregate);
+  if (options.on_scores) options.on_scores({.variants = variants, .windows = set.windows, .scores = result.scores});
+  const auto figures = summarize(result.scores, set.aggregate, notes, set.kind);
   run.complete = result.complete;
 
   std::vector<VariantFigures> again;
   if (options.noise && result.complete) {
     const EngineResult reversed = run_with(cpu::Order::reversed);
     run.complete = reversed.complete;
-    if (reversed.complete) again = summarize(reversed.scores, set.aggregate);
+    if (reversed.complete) again = summarize(reversed.scores, set.aggregate, notes, set.kind);
   }
+
+  LinearStudy study;
+  if (run.complete && (options.linear_errors || options.exponents)) {
+    try {
+      const auto backend =
+          make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = cpu::Order::forward});
+      study =
+          study_linears(model.spec, *backend, compute, variants, set.windows,
+                        {.errors = options.linear_errors, .exponents = options.exponents, .threads = options.threads});
+    } catch (const Interrupted&) {
+      run.complete = false;
+    }
+  }
+  run.exponents = std::move(study.exponents);
+  run.studied_windows = study.windows;
+  run.studied_tokens = study.tokens;
 
   run.data = {.name = data.name, .sha256 = data.sha256, .documents = static_cast<int64_t>(data.documents.size())};
   run.protocol = {.name = protocol.name,
                   .context = protocol.context,
+                  .stride = set.stride,
                   .bos = bos_text(protocol.bos),
-                  .aggregate = set.aggregate == Aggregate::token_mean ? "token mean" : "mean of window means",
+                  .aggregate = aggregate_text(set.aggregate),
                   .skipped_documents = set.skipped_documents};
   run.windows = static_cast<int64_t>(result.scores[0].size());
   run.seconds_tokenize = tokenize_seconds;
+  if (variants.size() - 1 <= kPairVariants) run.pairs = compare_pairs(result.scores, figures);
+  const auto parameters = static_cast<double>(std::max<int64_t>(linear_parameters(model.spec), 1));
   for (size_t v = 0; v < variants.size(); ++v) {
     VariantResult out;
     out.name = variants[v].name;
@@ -201,6 +278,13 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     out.replaced = replaced_linears(model.spec, variants[v]);
     out.weight_bytes_baseline = weight_bytes(model.spec, variants[0]);
     out.weight_bytes_variant = weight_bytes(model.spec, variants[v]);
+    if (v > 0) {
+      out.layers = steps;
+      for (size_t s = 0; s < steps.size(); ++s) out.layers[s].sums = result.layer_errors[v][s];
+    }
+    if (!study.errors.empty()) out.linears = std::move(study.errors[v]);
+    out.weight_bits_baseline = 8 * static_cast<double>(out.weight_bytes_baseline) / parameters;
+    out.weight_bits_variant = 8 * static_cast<double>(out.weight_bytes_variant) / parameters;
     if (!again.empty()) {
       out.noise_measured = true;
       out.noise_nll = std::abs(again[v].nll - figures[v].nll);

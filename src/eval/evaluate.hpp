@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,15 +19,26 @@ enum class DTypeChoice : uint8_t { automatic, float32, bfloat16 };
 /// The dtype that a run computes in: the checkpoint's, except that F16 computes in float32.
 DType compute_dtype(const ModelSpec& model, DTypeChoice choice);
 
+/// What an evaluation scored, for one's own statistics.
+struct ScoredTokens {
+  std::span<const Variant> variants;  // the baseline first
+  std::span<const Window> windows;
+  std::span<const std::vector<WindowScores>> scores;  // [variant][window], of finished rounds
+};
+
 struct EvaluateOptions {
   ProtocolOptions protocol;       // context 0 = the protocol's default for the model
   std::vector<Variant> variants;  // without the baseline
   DTypeChoice dtype = DTypeChoice::automatic;
   bool allow_long_context = false;
-  bool noise = false;         // run everything again with another order of float32 sums
-  bool stream = false;        // never keep weights between rounds
-  int64_t batch_windows = 0;  // 0 = chosen
-  int threads = 0;            // 0 = all
+  bool noise = false;          // run everything again with another order of float32 sums
+  bool stream = false;         // never keep weights between rounds
+  bool linear_errors = false;  // also look at the operands and products of every replaced Linear
+  bool exponents = false;      // also count the exponents of weights and activations
+  int64_t batch_windows = 0;   // 0 = chosen
+  int threads = 0;             // 0 = all
+  /// Is given all scores at the end, also after an interrupt.
+  std::function<void(const ScoredTokens&)> on_scores;
 };
 
 /// Throws UsageError if a clause of a variant matches no product of the model, listing what there is.

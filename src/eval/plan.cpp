@@ -59,12 +59,8 @@ uint64_t live_bytes_of_step(std::span<const LinearSpec* const> linears, const st
 
 uint64_t kept_weight_bytes(int64_t elements, int64_t row, const OperandSpec& spec, DType dtype) {
   if (!spec) return static_cast<uint64_t>(elements) * dtype_size(dtype);
-  const int64_t block = spec->block_size == 0 ? row : spec->block_size;
-  const int64_t rows = elements / std::max<int64_t>(row, 1);
-  const int64_t blocks = rows * ((row + block - 1) / block);
-  return (static_cast<uint64_t>(elements) * static_cast<uint64_t>(spec->element.bits()) +
-          static_cast<uint64_t>(blocks) * static_cast<uint64_t>(spec->scale_bits) + 7) /
-         8;
+  const auto rows = static_cast<uint64_t>(elements / std::max<int64_t>(row, 1));
+  return (mx::storage_bits(*spec, rows, static_cast<uint64_t>(row)) + 7) / 8;
 }
 
 Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const VariantTree& tree,
@@ -78,18 +74,37 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
     return static_cast<uint64_t>(linear.parameters()) * (bf16 ? 2 : 4);
   };
   const auto kept_bytes = [&](const LinearSpec& linear, const OperandSpec& spec) {
-    const bool packed = spec && spec->element.bits() <= 8 && spec->scale_bits == 8;
-    return packed ? kept_weight_bytes(linear.parameters(), linear.weight.matrix.cols, spec, DType::bf16)
-                  : prepared_bytes(linear, spec);
+    if (!spec || !mx::keeps_codes(*spec)) return prepared_bytes(linear, spec);
+    mx::BlockFormat in_bytes = *spec;
+    in_bytes.scale_bits = 8;  // fewer bits are kept in a byte each
+    return kept_weight_bytes(linear.parameters(), linear.weight.matrix.cols, in_bytes, DType::bf16);
   };
   int64_t widest = 0;  // activations of a step, elements a token
+  bool mixture = false;
   for (int64_t step = 0; step < forward.steps(); ++step) {
     const auto linears = forward.step_linears(step);
     const auto& nodes = tree.levels[static_cast<size_t>(step)];
-    plan.step_weights = std::max(plan.step_weights, live_bytes_of_step(linears, nodes, prepared_bytes));
+    const size_t prepared = forward.prepared_linears(step);
+    uint64_t live = live_bytes_of_step(std::span(linears).first(prepared), nodes, prepared_bytes);
+    if (const size_t a_time = forward.expert_linears(step); a_time > 0) {
+      // One expert of one variant at a time, with the routed rows beside it.
+      uint64_t most = 0;
+      for (size_t l = prepared; l < linears.size(); l += a_time) {
+        for (const TreeNode& node : nodes) {
+          uint64_t sum = 0;
+          for (size_t i = l; i < l + a_time; ++i) sum += prepared_bytes(*linears[i], node.products.linears[i].weights);
+          most = std::max(most, sum);
+        }
+      }
+      live += most;
+      mixture = true;
+    }
+    plan.step_weights = std::max(plan.step_weights, live);
     plan.kept_weights += bytes_of_step(linears, nodes, kept_bytes);
     int64_t width = 0;
-    for (const LinearSpec* linear : linears) width += linear->weight.matrix.rows + linear->weight.matrix.cols;
+    for (size_t l = 0; l < std::min(linears.size(), prepared + forward.expert_linears(step)); ++l) {
+      width += linears[l]->outputs() + linears[l]->inputs();
+    }
     widest = std::max(widest, width);
   }
   std::vector<OperandSpec> heads;
@@ -121,19 +136,26 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
   plan.scratch = static_cast<uint64_t>(largest * widest) * size +
                  static_cast<uint64_t>(largest * model.hidden) * size * tree.head.size();
   int64_t scored = 0;
-  for (const Window& window : windows) scored += static_cast<int64_t>(window.tokens.size()) - window.score_begin;
+  for (const Window& window : windows) scored += static_cast<int64_t>(window.scored());
   plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.head.size();
 
   // Rounds.
   double flops_a_token = 0;
   for (int64_t step = 0; step < forward.steps(); ++step) {
     double step_flops = 0;
-    for (const LinearSpec* linear : forward.step_linears(step))
+    const MlpSpec& mlp = model.layers[static_cast<size_t>(forward.layer_of(step))].mlp;
+    for (const LinearSpec* linear : forward.step_linears(step)) {
       step_flops += 2.0 * static_cast<double>(linear->parameters());
+    }
+    if (forward.expert_linears(step) > 0) {
+      step_flops *= static_cast<double>(mlp.route.top_k) / static_cast<double>(mlp.experts.size());
+    }
     flops_a_token += step_flops * static_cast<double>(tree.levels[static_cast<size_t>(step)].size());
   }
   flops_a_token += 2.0 * static_cast<double>(model.head.parameters()) * static_cast<double>(tree.head.size());
-  const uint64_t hidden_a_token = static_cast<uint64_t>(model.hidden) * size * (tree.width() + 1);
+  // A mixture keeps the normed state and the float32 sum of its experts for the whole round.
+  const uint64_t hidden_a_token =
+      static_cast<uint64_t>(model.hidden) * (size * (tree.width() + 1) + (mixture ? size + sizeof(float) : 0));
   const uint64_t fixed = plan.step_weights + plan.head_weights + plan.scratch + plan.scores;
   if (fixed + hidden_a_token * static_cast<uint64_t>(largest) > plan.limit) {
     fail(

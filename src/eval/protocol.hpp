@@ -5,23 +5,38 @@
 #include <string_view>
 #include <vector>
 
+#include "backend/backend.hpp"
 #include "io/documents.hpp"
 #include "text/tokenizer.hpp"
 
 namespace mxlm {
 
+/// What a protocol wants to know of a window when figures are made.
+struct WindowNote {
+  double weight = 0;             // Aggregate::weighted_windows: of the window's mean
+  int64_t words = 0, bytes = 0;  // lmeval: of the page that ends with this window; 0 in the middle of a page
+};
+
 /// A piece of token stream that is run through the model alone, and which of its tokens are scored: those at positions
-/// [score_begin, size) given the ones before (score_begin >= 1).
+/// [score_begin, size) given the ones before (score_begin >= 1), and `next`, if there is one.
 struct Window {
   std::vector<int32_t> tokens;
   int32_t score_begin = 1;
   int32_t document = 0;  // index into the source, for subsets
-  double weight = 0;     // hf-stride style weights; 0 = not used
+  int32_t next = -1;     // the token after the last one, which no position reads but which is scored; -1 = none
+  int32_t keys = 0;      // tokens from here on are padding, which no position attends to; 0 = there is none
+  WindowNote note;
+  [[nodiscard]] size_t scored() const {
+    return tokens.size() - static_cast<size_t>(score_begin) + (next >= 0 ? 1U : 0U);
+  }
+  /// The token at position t, up to size() where `next` is.
+  [[nodiscard]] int32_t target(size_t t) const { return t < tokens.size() ? tokens[t] : next; }
 };
 
 enum class Aggregate : uint8_t {
-  token_mean,   // sum NLL / tokens
-  window_mean,  // mean of window means
+  token_mean,        // sum NLL / tokens
+  window_mean,       // mean of window means
+  weighted_windows,  // mean of window means, weighted by WindowNote::weight
 };
 
 /// Special tokens around a text: what the tokenizer's template adds; that, and BOS first if it is not there yet; none
@@ -29,11 +44,15 @@ enum class Aggregate : uint8_t {
 enum class BosPolicy : uint8_t { from_template, always, never };
 
 struct ProtocolOptions {
-  std::string name = "window";  // window document gptq llamacpp
-  int64_t context = 0;          // tokens a window; set by the caller (min(model's, 2048), document: 512, llamacpp: 512)
+  std::string name = "window";  // one of protocol_names()
+  int64_t context = 0;          // tokens a window; set by the caller, see default_context()
+  int64_t stride = 0;           // hf-stride: tokens between the starts of windows; 0 = min(512, context)
   int64_t max_windows = 0;      // 0 = all
   BosPolicy bos = BosPolicy::from_template;
-  int32_t bos_id = -1;  // for BosPolicy::always and llamacpp; -1 = none known
+  int32_t bos_id = -1;     // for BosPolicy::always and llamacpp; -1 = none known
+  int32_t prefix_id = -1;  // lmeval: what a page begins with: the tokenizer's BOS, else its EOS
+  int32_t pad_id = -1;     // self: what documents are padded with: the tokenizer's padding token, else its EOS
+  int loader_workers = 1;  // threads that tokenise; changes no digit
 };
 
 /// Windows of a source by a named protocol:
@@ -48,9 +67,20 @@ struct ProtocolOptions {
 ///   row.
 /// * llamacpp: one text, as llama-perplexity: a final newline dropped, special tokens in the text not parsed, full
 ///   windows only, each one's first token replaced by BOS where the tokenizer adds one, the second half scored.
+/// * hf-stride: the rows joined as for gptq; windows of the context every `stride` tokens, of which only what the
+/// window
+///   before did not have is scored; each window's mean weighted as in the Hugging Face guide.
+/// * lmeval: as lm-evaluation-harness 0.4 in a rolling log-likelihood task: each document is a page (a raw WikiText
+/// file
+///   holds one for each title, and its detokenised text is what is scored); every token of a page is scored once, the
+///   first after a prefix token.
+/// * self: each document (a raw WikiText file: each line that is not blank) truncated and padded on the right to the
+///   context; every position, padding too, scores its own most likely token. No perplexity.
 struct WindowSet {
   std::vector<Window> windows;
   Aggregate aggregate = Aggregate::token_mean;
+  ScoreKind kind = ScoreKind::next_token;
+  int64_t stride = 0;             // of hf-stride, else 0
   int64_t skipped_documents = 0;  // too short to score
   int64_t scored_tokens = 0;
 };
@@ -60,5 +90,8 @@ WindowSet make_windows(const ProtocolOptions& options, const DocumentSource& sou
 
 /// Names of all protocols, for messages and help.
 const std::vector<std::string>& protocol_names();
+
+/// The context that a protocol uses unless told otherwise, for a model of that many positions.
+int64_t default_context(const std::string& protocol, int64_t max_positions);
 
 }  // namespace mxlm

@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "eval/linear_study.hpp"
 #include "eval/statistics.hpp"
 #include "eval/variant.hpp"
 
@@ -30,13 +32,34 @@ struct DataInfo {
 
 struct ProtocolInfo {
   std::string name;
-  int64_t context = 0;
+  int64_t context = 0, stride = 0;  // stride 0: the protocol has none
   std::string bos, aggregate;
   int64_t skipped_documents = 0;
 };
 
 struct ReplacedLinear {
   std::string tensor, role, weights, activations;
+  std::string outputs = "none";
+};
+
+/// Error of the hidden state against the baseline's after one step of the forward pass.
+struct LayerError {
+  int64_t layer = 0;
+  std::string part;  // "attention", "mlp", or "block" where a layer is one step
+  ErrorSums sums;    // zero where the variant shares the baseline's state
+};
+
+/// Where a variant lies in a sweep.
+struct SweepPoint {
+  std::string format;  // "mxfp4_e2m1", "mxfp4_e2m1/mxfp8_e4m3", "mxfp4_e2m1/none"
+  int block = 0, scale_bits = 0;
+  std::string rule, round;
+  std::string roles;  // targets joined by commas
+  std::string unit;   // of a sensitivity scan: the Linear, role or layer; else empty
+  // Set by rate_points:
+  double bits_saved = 0;   // mean bits a weight of all Linears, against the stored dtype
+  double kld_per_bit = 0;  // mean KL divergence / bits_saved; NaN where no bits are saved
+  bool pareto = false;     // nothing has at most this KL divergence with at most these bits
 };
 
 struct PhaseSeconds {
@@ -50,6 +73,10 @@ struct VariantResult {
   PhaseSeconds seconds;
   std::vector<ReplacedLinear> replaced;
   int64_t weight_bytes_baseline = 0, weight_bytes_variant = 0;  // of the Linears of the model
+  double weight_bits_baseline = 0, weight_bits_variant = 0;     // mean bits a weight of them, scales included
+  std::optional<SweepPoint> sweep;
+  std::vector<LayerError> layers;    // one a step; empty for the baseline
+  std::vector<LinearError> linears;  // --linear-errors: of what is replaced
   // --noise: |difference| under another order of float32 sums
   bool noise_measured = false;
   double noise_nll = 0;   // of mean NLL
@@ -64,6 +91,9 @@ struct SubsetResult {
   std::vector<VariantFigures> variants;
 };
 
+/// Above this many variants their k (k - 1) / 2 pairs are left out.
+constexpr size_t kPairVariants = 32;
+
 struct RunResult {
   ModelInfo model;
   DataInfo data;
@@ -75,6 +105,11 @@ struct RunResult {
   double seconds_total = 0, seconds_load = 0, seconds_tokenize = 0;
   std::vector<VariantResult> variants;  // variants[0] is the baseline
   std::vector<SubsetResult> subsets;    // empty unless documents carry subset names
+  std::vector<PairFigures> pairs;       // of variants[1...] among each other, unless there are more than kPairVariants
+  // --linear-errors, --exponents
+  std::vector<LinearExponents> exponents;
+  int64_t studied_windows = 0, studied_tokens = 0;
+  double forwards = 0;  // work of all variants in forward passes: those that share steps share their cost
 };
 
 struct EvalResult {

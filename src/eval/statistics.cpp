@@ -6,6 +6,7 @@
 #include <cassert>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 namespace mxlm {
 namespace {
@@ -50,32 +51,43 @@ double mean_error(double squares, int64_t n) {
 }
 
 /// Mean over all tokens and over windows, and the errors of the former.
-VariantFigures summarize_one(const Windows& windows, Aggregate aggregate) {
+VariantFigures summarize_one(const Windows& windows, Aggregate aggregate, std::span<const WindowNote> notes) {
   VariantFigures figures;
-  Sum nll, window_means;
-  std::vector<double> sums;  // of each window that has tokens
-  std::vector<double> counts;
-  for (const WindowScores& window : windows) {
+  Sum nll, weighted_means, total_weight;
+  std::vector<double> means;  // of each window that has tokens
+  std::vector<double> weights;
+  for (size_t w = 0; w < windows.size(); ++w) {
+    const auto& tokens = windows[w].tokens;
     Sum sum;
-    for (const TokenScore& score : window.tokens) {
+    for (const TokenScore& score : tokens) {
       figures.nonfinite += usable(score) ? 0 : 1;
       sum.add(score.nll);
       nll.add(score.nll);
     }
-    if (window.tokens.empty()) continue;
-    sums.push_back(sum.value());
-    counts.push_back(static_cast<double>(window.tokens.size()));
-    window_means.add(sums.back() / counts.back());
-    figures.tokens += static_cast<int64_t>(window.tokens.size());
+    if (tokens.empty()) continue;
+    const auto count = static_cast<double>(tokens.size());
+    means.push_back(sum.value() / count);
+    switch (aggregate) {
+      case Aggregate::token_mean:
+        weights.push_back(count);
+        break;
+      case Aggregate::window_mean:
+        weights.push_back(1);
+        break;
+      case Aggregate::weighted_windows:
+        weights.push_back(notes[w].weight);
+        break;
+    }
+    weighted_means.add(weights.back() * means.back());
+    total_weight.add(weights.back());
+    figures.tokens += static_cast<int64_t>(tokens.size());
   }
-  if (figures.tokens == 0 || figures.nonfinite > 0) {
+  if (figures.tokens == 0 || figures.nonfinite > 0 || !(total_weight.value() > 0)) {
     figures.nll = figures.ppl = figures.ppl_stderr = figures.ppl_stderr_windows = kNan;
     return figures;
   }
-  const auto n = static_cast<double>(figures.tokens);
-  const auto groups = static_cast<double>(sums.size());
-  const double mean = nll.value() / n;
-  figures.nll = aggregate == Aggregate::window_mean ? window_means.value() / groups : mean;
+  const double mean = nll.value() / static_cast<double>(figures.tokens);
+  figures.nll = aggregate == Aggregate::token_mean ? mean : weighted_means.value() / total_weight.value();
   figures.ppl = std::exp(figures.nll);
 
   Sum squares, cluster_squares;
@@ -83,13 +95,58 @@ VariantFigures summarize_one(const Windows& windows, Aggregate aggregate) {
     for (const TokenScore& score : window.tokens) squares.add((score.nll - mean) * (score.nll - mean));
   }
   figures.ppl_stderr = figures.ppl * mean_error(squares.value(), figures.tokens);
-  for (size_t w = 0; w < sums.size(); ++w) {
-    const double deviation = aggregate == Aggregate::window_mean ? sums[w] / counts[w] - figures.nll
-                                                                 : (sums[w] - counts[w] * mean) * groups / n;
+  const double scale = static_cast<double>(means.size()) / total_weight.value();
+  for (size_t w = 0; w < means.size(); ++w) {
+    const double deviation = scale * weights[w] * (means[w] - figures.nll);
     cluster_squares.add(deviation * deviation);
   }
-  figures.ppl_stderr_windows = figures.ppl * mean_error(cluster_squares.value(), static_cast<int64_t>(sums.size()));
+  figures.ppl_stderr_windows = figures.ppl * mean_error(cluster_squares.value(), static_cast<int64_t>(means.size()));
   return figures;
+}
+
+/// Figures a word and a byte. The windows of a page follow one another, and the last one's note counts the page, so
+/// windows at the end without one belong to a page that is not finished.
+RollingFigures roll(const Windows& windows, std::span<const WindowNote> notes, bool finite) {
+  RollingFigures out;
+  Sum sum;
+  std::vector<double> page, all;
+  for (size_t w = 0; w < windows.size(); ++w) {
+    for (const TokenScore& score : windows[w].tokens) page.push_back(score.nll);
+    if (notes[w].words == 0) continue;
+    for (const double nll : page) sum.add(nll);
+    all.insert(all.end(), page.begin(), page.end());
+    page.clear();
+    out.words += notes[w].words;
+    out.bytes += notes[w].bytes;
+  }
+  out.tokens = static_cast<int64_t>(all.size());
+  if (!finite || out.words == 0 || out.bytes == 0) {
+    out.word_perplexity = out.word_perplexity_stderr = out.byte_perplexity = out.bits_per_byte = kNan;
+    return out;
+  }
+  const auto tokens = static_cast<double>(out.tokens), words = static_cast<double>(out.words);
+  const double a_byte = sum.value() / static_cast<double>(out.bytes), mean = sum.value() / tokens;
+  Sum squares;
+  for (const double nll : all) squares.add((nll - mean) * (nll - mean));
+  out.word_perplexity = std::exp(sum.value() / words);
+  out.word_perplexity_stderr = out.word_perplexity * mean_error(squares.value(), out.tokens) * tokens / words;
+  out.byte_perplexity = std::exp(a_byte);
+  out.bits_per_byte = a_byte / std::numbers::ln2;
+  return out;
+}
+
+SelfFigures self_figures(const Windows& windows, const VariantFigures& figures) {
+  if (figures.tokens == 0 || figures.nonfinite > 0) return {.entropy = kNan, .entropy_stderr = kNan};
+  SelfFigures out;
+  Sum sum, squares;
+  for_each_token(windows, windows, [&](const TokenScore& t, const TokenScore&) { sum.add(t.entropy); });
+  out.entropy = sum.value() / static_cast<double>(figures.tokens);
+  for_each_token(windows, windows, [&](const TokenScore& t, const TokenScore&) {
+    const double deviation = static_cast<double>(t.entropy) - out.entropy;
+    squares.add(deviation * deviation);
+  });
+  out.entropy_stderr = mean_error(squares.value(), figures.tokens);
+  return out;
 }
 
 /// `sorted` at fraction f, linearly interpolated at f (n - 1).
@@ -187,13 +244,51 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
 
 }  // namespace
 
-std::vector<VariantFigures> summarize(std::span<const Windows> variants, Aggregate aggregate) {
+std::vector<VariantFigures> summarize(std::span<const Windows> variants, Aggregate aggregate,
+                                      std::span<const WindowNote> notes, ScoreKind kind) {
   std::vector<VariantFigures> out;
   out.reserve(variants.size());
+  const bool pages = std::any_of(notes.begin(), notes.end(), [](const WindowNote& note) { return note.bytes > 0; });
   for (size_t v = 0; v < variants.size(); ++v) {
     assert(variants[v].size() == variants[0].size());
-    out.push_back(summarize_one(variants[v], aggregate));
+    assert(notes.empty() ? aggregate != Aggregate::weighted_windows : notes.size() >= variants[v].size());
+    out.push_back(summarize_one(variants[v], aggregate, notes));
+    if (pages) out[v].rolling = roll(variants[v], notes, out[v].nonfinite == 0);
+    if (kind == ScoreKind::self) out[v].self = self_figures(variants[v], out[v]);
     if (v > 0) out[v].vs_baseline = compare(variants[0], out[0], variants[v], out[v]);
+  }
+  return out;
+}
+
+std::vector<PairFigures> compare_pairs(std::span<const Windows> variants, std::span<const VariantFigures> figures) {
+  std::vector<PairFigures> out;
+  for (size_t a = 1; a < variants.size(); ++a) {
+    for (size_t b = a + 1; b < variants.size(); ++b) {
+      PairFigures pair{.a = a, .b = b};
+      const int64_t tokens = figures[a].tokens;
+      if (tokens == 0 || figures[a].nonfinite > 0 || figures[b].nonfinite > 0) {
+        pair.ln_ppl_ratio = pair.ln_ppl_ratio_stderr = pair.kld_difference = pair.kld_difference_stderr = kNan;
+        out.push_back(pair);
+        continue;
+      }
+      const auto n = static_cast<double>(tokens);
+      Sum nll, kld, nll_squares, kld_squares;
+      for_each_token(variants[a], variants[b], [&](const TokenScore& x, const TokenScore& y) {
+        nll.add(y.nll - x.nll);
+        kld.add(y.kld - x.kld);
+      });
+      const double nll_mean = nll.value() / n;
+      pair.ln_ppl_ratio = figures[b].nll - figures[a].nll;
+      pair.kld_difference = kld.value() / n;
+      for_each_token(variants[a], variants[b], [&](const TokenScore& x, const TokenScore& y) {
+        const double d = y.nll - x.nll - nll_mean, e = y.kld - x.kld - pair.kld_difference;
+        nll_squares.add(d * d);
+        kld_squares.add(e * e);
+      });
+      pair.ln_ppl_ratio_stderr = mean_error(nll_squares.value(), tokens);
+      pair.kld_difference_stderr = mean_error(kld_squares.value(), tokens);
+      out.push_back(pair);
+    }
   }
   return out;
 }

@@ -16,6 +16,10 @@ size_t VariantTree::nodes() const {
   return n;
 }
 
+double VariantTree::forwards() const {
+  return levels.empty() ? 0 : static_cast<double>(nodes()) / static_cast<double>(levels.size());
+}
+
 VariantTree build_tree(const ModelSpec& model, const ForwardPass& forward, std::span<const Variant> variants) {
   VariantTree tree;
   tree.leaf.assign(variants.size(), 0);

@@ -32,6 +32,8 @@ struct VariantTree {
   /// The most hidden states that are alive at once.
   [[nodiscard]] size_t width() const;
   [[nodiscard]] size_t nodes() const;
+  /// The work of all variants, in forward passes of one variant (steps counted alike, without the head).
+  [[nodiscard]] double forwards() const;
 };
 
 /// variants[0] is the baseline.

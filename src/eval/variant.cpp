@@ -110,7 +110,7 @@ struct Keys {
 
 struct ParsedOperand {
   std::string_view text;
-  std::optional<mx::ElementFormat> element;  // empty: none
+  std::optional<mx::BlockFormat> format;  // with the settings of its name; empty: none
   Keys keys;
 };
 
@@ -178,14 +178,31 @@ void parse_key(const Context& context, std::string_view text, Keys& keys) {
   }
 }
 
+/// Refuses a key, just parsed into `keys`, that its own operand's format has no use for.
+void require_key(const Context& context, std::string_view at, const mx::BlockFormat& format, const Keys& keys) {
+  const auto require = [&](mx::Key key, bool given, std::string_view name) {
+    if (!given || mx::takes_key(format, key)) return;
+    context.wrong(at, "key {} means nothing for {}, {}", name, mx::format_name(format),
+                  mx::takes_key(format, mx::Key::round) ? "which takes round alone" : "which takes no keys");
+  };
+  require(mx::Key::block, keys.block_size.has_value(), "block");
+  require(mx::Key::scale_bits, keys.scale_bits.has_value(), "scale_bits");
+  require(mx::Key::rule, keys.rule.has_value(), "rule");
+  require(mx::Key::round, keys.rounding.has_value(), "round");
+}
+
 ParsedOperand parse_operand(const Context& context, std::string_view text) {
   ParsedOperand out;
   std::string_view rest = text;
   out.text = trim(take_until(rest, '@'));
   if (out.text != kNone) {
-    out.element = mx::parse_element(out.text);
-    if (!out.element) {
+    out.format = mx::parse_format(out.text);
+    if (!out.format) {
       std::vector<std::string_view> names = names_of(mx::kElements);
+      for (const auto& row : mx::kStages) {
+        names.push_back(row.name);
+        if (!row.alias.empty()) names.push_back(row.alias);
+      }
       for (const auto& row : mx::kElements) {
         for (const std::string_view alias : row.aliases) {
           if (!alias.empty()) names.push_back(alias);
@@ -193,7 +210,7 @@ ParsedOperand parse_operand(const Context& context, std::string_view text) {
       }
       names.push_back(kNone);
       const std::string found = out.text.empty() ? "a format is missing" : "format " + shown(out.text) + " is unknown";
-      context.wrong(out.text, "{}{}; there are {}, and none", found, suggestion(out.text, names), mx::known_elements());
+      context.wrong(out.text, "{}{}; there are {}, and none", found, suggestion(out.text, names), mx::known_formats());
     }
   }
   const size_t name_end = static_cast<size_t>(out.text.data() + out.text.size() - text.data());
@@ -201,42 +218,58 @@ ParsedOperand parse_operand(const Context& context, std::string_view text) {
   // Each '@' begins a key, so an '@' at the very end is an empty key, which parse_key refuses.
   for (bool more = true; more;) {
     more = rest.find('@') != std::string_view::npos;
-    parse_key(context, trim(take_until(rest, '@')), out.keys);
+    const std::string_view text_of_key = trim(take_until(rest, '@'));
+    parse_key(context, text_of_key, out.keys);
+    if (out.format) require_key(context, text_of_key, *out.format, out.keys);
   }
   return out;
 }
 
+/// A format with the keys that mean something for it.
 OperandSpec to_spec(const ParsedOperand& operand, const Keys& keys) {
-  if (!operand.element) return std::nullopt;
-  mx::BlockFormat format;
-  format.element = *operand.element;
-  format.block_size = keys.block_size.value_or(format.block_size);
-  format.scale_bits = keys.scale_bits.value_or(format.scale_bits);
-  format.rule = keys.rule.value_or(format.rule);
-  format.rounding = keys.rounding.value_or(format.rounding);
+  if (!operand.format) return std::nullopt;
+  mx::BlockFormat format = *operand.format;
+  const auto set = [&](mx::Key key, auto& setting, const auto& given) {
+    if (given && mx::takes_key(format, key)) setting = *given;
+  };
+  set(mx::Key::block, format.block_size, keys.block_size);
+  set(mx::Key::scale_bits, format.scale_bits, keys.scale_bits);
+  set(mx::Key::rule, format.rule, keys.rule);
+  set(mx::Key::round, format.rounding, keys.rounding);
   assert(mx::check(format).empty());
   return format;
 }
 
 ProductSpec parse_spec(const Context& context, std::string_view text) {
-  const bool two_sides = text.find('/') != std::string_view::npos;
+  constexpr size_t most = 3;
+  std::vector<ParsedOperand> sides;
   std::string_view rest = text;
-  const ParsedOperand first = parse_operand(context, trim(take_until(rest, '/')));
-  if (!first.element && first.keys.any()) {
-    context.wrong(first.text, "keys after {} change nothing here", kNone);
+  for (bool more = true; more;) {
+    more = rest.find('/') != std::string_view::npos;
+    if (sides.size() == most) {
+      context.wrong(rest, "a spec has three sides at most: weights/activations/outputs");
+    }
+    sides.push_back(parse_operand(context, trim(take_until(rest, '/'))));
   }
-  if (!two_sides) {
-    const OperandSpec both = to_spec(first, first.keys);
-    return {.weights = both, .activations = both};
+  const ParsedOperand& last = sides.back();
+  const bool nothing = std::none_of(sides.begin(), sides.end(), [](const auto& side) { return side.format; });
+  for (const ParsedOperand& side : sides) {
+    if (!side.format && side.keys.any() && (&side != &last || nothing)) {
+      context.wrong(side.text, "keys after {} change nothing here", kNone);
+    }
   }
-  if (const size_t slash = rest.find('/'); slash != std::string_view::npos) {
-    context.wrong(rest.substr(slash), "a spec has two sides at most: weights/activations");
+  const auto spec = [&](size_t i) { return to_spec(sides[i], sides[i].keys.with_defaults(last.keys)); };
+  if (sides.size() == 1) return {.weights = spec(0), .activations = spec(0), .outputs = std::nullopt};
+  ProductSpec out{.weights = spec(0), .activations = spec(1), .outputs = std::nullopt};
+  if (sides.size() == most) out.outputs = spec(2);
+  if (out.outputs && !out.replaced()) {
+    context.wrong(last.text, "outputs are quantised only where weights or activations are");
   }
-  const ParsedOperand last = parse_operand(context, trim(rest));
-  if (!first.element && !last.element && last.keys.any()) {
-    context.wrong(last.text, "keys after {} change nothing here", kNone);
+  if (out.outputs && mx::needs_whole_tensor(*out.outputs)) {
+    context.wrong(last.text, "outputs cannot be in {}, whose scale depends on the whole tensor",
+                  mx::format_name(*out.outputs));
   }
-  return {.weights = to_spec(first, first.keys.with_defaults(last.keys)), .activations = to_spec(last, last.keys)};
+  return out;
 }
 
 bool is_name_character(char c) {
@@ -292,7 +325,19 @@ Clause parse_clause(const Context& context, std::string_view text) {
                     shown(target.substr(i, 1)));
     }
   }
-  return {.target = std::string(target), .spec = parse_spec(context, trim(text.substr(equals + 1)))};
+  const std::string_view spec_text = trim(text.substr(equals + 1));
+  Clause clause{.target = std::string(target), .spec = parse_spec(context, spec_text)};
+  const bool attention_product = target == kQk || target == kPv;
+  if (clause.spec.outputs && (attention_product || target == role_name(Role::lm_head))) {
+    context.wrong(spec_text, "the outputs of {} are not quantised; write WEIGHTS/ACTIVATIONS alone", target);
+  }
+  for (const OperandSpec& side : {clause.spec.weights, clause.spec.activations}) {
+    if (attention_product && side && mx::has_row_scales(*side)) {
+      context.wrong(spec_text, "attention products cannot be in {}, whose float32 scales lie apart from the values",
+                    mx::format_name(*side));
+    }
+  }
+  return clause;
 }
 
 /// Shell-like match of a whole name: "*" is any run of characters (dots too), "?" any one. Linear in memory, at worst
@@ -325,19 +370,45 @@ bool target_matches(std::string_view target, std::string_view module, Role role)
   return role != Role::router && glob_match(target, module);
 }
 
-/// "@key=value" for each key that differs from the default, or that `also` sets (so that it is not taken from there).
+/// "@key=value" for each key that `format` takes and that differs from the default, or that `also` sets (so that it is
+/// not taken from there).
 std::string keys_text(const mx::BlockFormat& format, const mx::BlockFormat& also) {
   const mx::BlockFormat standard;
   std::string out;
-  const auto differs = [&](auto member) {
-    return format.*member != standard.*member || also.*member != standard.*member;
+  const auto shows = [&](mx::Key key, auto member) {
+    const auto differs = [&](const mx::BlockFormat& f) {
+      return mx::takes_key(f, key) && f.*member != standard.*member;
+    };
+    return mx::takes_key(format, key) && (differs(format) || differs(also));
   };
-  if (differs(&mx::BlockFormat::block_size)) out += fmt::format("@block={}", format.block_size);
-  if (differs(&mx::BlockFormat::scale_bits)) out += fmt::format("@scale_bits={}", format.scale_bits);
-  if (differs(&mx::BlockFormat::rule)) out += fmt::format("@rule={}", mx::rule_name(format.rule));
-  if (differs(&mx::BlockFormat::rounding)) out += fmt::format("@round={}", mx::rounding_name(format.rounding));
+  if (shows(mx::Key::block, &mx::BlockFormat::block_size)) out += fmt::format("@block={}", format.block_size);
+  if (shows(mx::Key::scale_bits, &mx::BlockFormat::scale_bits)) out += fmt::format("@scale_bits={}", format.scale_bits);
+  if (shows(mx::Key::rule, &mx::BlockFormat::rule)) out += fmt::format("@rule={}", mx::rule_name(format.rule));
+  if (shows(mx::Key::round, &mx::BlockFormat::rounding)) {
+    out += fmt::format("@round={}", mx::rounding_name(format.rounding));
+  }
   return out;
 }
+
+/// True if a side without keys of its own would take all of `last`'s keys and be `format`.
+bool takes_keys_from(const mx::BlockFormat& format, const mx::BlockFormat& last) {
+  const auto same = [&](mx::Key key, auto member) {
+    return !mx::takes_key(format, key) ||
+           format.*member == (mx::takes_key(last, key) ? last.*member : mx::BlockFormat{}.*member);
+  };
+  return same(mx::Key::block, &mx::BlockFormat::block_size) &&
+         same(mx::Key::scale_bits, &mx::BlockFormat::scale_bits) && same(mx::Key::rule, &mx::BlockFormat::rule) &&
+         same(mx::Key::round, &mx::BlockFormat::rounding);
+}
+
+/// A side before the last one, whose keys hold for it too where it names none of that kind.
+std::string side_text(const OperandSpec& spec, const OperandSpec& last) {
+  if (!spec || !last) return to_text(spec);
+  return mx::format_name(*spec) + (takes_keys_from(*spec, *last) ? std::string{} : keys_text(*spec, *last));
+}
+
+/// True if `outputs` can be written for a product: the LM head's outputs are the logits, which stay as they are.
+bool quantises_outputs(Role role) { return role != Role::lm_head; }
 
 }  // namespace
 
@@ -369,9 +440,30 @@ std::string Variant::canonical() const {
 
 ProductSpec Variant::product(std::string_view module, Role role) const {
   for (size_t i = clauses.size(); i-- > 0;) {
-    if (matches(i, module, role)) return clauses[i].spec;
+    if (!matches(i, module, role)) continue;
+    ProductSpec spec = clauses[i].spec;
+    if (!quantises_outputs(role)) spec.outputs.reset();
+    return spec;
   }
   return {};
+}
+
+Variant Variant::with_quantized_outputs() const {
+  Variant out = *this;
+  for (Clause& clause : out.clauses) {
+    if (clause.target == kQk || clause.target == kPv || clause.spec.outputs || !clause.spec.replaced()) continue;
+    const OperandSpec& outputs = clause.spec.activations ? clause.spec.activations : clause.spec.weights;
+    if (mx::needs_whole_tensor(*outputs)) {
+      fail_usage(
+          "--quantize-outputs: outputs cannot be in {}, whose scale depends on the whole tensor; name another format "
+          "for "
+          "them in variant {}: {}=WEIGHTS/ACTIVATIONS/OUTPUTS.",
+          mx::format_name(*outputs), shown(name), clause.target);
+    }
+    clause.spec.outputs = outputs;
+  }
+  if (name == canonical()) out.name = out.canonical();
+  return out;
 }
 
 ProductSpec Variant::attention_product(std::string_view which) const {
@@ -384,7 +476,7 @@ ProductSpec Variant::attention_product(std::string_view which) const {
 
 bool Variant::matches(size_t i, std::string_view module, Role role) const {
   assert(i < clauses.size());
-  return target_matches(clauses[i].target, module, role);
+  return role != Role::router && target_matches(clauses[i].target, module, role);
 }
 
 void Variant::require_matches(std::span<const NamedLinear> linears) const {
@@ -418,18 +510,16 @@ void Variant::require_matches(std::span<const NamedLinear> linears) const {
 
 std::string to_text(const OperandSpec& spec) {
   if (!spec) return std::string(kNone);
-  return mx::element_name(spec->element) + keys_text(*spec, {});
+  return mx::format_name(*spec) + keys_text(*spec, {});
 }
 
 std::string to_text(const ProductSpec& spec) {
-  const OperandSpec &weights = spec.weights, &activations = spec.activations;
-  if (weights == activations) return to_text(weights);
-  if (!weights || !activations) return to_text(weights) + '/' + to_text(activations);
-  mx::BlockFormat same_keys = *weights;
-  same_keys.element = activations->element;
-  // Keys of the last operand hold for the first too, so the first has to name each one that it does not share.
-  const std::string first_keys = same_keys == *activations ? std::string{} : keys_text(*weights, *activations);
-  return mx::element_name(weights->element) + first_keys + '/' + to_text(activations);
+  if (spec.outputs) {
+    return side_text(spec.weights, spec.outputs) + '/' + side_text(spec.activations, spec.outputs) + '/' +
+           to_text(spec.outputs);
+  }
+  if (spec.weights == spec.activations) return to_text(spec.weights);
+  return side_text(spec.weights, spec.activations) + '/' + to_text(spec.activations);
 }
 
 mx::BlockFormat parse_block_format(std::string_view text) {

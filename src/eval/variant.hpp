@@ -22,8 +22,9 @@ struct Clause {
   ProductSpec spec;
 };
 
-/// A policy of formats for a model's products, parsed from the grammar in docs/guide.md. In a spec of two operands,
-/// each key of the last one holds for the first too unless the first sets that key itself.
+/// A policy of formats for a model's products, parsed from the grammar in docs/guide.md. A spec is WEIGHTS, standing
+/// for activations too, WEIGHTS/ACTIVATIONS or WEIGHTS/ACTIVATIONS/OUTPUTS; each key of the last one holds for those
+/// before it too unless they set that key themselves or have no use for it.
 struct Variant {
   std::string name;  // given NAME, or the canonical text
   std::vector<Clause> clauses;
@@ -36,6 +37,10 @@ struct Variant {
   [[nodiscard]] ProductSpec product(std::string_view module, Role role) const;
   /// The spec of the attention products "qk" or "pv".
   [[nodiscard]] ProductSpec attention_product(std::string_view which) const;
+  /// The variant with the outputs of every replaced Linear quantised as its activations are, or as its weights where
+  /// activations are not; but the LM head's, which are the logits. A name that is the canonical text follows it. Throws
+  /// UsageError for formats whose scale depends on a whole tensor.
+  [[nodiscard]] Variant with_quantized_outputs() const;
   /// True if clause `i` applies to this Linear.
   [[nodiscard]] bool matches(size_t i, std::string_view module, Role role) const;
   /// Throws UsageError if a clause's target matches none of a model's Linears ("qk" and "pv" always match), with a list
@@ -43,7 +48,7 @@ struct Variant {
   void require_matches(std::span<const NamedLinear> linears) const;
 };
 
-/// Canonical text of a side ("mxfp4_e2m1@block=16", "none") and of both ("mxfp4_e2m1/none", "mxfp8_e4m3").
+/// Canonical text of a side ("mxfp4_e2m1@block=16", "none") and of all ("mxfp4_e2m1/none", "mxfp8_e4m3").
 std::string to_text(const OperandSpec& spec);
 std::string to_text(const ProductSpec& spec);
 /// One operand with its keys, for `cast --format`: "mxfp4@rule=rceil". Throws UsageError.

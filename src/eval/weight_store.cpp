@@ -17,10 +17,12 @@ std::pair<std::shared_ptr<const PreparedWeight>, double> WeightStore::get(const 
 
   const auto start = std::chrono::steady_clock::now();
   const auto from_source = [&](const auto& make) {
+    std::vector<std::byte> storage;
+    const HostMatrix source = linear.weight.view(storage);
     if (compute_ == DType::bf16) {
-      make(RoundedMatrix(linear.weight.matrix).view());
+      make(RoundedMatrix(source).view());
     } else {
-      make(linear.weight.matrix);
+      make(source);
     }
   };
   std::shared_ptr<const PreparedWeight> prepared;

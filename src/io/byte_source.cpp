@@ -1,8 +1,10 @@
 #include "io/byte_source.hpp"
 
 #include <unistd.h>
+#include <zlib.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <new>
 #include <string>
 #include <utility>
@@ -73,6 +75,76 @@ class ZstdSource : public ByteSource {
   bool flushing_ = false;
 };
 
+class GzipSource : public ByteSource {
+ public:
+  GzipSource(std::unique_ptr<ByteSource> input, std::string name)
+      : input_(std::move(input)), name_(std::move(name)), buffer_(kInput) {
+    constexpr int kGzipOnly = 16 + MAX_WBITS;
+    if (inflateInit2(&stream_, kGzipOnly) != Z_OK) throw std::bad_alloc();
+  }
+  GzipSource(const GzipSource&) = delete;
+  GzipSource& operator=(const GzipSource&) = delete;
+  ~GzipSource() override { inflateEnd(&stream_); }
+
+  size_t read(std::span<std::byte> buffer) override {
+    size_t filled = 0;
+    while (filled < buffer.size() && (in_member_ || next_member())) {
+      const auto room = static_cast<uInt>(std::min(buffer.size() - filled, kMostAtOnce));
+      stream_.next_out = reinterpret_cast<Bytef*>(buffer.data() + filled);
+      stream_.avail_out = room;
+      // The checksum of a member is taken after all of its output, so nothing waits in the decoder at the end of input.
+      if (stream_.avail_in == 0 && !refill()) {
+        fail("{} ends in the middle of its compressed data; get the file again.", quote(name_));
+      }
+      const int result = inflate(&stream_, Z_NO_FLUSH);
+      filled += room - stream_.avail_out;
+      if (result == Z_STREAM_END) {
+        in_member_ = false;
+      } else if (result == Z_MEM_ERROR) {
+        throw std::bad_alloc();
+      } else if (result != Z_OK && result != Z_BUF_ERROR) {
+        fail("{} could not be decompressed ({}); it must be gzip, and whole.", quote(name_),
+             stream_.msg != nullptr ? stream_.msg : "a preset dictionary is needed");
+      }
+    }
+    return filled;
+  }
+
+ private:
+  static constexpr size_t kInput = size_t{128} << 10;
+  static constexpr size_t kMostAtOnce = size_t{1} << 30;  // zlib counts in 32 bits
+
+  bool refill() {
+    stream_.next_in = reinterpret_cast<Bytef*>(buffer_.data());
+    stream_.avail_in = static_cast<uInt>(input_->read(buffer_));
+    return stream_.avail_in > 0;
+  }
+
+  // Skips zero bytes; true if another member begins. There is at least one: a file of none at all counts as cut off.
+  bool next_member() {
+    if (begun_) {
+      do {
+        while (stream_.avail_in > 0 && *stream_.next_in == 0) {
+          ++stream_.next_in;
+          --stream_.avail_in;
+        }
+        if (stream_.avail_in > 0) break;
+      } while (refill());
+      if (stream_.avail_in == 0) return false;
+      inflateReset(&stream_);
+    }
+    begun_ = in_member_ = true;
+    return true;
+  }
+
+  std::unique_ptr<ByteSource> input_;
+  std::string name_;
+  std::vector<std::byte> buffer_;
+  z_stream stream_{};
+  bool in_member_ = false;
+  bool begun_ = false;
+};
+
 }  // namespace
 
 std::unique_ptr<ByteSource> open_plain(const std::filesystem::path& path) {
@@ -80,9 +152,12 @@ std::unique_ptr<ByteSource> open_plain(const std::filesystem::path& path) {
   return std::make_unique<PlainSource>(open_for_reading(path), path.string());
 }
 
-std::unique_ptr<ByteSource> open_zstd(const std::filesystem::path& path) {
-  return std::make_unique<ZstdSource>(std::make_unique<PlainSource>(open_for_reading(path), path.string()),
-                                      path.string());
+std::unique_ptr<ByteSource> decompress_zstd(std::unique_ptr<ByteSource> input, std::string name) {
+  return std::make_unique<ZstdSource>(std::move(input), std::move(name));
+}
+
+std::unique_ptr<ByteSource> decompress_gzip(std::unique_ptr<ByteSource> input, std::string name) {
+  return std::make_unique<GzipSource>(std::move(input), std::move(name));
 }
 
 }  // namespace mxlm

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 
 namespace mxlm {
 
@@ -22,7 +23,11 @@ class ByteSource {
 /// The bytes of a file or pipe as they are; `path` "-" is stdin.
 std::unique_ptr<ByteSource> open_plain(const std::filesystem::path& path);
 
-/// The content of a file of one or more Zstandard frames whose window needs no more than 128 MiB.
-std::unique_ptr<ByteSource> open_zstd(const std::filesystem::path& path);
+/// The content of one or more Zstandard frames whose window needs no more than 128 MiB; `name` is used in messages.
+std::unique_ptr<ByteSource> decompress_zstd(std::unique_ptr<ByteSource> input, std::string name);
+
+/// The content of one or more gzip members; checksums and lengths are verified. Zero bytes may follow a member, as
+/// Python's gzip allows.
+std::unique_ptr<ByteSource> decompress_gzip(std::unique_ptr<ByteSource> input, std::string name);
 
 }  // namespace mxlm

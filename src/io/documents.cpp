@@ -1,30 +1,38 @@
 #include "io/documents.hpp"
 
+#include <fmt/ranges.h>
 #include <simdjson.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <set>
+#include <system_error>
 #include <utility>
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/quote.hpp"
+#include "base/suggest.hpp"
 #include "io/byte_source.hpp"
 #include "io/file.hpp"
+#include "io/parquet.hpp"
 #include "io/sha256.hpp"
 
 namespace mxlm {
 namespace {
 
+namespace fs = std::filesystem;
 namespace dom = simdjson::dom;
 
 constexpr size_t kPiece = size_t{1} << 20;
 constexpr size_t kLongestLine = size_t{256} << 20;
+constexpr const char* kKnown = ".txt, .jsonl, .jsonl.gz, .jsonl.zst and .parquet files, and folders of them";
 
 // Cuts a stream into lines and hashes those that were handed out.
 class LineReader {
  public:
-  explicit LineReader(std::unique_ptr<ByteSource> source) : source_(std::move(source)) {}
+  LineReader(std::unique_ptr<ByteSource> source, Sha256& hash) : source_(std::move(source)), hash_(hash) {}
 
   // The next line without its newline (valid until the next call); false at the end.
   bool next(std::string_view& line, const std::string& name) {
@@ -45,7 +53,6 @@ class LineReader {
   }
 
   [[nodiscard]] int64_t number() const { return number_; }
-  std::string sha256() { return hash_.hex(); }
 
  private:
   bool take(size_t end, size_t newline, std::string_view& line) {
@@ -72,7 +79,7 @@ class LineReader {
   std::string buffer_;
   size_t begin_ = 0;
   int64_t number_ = 0;
-  Sha256 hash_;
+  Sha256& hash_;
 };
 
 // The last member called `name`, as Python's json has it.
@@ -164,21 +171,132 @@ class LineParser {
   std::string valid_;
 };
 
-DocumentSource read_lines(const std::string& path, std::unique_ptr<ByteSource> bytes, const std::string& field,
-                          int64_t max_documents) {
+// What is collected while files are read.
+struct Collected {
   DocumentSource source;
-  source.name = path;
-  LineReader lines(std::move(bytes));
+  Sha256 hash;
+  size_t limit = 0;            // documents; 0 is no limit
+  std::string subset;          // the only one to keep; "" is all
+  std::set<std::string> seen;  // subsets left out, as far as a message would list them
+
+  /// Forgets what was just appended, if it is of another subset.
+  void filter(size_t before, int64_t invalid_before) {
+    if (subset.empty() || source.documents.size() == before || source.documents.back().subset == subset) return;
+    constexpr size_t kMostNames = 64;
+    if (seen.size() < kMostNames && !source.documents.back().subset.empty()) {
+      seen.insert(std::move(source.documents.back().subset));
+    }
+    source.documents.pop_back();
+    source.invalid_utf8 = invalid_before;
+  }
+  [[nodiscard]] bool full() const { return limit != 0 && source.documents.size() >= limit; }
+};
+
+void append_lines(const std::string& path, std::unique_ptr<ByteSource> bytes, const std::string& field, Collected& to) {
+  LineReader lines(std::move(bytes), to.hash);
   LineParser parser;
   std::string_view line;
-  const auto limit = static_cast<size_t>(max_documents);
-  while ((limit == 0 || source.documents.size() < limit) && lines.next(line, path)) {
+  while (!to.full() && lines.next(line, path)) {
     throw_if_interrupted();
-    parser.append(line, field, fmt::format("Line {} of {}", lines.number(), quote(path)), source);
+    const size_t before = to.source.documents.size();
+    const int64_t invalid = to.source.invalid_utf8;
+    parser.append(line, field, fmt::format("Line {} of {}", lines.number(), quote(path)), to.source);
+    to.filter(before, invalid);
   }
-  if (source.documents.empty()) fail("{} holds no documents; name another data set.", quote(path));
-  source.sha256 = lines.sha256();
-  return source;
+}
+
+std::string read_all(const std::string& path) {
+  const auto file = open_plain(path);
+  std::string bytes;
+  for (;;) {
+    const size_t size = bytes.size();
+    // Doubling keeps the copies of a growing string few.
+    const size_t piece = std::max(kPiece, size);
+    bytes.resize(size + piece);
+    const size_t got = file->read(std::as_writable_bytes(std::span(bytes)).subspan(size));
+    bytes.resize(size + got);
+    if (got < piece) return bytes;
+  }
+}
+
+void append_text(const std::string& path, Collected& to) {
+  const std::string bytes = read_all(path);
+  to.hash.update(std::as_bytes(std::span(bytes)));
+  Document document;
+  const size_t before = to.source.documents.size();
+  const int64_t invalid = to.source.invalid_utf8;
+  to.source.invalid_utf8 += replace_invalid_utf8(bytes, document.text) ? 1 : 0;
+  to.source.documents.push_back(std::move(document));
+  to.filter(before, invalid);
+}
+
+// What is hashed of a Parquet file are the texts, each followed by a newline: the file itself may have been read in
+// part.
+void append_parquet(const std::string& path, const std::string& field, Collected& to) {
+  read_parquet(path, field, [&](std::string_view text, std::string_view subset) {
+    to.hash.update(std::as_bytes(std::span(text)));
+    to.hash.update(std::as_bytes(std::span("\n", 1)));
+    Document document;
+    bool changed = replace_invalid_utf8(text, document.text);
+    changed = replace_invalid_utf8(subset, document.subset) || changed;
+    const size_t before = to.source.documents.size();
+    const int64_t invalid = to.source.invalid_utf8;
+    to.source.invalid_utf8 += changed ? 1 : 0;
+    to.source.documents.push_back(std::move(document));
+    to.filter(before, invalid);
+    return !to.full();
+  });
+}
+
+enum class FileKind : uint8_t { unknown, text, lines, gzip_lines, zstd_lines, parquet };
+
+FileKind kind_of(std::string_view name) {
+  if (name.ends_with(".txt")) return FileKind::text;
+  if (name.ends_with(".jsonl")) return FileKind::lines;
+  if (name.ends_with(".jsonl.gz")) return FileKind::gzip_lines;
+  if (name.ends_with(".jsonl.zst")) return FileKind::zstd_lines;
+  if (name.ends_with(".parquet")) return FileKind::parquet;
+  return FileKind::unknown;
+}
+
+void append_file(const std::string& path, const std::string& field, Collected& to) {
+  switch (kind_of(path)) {
+    case FileKind::text:
+      return append_text(path, to);
+    case FileKind::lines:
+      return append_lines(path, open_plain(path), field, to);
+    case FileKind::gzip_lines:
+      return append_lines(path, decompress_gzip(open_plain(path), path), field, to);
+    case FileKind::zstd_lines:
+      return append_lines(path, decompress_zstd(open_plain(path), path), field, to);
+    case FileKind::parquet:
+      return append_parquet(path, field, to);
+    case FileKind::unknown:
+      break;
+  }
+  fail("{} is not a data set that can be read; the known ones are {}.", quote(path), kKnown);
+}
+
+// The files of a data set in a folder, sorted by name; others (a README.md) and hidden ones are left out.
+std::vector<std::string> list_folder(const std::string& folder) {
+  std::vector<std::string> files;
+  size_t texts = 0;
+  std::error_code error;
+  fs::directory_iterator iterator(folder, error);
+  for (; !error && iterator != fs::directory_iterator(); iterator.increment(error)) {
+    const std::string name = iterator->path().filename().string();
+    std::error_code ignored;
+    if (name.starts_with('.') || kind_of(name) == FileKind::unknown || iterator->is_directory(ignored)) continue;
+    texts += kind_of(name) == FileKind::text ? 1 : 0;
+    files.push_back(iterator->path().string());
+  }
+  if (error) fail("The folder {} could not be read ({}); check its permissions.", quote(folder), error.message());
+  if (files.empty()) fail("The folder {} holds no data set; the known ones are {}.", quote(folder), kKnown);
+  if (texts != 0 && texts != files.size()) {
+    fail("The folder {} holds both .txt files and others; name the file that is meant.", quote(folder));
+  }
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 }  // namespace
@@ -189,33 +307,40 @@ void append_json_line(std::string_view line, const std::string& field, const std
 }
 
 DocumentSource read_text(const std::string& path) {
-  const auto file = open_plain(path);
-  std::string bytes;
-  for (;;) {
-    const size_t size = bytes.size();
-    // Doubling keeps the copies of a growing string few.
-    const size_t piece = std::max(kPiece, size);
-    bytes.resize(size + piece);
-    const size_t got = file->read(std::as_writable_bytes(std::span(bytes)).subspan(size));
-    bytes.resize(size + got);
-    if (got < piece) break;
-  }
-  DocumentSource source;
-  source.name = path;
-  source.is_text = true;
-  source.sha256 = sha256_hex(std::as_bytes(std::span(bytes)));
-  Document document;
-  source.invalid_utf8 = replace_invalid_utf8(bytes, document.text) ? 1 : 0;
-  source.documents.push_back(std::move(document));
-  return source;
+  Collected collected;
+  append_text(path, collected);
+  collected.source.name = path;
+  collected.source.is_text = true;
+  collected.source.sha256 = collected.hash.hex();
+  return std::move(collected.source);
 }
 
 DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents) {
-  const std::string_view name = path;
-  if (name.ends_with(".txt")) return read_text(path);
-  if (name.ends_with(".jsonl")) return read_lines(path, open_plain(path), field, max_documents);
-  if (name.ends_with(".jsonl.zst")) return read_lines(path, open_zstd(path), field, max_documents);
-  fail("{} is not a data set that can be read; the known ones are .txt, .jsonl and .jsonl.zst files.", quote(path));
+  std::error_code ignored;
+  const bool folder = fs::is_directory(path, ignored);
+  if (!folder && kind_of(path) == FileKind::text) return read_text(path);
+  return read_files(folder ? list_folder(path) : std::vector{path}, path, field, max_documents);
+}
+
+DocumentSource read_files(const std::vector<std::string>& paths, const std::string& name, const std::string& field,
+                          int64_t max_documents, const std::string& subset) {
+  Collected collected;
+  collected.source.name = name;
+  collected.limit = static_cast<size_t>(max_documents);
+  collected.subset = subset;
+  for (const auto& file : paths) {
+    if (collected.full()) break;
+    append_file(file, field, collected);
+  }
+  if (collected.source.documents.empty() && !subset.empty()) {
+    const std::vector<std::string> known(collected.seen.begin(), collected.seen.end());
+    fail("{} has no subset {}; {}.{}", quote(name), quote(subset),
+         known.empty() ? "it has none at all" : fmt::format("it has {}", fmt::join(known, ", ")),
+         suggestion(subset, known));
+  }
+  if (collected.source.documents.empty()) fail("{} holds no documents; name another data set.", quote(name));
+  collected.source.sha256 = collected.hash.hex();
+  return std::move(collected.source);
 }
 
 }  // namespace mxlm

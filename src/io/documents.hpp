@@ -15,7 +15,8 @@ struct Document {
 
 struct DocumentSource {
   std::string name;    // as the user named it
-  std::string sha256;  // of the bytes that were used: the whole text, or the lines read, after decompression
+  std::string sha256;  // of the bytes that were used: the whole text, or the lines read, after decompression;
+                       // of .parquet the texts, each followed by a newline
   std::vector<Document> documents;
   int64_t invalid_utf8 = 0;  // documents with bytes (or lone surrogates) that became U+FFFD
   bool is_text = false;      // a plain text (window protocol by default), not a set of documents
@@ -28,12 +29,19 @@ bool replace_invalid_utf8(std::string_view bytes, std::string& out);
 /// Reads a plain text: bytes as they are, no newline translation. `path` "-" is stdin. An empty text is no error here.
 DocumentSource read_text(const std::string& path);
 
-/// Reads a data set by extension: .txt (one document, a text), .jsonl, .jsonl.zst ("-" and unknown extensions are
-/// refused with the list of known ones). `field` names the JSON member that holds the text; of members with one name
-/// the last counts, as in Python. Stops after `max_documents` (0 = all). Throws Error naming the file and line for a
+/// Reads a data set by extension: .txt (one document, a text), .jsonl, .jsonl.gz, .jsonl.zst, .parquet ("-" and unknown
+/// extensions are refused with the list of known ones); or a folder of such files, sorted by name (each .txt is then a
+/// document, and does not mix with others; files of other extensions, hidden ones and folders in it are left out).
+/// `field` names the JSON member or the column that holds the text; of members with one name the last counts, as in
+/// Python. Stops after the first `max_documents` in that order (0 = all). Throws Error naming the file and line for a
 /// line that is no JSON object, lacks the field, holds something else than a string there, or is longer than 256 MiB;
-/// and when there is no document at all.
+/// for what read_parquet refuses; and when there is no document at all.
 DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents);
+
+/// The documents of several files as if they were one, named `name`; each .txt is a document. With `subset`, only those
+/// of that subset are kept and counted, and Error lists the ones there are if none has it.
+DocumentSource read_files(const std::vector<std::string>& paths, const std::string& name, const std::string& field,
+                          int64_t max_documents, const std::string& subset = "");
 
 /// Parses one line of JSON (without its newline) as read_documents does, appending to `source`. `where` names file and
 /// line in messages. A blank line adds nothing.

@@ -11,5 +11,7 @@ std::span<const std::byte> booklet_config();     // models/booklet-7m/config.jso
 std::span<const std::byte> booklet_model();      // models/booklet-7m/model.safetensors
 std::span<const std::byte> booklet_tokenizer();  // models/booklet-7m/tokenizer.json
 std::span<const std::byte> alice_text();         // data/alice.txt
+std::span<const std::byte> report_css();         // src/report/page.css
+std::span<const std::byte> report_js();          // src/report/page.js
 
 }  // namespace mxlm::embedded

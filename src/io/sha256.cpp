@@ -9,7 +9,7 @@
 
 namespace mxlm {
 
-struct Sha256::State {
+struct Digest::State {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
   State() = default;
   State(const State&) = delete;
@@ -19,24 +19,25 @@ struct Sha256::State {
 
 namespace {
 
-// libcrypto fails here only without memory or in a build of it that lacks SHA-256.
+// libcrypto fails here only without memory or in a build of it that lacks an algorithm.
 void check(int result) {
-  if (result != 1) throw std::runtime_error("libcrypto cannot compute SHA-256");
+  if (result != 1) throw std::runtime_error("libcrypto cannot compute a hash");
 }
 
 }  // namespace
 
-Sha256::Sha256() : state_(std::make_unique<State>()) {
-  check(state_->context != nullptr ? EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) : 0);
+Digest::Digest(Algorithm algorithm) : state_(std::make_unique<State>()) {
+  const EVP_MD* method = algorithm == Algorithm::sha1 ? EVP_sha1() : EVP_sha256();
+  check(state_->context != nullptr ? EVP_DigestInit_ex(state_->context, method, nullptr) : 0);
 }
 
-Sha256::~Sha256() = default;
+Digest::~Digest() = default;
 
-void Sha256::update(std::span<const std::byte> bytes) {
+void Digest::update(std::span<const std::byte> bytes) {
   check(EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()));
 }
 
-std::string Sha256::hex() {
+std::string Digest::hex() {
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned int size = 0;
   check(EVP_DigestFinal_ex(state_->context, digest.data(), &size));

@@ -1,26 +1,33 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 
 namespace mxlm {
 
-/// SHA-256 of bytes that arrive in pieces.
-class Sha256 {
+/// A hash of bytes that arrive in pieces.
+class Digest {
  public:
-  Sha256();
-  ~Sha256();
-  Sha256(const Sha256&) = delete;
-  Sha256& operator=(const Sha256&) = delete;
+  enum class Algorithm : uint8_t { sha1, sha256 };
+  explicit Digest(Algorithm algorithm);
+  ~Digest();
+  Digest(const Digest&) = delete;
+  Digest& operator=(const Digest&) = delete;
   void update(std::span<const std::byte> bytes);
-  /// 64 lowercase hex digits. Call once; nothing may be added afterwards.
+  /// Lowercase hex digits (SHA-256: 64, SHA-1: 40). Call once; nothing may be added afterwards.
   std::string hex();
 
  private:
   struct State;
   std::unique_ptr<State> state_;
+};
+
+class Sha256 : public Digest {
+ public:
+  Sha256() : Digest(Algorithm::sha256) {}
 };
 
 }  // namespace mxlm

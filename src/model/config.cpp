@@ -55,6 +55,11 @@ Config Config::parse(std::string_view json, const std::string& name) {
   return config;
 }
 
+bool Config::mentions(std::string_view key) const {
+  simdjson::dom::element element;
+  return document_->root.at_pointer(path_ + escape_pointer(key)).get(element) == simdjson::SUCCESS;
+}
+
 bool Config::has(std::string_view key) const { return find(document_->root, path_, key).has_value(); }
 
 int64_t Config::integer(std::string_view key, int64_t min, int64_t max) const {
@@ -112,6 +117,44 @@ std::optional<Config> Config::object(std::string_view key) const {
   Config config = *this;
   config.path_ = path_ + escape_pointer(key);
   return config;
+}
+
+std::optional<Config> Config::array(std::string_view key) const {
+  const auto element = find(document_->root, path_, key);
+  if (!element) return std::nullopt;
+  if (!element->is_array()) fail("'{}': '{}' should be a list.", name_, key);
+  Config config = *this;
+  config.path_ = path_ + escape_pointer(key);
+  return config;
+}
+
+size_t Config::length() const {
+  simdjson::dom::array array;
+  return document_->root.at_pointer(path_).get(array) == simdjson::SUCCESS ? array.size() : 0;
+}
+
+std::vector<std::string> Config::keys() const {
+  std::vector<std::string> out;
+  simdjson::dom::object object;
+  if (document_->root.at_pointer(path_).get(object) != simdjson::SUCCESS) return out;
+  for (const auto member : object) out.emplace_back(member.key);
+  return out;
+}
+
+std::vector<double> Config::numbers(std::string_view key) const {
+  std::vector<double> out;
+  if (const auto list = array(key)) {
+    for (size_t i = 0; i < list->length(); ++i) out.push_back(list->number(std::to_string(i)));
+  }
+  return out;
+}
+
+std::vector<std::string> Config::strings(std::string_view key) const {
+  std::vector<std::string> out;
+  if (const auto list = array(key)) {
+    for (size_t i = 0; i < list->length(); ++i) out.push_back(list->string(std::to_string(i)));
+  }
+  return out;
 }
 
 }  // namespace mxlm

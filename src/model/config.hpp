@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace mxlm {
 
@@ -16,6 +17,8 @@ class Config {
   static Config parse(std::string_view json, const std::string& name);
 
   [[nodiscard]] bool has(std::string_view key) const;
+  /// True for a null member too, where that means something else than an absent one.
+  [[nodiscard]] bool mentions(std::string_view key) const;
   /// An integer in [min, max].
   [[nodiscard]] int64_t integer(std::string_view key, int64_t min, int64_t max) const;
   [[nodiscard]] int64_t integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const;
@@ -27,6 +30,15 @@ class Config {
   [[nodiscard]] std::string string_or(std::string_view key, std::string_view fallback) const;
   /// The object under `key`, if there is one.
   [[nodiscard]] std::optional<Config> object(std::string_view key) const;
+  /// The array under `key`, if there is one: its elements have the keys "0", "1", ...
+  [[nodiscard]] std::optional<Config> array(std::string_view key) const;
+  /// Elements of this array.
+  [[nodiscard]] size_t length() const;
+  /// Keys of this object, in the file's order.
+  [[nodiscard]] std::vector<std::string> keys() const;
+  /// The array of finite numbers / of strings under `key`; empty if there is none.
+  [[nodiscard]] std::vector<double> numbers(std::string_view key) const;
+  [[nodiscard]] std::vector<std::string> strings(std::string_view key) const;
   [[nodiscard]] const std::string& name() const { return name_; }
 
  private:

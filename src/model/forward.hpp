@@ -1,10 +1,12 @@
 #pragma once
 
-// The one forward pass. A model runs as a sequence of steps (two a layer: attention, MLP), each of which reads the
-// hidden state and writes the next; variants fork between steps. Before a step its Linears are prepared in the specs
-// that some variant wants; the step itself only asks the backend for operands and products.
+// The one forward pass. A model runs as a sequence of steps (two a layer: attention, MLP; one for a parallel block),
+// each of which reads the hidden state and writes the next; variants fork between steps. Before a step its Linears are
+// prepared in the specs that some variant wants, experts one at a time while it runs; the step itself only asks the
+// backend for operands and products.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -14,59 +16,95 @@
 
 namespace mxlm {
 
+/// Rotary tables of a micro-batch for one RopeSpec.
+struct RotaryTables {
+  Tensor cos, sin;            // [table rows, rotary_dim / 2]
+  std::vector<int32_t> rows;  // table row of each token
+  bool interleaved = false;
+  [[nodiscard]] Rotary view() const { return {&cos, &sin, rows, interleaved}; }
+};
+
 /// A micro-batch on the device: packed windows and the rotary tables of their lengths. Stays the same for all steps.
 struct MicroBatch {
   Batch batch;
-  Tensor cos, sin;                   // [table rows, rotary_dim / 2], model dtype
-  std::vector<int32_t> rotary_rows;  // table row of each token
-  [[nodiscard]] Rotary rotary() const { return {&cos, &sin, rotary_rows}; }
+  std::vector<RotaryTables> ropes;  // as ModelSpec::ropes
 };
 
 /// One Linear of a step as one variant wants it.
 struct StepLinear {
   std::shared_ptr<const PreparedWeight> weight;
   OperandSpec activations;
+  OperandSpec outputs = {};
 };
 
-/// All of a step as one variant wants it: `linears` in the order of ForwardPass::step_linears.
+/// All of a step as one variant wants it: `linears` in the order of ForwardPass::step_linears. Weights of experts are
+/// null: the step asks for them through its Fetch.
 struct StepWeights {
   std::vector<StepLinear> linears;
-  ProductSpec qk, pv;  // attention steps only
+  ProductSpec qk, pv;  // steps with attention only
 };
 
 class ForwardPass {
  public:
+  /// Prepares the weight of a Linear of the step (an index into step_linears) in the variant's spec.
+  using Fetch = std::function<std::shared_ptr<const PreparedWeight>(size_t linear)>;
+  /// Told after each piece of a step how many rows it has finished; may throw to stop.
+  using OnRows = std::function<void(int64_t rows)>;
+
   /// `compute` is the model dtype of the run: f32 or bf16. Uploads norms and biases; `spec` must outlive the pass.
   ForwardPass(const ModelSpec& spec, Backend& backend, DType compute);
   ~ForwardPass();
   ForwardPass(const ForwardPass&) = delete;
   ForwardPass& operator=(const ForwardPass&) = delete;
 
-  [[nodiscard]] int64_t steps() const;
+  [[nodiscard]] int64_t steps() const { return static_cast<int64_t>(steps_.size()); }
+  /// The layer of a step.
+  [[nodiscard]] int64_t layer_of(int64_t step) const { return static_cast<int64_t>(at(step).layer); }
   [[nodiscard]] std::vector<const LinearSpec*> step_linears(int64_t step) const;
+  /// How many of step_linears are prepared before the step runs; the rest, those of experts, are fetched.
+  [[nodiscard]] size_t prepared_linears(int64_t step) const;
+  /// Linears of one expert, 0 for a step without.
+  [[nodiscard]] size_t expert_linears(int64_t step) const;
   /// True if the step computes attention products (qk, pv).
-  [[nodiscard]] bool has_attention(int64_t step) const;
+  [[nodiscard]] bool has_attention(int64_t step) const { return at(step).attention; }
+  [[nodiscard]] bool has_mlp(int64_t step) const { return at(step).mlp; }
   [[nodiscard]] DType dtype() const { return compute_; }
 
-  /// Packs windows into a micro-batch. Throws Error naming a token id outside the vocabulary.
+  /// Packs windows into a micro-batch. Throws Error naming a token id outside the vocabulary, or a window that is
+  /// longer than the model's table of positions.
   [[nodiscard]] MicroBatch make_batch(std::span<const std::span<const int32_t>> windows) const;
   /// The hidden state [rows, hidden] before the first step.
   [[nodiscard]] Tensor embed(const MicroBatch& batch) const;
-  /// One step; `out` may be `in` itself.
-  void run(int64_t step, const StepWeights& weights, const MicroBatch& batch, const Tensor& in, Tensor& out) const;
-  /// The final norm of selected rows, as the operand that `head` reads.
-  [[nodiscard]] Operand head_operand(const Tensor& hidden, std::span<const int32_t> rows, const StepLinear& head) const;
+  /// One step over micro-batches: in[b] to out[b], which may be the same tensor.
+  void run(int64_t step, const StepWeights& weights, const Fetch& fetch, std::span<const MicroBatch> batches,
+           std::span<const Tensor* const> in, std::span<Tensor* const> out, const OnRows& on_rows) const;
+  /// The final norm of selected rows, as the operand that `head` reads. `windows`: offsets of the windows in `rows`.
+  [[nodiscard]] Operand head_operand(const Tensor& hidden, std::span<const int32_t> rows,
+                                     std::span<const int64_t> windows, const StepLinear& head) const;
   [[nodiscard]] const Tensor* head_bias() const;
 
  private:
   struct Constants;
+  struct Piece;
+  struct Step {
+    size_t layer = 0;
+    bool attention = false, mlp = false;
+  };
+  [[nodiscard]] const Step& at(int64_t step) const { return steps_[static_cast<size_t>(step)]; }
   void run_attention(const LayerSpec& layer, const StepWeights& weights, const MicroBatch& batch, const Tensor& in,
-                     Tensor& out, size_t index) const;
-  void run_mlp(const StepWeights& weights, const MicroBatch& batch, const Tensor& in, Tensor& out, size_t index) const;
+                     Tensor& out) const;
+  void run_mlp(const LayerSpec& layer, const StepWeights& weights, const MicroBatch& batch, const Tensor& in,
+               Tensor& out) const;
+  void run_parallel(const LayerSpec& layer, const StepWeights& weights, const MicroBatch& batch, const Tensor& in,
+                    Tensor& out) const;
+  void run_mixture(const LayerSpec& layer, const StepWeights& weights, const Fetch& fetch,
+                   std::span<const MicroBatch> batches, std::span<const Tensor* const> in, std::span<Tensor* const> out,
+                   const OnRows& on_rows) const;
 
   const ModelSpec& spec_;
   Backend& backend_;
   DType compute_;
+  std::vector<Step> steps_;
   std::unique_ptr<Constants> constants_;
 };
 

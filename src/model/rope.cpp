@@ -8,9 +8,31 @@
 #include "base/error.hpp"
 
 namespace mxlm {
+namespace {
+
+/// YaRN: 0 for dimensions that turn fast and keep their frequency, 1 for those that are stretched.
+float yarn_ramp(const RopeSpec& rope, float i) {
+  const auto dim = static_cast<double>(rope.dim);
+  const auto dimension_of = [&](double turns) {
+    return dim * std::log(static_cast<double>(rope.original_max_positions) / (turns * 2 * std::numbers::pi)) /
+           (2 * std::log(rope.theta));
+  };
+  double low = dimension_of(rope.beta_fast), high = dimension_of(rope.beta_slow);
+  if (rope.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, dim - 1);
+  if (low == high) high += 0.001;
+  return std::clamp((i - static_cast<float>(low)) / static_cast<float>(high - low), 0.0F, 1.0F);
+}
+
+}  // namespace
 
 int64_t RopeSpec::length_key(int64_t length) const {
-  return type == Type::dynamic ? std::max(length, original_max_positions) : 0;
+  if (type == Type::dynamic) return std::max(length, original_max_positions);
+  return type == Type::longrope && length > original_max_positions ? 1 : 0;
 }
 
 std::vector<float> RopeSpec::inverse_frequencies(int64_t length_key) const {
@@ -25,7 +47,18 @@ std::vector<float> RopeSpec::inverse_frequencies(int64_t length_key) const {
     // The reference raises a float32 base to a float32 exponent and takes the reciprocal in float32.
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(dim);
     const auto power = static_cast<float>(std::pow(static_cast<double>(static_cast<float>(base)), exponent));
+    if (type == Type::longrope) {
+      const auto& factors = length_key != 0 ? long_factors : short_factors;
+      out[i] = 1.0F / (static_cast<float>(factors[i]) * power);
+      continue;
+    }
     float f = 1.0F / power;
+    if (type == Type::yarn) {
+      const float kept = 1 - yarn_ramp(*this, static_cast<float>(i));
+      const float stretched = 1.0F / (static_cast<float>(factor) * power);
+      out[i] = stretched * (1 - kept) + f * kept;
+      continue;
+    }
     if (type == Type::linear) f /= static_cast<float>(factor);
     if (type == Type::llama3) {
       const auto old_length = static_cast<double>(original_max_positions);
@@ -45,50 +78,107 @@ std::vector<float> RopeSpec::inverse_frequencies(int64_t length_key) const {
   return out;
 }
 
-RopeSpec parse_rope(const Config& config, int64_t head_dim, int64_t max_positions) {
-  constexpr int64_t kMaxPositions = int64_t{1} << 31;
+namespace {
+
+constexpr int64_t kMaxPositions = int64_t{1} << 31;
+
+/// Factors of longrope: one positive number for each pair.
+std::vector<double> rope_factors(const Config& config, const Config& parameters, const char* key, int64_t dim) {
+  std::vector<double> factors = parameters.numbers(key);
+  const bool positive = std::all_of(factors.begin(), factors.end(), [](double f) { return f > 0; });
+  if (static_cast<int64_t>(factors.size()) != dim / 2 || !positive) {
+    fail("'{}': longrope needs {} positive numbers in '{}', one for each pair of rotary dimensions.", config.name(),
+         dim / 2, key);
+  }
+  return factors;
+}
+
+}  // namespace
+
+RopeSpec parse_rope(const Config& config, int64_t dim, int64_t max_positions, double theta,
+                    const std::optional<Config>& given) {
   RopeSpec rope;
-  rope.dim = head_dim;
-  if (head_dim % 2 != 0)
-    fail("'{}': head_dim {} is odd, so rotary positions cannot be applied.", config.name(), head_dim);
-  auto parameters = config.object("rope_parameters");
-  if (!parameters) parameters = config.object("rope_scaling");
-  rope.theta = config.number_or("rope_theta", 10000);
+  rope.dim = dim;
+  if (dim % 2 != 0 || dim < 2) {
+    fail("'{}': rotary positions need an even number of dimensions, not {}.", config.name(), dim);
+  }
+  auto parameters = given;
+  if (!parameters) parameters = config.object("rope_scaling");  // wins where there are both
+  if (!parameters) parameters = config.object("rope_parameters");
+  rope.theta = config.number_or("rope_theta", theta);
   if (parameters) rope.theta = parameters->number_or("rope_theta", rope.theta);
   if (!(rope.theta > 1)) fail("'{}': rope_theta is {}; it should be above 1.", config.name(), rope.theta);
   if (!parameters) return rope;
 
-  const std::string type = parameters->string_or("rope_type", parameters->string_or("type", "default"));
+  std::string type = parameters->string_or("rope_type", parameters->string_or("type", "default"));
   if (type == "default") return rope;
+  // Phi-3's first configs say "su" and "yarn" for what is longrope now.
+  if (parameters->has("long_factor") && (type == "su" || type == "yarn")) type = "longrope";
+  using Type = RopeSpec::Type;
   if (type == "linear") {
-    rope.type = RopeSpec::Type::linear;
+    rope.type = Type::linear;
   } else if (type == "dynamic") {
-    rope.type = RopeSpec::Type::dynamic;
+    rope.type = Type::dynamic;
   } else if (type == "llama3") {
-    rope.type = RopeSpec::Type::llama3;
+    rope.type = Type::llama3;
+  } else if (type == "longrope") {
+    rope.type = Type::longrope;
+  } else if (type == "yarn") {
+    rope.type = Type::yarn;
   } else {
     fail(
-        "'{}': rope type '{}' is not supported for this family; the supported ones are default, linear, dynamic and "
-        "llama3.",
+        "'{}': rope type '{}' is not supported; the supported ones are default, linear, dynamic, llama3, longrope and "
+        "yarn.",
         config.name(), type);
   }
-  rope.factor = parameters->number("factor");
-  if (!(rope.factor > 0)) fail("'{}': the rope factor is {}; it should be positive.", config.name(), rope.factor);
   rope.original_max_positions = max_positions;
-  if (rope.type == RopeSpec::Type::dynamic && rope.dim < 4) {
-    fail("'{}': dynamic rope needs a head_dim of 4 or more.", config.name());
-  }
-  if (rope.type == RopeSpec::Type::llama3) {
-    rope.low_freq_factor = parameters->number("low_freq_factor");
-    rope.high_freq_factor = parameters->number("high_freq_factor");
-    if (!(rope.low_freq_factor > 0) || !(rope.high_freq_factor > rope.low_freq_factor)) {
-      fail("'{}': llama3 rope needs 0 < low_freq_factor < high_freq_factor.", config.name());
-    }
+  if (rope.type != Type::linear && rope.type != Type::dynamic) {
     rope.original_max_positions =
         parameters->integer_or("original_max_position_embeddings", max_positions, 1, kMaxPositions);
     // A top-level key wins, as in the reference.
     rope.original_max_positions =
         config.integer_or("original_max_position_embeddings", rope.original_max_positions, 1, kMaxPositions);
+  }
+  const auto stretch = static_cast<double>(max_positions) / static_cast<double>(rope.original_max_positions);
+  const bool has_default_factor = rope.type == Type::longrope || rope.type == Type::yarn;
+  rope.factor = has_default_factor ? parameters->number_or("factor", stretch) : parameters->number("factor");
+  if (!(rope.factor > 0)) fail("'{}': the rope factor is {}; it should be positive.", config.name(), rope.factor);
+  switch (rope.type) {
+    case Type::standard:
+    case Type::linear:
+      break;
+    case Type::dynamic:
+      if (rope.dim < 4) fail("'{}': dynamic rope needs 4 rotary dimensions or more.", config.name());
+      break;
+    case Type::llama3:
+      rope.low_freq_factor = parameters->number("low_freq_factor");
+      rope.high_freq_factor = parameters->number("high_freq_factor");
+      if (!(rope.low_freq_factor > 0) || !(rope.high_freq_factor > rope.low_freq_factor)) {
+        fail("'{}': llama3 rope needs 0 < low_freq_factor < high_freq_factor.", config.name());
+      }
+      break;
+    case Type::longrope:
+      rope.short_factors = rope_factors(config, *parameters, "short_factor", dim);
+      rope.long_factors = rope_factors(config, *parameters, "long_factor", dim);
+      if (rope.factor > 1 && rope.original_max_positions > 1) {
+        rope.attention_factor =
+            std::sqrt(1 + std::log(rope.factor) / std::log(static_cast<double>(rope.original_max_positions)));
+      }
+      rope.attention_factor = parameters->number_or("attention_factor", rope.attention_factor);
+      break;
+    case Type::yarn: {
+      const auto scale = [&](double mscale) { return rope.factor <= 1 ? 1 : 0.1 * mscale * std::log(rope.factor) + 1; };
+      const double mscale = parameters->number_or("mscale", 0), all = parameters->number_or("mscale_all_dim", 0);
+      rope.attention_factor = mscale != 0 && all != 0 ? scale(mscale) / scale(all) : scale(1);
+      rope.attention_factor = parameters->number_or("attention_factor", rope.attention_factor);
+      rope.beta_fast = parameters->number_or("beta_fast", 32);
+      rope.beta_slow = parameters->number_or("beta_slow", 1);
+      if (!(rope.beta_fast > 0) || !(rope.beta_slow > 0)) {
+        fail("'{}': yarn rope needs positive beta_fast and beta_slow.", config.name());
+      }
+      rope.truncate = parameters->boolean_or("truncate", true);
+      break;
+    }
   }
   return rope;
 }

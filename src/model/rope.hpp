@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "model/config.hpp"
@@ -8,15 +9,22 @@
 namespace mxlm {
 
 /// Rotary position embedding: which frequencies, and how they depend on the length of a window.
-/// Source: transformers modeling_rope_utils.py (types default, linear, dynamic, llama3).
+/// Source: transformers modeling_rope_utils.py (types default, linear, dynamic, llama3,
+/// longrope, yarn).
 struct RopeSpec {
-  enum class Type : uint8_t { standard, linear, dynamic, llama3 };
+  enum class Type : uint8_t { standard, linear, dynamic, llama3, longrope, yarn };
   Type type = Type::standard;
   int64_t dim = 0;  // rotary dimension of a head, even
   double theta = 10000;
   double factor = 1;
   double low_freq_factor = 1, high_freq_factor = 4;
-  int64_t original_max_positions = 0;  // llama3: of pre-training; dynamic: the model's maximum positions
+  int64_t original_max_positions = 0;               // of pre-training; dynamic: the model's maximum positions
+  std::vector<double> short_factors, long_factors;  // longrope: [dim / 2], for windows up to / beyond the original
+  double beta_fast = 32, beta_slow = 1;             // yarn
+  bool truncate = true;                             // yarn: the ramp begins and ends at whole dimensions
+  double attention_factor = 1;                      // of cos and sin
+  bool float32_tables = false;                      // cos and sin are not rounded to the model dtype
+  bool interleaved = false;                         // pairs (2i, 2i + 1) instead of (i, i + dim / 2)
 
   /// Windows whose lengths have the same key share frequencies.
   [[nodiscard]] int64_t length_key(int64_t length) const;
@@ -26,6 +34,9 @@ struct RopeSpec {
 
 /// Reads both the old (rope_theta, rope_scaling) and the new (rope_parameters) keys. Throws Error naming the key; an
 /// unsupported type is named together with the supported ones.
-RopeSpec parse_rope(const Config& config, int64_t head_dim, int64_t max_positions);
+/// `dim` is the rotary dimension; `theta` the default base. `parameters`, if given, stands for the object under
+/// rope_parameters (gemma3 has one for each layer type).
+RopeSpec parse_rope(const Config& config, int64_t dim, int64_t max_positions, double theta = 10000,
+                    const std::optional<Config>& parameters = std::nullopt);
 
 }  // namespace mxlm

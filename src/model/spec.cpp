@@ -1,6 +1,7 @@
 #include "model/spec.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.hpp"
 #include "model/families.hpp"
@@ -14,7 +15,49 @@ struct Family {
 };
 
 constexpr Family kFamilies[] = {
+    {"cohere", read_cohere},
+    {"falcon", read_falcon},
+    {"gemma", read_gemma},
+    {"gemma2", read_gemma2},
+    {"gemma3_text", read_gemma3},
+    {"gpt2", read_gpt2},
+    {"gpt_neo", read_gpt_neo},
+    {"gpt_neox", read_gpt_neox},
+    {"gpt_oss", read_gpt_oss},
+    {"granite", read_granite},
     {"llama", read_llama},
+    {"mistral", read_mistral},
+    {"mixtral", read_mixtral},
+    {"mpt", read_mpt},
+    {"olmo", read_olmo},
+    {"olmo2", read_olmo2},
+    {"opt", read_opt},
+    {"phi", read_phi},
+    {"phi3", read_phi3},
+    {"qwen2", read_qwen2},
+    {"qwen3", read_qwen3},
+    {"qwen3_moe", read_qwen3_moe},
+    {"smollm3", read_smollm3},
+    {"stablelm", read_stablelm},
+    {"starcoder2", read_starcoder2},
+};
+
+/// model_types of repositories that came with code of their own before the family was part of transformers. They load
+/// if `tensor`, which tells the layouts apart, is there.
+struct OldName {
+  std::string_view model_type, family, tensor;
+};
+
+constexpr OldName kOldNames[] = {
+    {"RefinedWeb", "falcon", "transformer.h.0.self_attention.query_key_value.weight"},
+    {"RefinedWebModel", "falcon", "transformer.h.0.self_attention.query_key_value.weight"},
+    {"Yi", "llama", "model.layers.0.input_layernorm.weight"},
+    {"aquila", "llama", "model.layers.0.input_layernorm.weight"},
+    {"deepseek", "llama", "model.layers.0.mlp.gate_proj.weight"},
+    {"internlm", "llama", "model.layers.0.mlp.gate_proj.weight"},
+    {"mixformer-sequential", "phi", "model.layers.0.self_attn.q_proj.weight"},
+    {"phi-msft", "phi", "model.layers.0.self_attn.q_proj.weight"},
+    {"stablelm_epoch", "stablelm", "model.layers.0.input_layernorm.bias"},
 };
 
 std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
@@ -35,53 +78,183 @@ std::string_view role_name(Role role) {
   return "?";
 }
 
+HostMatrix WeightSource::view(std::vector<std::byte>& storage) const {
+  const auto elements = static_cast<size_t>(matrix.rows * matrix.cols);
+  HostMatrix out = matrix;
+  if (decode) {
+    storage.resize(elements * sizeof(BFloat16));
+    decode(reinterpret_cast<BFloat16*>(storage.data()));
+  } else if (!row_data.empty()) {
+    const size_t row_bytes = elements / row_data.size() * dtype_size(matrix.type);
+    storage.resize(elements * dtype_size(matrix.type));
+    for (size_t r = 0; r < row_data.size(); ++r) std::memcpy(storage.data() + r * row_bytes, row_data[r], row_bytes);
+  } else if (transposed) {
+    const size_t size = dtype_size(matrix.type);
+    storage.resize(elements * size);
+    const auto copy = [&]<typename T>(T* to) {
+      const T* from = reinterpret_cast<const T*>(matrix.data);
+      constexpr int64_t kTile = 32;
+      for (int64_t r0 = 0; r0 < matrix.rows; r0 += kTile) {
+        for (int64_t c = 0; c < matrix.cols; ++c) {
+          for (int64_t r = r0; r < std::min(r0 + kTile, matrix.rows); ++r) {
+            to[r * matrix.cols + c] = from[c * matrix.stride + r * row_step];
+          }
+        }
+      }
+    };
+    if (size == 4) {
+      copy(reinterpret_cast<uint32_t*>(storage.data()));
+    } else {
+      copy(reinterpret_cast<uint16_t*>(storage.data()));
+    }
+  } else {
+    return matrix;
+  }
+  out.data = storage.data();
+  out.stride = matrix.cols;
+  return out;
+}
+
 std::vector<const LinearSpec*> ModelSpec::linears() const {
   std::vector<const LinearSpec*> out;
+  const auto add = [&out](const std::vector<LinearSpec>& linears) {
+    for (const LinearSpec& linear : linears) out.push_back(&linear);
+  };
   for (const LayerSpec& layer : layers) {
-    out.insert(out.end(), {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down});
+    add(layer.attention.qkv);
+    out.push_back(&layer.attention.o);
+    if (layer.mlp.is_mixture()) {
+      out.push_back(&*layer.mlp.router);
+      for (const ExpertSpec& expert : layer.mlp.experts) {
+        add(expert.in);
+        out.push_back(&expert.out);
+      }
+    } else {
+      add(layer.mlp.in);
+      out.push_back(&layer.mlp.out);
+    }
   }
   out.push_back(&head);
   return out;
 }
 
 int64_t ModelSpec::parameters() const {
-  const auto linear = [](const LinearSpec& l) { return l.parameters() + (l.bias ? l.bias->matrix.cols : 0); };
-  int64_t n = embedding.matrix.rows * embedding.matrix.cols + final_norm.weight.matrix.cols;
-  if (!tied_head) n += linear(head);
+  const auto source = [](const std::optional<WeightSource>& s) { return s ? s->matrix.rows * s->matrix.cols : 0; };
+  const auto norm = [&](const std::optional<NormSpec>& n) { return n ? source(n->weight) + source(n->bias) : 0; };
+  int64_t n = source(embedding) + source(positions) + norm(final_norm);
+  for (const LinearSpec* linear : linears()) {
+    if (linear != &head || !tied_head) n += linear->parameters();
+    n += source(linear->bias);
+  }
   for (const LayerSpec& layer : layers) {
-    n += layer.attention_norm.weight.matrix.cols + layer.mlp_norm.weight.matrix.cols;
-    for (const LinearSpec* l : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      n += linear(*l);
-    }
+    n += norm(layer.attention.norm) + norm(layer.attention.post_norm) + norm(layer.attention.q_norm) +
+         norm(layer.attention.k_norm) + norm(layer.mlp.norm) + norm(layer.mlp.post_norm) +
+         source(layer.attention.sinks);
   }
   return n;
 }
 
-WeightSource SpecReader::matrix(const std::string& tensor, int64_t rows, int64_t cols) const {
+SpecReader::SpecReader(const Config& config, const Checkpoint& checkpoint)
+    : config_(config), checkpoint_(checkpoint), packed_(PackedFormats::read(config)) {}
+
+namespace {
+
+WeightSource source_of(PackedWeight packed) {
+  WeightSource source;
+  source.matrix = {.type = DType::bf16, .rows = packed.rows, .cols = packed.cols, .stride = packed.cols};
+  source.entry = packed.codes;
+  source.stored_bits = packed.bits();
+  source.decode = [weight = std::move(packed)](BFloat16* out) { weight.decode(out); };
+  return source;
+}
+
+}  // namespace
+
+std::optional<WeightSource> SpecReader::packed_part(const std::string& tensor, int64_t parts, int64_t index,
+                                                    int64_t rows, int64_t cols) const {
+  if (!packed_) return std::nullopt;
+  auto packed = packed_->part(checkpoint_, tensor, parts, index, rows, cols);
+  if (!packed) return std::nullopt;
+  return source_of(*std::move(packed));
+}
+
+const TensorEntry& SpecReader::entry(const std::string& tensor, const std::vector<int64_t>& shape) const {
   const TensorEntry* entry = checkpoint_.find(tensor);
   if (entry == nullptr) {
     fail("The checkpoint has no tensor '{}', which config.json of model type '{}' calls for; is the download complete?",
          tensor, config_.string_or("model_type", "?"));
   }
-  const std::vector<int64_t> want = rows == 1 && entry->shape.size() == 1 ? std::vector{cols} : std::vector{rows, cols};
-  if (entry->shape != want) {
+  if (entry->shape != shape && !(shape.size() == 2 && shape[0] == 1 && entry->shape == std::vector{shape[1]})) {
     fail("Tensor '{}' has shape {} where config.json calls for {}; config and weights do not belong together.", tensor,
-         shape_text(entry->shape), shape_text(want));
+         shape_text(entry->shape), shape_text(shape));
   }
   if (entry->type != DType::f32 && entry->type != DType::f16 && entry->type != DType::bf16) {
     fail("Tensor '{}' is stored as {}; only F32, F16 and BF16 weights can be read.", tensor, dtype_name(entry->type));
   }
-  return {.matrix = {.type = entry->type, .rows = rows, .cols = cols, .stride = cols, .data = entry->data()},
-          .entry = *entry};
+  return *entry;
 }
 
-LinearSpec SpecReader::linear(const std::string& module, Role role, int64_t outputs, int64_t inputs, bool bias) const {
+WeightSource SpecReader::matrix(const std::string& tensor, int64_t rows, int64_t cols) const {
+  const TensorEntry& e = entry(tensor, {rows, cols});
+  WeightSource source;
+  source.matrix = {.type = e.type, .rows = rows, .cols = cols, .stride = cols, .data = e.data()};
+  source.entry = e;
+  return source;
+}
+
+WeightSource SpecReader::part(const std::string& tensor, int64_t parts, int64_t index, int64_t rows, int64_t cols,
+                              bool transposed) const {
+  const TensorEntry& e = entry(tensor, transposed ? std::vector{parts, cols, rows} : std::vector{parts, rows, cols});
+  WeightSource source;
+  source.entry = e;
+  source.entry.size = e.size / static_cast<size_t>(parts);
+  source.entry.offset = e.offset + static_cast<size_t>(index) * source.entry.size;
+  source.matrix = {
+      .type = e.type, .rows = rows, .cols = cols, .stride = transposed ? rows : cols, .data = source.entry.data()};
+  source.transposed = transposed;
+  return source;
+}
+
+WeightSource SpecReader::row(const std::string& tensor, int64_t rows, int64_t index, int64_t cols) const {
+  WeightSource source = matrix(tensor, rows, cols);
+  source.matrix.rows = 1;
+  source.matrix.data += static_cast<size_t>(index * cols) * dtype_size(source.matrix.type);
+  return source;
+}
+
+LinearSpec SpecReader::linear(const std::string& module, Role role, int64_t outputs, int64_t inputs, bool bias,
+                              bool transposed) const {
   LinearSpec linear;
   linear.module = module;
   linear.role = role;
-  linear.weight = matrix(module + ".weight", outputs, inputs);
+  if (transposed) {
+    linear.weight = matrix(module + ".weight", inputs, outputs);
+    std::swap(linear.weight.matrix.rows, linear.weight.matrix.cols);
+    linear.weight.transposed = true;
+  } else if (auto packed = packed_ ? packed_->weight(checkpoint_, module, outputs, inputs) : std::nullopt) {
+    linear.weight = source_of(*std::move(packed));
+  } else {
+    linear.weight = matrix(module + ".weight", outputs, inputs);
+  }
   if (bias) linear.bias = matrix(module + ".bias", 1, outputs);
   return linear;
+}
+
+NormSpec SpecReader::rms_norm(const std::string& name, int64_t width, float epsilon) const {
+  NormSpec norm;
+  norm.weight = matrix(name + ".weight", 1, width);
+  norm.epsilon = epsilon;
+  return norm;
+}
+
+NormSpec SpecReader::layer_norm(const std::string& name, int64_t width, float epsilon, bool bias) const {
+  NormSpec norm;
+  norm.kind = NormKind::layer;
+  norm.weight = matrix(name + ".weight", 1, width);
+  if (bias) norm.bias = matrix(name + ".bias", 1, width);
+  norm.epsilon = epsilon;
+  norm.round_before_weight = false;
+  return norm;
 }
 
 std::vector<std::string> known_families() {
@@ -92,14 +265,20 @@ std::vector<std::string> known_families() {
 
 ModelSpec load_spec(const Config& config, const Checkpoint& checkpoint) {
   const std::string type = config.string("model_type");
-  if (config.has("quantization_config")) {
-    fail("'{}' describes a checkpoint that is already quantised (quantization_config); give the original weights.",
-         config.name());
+  const SpecReader reader(config, checkpoint);
+  std::string name = type;
+  for (const OldName& old : kOldNames) {
+    if (old.model_type != type) continue;
+    name = old.family;
+    if (!reader.has(old.tensor)) {
+      fail("'{}': model type '{}' is an older layout of '{}' (there is no tensor '{}'); convert it with transformers.",
+           config.name(), type, old.family, old.tensor);
+    }
   }
   for (const Family& family : kFamilies) {
-    if (family.model_type != type) continue;
-    ModelSpec spec = family.read(SpecReader(config, checkpoint));
-    spec.family = type;
+    if (family.model_type != name) continue;
+    ModelSpec spec = family.read(reader);
+    spec.family = name;
     return spec;
   }
   fail("'{}': model type '{}' is not known; the known ones are: {}.", config.name(), type,

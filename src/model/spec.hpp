@@ -3,6 +3,7 @@
 // A model family is data: config.json and the names on disk become a ModelSpec; there is one forward pass.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 #include "backend/backend.hpp"
 #include "io/safetensors.hpp"
 #include "model/config.hpp"
+#include "model/packed.hpp"
 #include "model/rope.hpp"
 
 namespace mxlm {
@@ -19,10 +21,22 @@ namespace mxlm {
 enum class Role : uint8_t { attention, mlp, lm_head, router };
 std::string_view role_name(Role role);
 
-/// A weight as it lies on disk.
+/// A weight as it lies on disk, to be read as [rows, cols].
 struct WeightSource {
-  HostMatrix matrix;  // [rows, cols]
-  TensorEntry entry;
+  /// Shape and type of the values. `data` is the first of them where they lie on disk as such, row by row or, with
+  /// `transposed`, column by column (element (r, c) at c * stride + r * row_step); null where `decode` makes them.
+  HostMatrix matrix;
+  TensorEntry entry;  // where the bytes lie; for `decode`, the codes
+  bool transposed = false;
+  int64_t row_step = 1;  // of a transposed weight
+  /// Where each row lies, if not one after the other.
+  std::vector<const std::byte*> row_data;
+  /// Writes the bfloat16 values [rows, cols] of a weight that is stored in codes and scales.
+  std::function<void(BFloat16*)> decode;
+  double stored_bits = 0;  // bits an element on disk; 0 = those of the type
+
+  /// The values row by row: in place where they lie so, else in `storage`.
+  [[nodiscard]] HostMatrix view(std::vector<std::byte>& storage) const;
   /// Asks for the pages to be read ahead / lets them go once the weight is prepared.
   void will_need() const { entry.file.will_need(entry.offset, entry.size); }
   void release() const { entry.file.release(entry.offset, entry.size); }
@@ -34,19 +48,73 @@ struct LinearSpec {
   Role role = Role::mlp;
   WeightSource weight;               // [outputs, inputs]
   std::optional<WeightSource> bias;  // [1, outputs]
-  [[nodiscard]] int64_t parameters() const { return weight.matrix.rows * weight.matrix.cols; }
+  [[nodiscard]] int64_t outputs() const { return weight.matrix.rows; }
+  [[nodiscard]] int64_t inputs() const { return weight.matrix.cols; }
+  [[nodiscard]] int64_t parameters() const { return outputs() * inputs(); }
 };
 
+/// As NormArgs, which says what the fields mean.
 struct NormSpec {
-  WeightSource weight;  // [1, width]
+  NormKind kind = NormKind::rms;
+  std::optional<WeightSource> weight, bias;  // [1, width] or [1, group]
   float epsilon = 1e-5F;
+  float weight_offset = 0;
+  bool round_before_weight = true;
+  int64_t group = 0;
 };
 
-/// One layer: x += attention(norm(x)); x += mlp(norm(x)). The gated MLP is down(act(gate(x)) * up(x)).
+/// How q, k and v lie in the projections.
+enum class QkvLayout : uint8_t {
+  separate,  // three Linears
+  blocks,    // one: all of q, then k, then v
+  by_head,   // one: for each head its q, k and v (as many key/value heads as heads)
+};
+
+struct AttentionSpec {
+  std::optional<NormSpec> norm;       // of the input
+  std::optional<NormSpec> post_norm;  // of the output, before the residual sum
+  QkvLayout layout = QkvLayout::separate;
+  std::vector<LinearSpec> qkv;  // three or one
+  LinearSpec o;
+  std::optional<NormSpec> q_norm, k_norm;  // before the rotation
+  float clip = 0;                          // |q|, |k|, |v| at most this; 0 = any
+  int rope = -1;                           // index into ModelSpec::ropes; -1 = no rotation
+  int64_t window = 0;                      // query q sees keys k > q - window; 0 = all before it
+  float scale = 1;
+  float softcap = 0;
+  std::optional<WeightSource> sinks;  // [1, heads]
+};
+
+/// One expert: a gated MLP whose gate and up are one Linear or two.
+struct ExpertSpec {
+  std::vector<LinearSpec> in;
+  LinearSpec out;
+};
+
+struct MlpSpec {
+  enum class Kind : uint8_t {
+    plain,        // out(act(in(x)))
+    gated,        // out(act(gate(x)) * up(x)); `in` is gate and up
+    gated_fused,  // `in` is one Linear: all of gate, then up (or by turns, GatedArgs::interleaved)
+  };
+  std::optional<NormSpec> norm;       // of the input; none in a parallel block = the attention's
+  std::optional<NormSpec> post_norm;  // of the output, before the residual sum
+  Kind kind = Kind::gated;
+  GatedArgs activation;  // plain: its activation only
+  std::vector<LinearSpec> in;
+  LinearSpec out;
+  /// A mixture of experts instead of `in` and `out`, each of `kind`.
+  std::optional<LinearSpec> router;
+  RouteArgs route;
+  std::vector<ExpertSpec> experts;
+  [[nodiscard]] bool is_mixture() const { return router.has_value(); }
+};
+
+/// x += attention(norm(x)); x += mlp(norm(x)), or, `parallel`, x += attention(norm(x)) + mlp(norm(x)).
 struct LayerSpec {
-  NormSpec attention_norm, mlp_norm;
-  LinearSpec q, k, v, o;
-  LinearSpec gate, up, down;
+  AttentionSpec attention;
+  MlpSpec mlp;
+  bool parallel = false;
 };
 
 struct ModelSpec {
@@ -54,35 +122,60 @@ struct ModelSpec {
   DType dtype = DType::bf16;  // of the checkpoint's weights
   int64_t hidden = 0, vocabulary = 0, max_positions = 0;
   int heads = 0, kv_heads = 0, head_dim = 0;
-  Activation activation = Activation::silu;
-  RopeSpec rope;
-  WeightSource embedding;  // [vocabulary, hidden]
+  std::vector<RopeSpec> ropes;
+  std::vector<float> alibi_slopes;        // [heads]; empty = none
+  WeightSource embedding;                 // [vocabulary, hidden]
+  float embedding_multiplier = 1;         // rounded to the model dtype before use
+  std::optional<WeightSource> positions;  // learned: [positions + position_offset, hidden]
+  int64_t position_offset = 0;
+  float residual_multiplier = 1;  // of what attention and MLP add
   std::vector<LayerSpec> layers;
-  NormSpec final_norm;
+  std::optional<NormSpec> final_norm;
   LinearSpec head;  // shares the embedding's weight when tied
   bool tied_head = false;
+  float logit_multiplier = 1, logit_softcap = 0;
   int32_t bos_id = -1;  // from config.json; -1 = none
 
-  /// All Linears in forward order, the head last.
+  /// True if a window may be longer than max_positions all the same (rotary positions or ALiBi, no learned table).
+  [[nodiscard]] bool extends() const { return !positions.has_value(); }
+  /// All Linears in forward order, routers among them, the head last.
   [[nodiscard]] std::vector<const LinearSpec*> linears() const;
   /// Parameters on disk (a tied head counts once).
   [[nodiscard]] int64_t parameters() const;
 };
 
-/// Reads tensors of a checkpoint into a spec, checking names, shapes and dtypes; remembers what was read.
+/// Reads tensors of a checkpoint into a spec, checking names, shapes and dtypes.
 class SpecReader {
  public:
-  SpecReader(const Config& config, const Checkpoint& checkpoint) : config_(config), checkpoint_(checkpoint) {}
+  SpecReader(const Config& config, const Checkpoint& checkpoint);
   [[nodiscard]] const Config& config() const { return config_; }
   [[nodiscard]] bool has(std::string_view tensor) const { return checkpoint_.find(tensor) != nullptr; }
+  [[nodiscard]] const TensorEntry* find(std::string_view tensor) const { return checkpoint_.find(tensor); }
   /// A matrix [rows, cols] or, with rows 1, also a vector [cols], of dtype F32, F16 or BF16.
   [[nodiscard]] WeightSource matrix(const std::string& tensor, int64_t rows, int64_t cols) const;
-  [[nodiscard]] LinearSpec linear(const std::string& module, Role role, int64_t outputs, int64_t inputs,
-                                  bool bias) const;
+  /// Part `index` of a tensor [parts, rows, cols], or with `transposed` [parts, cols, rows], read as [rows, cols].
+  [[nodiscard]] WeightSource part(const std::string& tensor, int64_t parts, int64_t index, int64_t rows, int64_t cols,
+                                  bool transposed) const;
+  /// Part `index` of a weight [parts, rows, cols] held in codes, TENSOR_blocks and TENSOR_scales; nullopt if the
+  /// checkpoint holds none.
+  [[nodiscard]] std::optional<WeightSource> packed_part(const std::string& tensor, int64_t parts, int64_t index,
+                                                        int64_t rows, int64_t cols) const;
+  /// Row `index` of a tensor [rows, cols], as [1, cols].
+  [[nodiscard]] WeightSource row(const std::string& tensor, int64_t rows, int64_t index, int64_t cols) const;
+  /// `bias` says that there must be one. With `transposed` the weight is stored [inputs, outputs].
+  [[nodiscard]] LinearSpec linear(const std::string& module, Role role, int64_t outputs, int64_t inputs, bool bias,
+                                  bool transposed = false) const;
+  /// An RMSNorm with a weight NAME.weight [width], rounded before its weight as llama has it.
+  [[nodiscard]] NormSpec rms_norm(const std::string& name, int64_t width, float epsilon) const;
+  /// A LayerNorm with NAME.weight and, where `bias`, NAME.bias [width].
+  [[nodiscard]] NormSpec layer_norm(const std::string& name, int64_t width, float epsilon, bool bias) const;
 
  private:
+  [[nodiscard]] const TensorEntry& entry(const std::string& tensor, const std::vector<int64_t>& shape) const;
+
   const Config& config_;
   const Checkpoint& checkpoint_;
+  std::optional<PackedFormats> packed_;  // of a checkpoint that holds codes
 };
 
 /// Builds the spec of a checkpoint by its config's model_type. The spec holds on to the mapped files. Throws Error: an

@@ -1,8 +1,9 @@
 #pragma once
 
-// The one table of element formats, scale rules and roundings: parsing, printing, quantising, packing and tests follow
-// from it. No other file names a format. Shared by host and device code: plain data and constexpr functions only.
-// Sources: OCP Microscaling Formats (MX) v1.0; microsoft/microxcaling mx/formats.py; pytorch/ao prototype/mx_formats.
+// The one table of element formats, stages, scale rules and roundings: parsing, printing, quantising, packing and tests
+// follow from it. No other file names a format. Shared by host and device code: plain data and constexpr functions
+// only. Sources: OCP Microscaling Formats (MX) v1.0; microsoft/microxcaling mx/formats.py; pytorch/ao
+// prototype/mx_formats.
 
 #include <array>
 #include <cstdint>
@@ -39,13 +40,27 @@ struct ElementFormat {
 enum class ScaleRule : uint8_t { floor, ceil, even, rceil, ct, mse };
 enum class Rounding : uint8_t { even, nearest, floor };
 
-/// A block format: elements that share one power-of-two scale per `block_size` values along the last axis.
+/// What scales the elements of a format. `block` is Microscaling; the others are the stages that it is compared with
+/// (mx/stage.hpp has their definitions).
+enum class Scaling : uint8_t {
+  block,          // a power of two for each block (E8M0)
+  none,           // nothing: a cast
+  element,        // a power of two for each element, so that only its mantissa is rounded
+  row,            // a float32 for each row
+  tensor,         // a float32 for the tensor
+  nvfp4,          // an E4M3 number for each block and a float32 for the tensor
+  int8_outliers,  // a float32 for each row; columns with outliers are left out (LLM.int8)
+};
+
+/// A format of a tensor. With block scaling, elements that share one power-of-two scale per `block_size` values along
+/// the last axis; the other scalings use of the fields below `element` only what their stage says.
 struct BlockFormat {
   ElementFormat element;
   int block_size = 32;  // 0 = the whole row
   int scale_bits = 8;
   ScaleRule rule = ScaleRule::floor;
   Rounding rounding = Rounding::even;
+  Scaling scaling = Scaling::block;
   friend constexpr bool operator==(const BlockFormat&, const BlockFormat&) = default;
 };
 
@@ -92,6 +107,18 @@ constexpr ElementFormat make_float_with_specials(int exponent_bits, int mantissa
   return f;
 }
 
+/// bfloat16: float32's exponents, so the one format whose largest binade make_float cannot reach.
+constexpr ElementFormat make_bfloat16() {
+  ElementFormat f;
+  f.kind = ElementKind::floating;
+  f.exponent_bits = 8;
+  f.mantissa_bits = 7;
+  f.emax = 127;
+  f.emin = -126;
+  f.max = power_of_two(127) * (2 - power_of_two(-7));
+  return f;
+}
+
 // --- the table
 
 struct NamedElement {
@@ -111,6 +138,72 @@ inline constexpr std::array<NamedElement, 6> kElements{{
     {"mxfp6_e2m3", {"fp6_e2m3", ""}, make_float(2, 3), "OCP MXFP6"},
     {"mxfp4_e2m1", {"mxfp4", "fp4_e2m1"}, make_float(2, 1), "OCP MXFP4"},
     {"mxint8", {"int8", ""}, make_int(8), "OCP MXINT8, clipped symmetrically"},
+}};
+
+/// A number format, or a way to scale one, that Microscaling is compared with; always with these settings, but for the
+/// rounding where `rounds` says so.
+struct NamedStage {
+  std::string_view name;  // canonical
+  std::string_view alias;
+  BlockFormat format;
+  bool rounds = false;  // takes the key `round`
+  std::string_view note;
+};
+
+namespace detail {
+
+inline constexpr ElementFormat kE4M3 = kElements[0].format;
+inline constexpr ElementFormat kE5M2 = kElements[1].format;
+inline constexpr ElementFormat kE2M1 = kElements[4].format;
+inline constexpr ElementFormat kInt8 = kElements[5].format;
+
+constexpr BlockFormat stage(const ElementFormat& element, Scaling scaling, int block_size) {
+  BlockFormat f;
+  f.element = element;
+  f.block_size = block_size;
+  f.scaling = scaling;
+  return f;
+}
+
+}  // namespace detail
+
+inline constexpr std::array<NamedStage, 12> kStages{{
+    {"bf16", "bfp16", detail::stage(make_bfloat16(), Scaling::none, 1), true, "a cast to bfloat16"},
+    {"fp8_e4m3_unscaled", "", detail::stage(detail::kE4M3, Scaling::none, 1), true, "a saturating cast"},
+    {"fp8_e5m2_unscaled", "", detail::stage(detail::kE5M2, Scaling::none, 1), true, "a saturating cast"},
+    {"fp8_e4m3_own_exponent", "", detail::stage(detail::kE4M3, Scaling::element, 1), true,
+     "each element its own power of two"},
+    {"fp8_e5m2_own_exponent", "", detail::stage(detail::kE5M2, Scaling::element, 1), true,
+     "each element its own power of two"},
+    {"fp8_e4m3_tensor", "", detail::stage(detail::kE4M3, Scaling::tensor, 0), false, "float32 scale amax / 448"},
+    {"fp8_e5m2_tensor", "", detail::stage(detail::kE5M2, Scaling::tensor, 0), false, "float32 scale amax / 57344"},
+    {"fp8_e4m3_row", "", detail::stage(detail::kE4M3, Scaling::row, 0), false, "float32 scale amax / 448 a row"},
+    {"fp8_e5m2_row", "", detail::stage(detail::kE5M2, Scaling::row, 0), false, "float32 scale amax / 57344 a row"},
+    {"int8_row", "", detail::stage(detail::kInt8, Scaling::row, 0), false, "float32 scale amax / 127 a row"},
+    {"llm_int8", "", detail::stage(detail::kInt8, Scaling::int8_outliers, 0), false,
+     "int8_row, columns of outliers apart"},
+    {"nvfp4", "", detail::stage(detail::kE2M1, Scaling::nvfp4, 16), false,
+     "blocks of 16: E4M3 scale; float32 scale a tensor"},
+}};
+
+/// Formats in which checkpoints hold weights, by quantization_config's words for them: blocks of 32 with E8M0 scales,
+/// codes packed low bits first.
+struct StoredFormat {
+  std::string_view method;  // quant_method
+  std::string_view name;    // format, quant_algo or dtype; empty where the method says all
+  ElementFormat element;
+};
+
+constexpr int kStoredBlock = 32;
+inline constexpr std::array<StoredFormat, 8> kStoredFormats{{
+    {"compressed-tensors", "mxfp4-pack-quantized", detail::kE2M1},
+    {"compressed-tensors", "mxfp6-pack-quantized", make_float(2, 3)},
+    {"compressed-tensors", "mxfp8-quantized", detail::kE4M3},
+    {"modelopt", "MXFP8", detail::kE4M3},
+    {"quark", "fp4", detail::kE2M1},
+    {"quark", "fp6_e2m3", make_float(2, 3)},
+    {"quark", "fp6_e3m2", make_float(3, 2)},
+    {"mxfp4", "", detail::kE2M1},
 }};
 
 struct NamedRule {
@@ -203,6 +296,54 @@ inline std::string known_elements() {
   return text + "mxeXmY (X 1 to 7, at most 16 bits), mxintN (N 2 to 16)";
 }
 
+/// The stage of a name or alias; nullopt if it is none.
+constexpr std::optional<BlockFormat> parse_stage(std::string_view name) {
+  for (const NamedStage& s : kStages) {
+    if (name == s.name || (!s.alias.empty() && name == s.alias)) return s.format;
+  }
+  return std::nullopt;
+}
+
+/// A stage by its name, or the block format with default settings of an element's name; nullopt if it is neither.
+constexpr std::optional<BlockFormat> parse_format(std::string_view name) {
+  if (const auto stage = parse_stage(name)) return stage;
+  const auto element = parse_element(name);
+  if (!element) return std::nullopt;
+  BlockFormat f;
+  f.element = *element;
+  return f;
+}
+
+/// The stage that a format is one of (whatever its rounding); nullptr for block formats.
+constexpr const NamedStage* stage_of(const BlockFormat& f) {
+  for (const NamedStage& s : kStages) {
+    if (f.scaling == s.format.scaling && f.element == s.format.element) return &s;
+  }
+  return nullptr;
+}
+
+/// The canonical name of a format without its keys: a stage's, else its element's.
+inline std::string format_name(const BlockFormat& f) {
+  const NamedStage* stage = stage_of(f);
+  return stage != nullptr ? std::string(stage->name) : element_name(f.element);
+}
+
+/// What parse_format takes, for messages.
+inline std::string known_formats() {
+  std::string text = known_elements() + ", and the stages ";
+  for (const NamedStage& s : kStages) text += (&s == kStages.data() ? "" : ", ") + std::string(s.name);
+  return text;
+}
+
+/// The settings that a variant's keys change.
+enum class Key : uint8_t { block, scale_bits, rule, round };
+
+/// True if the key means something in formats of this kind.
+constexpr bool takes_key(const BlockFormat& f, Key key) {
+  const NamedStage* stage = stage_of(f);
+  return stage == nullptr || (key == Key::round && stage->rounds);
+}
+
 constexpr std::string_view rule_name(ScaleRule rule) {
   for (const NamedRule& r : kScaleRules) {
     if (r.rule == rule) return r.name;
@@ -247,6 +388,7 @@ constexpr bool valid_scale_bits(int n) {
 
 /// Empty if the format can be used, else what is wrong with it (the end of a sentence).
 inline std::string check(const BlockFormat& f) {
+  if (f.scaling != Scaling::block) return {};
   if (!valid_block_size(f.block_size)) {
     return "block " + std::to_string(f.block_size) + " is neither 0 (the whole row) nor from " +
            std::to_string(kMinBlock) + " to " + std::to_string(kMaxBlock);
@@ -267,7 +409,50 @@ MXLM_HOST_DEVICE constexpr int ct_mantissa_bits(const ElementFormat& e) {
 /// smaller one takes the smallest.
 MXLM_HOST_DEVICE constexpr int max_scale_exponent(int scale_bits) { return (1 << (scale_bits - 1)) - 1; }
 
+/// True if a float32 scale of each row (one of the row's own or that of its tensor) is kept apart from the values.
+MXLM_HOST_DEVICE constexpr bool has_row_scales(const BlockFormat& f) {
+  return f.scaling == Scaling::row || f.scaling == Scaling::tensor || f.scaling == Scaling::nvfp4 ||
+         f.scaling == Scaling::int8_outliers;
+}
+
+/// True if a value depends on more than its own row: on the tensor's largest magnitude, or on its outliers.
+MXLM_HOST_DEVICE constexpr bool needs_whole_tensor(const BlockFormat& f) {
+  return f.scaling == Scaling::tensor || f.scaling == Scaling::nvfp4 || f.scaling == Scaling::int8_outliers;
+}
+
+/// True if a weight in this format can be kept as codes and block scales of at most a byte each. (With a scale for each
+/// element, nothing would be won.)
+constexpr bool keeps_codes(const BlockFormat& f) {
+  return f.element.bits() <= 8 && f.scale_bits <= 8 && f.scaling != Scaling::element;
+}
+
+/// Bits that a weight [rows, row] takes in this format, all scales included.
+constexpr uint64_t storage_bits(const BlockFormat& f, uint64_t rows, uint64_t row) {
+  constexpr uint64_t kFloatScale = 32;
+  const uint64_t codes = rows * row * static_cast<uint64_t>(f.element.bits());
+  const auto blocks = [&](uint64_t length, uint64_t bits) { return rows * ((row + length - 1) / length) * bits; };
+  switch (f.scaling) {
+    case Scaling::none:
+      return codes;
+    case Scaling::block:
+      return codes + (row == 0 ? 0
+                               : blocks(f.block_size == 0 ? row : static_cast<uint64_t>(f.block_size),
+                                        static_cast<uint64_t>(f.scale_bits)));
+    case Scaling::element:
+      return codes + blocks(1, static_cast<uint64_t>(f.scale_bits));
+    case Scaling::row:
+    case Scaling::int8_outliers:
+      return codes + rows * kFloatScale;
+    case Scaling::tensor:
+      return codes + kFloatScale;
+    case Scaling::nvfp4:
+      return codes + blocks(static_cast<uint64_t>(f.block_size), 8) + kFloatScale;
+  }
+  return codes;
+}
+
 /// True if every quantised value (element x scale) is a bfloat16: at most 8 significant bits, scales of at most 8 bits.
+/// Scales of has_row_scales are apart from the values and do not count.
 /// The one exception is the bottom of bfloat16's range: parts of a value below 2^-133 (its smallest subnormal) are
 /// rounded away. A bfloat16 source has none, so for it there is no exception.
 MXLM_HOST_DEVICE constexpr bool decodes_exactly_to_bf16(const BlockFormat& f) {

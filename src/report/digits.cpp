@@ -32,7 +32,8 @@ std::string scientific_text(double x, int exponent) {
   if (!std::isfinite(rounded)) rounded = x;  // x / unit is beyond a double
   if (rounded == 0) return "0";
   constexpr int all_digits = 16;
-  return fmt::format("{:.{}e}", rounded, std::max(0, leading_exponent(std::abs(rounded), all_digits) - exponent));
+  const int digits = leading_exponent(std::abs(rounded), all_digits) - exponent;
+  return fmt::format("{:.{}e}", rounded, std::clamp(digits, 0, all_digits));
 }
 
 std::string with_sign(std::string text, Sign sign) {
@@ -67,7 +68,38 @@ Measured measured(double value, double error, Sign sign) {
 std::string significant_text(double value, int significant) {
   if (!std::isfinite(value)) return "n/a";
   if (value == 0) return "0";
+  constexpr double kMostDigits = 1e15;
+  if (std::abs(value) >= kMostDigits) return fmt::format("{:.{}e}", value, significant - 1);
   return with_commas(fixed_text(value, leading_exponent(std::abs(value), significant) - significant + 1));
+}
+
+std::string decimal_text(double value, int decimals) {
+  if (!std::isfinite(value)) return "n/a";
+  return std::abs(value) < kLargest ? fmt::format("{:.{}f}", value, decimals) : fmt::format("{:.3g}", value);
+}
+
+std::string bytes_text(double bytes) {
+  constexpr double mega = 1e6, giga = 1e9;
+  return bytes < giga ? significant_text(bytes / mega, 3) + " MB" : significant_text(bytes / giga, 3) + " GB";
+}
+
+std::string speed_text(double per_second) {
+  if (!(per_second > 0)) return {};
+  const char first = fmt::format("{:.2e}", per_second).front();
+  return significant_text(per_second, first <= '2' ? 3 : 2);
+}
+
+std::string seconds_text(double seconds) {
+  constexpr double kLongest = 1e12;
+  if (!(seconds < kLongest)) return "n/a";
+  if (seconds < 120) return fmt::format("{:.{}f} s", seconds, seconds < 10 ? 1 : 0);
+  const auto whole = static_cast<int64_t>(std::llround(seconds));
+  if (whole < 7200) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
+  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
+}
+
+double larger_error(double statistical, double noise) {
+  return std::isfinite(noise) ? std::max(statistical, noise) : statistical;
 }
 
 std::string count_text(int64_t value) { return with_commas(fmt::format("{}", value)); }

@@ -21,6 +21,23 @@ Measured measured(double value, double error, Sign sign = Sign::negative_only);
 /// finite.
 std::string significant_text(double value, int significant);
 
+/// `value` with that many decimals, with an exponent from 10^7 on; "n/a" if not finite.
+std::string decimal_text(double value, int decimals);
+
+/// "3.42 MB", "1.20 GB".
+std::string bytes_text(double bytes);
+
+/// A speed to the few percent that timings repeat to: three digits where the first is 1 or 2, else two; "" if it is not
+/// above 0.
+std::string speed_text(double per_second);
+
+/// "0.8 s", "31 s", "2:05 min", "3:10 h".
+std::string seconds_text(double seconds);
+
+/// The larger of a statistical error and the measured rounding noise (0 if none was measured) of the same figure; an
+/// unknown error stays unknown.
+double larger_error(double statistical, double noise);
+
 /// 42281 is "42,281".
 std::string count_text(int64_t value);
 

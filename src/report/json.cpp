@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/log.hpp"
+#include "report/exponents.hpp"
 #include "report/report.hpp"
 
 namespace mxlm {
@@ -21,6 +24,12 @@ Json percentiles(const std::map<std::string, double>& values) {
   Json out = Json::object();
   for (const auto& [key, value] : sorted) out[key] = value;
   return out;
+}
+
+/// Members of the protocol `self`, which measures no perplexity: its figures go by other names, and those of perplexity
+/// are null.
+void rename_for_self(Json& out, std::initializer_list<std::pair<const char*, const char*>> names) {
+  for (const auto& [name, other] : names) out[other] = std::exchange(out[name], nullptr);
 }
 
 Json vs_baseline(const VsBaseline& v) {
@@ -50,6 +59,95 @@ void add_figures(Json& out, const VariantFigures& figures) {
   out["tokens"] = figures.tokens;
   out["nonfinite"] = figures.nonfinite;
   out["vs_baseline"] = figures.vs_baseline ? vs_baseline(*figures.vs_baseline) : Json(nullptr);
+  if (figures.rolling) {
+    const RollingFigures& rolling = *figures.rolling;
+    out["word_perplexity"] = rolling.word_perplexity;
+    out["word_perplexity_stderr"] = rolling.word_perplexity_stderr;
+    out["byte_perplexity"] = rolling.byte_perplexity;
+    out["bits_per_byte"] = rolling.bits_per_byte;
+    out["words"] = rolling.words;
+    out["bytes"] = rolling.bytes;
+  }
+  if (figures.self) {
+    rename_for_self(out, {{"nll", "self_nll"},
+                          {"ppl", "self_perplexity"},
+                          {"ppl_stderr", "self_perplexity_stderr"},
+                          {"ppl_stderr_windows", "self_perplexity_stderr_windows"}});
+    out["mean_entropy"] = figures.self->entropy;
+    out["mean_entropy_stderr"] = figures.self->entropy_stderr;
+    if (figures.vs_baseline) {
+      rename_for_self(out["vs_baseline"], {{"ppl_ratio", "self_perplexity_ratio"},
+                                           {"ln_ppl_ratio", "ln_self_perplexity_ratio"},
+                                           {"ln_ppl_ratio_stderr", "ln_self_perplexity_ratio_stderr"}});
+    }
+  }
+}
+
+/// What is not defined is null without a warning: nothing differs, or nothing is there.
+Json sqnr(const ErrorSums& sums) { return sums.difference == 0 ? Json(nullptr) : Json(sums.sqnr_db()); }
+Json cosine(const ErrorSums& sums) {
+  if (sums.reference == 0 && sums.other == 0) return 1;
+  return sums.reference == 0 || sums.other == 0 ? Json(nullptr) : Json(sums.cosine());
+}
+
+Json layers(const std::vector<LayerError>& errors) {
+  Json out = Json::array();
+  for (const LayerError& e : errors) {
+    out.push_back({{"layer", e.layer}, {"part", e.part}, {"sqnr_db", sqnr(e.sums)}, {"cosine", cosine(e.sums)}});
+  }
+  return out;
+}
+
+Json operand_error(const std::optional<QuantizationError>& e) {
+  if (!e || e->elements == 0) return nullptr;
+  const auto share = [&](int64_t count) { return static_cast<double>(count) / static_cast<double>(e->elements); };
+  const double rows = static_cast<double>(std::max<int64_t>(e->rows, 1));
+  return {{"sqnr_db", sqnr(e->sums)},
+          {"cosine", cosine(e->sums)},
+          {"saturated", share(e->saturated)},
+          {"flushed", share(e->flushed)},
+          {"subnormal", share(e->subnormal)},
+          {"spread", {{"mean", static_cast<double>(e->spread_sum) / rows}, {"max", e->spread_max}}}};
+}
+
+Json linears(const std::vector<LinearError>& errors) {
+  Json out = Json::array();
+  for (const LinearError& e : errors) {
+    out.push_back({{"tensor", e.tensor},
+                   {"role", e.role},
+                   {"weight", operand_error(e.weight)},
+                   {"activation", operand_error(e.activation)},
+                   {"output_sqnr_db", sqnr(e.output)},
+                   {"output_cosine", cosine(e.output)}});
+  }
+  return out;
+}
+
+Json sweep_point(const SweepPoint& p) {
+  return {{"format", p.format},
+          {"block", p.block},
+          {"scale_bits", p.scale_bits},
+          {"rule", p.rule},
+          {"round", p.round},
+          {"roles", p.roles},
+          {"unit", p.unit.empty() ? Json(nullptr) : Json(p.unit)},
+          {"bits_saved", p.bits_saved},
+          // Not defined, rather than not finite, where no bits are saved.
+          {"kld_per_bit", p.bits_saved > 0 ? Json(p.kld_per_bit) : Json(nullptr)},
+          {"pareto", p.pareto}};
+}
+
+Json pairs(const RunResult& r) {
+  Json out = Json::array();
+  for (const PairFigures& p : r.pairs) {
+    out.push_back({{"a", r.variants.at(p.a).name},
+                   {"b", r.variants.at(p.b).name},
+                   {"ln_ppl_ratio", p.ln_ppl_ratio},
+                   {"ln_ppl_ratio_stderr", p.ln_ppl_ratio_stderr},
+                   {"kld_difference", p.kld_difference},
+                   {"kld_difference_stderr", p.kld_difference_stderr}});
+  }
+  return out;
 }
 
 Json variant(const VariantResult& v) {
@@ -65,9 +163,14 @@ Json variant(const VariantResult& v) {
   for (const ReplacedLinear& r : v.replaced) {
     replaced.push_back(
         {{"tensor", r.tensor}, {"role", r.role}, {"weights", r.weights}, {"activations", r.activations}});
+    if (r.outputs != "none") replaced.back()["outputs"] = r.outputs;
   }
   out["replaced"] = std::move(replaced);
   out["weight_bytes"] = {{"baseline", v.weight_bytes_baseline}, {"variant", v.weight_bytes_variant}};
+  out["weight_bits"] = {{"baseline", v.weight_bits_baseline}, {"variant", v.weight_bits_variant}};
+  if (!v.layers.empty()) out["layers"] = layers(v.layers);
+  if (!v.linears.empty()) out["linears"] = linears(v.linears);
+  if (v.sweep) out["sweep"] = sweep_point(*v.sweep);
   if (v.noise_measured)
     out["noise"] = {{"nll", v.noise_nll}, {"kld_mean", v.noise_kld}, {"top1_agreement", v.noise_top1}};
   return out;
@@ -104,12 +207,17 @@ Json run(const RunResult& r) {
         {"aggregate", r.protocol.aggregate},
         {"skipped_documents", r.protocol.skipped_documents}}},
       {"windows", r.windows},
+      {"forwards", r.forwards},
       {"seconds", {{"total", r.seconds_total}, {"load", r.seconds_load}, {"tokenize", r.seconds_tokenize}}},
       {"subsets", Json::array()},
       {"variants", Json::array()},
   };
+  if (r.protocol.stride > 0) out["protocol"]["stride"] = r.protocol.stride;
   for (const SubsetResult& s : r.subsets) out["subsets"].push_back(subset(s, r.variants));
   for (const VariantResult& v : r.variants) out["variants"].push_back(variant(v));
+  if (!r.pairs.empty()) out["pairs"] = pairs(r);
+  if (r.studied_windows > 0) out["studied"] = {{"windows", r.studied_windows}, {"tokens", r.studied_tokens}};
+  if (!r.exponents.empty()) out["exponents"] = exponents_json(r.exponents);
   return out;
 }
 

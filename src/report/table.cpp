@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -144,35 +145,25 @@ struct Column {
 
 Column::Cell cell(const Measured& m) { return {.value = m.value, .error = m.error, .below = {}}; }
 
-/// The larger of a statistical error and the measured rounding noise (0 if none was measured) of the same figure; an
-/// unknown error stays unknown.
-double larger_error(double statistical, double noise) {
-  return std::isfinite(noise) ? std::max(statistical, noise) : statistical;
-}
+/// What the first column holds.
+struct Quantity {
+  std::string title;   // of the figure
+  std::string change;  // of its difference from the baseline's
+  std::string more;    // of a second figure beside it; "" = there is none
+};
 
-std::string bytes_text(double bytes) {
-  constexpr double mega = 1e6, giga = 1e9;
-  return bytes < giga ? significant_text(bytes / mega, 3) + " MB" : significant_text(bytes / giga, 3) + " GB";
-}
-
-/// Three digits where the first is 1 or 2, else two: the few percent that timings repeat to.
-std::string speed_text(double per_second) {
-  if (!(per_second > 0)) return {};
-  const char first = fmt::format("{:.2e}", per_second).front();
-  return significant_text(per_second, first <= '2' ? 3 : 2);
-}
-
-std::string seconds_text(double seconds) {
-  if (seconds < 120) return fmt::format("{:.{}f} s", seconds, seconds < 10 ? 1 : 0);
-  const auto whole = static_cast<int64_t>(std::llround(seconds));
-  if (whole < 7200) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
-  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
+Quantity quantity_of(const std::vector<VariantResult>& variants) {
+  const VariantFigures& f = variants[0].figures;
+  if (f.rolling) return {.title = "word PPL", .change = "Δword", .more = "bits/byte"};
+  if (f.self) return {.title = "self-PPL", .change = "Δself", .more = "entropy"};
+  return {.title = "PPL", .change = "ΔPPL", .more = ""};
 }
 
 std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
   constexpr double percent = 100, milli = 1000;
-  Column ppl{"PPL", {}}, ratio{"ΔPPL %", {}}, kld{"KL mnats", {}}, top1{"top-1", {}}, weights{"", {}},
-      speed{"tok/s", {}};
+  const Quantity quantity = quantity_of(variants);
+  Column ppl{quantity.title, {}}, more{quantity.more, {}}, ratio{quantity.change + " %", {}}, kld{"KL mnats", {}},
+      top1{"top-1", {}}, weights{"", {}}, speed{"tok/s", {}};
   int64_t most_bytes = 0;
   for (const VariantResult& v : variants)
     most_bytes = std::max({most_bytes, v.weight_bytes_baseline, v.weight_bytes_variant});
@@ -180,11 +171,28 @@ std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
   weights.title = giga ? "GB" : "MB";
   for (const VariantResult& v : variants) {
     const VariantFigures& f = v.figures;
-    ppl.cells.push_back(cell(measured(f.ppl, f.ppl * larger_error(f.ppl_stderr / f.ppl, v.noise_nll))));
+    const double log_error = f.ppl_stderr / f.ppl;
+    // Of lmeval's figures the one a word: tokens / words times as far from 1, in logarithms, as the one a token.
+    const bool rolling = f.rolling.has_value();
+    const double tokens_a_word =
+        rolling ? static_cast<double>(f.rolling->tokens) / static_cast<double>(f.rolling->words) : 1;
+    const double value = rolling ? f.rolling->word_perplexity : f.ppl;
+    const double scaled = rolling ? f.rolling->word_perplexity_stderr / value : log_error;
+    ppl.cells.push_back(cell(measured(value, value * larger_error(scaled, v.noise_nll * tokens_a_word))));
+    more.cells.emplace_back();
+    if (rolling) {
+      const double nats = std::numbers::ln2 * static_cast<double>(f.rolling->bytes);
+      const double a_token = static_cast<double>(f.rolling->tokens) / nats;
+      more.cells.back() = cell(measured(f.rolling->bits_per_byte, larger_error(log_error, v.noise_nll) * a_token));
+    } else if (f.self) {
+      more.cells.back() = cell(measured(f.self->entropy, f.self->entropy_stderr));
+    }
+    more.cells.back().error.clear();  // its digits say it
     if (f.vs_baseline) {
       const VsBaseline& b = *f.vs_baseline;
-      const double error = b.ppl_ratio * larger_error(b.ln_ppl_ratio_stderr, v.noise_nll) * percent;
-      ratio.cells.push_back(cell(measured((b.ppl_ratio - 1) * percent, error, Sign::always)));
+      const double change = rolling ? value / variants[0].figures.rolling->word_perplexity : b.ppl_ratio;
+      const double error = change * larger_error(b.ln_ppl_ratio_stderr, v.noise_nll) * tokens_a_word * percent;
+      ratio.cells.push_back(cell(measured((change - 1) * percent, error, Sign::always)));
       kld.cells.push_back(cell(measured(b.kld_mean * milli, larger_error(b.kld_stderr, v.noise_kld) * milli)));
       top1.cells.push_back(
           cell(measured(b.top1_agreement * percent, larger_error(b.top1_stderr, v.noise_top1) * percent)));
@@ -193,7 +201,8 @@ std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
       for (Column* column : {&ratio, &kld, &top1}) column->cells.emplace_back();
     }
     if (v.noise_measured) {
-      const double noise = f.vs_baseline ? f.vs_baseline->ppl_ratio * v.noise_nll * percent : f.ppl * v.noise_nll;
+      const double relative = v.noise_nll * tokens_a_word;
+      const double noise = f.vs_baseline ? f.vs_baseline->ppl_ratio * relative * percent : value * relative;
       (f.vs_baseline ? ratio : ppl).cells.back().below = "noise " + measured(noise, noise).value;
     }
     const auto bytes = static_cast<double>(v.weight_bytes_variant);
@@ -202,7 +211,7 @@ std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
     speed.cells.emplace_back();
     speed.cells.back().value = speed_text(v.tokens_per_second);
   }
-  std::vector<Column> columns{ppl, ratio, kld, top1, weights, speed};
+  std::vector<Column> columns{ppl, more, ratio, kld, top1, weights, speed};
   std::erase_if(columns, [](const Column& c) { return c.empty(); });
   for (Column& column : columns) column.align();
   return columns;
@@ -277,8 +286,10 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
     add_figures(out, run.variants);
     out += '\n';
   }
-  std::string protocol = fmt::format("{} on {}: protocol {}, context {}, {}, {} scored", model, data, run.protocol.name,
-                                     run.protocol.context, plural(run.windows, "window"), plural(tokens, "token"));
+  std::string protocol =
+      fmt::format("{} on {}: protocol {}, context {}{}, {}, {} scored", model, data, run.protocol.name,
+                  run.protocol.context, run.protocol.stride > 0 ? fmt::format(", stride {}", run.protocol.stride) : "",
+                  plural(run.windows, "window"), plural(tokens, "token"));
   if (run.protocol.skipped_documents > 0) {
     protocol += fmt::format("; {} too short to score", plural(run.protocol.skipped_documents, "document"));
   }
@@ -293,11 +304,20 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   const bool noise =
       std::any_of(run.variants.begin(), run.variants.end(), [](const auto& v) { return v.noise_measured; });
   std::string key = "± is one standard error";
-  if (run.variants.size() > 1) key += ", for ΔPPL that of the paired difference";
+  const VariantFigures& first = run.variants[0].figures;
+  if (run.variants.size() > 1) {
+    key += fmt::format(", for {} that of the paired difference", quantity_of(run.variants).change);
+  }
   if (noise) key += ", or the rounding noise (the change under another order of float32 sums) where that is larger";
   key += '.';
   if (run.variants.size() > 1) {
     key += " KL(baseline‖variant) a token; 1 mnat = 0.001 nats. top-1: % of tokens with the same most likely token.";
+  }
+  if (first.rolling) key += " word PPL: exp(NLL / words of the raw pages).";
+  if (first.self) {
+    key +=
+        " self-PPL: exp of the mean -ln p of each position's own most likely token, padding included: how sure the "
+        "model is, not how right, and no perplexity. entropy: mean of a position, in nats.";
   }
   if (run.variants[0].weight_bytes_variant > 0) key += " MB: weights of the Linears.";
   add_wrapped(out, key);
@@ -308,6 +328,62 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   }
 }
 
+/// All runs below one another: a line a model, and one a variant of it (more where its name is long).
+void add_overview(std::string& out, const std::vector<RunResult>& runs) {
+  std::vector<VariantResult> all;
+  for (const RunResult& run : runs) {
+    for (const VariantResult& v : run.variants) {
+      if (v.figures.tokens == 0) continue;
+      all.push_back(v);
+      all.back().noise_measured = false;  // no line of its own here; the digits still follow it
+      all.back().weight_bytes_baseline = all.back().weight_bytes_variant = 0;
+    }
+  }
+  if (all.empty()) return;
+  std::vector<Column> columns = figure_columns(all);
+  const auto taken = [&] {
+    size_t sum = 0;
+    for (const Column& column : columns) sum += 2 + column.columns();
+    return sum;
+  };
+  constexpr size_t indent = 2;
+  while (columns.size() > 1 && taken() + indent + kNarrowestName > kWidth) columns.pop_back();
+  const size_t room = std::max(kNarrowestName, kWidth - indent - std::min(kWidth - indent, taken()));
+  std::vector<std::vector<std::string>> names;
+  size_t name_width = width("model, variant");
+  for (const VariantResult& v : all) {
+    std::string name = printable(v.name);
+    names.push_back(break_name(name, room));
+    if (names.back().size() > kMostNameLines) {
+      std::string_view rest = name;
+      names.back() = {std::string(take_columns(rest, room - 1)) + "…"};
+    }
+    for (const std::string& part : names.back()) name_width = std::max(name_width, indent + width(part));
+  }
+  const auto add_line = [&out](std::string line) {
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + '\n';
+  };
+  std::string title = left("model, variant", name_width);
+  for (const Column& column : columns) title += "  " + right(column.title, column.columns());
+  add_line(title);
+  size_t row = 0;
+  for (const RunResult& run : runs) {
+    add_wrapped(out, printable(run.model.name));
+    for (const VariantResult& v : run.variants) {
+      if (v.figures.tokens == 0) continue;
+      for (size_t i = 0; i < names[row].size(); ++i) {
+        std::string line = left(std::string(indent, ' ') + names[row][i], name_width);
+        for (const Column& column : columns) {
+          line += "  " + right(i == 0 ? column.cells[row].text() : std::string{}, column.columns());
+        }
+        add_line(line);
+      }
+      ++row;
+    }
+  }
+}
+
 }  // namespace
 
 std::string render_table(const EvalResult& result) {
@@ -315,6 +391,10 @@ std::string render_table(const EvalResult& result) {
   for (const RunResult& run : result.runs) {
     if (!out.empty()) out += '\n';
     add_run(out, run, result.machine);
+  }
+  if (result.runs.size() > 1) {
+    out += '\n';
+    add_overview(out, result.runs);
   }
   return out;
 }

@@ -80,14 +80,15 @@ struct Head {
     scores.assign(hidden.size(), std::vector<TokenScore>(static_cast<size_t>(rows)));
     seconds.assign(hidden.size(), 0);
   }
-  std::vector<HeadInput> inputs() {
+  std::vector<HeadInput> inputs(ScoreKind kind = ScoreKind::next_token) {
     std::vector<HeadInput> all;
     for (size_t i = 0; i < hidden.size(); ++i) {
       all.push_back({.hidden = &hidden[i],
                      .weight = weight.get(),
                      .bias = bias.empty() ? nullptr : &bias,
                      .scores = scores[i],
-                     .seconds = &seconds[i]});
+                     .seconds = &seconds[i],
+                     .kind = kind});
     }
     return all;
   }
@@ -136,6 +137,51 @@ TEST_P(HeadOnEachIsa, ScoresMatchFloat64) {
         EXPECT_NEAR(got.p, want.p, 1e-6 * want.p + 1e-37);
         EXPECT_EQ(got.top1, want.top1);
         EXPECT_TRUE(got.finite);
+      }
+    }
+  }
+}
+
+/// -sum p ln(p + 1e-12), the prototype's formula, in float64.
+double entropy(const float* logits, int64_t n) {
+  const double max = *std::max_element(logits, logits + n);
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += std::exp(logits[i] - max);
+  double out = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double p = std::exp(logits[i] - max) / sum;
+    out -= p * std::log(p + 1e-12);
+  }
+  return out;
+}
+
+TEST_P(HeadOnEachIsa, OwnTopTokensAndEntropiesMatchFloat64) {
+  const auto b = backend(GetParam(), 2);
+  for (const auto& [rows, vocabulary, scale, with_bias] :
+       {std::tuple{1, 1, 1.0F, false}, std::tuple{3, 17, 1.0F, true}, std::tuple{33, 300, 0.01F, true},
+        std::tuple{70, 1000, 1.0F, false}, std::tuple{5, 2500, 4.0F, true}, std::tuple{40, 2500, 0.2F, false}}) {
+    Head head(*b, rows, vocabulary, scale, 1, 0.05F, with_bias);
+    auto inputs = head.inputs(ScoreKind::self);
+    b->score(inputs, head.targets);
+    auto ordinary = head.scores;
+    b->score(head.inputs(), head.targets);
+    std::swap(ordinary, head.scores);
+    std::vector<float> logits(static_cast<size_t>(rows * vocabulary));
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      b->logits(inputs[i], logits);
+      for (int64_t r = 0; r < rows; ++r) {
+        const float* row = logits.data() + r * vocabulary;
+        const TokenScore& got = head.scores[i][static_cast<size_t>(r)];
+        const Wanted want = reference(row, row, vocabulary, got.top1);
+        EXPECT_NEAR(got.nll, want.nll, 3e-7) << rows << " x " << vocabulary << " input " << i;
+        EXPECT_NEAR(got.p, want.p, 1e-6 * want.p);
+        EXPECT_EQ(got.top1, want.top1);
+        EXPECT_NEAR(got.entropy, entropy(row, vocabulary), 1e-6) << rows << " x " << vocabulary << " input " << i;
+        EXPECT_TRUE(got.finite);
+        const TokenScore& other = ordinary[i][static_cast<size_t>(r)];
+        EXPECT_EQ(got.kld, other.kld);
+        EXPECT_EQ(got.top1, other.top1);
+        EXPECT_EQ(other.entropy, 0.0F);
       }
     }
   }
@@ -228,7 +274,7 @@ TEST_P(HeadOnEachIsa, LogitsAreMultipliedAndCapped) {
 
 /// A head whose logits are the bias alone, the same for each row.
 std::vector<TokenScore> score_biases(Backend& b, const std::vector<std::vector<float>>& biases, int32_t target,
-                                     size_t input) {
+                                     size_t input, ScoreKind kind = ScoreKind::next_token) {
   const auto vocabulary = static_cast<int64_t>(biases[0].size());
   const auto weight =
       b.prepare(view(std::vector<float>(static_cast<size_t>(vocabulary) * 32), vocabulary), std::nullopt);
@@ -241,7 +287,7 @@ std::vector<TokenScore> score_biases(Backend& b, const std::vector<std::vector<f
   for (const auto& values : biases) tensors.push_back(b.upload(view(values, 1), DType::f32));
   std::vector<HeadInput> inputs;
   for (size_t i = 0; i < biases.size(); ++i) {
-    inputs.push_back({.hidden = &x, .weight = weight.get(), .bias = &tensors[i], .scores = scores[i]});
+    inputs.push_back({.hidden = &x, .weight = weight.get(), .bias = &tensors[i], .scores = scores[i], .kind = kind});
   }
   b.score(inputs, std::vector<int32_t>{target, target});
   return scores[input];
@@ -269,6 +315,22 @@ TEST_P(HeadOnEachIsa, AConfidentTokenIsExact) {
   near[999] = 60.0F;
   const Wanted want = reference(near.data(), near.data(), 1000, 3);
   EXPECT_NEAR(score_biases(*b, {near}, 3, 0)[0].nll, want.nll, 3e-7);
+}
+
+TEST_P(HeadOnEachIsa, EntropyIsExactAtItsEnds) {
+  const auto b = backend(GetParam(), 1);
+  const auto entropy_of = [&](const std::vector<float>& logits) {
+    return score_biases(*b, {logits}, 0, 0, ScoreKind::self)[0].entropy;
+  };
+  EXPECT_NEAR(entropy_of(std::vector<float>(5000, -3.25F)), std::log(5000.0), 1e-6);
+  // The maximum rises from chunk to chunk, a little, then by so much that nothing else counts.
+  std::vector<float> rising(5000);
+  for (size_t i = 0; i < rising.size(); ++i) rising[i] = static_cast<float>(i) * 0.002F;
+  EXPECT_NEAR(entropy_of(rising), entropy(rising.data(), 5000), 1e-6);
+  rising.back() = 1e6F;
+  EXPECT_EQ(entropy_of(rising), 0.0F);
+  std::vector<float> falling(rising.rbegin() + 1, rising.rend());
+  EXPECT_NEAR(entropy_of(falling), entropy(falling.data(), 4999), 1e-6);
 }
 
 TEST_P(HeadOnEachIsa, NonFiniteLogitsAreToldAndHarmNobodyElse) {

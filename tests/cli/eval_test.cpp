@@ -359,6 +359,45 @@ TEST(Eval, OtherProtocolsScoreWhatTheySay) {
   EXPECT_GE(llamacpp["windows"].get<int>(), 2);
   EXPECT_EQ(llamacpp["variants"][0]["tokens"], llamacpp["windows"].get<int>() * 31);
   EXPECT_NE(llamacpp["variants"][0]["nll"], gptq["variants"][0]["nll"]);
+
+  const json strided =
+      eval("--text " + path + " --protocol hf-stride --context 64 --stride 32 --no-variants")["runs"][0];
+  EXPECT_EQ(strided["protocol"]["stride"], 32);
+  // Every token of gptq's stream but the first, and windows twice as often.
+  EXPECT_GE(strided["windows"].get<int>(), 2 * gptq["windows"].get<int>() - 1);
+  EXPECT_GE(strided["variants"][0]["tokens"].get<int>(), gptq["windows"].get<int>() * 64 - 1);
+  EXPECT_LT(strided["variants"][0]["nll"].get<double>(), gptq["variants"][0]["nll"].get<double>());
+
+  const json lmeval = eval("--text " + path + " --protocol lmeval --mx mlp=mxfp4")["runs"][0];
+  EXPECT_EQ(lmeval["protocol"]["context"], 1024);  // the model's
+  EXPECT_EQ(lmeval["windows"], 4);                 // pages, each in one
+  for (const json& v : lmeval["variants"]) {
+    EXPECT_EQ(v["bytes"].get<size_t>(), wiki.size() - 2 - 3);  // before the first title; newlines between pages
+    const double nats = v["nll"].get<double>() * v["tokens"].get<double>();
+    EXPECT_NEAR(v["word_perplexity"].get<double>(), std::exp(nats / v["words"].get<double>()), 1e-6);
+    EXPECT_NEAR(v["bits_per_byte"].get<double>(), nats / v["bytes"].get<double>() / std::log(2.0), 1e-12);
+  }
+
+  const json self = eval("--text " + path + " --protocol self --context 48 --mx mlp=mxfp4")["runs"][0];
+  EXPECT_EQ(self["windows"], 8);  // lines that are not blank
+  for (const json& v : self["variants"]) {
+    EXPECT_EQ(v["tokens"], 8 * 48);  // padding too
+    EXPECT_TRUE(v["ppl"].is_null());
+    EXPECT_NEAR(v["self_perplexity"].get<double>(), std::exp(v["self_nll"].get<double>()), 1e-9);
+    EXPECT_GT(v["mean_entropy"].get<double>(), v["self_nll"].get<double>());  // of any distribution
+  }
+  EXPECT_GT(self["variants"][1]["vs_baseline"]["kld_mean"].get<double>(), 0);
+  EXPECT_EQ(run_mxlm("eval --no-variants --stride 8").code, 2);
+}
+
+TEST(Eval, LoaderWorkersChangeNoDigit) {
+  const Folder folder;
+  std::string lines;
+  for (int i = 0; i < 150; ++i) lines += json({{"text", kText.substr(static_cast<size_t>(i), 40)}}).dump() + "\n";
+  const std::string data = "--data " + quoted(folder.file("data.jsonl", lines)) + " --no-variants --max-windows 90";
+  const json one = timeless(eval(data + " --loader-workers 0"));
+  EXPECT_EQ(timeless(eval(data + " --loader_workers 4")), one);
+  EXPECT_EQ(timeless(eval(data)), one);
 }
 
 TEST(Eval, JsonInAFileLeavesTheTableOnStdout) {

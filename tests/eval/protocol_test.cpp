@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "eval/protocols/wikitext.hpp"
 
 namespace mxlm {
 namespace {
@@ -64,27 +65,58 @@ TEST(Protocol, WindowsEqualThoseCutInPython) {
                  test["tokenizer"].get<std::string>() + ", context " + test["context"].dump() + ", bos " +
                  test["bos"].get<std::string>());
     protocols.insert(test["protocol"]);
-    const ProtocolOptions options{
-        .name = test["protocol"], .context = test["context"], .bos = policies.at(test["bos"]), .bos_id = 0};
+    const ProtocolOptions options{.name = test["protocol"],
+                                  .context = test["context"],
+                                  .stride = test["protocol"] == "hf-stride" ? 20 : 0,
+                                  .bos = policies.at(test["bos"]),
+                                  .bos_id = 0,
+                                  .prefix_id = 0,
+                                  .pad_id = 0};
     const WindowSet got =
         make_windows(options, make_source(data["texts"][test["text"]]), tokenizers.at(test["tokenizer"]));
     std::vector<size_t> lengths;
-    std::vector<int32_t> first, documents, score_begin;
+    std::vector<int32_t> first, documents, score_begin, next, keys;
+    std::vector<double> weights;
+    std::vector<int64_t> words, bytes;
     for (const Window& window : got.windows) {
       lengths.push_back(window.tokens.size());
       first.push_back(window.tokens.front());
       documents.push_back(window.document);
-      if (score_begin.empty()) score_begin.push_back(window.score_begin);
-      EXPECT_EQ(window.score_begin, score_begin[0]);
+      score_begin.push_back(window.score_begin);
+      next.push_back(window.next);
+      keys.push_back(window.keys);
+      weights.push_back(window.note.weight);
+      words.push_back(window.note.words);
+      bytes.push_back(window.note.bytes);
     }
     ASSERT_EQ(json(lengths), test["lengths"]);
-    EXPECT_EQ(json(first), test["first"]);
-    EXPECT_EQ(json(documents), test["documents"]);
-    EXPECT_EQ(json(score_begin), test["score_begin"]);
+    // What a case does not name is the same for all windows.
+    const auto all = [&](auto value) { return json(std::vector(lengths.size(), value)); };
+    EXPECT_EQ(json(first), test.value("first", json(first)));
+    EXPECT_EQ(json(documents), test.value("document", test.value("documents", all(0))));
+    EXPECT_EQ(json(score_begin),
+              test["score_begin"].size() == 1 ? all(test["score_begin"][0].get<int32_t>()) : test["score_begin"]);
+    EXPECT_EQ(json(next), test.value("next", all(-1)));
+    EXPECT_EQ(json(keys), test.value("keys", all(0)));
+    EXPECT_EQ(json(weights), test.value("weight", all(0)));
+    EXPECT_EQ(json(words), test.value("words", all(0)));
+    EXPECT_EQ(json(bytes), test.value("bytes", all(0)));
     EXPECT_EQ(fmt::format("{:016x}", fnv1a(got.windows)), test["fnv1a"].get<std::string>());
     EXPECT_EQ(got.skipped_documents, test["skipped"].get<int64_t>());
     EXPECT_EQ(got.scored_tokens, test["scored"].get<int64_t>());
-    EXPECT_EQ(got.aggregate, test["protocol"] == "gptq" ? Aggregate::window_mean : Aggregate::token_mean);
+    const Aggregate wanted = test["protocol"] == "gptq"        ? Aggregate::window_mean
+                             : test["protocol"] == "hf-stride" ? Aggregate::weighted_windows
+                                                               : Aggregate::token_mean;
+    EXPECT_EQ(got.aggregate, wanted);
+    EXPECT_EQ(got.kind, test["protocol"] == "self" ? ScoreKind::self : ScoreKind::next_token);
+
+    // Threads change nothing.
+    ProtocolOptions threads = options;
+    threads.loader_workers = 3;
+    const WindowSet again =
+        make_windows(threads, make_source(data["texts"][test["text"]]), tokenizers.at(test["tokenizer"]));
+    EXPECT_EQ(fnv1a(again.windows), fnv1a(got.windows));
+    EXPECT_EQ(again.skipped_documents, got.skipped_documents);
 
     // A limit keeps the first windows as they are.
     ProtocolOptions two = options;
@@ -97,6 +129,41 @@ TEST(Protocol, WindowsEqualThoseCutInPython) {
     }
   }
   EXPECT_EQ(protocols.size(), protocol_names().size());
+}
+
+TEST(Wikitext, PagesAndDetokenisedTextEqualThoseOfTheHarness) {
+  const json data = golden();
+  ASSERT_GT(data["wikitext"].size(), 100U);
+  for (const json& sample : data["wikitext"]) {
+    const std::string page = sample["page"];
+    EXPECT_EQ(protocols::detokenize_wikitext(page), sample["detokenized"].get<std::string>()) << page;
+    EXPECT_EQ(protocols::count_words(page), sample["words"].get<int64_t>()) << page;
+  }
+  ASSERT_GT(data["wikitext_pages"].size(), 50U);
+  for (const json& sample : data["wikitext_pages"]) {
+    const std::string text = sample["text"];
+    EXPECT_EQ(json(protocols::wikitext_pages(text)), sample["pages"]) << text;
+  }
+}
+
+TEST(Wikitext, ADataSetOfRowsIsTheRawFile) {
+  const std::string raw = " \n = A title = \n \n Some words . \n";
+  DocumentSource file;
+  file.is_text = true;
+  file.documents.push_back({.text = raw, .subset = {}});
+  DocumentSource rows;
+  for (const char* row : {"", " = A title = \n", "", " Some words . \n"}) {
+    rows.documents.push_back({.text = row, .subset = {}});
+  }
+  for (const DocumentSource* source : {&file, &rows}) {
+    EXPECT_TRUE(protocols::is_wikitext(*source));
+    EXPECT_EQ(protocols::raw_wikitext(*source), raw);
+    EXPECT_EQ(protocols::join_rows(*source), "\n\n = A title = \n\n\n\n\n Some words . \n");
+  }
+  rows.documents.push_back({.text = "Two\nlines \n", .subset = {}});
+  EXPECT_FALSE(protocols::is_wikitext(rows));
+  file.documents[0].text = "Two\nlines \n";
+  EXPECT_FALSE(protocols::is_wikitext(file));
 }
 
 class ProtocolErrors : public testing::Test {
@@ -119,9 +186,9 @@ class ProtocolErrors : public testing::Test {
 
 TEST_F(ProtocolErrors, SayWhatIsWrong) {
   const std::string text = "One two three four five six seven eight nine ten.";
-  EXPECT_THAT(
-      message({.name = "windows", .context = 8}, {text}),
-      testing::AllOf(HasSubstr("usage: "), HasSubstr("'windows'"), HasSubstr("window, document, gptq, llamacpp")));
+  EXPECT_THAT(message({.name = "windows", .context = 8}, {text}),
+              testing::AllOf(HasSubstr("usage: "), HasSubstr("'windows'"),
+                             HasSubstr("window, document, gptq, hf-stride, llamacpp, lmeval, self")));
   EXPECT_THAT(message({.context = 1}, {text}), HasSubstr("usage: --context must be 2 or more"));
   EXPECT_THAT(message({.context = -5}, {text}), HasSubstr("usage: --context"));
   EXPECT_THAT(message({.context = int64_t{1} << 40}, {text}), HasSubstr("usage: --context"));
@@ -135,7 +202,15 @@ TEST_F(ProtocolErrors, SayWhatIsWrong) {
   EXPECT_THAT(message({.name = "llamacpp", .context = 8}, {text}), HasSubstr("two windows of 8 tokens"));
   EXPECT_THAT(message({.name = "llamacpp", .context = 2}, {text}), HasSubstr("usage: "));
   EXPECT_THAT(message({.name = "llamacpp", .context = 8}, {text, text}), HasSubstr("reads one text"));
+  EXPECT_THAT(message({.name = "hf-stride", .context = 8, .stride = 9}, {text}), HasSubstr("usage: --stride"));
+  EXPECT_THAT(message({.name = "hf-stride", .context = 8, .stride = -1}, {text}), HasSubstr("usage: --stride"));
+  EXPECT_THAT(message({.context = 8, .stride = 4}, {text}), HasSubstr("usage: --stride belongs to"));
+  EXPECT_THAT(message({.name = "lmeval", .context = 8}, {text}), HasSubstr("usage: protocol lmeval"));
+  EXPECT_THAT(message({.name = "lmeval", .context = 8, .prefix_id = 0}, {""}), HasSubstr("no token to score"));
+  EXPECT_THAT(message({.name = "self", .context = 8}, {text}), HasSubstr("usage: protocol self"));
+  EXPECT_THAT(message({.name = "self", .context = 8, .pad_id = 0}, {" \n"}), HasSubstr("no token to score"));
   EXPECT_EQ(message({.context = 2}, {text}), "accepted");
+  EXPECT_EQ(message({.name = "hf-stride", .context = 8, .stride = 8}, {text}), "accepted");
   EXPECT_EQ(message({.name = "llamacpp", .context = 3}, {text}), "accepted");
 }
 

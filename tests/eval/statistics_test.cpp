@@ -50,6 +50,17 @@ TEST(Statistics, FiguresEqualNumpy) {
     const bool by_window = test["aggregate"] == "window_mean";
     const auto figures = summarize(scores, by_window ? Aggregate::window_mean : Aggregate::token_mean);
     ASSERT_EQ(figures.size(), test["figures"].size());
+    const auto pairs = compare_pairs(scores, figures);
+    ASSERT_EQ(pairs.size(), test["pairs"].size());
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const json& want = test["pairs"][i];
+      EXPECT_EQ(pairs[i].a, want["a"].get<size_t>());
+      EXPECT_EQ(pairs[i].b, want["b"].get<size_t>());
+      expect_figure(want["ln_ppl_ratio"], pairs[i].ln_ppl_ratio, "ln_ppl_ratio");
+      expect_figure(want["ln_ppl_ratio_stderr"], pairs[i].ln_ppl_ratio_stderr, "ln_ppl_ratio_stderr");
+      expect_figure(want["kld_difference"], pairs[i].kld_difference, "kld_difference");
+      expect_figure(want["kld_difference_stderr"], pairs[i].kld_difference_stderr, "kld_difference_stderr");
+    }
     for (size_t v = 0; v < figures.size(); ++v) {
       const json& want = test["figures"][v];
       const VariantFigures& got = figures[v];
@@ -102,6 +113,53 @@ TEST(Statistics, ByHand) {
   EXPECT_DOUBLE_EQ(by_window.ppl_stderr_windows, std::exp(4.0) * 2);
 }
 
+TEST(Statistics, WeightedWindowsByHand) {
+  // Window means 2, 6 and 5, weighted 3, 1 and 0: mean 3; weighted deviations -3 and 3, of 3 windows and weight 4.
+  const std::vector<std::vector<WindowScores>> scores{{window({1, 2, 3}), window({6}), window({5})}};
+  const std::vector<WindowNote> notes{{.weight = 3}, {.weight = 1}, {.weight = 0}};
+  const VariantFigures figures = summarize(scores, Aggregate::weighted_windows, notes)[0];
+  EXPECT_DOUBLE_EQ(figures.nll, 3);
+  EXPECT_DOUBLE_EQ(figures.ppl_stderr_windows, std::exp(3.0) * std::sqrt(3.0 / 2 * (9 + 9)) / 4);
+  EXPECT_EQ(figures.tokens, 5);
+  EXPECT_FALSE(figures.rolling.has_value());
+}
+
+TEST(Statistics, FiguresOfWordsAndBytesAreOfWholePages) {
+  // Two pages of 3 + 1 and 1 tokens; the third is not finished. NLL 1 2 3 6 | 8: sum 20, mean 4, squared deviations
+  // 9 4 1 4 16 = 34.
+  const std::vector<std::vector<WindowScores>> scores{{window({1, 2, 3}), window({6}), window({8}), window({70})}};
+  const std::vector<WindowNote> notes{
+      {}, {.weight = 0, .words = 6, .bytes = 30}, {.weight = 0, .words = 4, .bytes = 10}, {}};
+  const VariantFigures figures = summarize(scores, Aggregate::token_mean, notes)[0];
+  EXPECT_DOUBLE_EQ(figures.nll, 15);
+  ASSERT_TRUE(figures.rolling.has_value());
+  const RollingFigures rolling = figures.rolling.value_or(RollingFigures{});
+  EXPECT_EQ(rolling.words, 10);
+  EXPECT_EQ(rolling.bytes, 40);
+  EXPECT_EQ(rolling.tokens, 5);
+  EXPECT_DOUBLE_EQ(rolling.word_perplexity, std::exp(2.0));
+  EXPECT_DOUBLE_EQ(rolling.word_perplexity_stderr, std::exp(2.0) * std::sqrt(34.0 / 5 / 4) * 5 / 10);
+  EXPECT_DOUBLE_EQ(rolling.byte_perplexity, std::exp(0.5));
+  EXPECT_DOUBLE_EQ(rolling.bits_per_byte, 0.5 / std::log(2.0));
+
+  // A run that ended inside the first page has no such figures.
+  const std::vector<std::vector<WindowScores>> begun{{window({1, 2, 3})}};
+  const auto none = summarize(begun, Aggregate::token_mean, notes)[0].rolling;
+  EXPECT_TRUE(std::isnan(none.value_or(RollingFigures{}).word_perplexity));
+}
+
+TEST(Statistics, EntropyByHand) {
+  std::vector<std::vector<WindowScores>> scores{{window({1, 2}), window({3})}};
+  scores[0][0].tokens[0].entropy = 1;
+  scores[0][0].tokens[1].entropy = 2;
+  scores[0][1].tokens[0].entropy = 6;  // mean 3, squared deviations 4 1 9
+  const auto self = summarize(scores, Aggregate::token_mean, {}, ScoreKind::self)[0].self;
+  ASSERT_TRUE(self.has_value());
+  EXPECT_DOUBLE_EQ(self.value_or(SelfFigures{}).entropy, 3);
+  EXPECT_DOUBLE_EQ(self.value_or(SelfFigures{}).entropy_stderr, std::sqrt(14.0 / 3 / 2));
+  EXPECT_FALSE(summarize(scores, Aggregate::token_mean)[0].self.has_value());
+}
+
 TEST(Statistics, SumsDoNotLoseSmallTerms) {
   WindowScores many;
   many.tokens.assign(1 << 20, {.nll = 0.1});
@@ -133,6 +191,10 @@ TEST(Statistics, NonFiniteTokensAreCountedAndNeverLeftOut) {
     EXPECT_TRUE(std::isnan(b.kld_percentiles.at("99.9")));
     EXPECT_TRUE(std::isnan(b.top1_agreement));
   }
+  const auto pairs = compare_pairs(scores, figures);
+  ASSERT_EQ(pairs.size(), 1);
+  EXPECT_TRUE(std::isnan(pairs[0].ln_ppl_ratio));
+  EXPECT_TRUE(std::isnan(pairs[0].kld_difference_stderr));
   // A baseline that is not finite leaves nothing to compare with.
   scores[0][0].tokens[0].finite = false;
   scores.resize(1);

@@ -56,6 +56,78 @@ TEST(Variant, CanonicalForm) {
   }
 }
 
+TEST(Variant, Stages) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"mlp=bfp16", "mlp=bf16"},
+      {"mlp=llm_int8", "mlp=llm_int8"},
+      {"mlp=nvfp4/mxfp8", "mlp=nvfp4/mxfp8_e4m3"},
+      {"mlp=fp8_e4m3_own_exponent@round=nearest", "mlp=fp8_e4m3_own_exponent@round=nearest"},
+      // Keys of the last side do not reach a stage that has no use for them.
+      {"mlp=nvfp4/mxfp8@block=16@rule=rceil", "mlp=nvfp4/mxfp8_e4m3@block=16@rule=rceil"},
+      {"mlp=bf16/mxfp4@round=floor", "mlp=bf16/mxfp4_e2m1@round=floor"},
+      {"mlp=bf16@round=even/mxfp4@round=floor", "mlp=bf16@round=even/mxfp4_e2m1@round=floor"},
+      {"mlp=mxfp4/bf16@round=floor", "mlp=mxfp4_e2m1/bf16@round=floor"},
+      {"mlp=mxfp4@block=16/fp8_e4m3_tensor", "mlp=mxfp4_e2m1@block=16/fp8_e4m3_tensor"},
+      {"qk=fp8_e5m2_unscaled,pv=bf16/none", "qk=fp8_e5m2_unscaled,pv=bf16/none"},
+  };
+  for (const auto& [text, want] : cases) {
+    EXPECT_EQ(canonical(text), want) << text;
+    EXPECT_EQ(canonical(want), want);
+  }
+  EXPECT_THAT(refusal("mlp=nvfp4@block=32"), AllOf(HasSubstr("block means nothing for nvfp4"), HasSubstr("no keys")));
+  EXPECT_THAT(refusal("mlp=bf16@rule=ceil"), AllOf(HasSubstr("rule means nothing for bf16"), HasSubstr("round alone")));
+  EXPECT_THAT(refusal("mlp=mxfp4/fp8_e4m3_row@round=floor"), HasSubstr("round means nothing for fp8_e4m3_row"));
+  EXPECT_THAT(refusal("qk=nvfp4"), HasSubstr("attention products cannot be in nvfp4"));
+  EXPECT_THAT(refusal("mlp=fp8_e4m3_unscald"), HasSubstr("did you mean 'fp8_e4m3_unscaled'"));
+}
+
+TEST(Variant, Outputs) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"mlp=mxfp4/mxfp8/mxfp8", "mlp=mxfp4_e2m1/mxfp8_e4m3/mxfp8_e4m3"},
+      {"mlp=mxfp4/none/mxfp8@block=16", "mlp=mxfp4_e2m1/none/mxfp8_e4m3@block=16"},
+      {"mlp=mxfp4@block=32/nvfp4/mxfp8@block=16", "mlp=mxfp4_e2m1@block=32/nvfp4/mxfp8_e4m3@block=16"},
+      {"mlp=mxfp4/mxfp4/none", "mlp=mxfp4_e2m1"},
+  };
+  for (const auto& [text, want] : cases) {
+    EXPECT_EQ(canonical(text), want) << text;
+    EXPECT_EQ(canonical(want), want);
+  }
+  EXPECT_THAT(refusal("mlp=none/none/mxfp8"), HasSubstr("only where weights or activations are"));
+  EXPECT_THAT(refusal("mlp=mxfp4/mxfp4/nvfp4"), HasSubstr("depends on the whole tensor"));
+  EXPECT_THAT(refusal("lm_head=mxfp4/mxfp4/mxfp8"), HasSubstr("outputs of lm_head are not quantised"));
+  EXPECT_THAT(refusal("qk=mxfp4/mxfp4/mxfp8"), HasSubstr("outputs of qk are not quantised"));
+  EXPECT_THAT(refusal("mlp=mxfp4/mxfp4/mxfp4/mxfp4"), HasSubstr("three sides at most"));
+
+  const Variant plain = Variant::parse("linear=mxfp4/mxfp8,attention=mxint8/none,qk=mxfp8");
+  const Variant quantized = plain.with_quantized_outputs();
+  EXPECT_EQ(quantized.name, "linear=mxfp4_e2m1/mxfp8_e4m3/mxfp8_e4m3,attention=mxint8/none/mxint8,qk=mxfp8_e4m3");
+  EXPECT_EQ(quantized.canonical(), quantized.name);
+  EXPECT_TRUE(quantized.product("a", Role::mlp).outputs.has_value());
+  EXPECT_FALSE(quantized.product("lm_head", Role::lm_head).outputs.has_value());
+  EXPECT_EQ(Variant::parse("w4: mlp=mxfp4").with_quantized_outputs().name, "w4");
+  EXPECT_THROW(Variant::parse("mlp=nvfp4").with_quantized_outputs(), UsageError);
+}
+
+TEST(Variant, EveryTripleOfFormatsPrintsBackToItself) {
+  std::vector<OperandSpec> sides{std::nullopt};
+  for (const char* text :
+       {"mxfp4", "mxfp4@block=16", "mxfp8@round=floor", "mxfp8@round=nearest@rule=ceil@scale_bits=5", "bf16",
+        "bf16@round=floor", "fp8_e4m3_own_exponent@round=nearest", "fp8_e5m2_row", "nvfp4"}) {
+    sides.emplace_back(parse_block_format(text));
+  }
+  for (const OperandSpec& w : sides) {
+    for (const OperandSpec& a : sides) {
+      for (const OperandSpec& o : sides) {
+        if (o && (mx::needs_whole_tensor(*o) || (!w && !a))) continue;
+        const ProductSpec spec{.weights = w, .activations = a, .outputs = o};
+        const Variant back = Variant::parse("mlp=" + to_text(spec));
+        EXPECT_EQ(back.clauses[0].spec, spec) << to_text(spec);
+        EXPECT_EQ(back.canonical(), "mlp=" + to_text(spec));
+      }
+    }
+  }
+}
+
 TEST(Variant, NameIsTheCanonicalTextUnlessGiven) {
   EXPECT_EQ(Variant::parse("w4: mlp=mxfp4").name, "w4");
   EXPECT_EQ(Variant::parse("mlp=mxfp4").name, "mlp=mxfp4_e2m1");
@@ -127,7 +199,7 @@ TEST(Variant, RefusalsNameThePlaceAndWhatIsPossible) {
   EXPECT_THAT(refusal("mlp=mxfp8@block"), HasSubstr("@block=..."));
   EXPECT_THAT(refusal("mlp=mxfp8@block="), HasSubstr("@block=..."));
   EXPECT_THAT(refusal("mlp=mxfp8@"), HasSubstr("key ''"));
-  EXPECT_THAT(refusal("mlp=mxfp8/mxfp8/mxfp8"), HasSubstr("two sides"));
+  EXPECT_THAT(refusal("mlp=mxfp8/mxfp8/mxfp8/mxfp8"), HasSubstr("three sides"));
   EXPECT_THAT(refusal("mlp=none@block=16"), HasSubstr("change nothing"));
   EXPECT_THAT(refusal("mlp=none@block=16/mxfp8"), HasSubstr("change nothing"));
   EXPECT_THAT(refusal("mlp=none/none@block=16"), HasSubstr("change nothing"));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
+#include <zlib.h>
 #include <zstd.h>
 
 #include <filesystem>
@@ -133,7 +134,7 @@ TEST_P(GoldenDocuments, AreThoseOfPython) {
 }
 
 INSTANTIATE_TEST_SUITE_P(PlainAndCompressed, GoldenDocuments,
-                         testing::Values("documents.jsonl", "documents.jsonl.zst"));
+                         testing::Values("documents.jsonl", "documents.jsonl.gz", "documents.jsonl.zst"));
 
 TEST(Documents, StopEarlyAndHashOnlyTheLinesRead) {
   const TemporaryFolder folder;
@@ -213,20 +214,128 @@ TEST(Documents, RefusesBadFiles) {
 
 TEST(Documents, RefusesCompressedFilesCutAnywhere) {
   const TemporaryFolder folder;
-  const std::string whole = read_all(kData / "documents.jsonl.zst");
-  int refused = 0, shorter = 0;
-  for (size_t size = 1; size < whole.size(); ++size) {
-    const auto path = folder.file("cut.jsonl.zst", whole.substr(0, size));
-    try {
-      read_documents(path.string(), "text", 0);
-      ++shorter;  // cut between two frames, and there the line is whole by chance
-    } catch (const Error& error) {
-      ++refused;
-      EXPECT_THAT(error.what(), testing::AnyOf(HasSubstr("ends in the middle"), HasSubstr("not valid JSON")));
+  for (const std::string name : {"documents.jsonl.zst", "documents.jsonl.gz"}) {
+    const std::string whole = read_all(kData / name);
+    const size_t end = whole.find_last_not_of('\0');  // the gzip file is padded
+    for (size_t size = 1; size < end; size += size < 40 ? 1 : 3) {
+      const auto path = folder.file(name, whole.substr(0, size));
+      try {
+        read_documents(path.string(), "text", 0);
+        ADD_FAILURE() << name << " cut after " << size << " bytes was read";
+      } catch (const Error& error) {
+        EXPECT_THAT(error.what(), testing::AnyOf(HasSubstr("ends in the middle"), HasSubstr("not valid JSON")));
+      }
     }
   }
-  EXPECT_EQ(shorter, 0);
-  EXPECT_EQ(refused, static_cast<int>(whole.size()) - 1);
+}
+
+std::string gzip_member(std::string content) {
+  z_stream stream{};
+  EXPECT_EQ(deflateInit2(&stream, 9, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  std::string out(deflateBound(&stream, content.size()), '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(content.data());
+  stream.avail_in = static_cast<uInt>(content.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+TEST(Gzip, ReadsMembersPaddingAndDataThatShrinksMuch) {
+  const TemporaryFolder folder;
+  const std::string first = "{\"text\":\"" + std::string(5'000'000, 'a') + "\"}\n";
+  const std::string second = "{\"text\":\"b\"}\n";
+  const auto member = gzip_member(first), other = gzip_member(second), none = gzip_member("");
+  // The padding is longer than the pieces that are read.
+  const std::string zeros(300'000, '\0');
+  for (const auto& bytes : {member + other, none + member + zeros + other, member + none + other + zeros}) {
+    const auto source = read_documents(folder.file("a.jsonl.gz", bytes).string(), "text", 0);
+    ASSERT_EQ(source.documents.size(), 2U);
+    EXPECT_EQ(source.documents[0].text.size(), 5'000'000U);
+    EXPECT_EQ(source.documents[1].text, "b");
+    EXPECT_EQ(source.sha256, sha256_of(first + second));
+  }
+}
+
+TEST(Gzip, RefusesWhatIsNoneOrDamaged) {
+  const TemporaryFolder folder;
+  const auto refusal = [&](const std::string& bytes) {
+    const auto path = folder.file("a.jsonl.gz", bytes);
+    return message_of([&] { read_documents(path.string(), "text", 0); });
+  };
+  const std::string member = gzip_member("{\"text\":\"some text\"}\n");
+  EXPECT_THAT(refusal(""), HasSubstr("ends in the middle"));
+  EXPECT_THAT(refusal("{\"text\":\"x\"}\n"), AllOf(HasSubstr("could not be decompressed"), HasSubstr("a.jsonl.gz")));
+  EXPECT_THAT(refusal(std::string(64, '\0')), HasSubstr("could not be decompressed"));
+  EXPECT_THAT(refusal(member + "garbage"), HasSubstr("could not be decompressed"));
+  EXPECT_THAT(refusal(member + member.substr(0, 9)), HasSubstr("ends in the middle"));
+  std::string checksum = member;
+  checksum[member.size() - 5] ^= 1;
+  EXPECT_THAT(refusal(checksum), HasSubstr("incorrect data check"));
+  std::string length = member;
+  length[member.size() - 1] ^= 1;
+  EXPECT_THAT(refusal(length), HasSubstr("incorrect length check"));
+  EXPECT_THAT(message_of([&] { read_documents("missing.jsonl.gz", "text", 0); }), HasSubstr("No such file"));
+}
+
+TEST(Documents, RefusesALineThatACompressedFileMakesEndless) {
+  const TemporaryFolder folder;
+  std::string bomb;
+  const std::string member = gzip_member(std::string(size_t{16} << 20, 'x'));
+  for (int i = 0; i < 17; ++i) bomb += member;
+  EXPECT_THAT(message_of([&] { read_documents(folder.file("a.jsonl.gz", bomb).string(), "text", 0); }),
+              HasSubstr("longer than 256 MiB"));
+}
+
+TEST(FolderOfDocuments, IsReadInTheOrderOfNames) {
+  const TemporaryFolder folder;
+  const std::string a = "{\"text\":\"a1\"}\n{\"text\":\"a2\"}", b = "{\"text\":\"b\"}\n", c = "{\"text\":\"c\"}\n";
+  folder.file("10.jsonl.gz", gzip_member(b));
+  folder.file("2.jsonl", c);
+  folder.file("00.jsonl", a);
+  folder.file("README.md", "left out");
+  folder.file(".hidden.jsonl", "left out");
+  fs::create_directory(folder.path() / "3.jsonl");
+  const auto read = [&](int64_t limit) {
+    const auto source = read_documents(folder.path().string(), "text", limit);
+    EXPECT_FALSE(source.is_text);
+    EXPECT_EQ(source.name, folder.path().string());
+    std::vector<std::string> texts;
+    for (const auto& document : source.documents) texts.push_back(document.text);
+    return std::pair(texts, source.sha256);
+  };
+  using Texts = std::vector<std::string>;
+  EXPECT_EQ(read(0), std::pair(Texts({"a1", "a2", "b", "c"}), sha256_of(a + b + c)));
+  EXPECT_EQ(read(2), std::pair(Texts({"a1", "a2"}), sha256_of(a)));
+  EXPECT_EQ(read(3), std::pair(Texts({"a1", "a2", "b"}), sha256_of(a + b)));
+}
+
+TEST(FolderOfDocuments, OfTextsHasADocumentAFile) {
+  const TemporaryFolder folder;
+  folder.file("b.txt", "two\n");
+  folder.file("a.txt", "one\xff");
+  const auto source = read_documents(folder.path().string(), "text", 0);
+  ASSERT_EQ(source.documents.size(), 2U);
+  EXPECT_FALSE(source.is_text);
+  EXPECT_EQ(source.documents[0].text, "one\xef\xbf\xbd");
+  EXPECT_EQ(source.documents[1].text, "two\n");
+  EXPECT_EQ(source.invalid_utf8, 1);
+  EXPECT_EQ(source.sha256, sha256_of("one\xfftwo\n"));
+}
+
+TEST(FolderOfDocuments, RefusesWhatItCannotUse) {
+  const TemporaryFolder folder;
+  const auto refusal = [&] { return message_of([&] { read_documents(folder.path().string(), "text", 0); }); };
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("holds no data set"), HasSubstr(".jsonl.gz")));
+  folder.file("a.jsonl", "");
+  EXPECT_THAT(refusal(), HasSubstr("holds no documents"));
+  folder.file("a.txt", "text");
+  EXPECT_THAT(refusal(), HasSubstr("holds both .txt files and others"));
+  fs::remove(folder.path() / "a.txt");
+  folder.file("b.jsonl", "{");
+  EXPECT_THAT(refusal(), HasSubstr((folder.path() / "b.jsonl").string()));
 }
 
 TEST(Documents, APlainTextIsOneDocument) {

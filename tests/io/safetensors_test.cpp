@@ -210,7 +210,7 @@ TEST(Folder, RefusesWhatItCannotUse) {
   const TemporaryFolder folder;
   const auto open = [&] { Checkpoint::open(folder.path()); };
   EXPECT_THAT(message_of([&] { Checkpoint::open(folder.path() / "missing"); }), HasSubstr("does not exist"));
-  EXPECT_THAT(message_of(open), HasSubstr("holds no model.safetensors"));
+  EXPECT_THAT(message_of(open), HasSubstr("holds no model.safetensors, pytorch_model.bin"));
   const auto a = folder.file("a.safetensors", safetensors(kA, "1"));
   EXPECT_THAT(message_of([&] { Checkpoint::open(a); }), HasSubstr("is not a folder"));
   folder.file("b.safetensors", safetensors(kA, "1"));

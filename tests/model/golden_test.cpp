@@ -14,6 +14,7 @@
 #include "base/error.hpp"
 #include "io/file.hpp"
 #include "io/safetensors.hpp"
+#include "logits_of.hpp"
 #include "model/config.hpp"
 #include "model/forward.hpp"
 #include "model/spec.hpp"
@@ -110,29 +111,9 @@ struct Model {
   }
 };
 
-/// Logits [tokens, vocabulary] of windows that share one micro-batch.
 std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DType compute,
                              const std::vector<std::span<const int32_t>>& windows) {
-  const ForwardPass forward(spec, backend, compute);
-  const MicroBatch batch = forward.make_batch(windows);
-  Tensor hidden = forward.embed(batch);
-  for (int64_t step = 0; step < forward.steps(); ++step) {
-    StepWeights weights;
-    for (const LinearSpec* linear : forward.step_linears(step)) {
-      weights.linears.push_back(
-          {.weight = backend.prepare(linear->weight.matrix, std::nullopt), .activations = std::nullopt});
-    }
-    forward.run(step, weights, batch, hidden, hidden);
-  }
-  const StepLinear head{.weight = backend.prepare(spec.head.weight.matrix, std::nullopt), .activations = std::nullopt};
-  std::vector<int32_t> rows(static_cast<size_t>(hidden.rows()));
-  for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r);
-  const Operand operand = forward.head_operand(hidden, rows, head);
-  std::vector<float> out(rows.size() * static_cast<size_t>(spec.vocabulary));
-  backend.logits(
-      {.hidden = &operand, .weight = head.weight.get(), .bias = forward.head_bias(), .scores = {}, .seconds = nullptr},
-      out);
-  return out;
+  return logits_of(spec, backend, compute, windows, [](const LinearSpec&) { return ProductSpec{}; });
 }
 
 double largest(const std::vector<float>& x) {

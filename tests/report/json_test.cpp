@@ -111,6 +111,50 @@ TEST(Json, HasTheFieldsOfTheSchema) {
   EXPECT_THAT(keys(v["vs_baseline"]["kld_percentiles"]), testing::ElementsAre("0.1", "1", "5", "10", "99.9"));
 }
 
+TEST(Json, FiguresOfSomeProtocolsHaveNamesOfTheirOwn) {
+  EvalResult result = sample();
+  for (VariantResult& v : result.runs[0].variants) {
+    v.figures.self = {.entropy = 3.5, .entropy_stderr = 0.5};
+  }
+  result.runs[0].protocol.stride = 77;
+  const ordered_json self = ordered_json::parse(render_json(result))["runs"][0];
+  EXPECT_EQ(self["protocol"]["stride"], 77);
+  for (const ordered_json& v : self["variants"]) {
+    for (const char* name : {"nll", "ppl", "ppl_stderr", "ppl_stderr_windows"}) EXPECT_TRUE(v.at(name).is_null());
+    EXPECT_EQ(v["self_nll"], 0.1);
+    EXPECT_EQ(v["self_perplexity"], 1.1);
+    EXPECT_EQ(v["self_perplexity_stderr"], 0.25);
+    EXPECT_EQ(v["self_perplexity_stderr_windows"], 0.5);
+    EXPECT_EQ(v["mean_entropy"], 3.5);
+    EXPECT_EQ(v["mean_entropy_stderr"], 0.5);
+  }
+  const ordered_json& vs = self["variants"][1]["vs_baseline"];
+  EXPECT_TRUE(vs.at("ppl_ratio").is_null());
+  EXPECT_TRUE(vs.at("ln_ppl_ratio").is_null());
+  EXPECT_EQ(vs["self_perplexity_ratio"].get<double>(), 1.0 / 3);
+  EXPECT_EQ(vs["ln_self_perplexity_ratio"], 0.0);
+
+  result = sample();
+  result.runs[0].variants[0].figures.rolling = {.word_perplexity = 37,
+                                                .byte_perplexity = 2,
+                                                .bits_per_byte = 1,
+                                                .word_perplexity_stderr = 0.5,
+                                                .words = 11,
+                                                .bytes = 99,
+                                                .tokens = 7};
+  const ordered_json run = ordered_json::parse(render_json(result))["runs"][0];
+  EXPECT_FALSE(run["protocol"].contains("stride"));
+  const ordered_json& v = run["variants"][0];
+  EXPECT_EQ(v["ppl"], 1.1);
+  EXPECT_EQ(v["word_perplexity"], 37);
+  EXPECT_EQ(v["word_perplexity_stderr"], 0.5);
+  EXPECT_EQ(v["byte_perplexity"], 2);
+  EXPECT_EQ(v["bits_per_byte"], 1);
+  EXPECT_EQ(v["words"], 11);
+  EXPECT_EQ(v["bytes"], 99);
+  EXPECT_FALSE(run["variants"][1].contains("word_perplexity"));
+}
+
 TEST(Json, NumbersComeBackExactly) {
   const ordered_json j = ordered_json::parse(render_json(sample()));
   EXPECT_EQ(j["runs"][0]["variants"][0]["nll"].get<double>(), 0.1);

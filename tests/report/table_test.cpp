@@ -101,6 +101,37 @@ TEST(Table, ShowsFiguresDownToTheirErrors) {
             "  same most likely token. MB: weights of the Linears.\n");
 }
 
+TEST(Table, NamesWhatOtherProtocolsMeasure) {
+  // Two tokens a word: twice the difference of the mean NLL and twice its error; exp(2 x 0.006997) - 1 = 1.41 %.
+  EvalResult result = booklet();
+  result.runs[0].protocol.name = "lmeval";
+  for (VariantResult& v : result.runs[0].variants) {
+    v.figures.rolling = {.word_perplexity = std::exp(2 * v.figures.nll),
+                         .byte_perplexity = 2.5,
+                         .bits_per_byte = 1.3219,
+                         .word_perplexity_stderr = std::exp(2 * v.figures.nll) * 0.025,
+                         .words = 21140,
+                         .bytes = 128'000,
+                         .tokens = 42280};
+  }
+  std::string text = render_table(result);
+  EXPECT_THAT(text, HasSubstr("word PPL  bits/byte      Δword %"));
+  EXPECT_THAT(text, HasSubstr(" 352 ± 9       1.322 "));  // error 0.0125 x 42280 / (128000 ln 2) = 0.006
+  EXPECT_THAT(text, HasSubstr("+1.4 ± 0.1 "));
+  EXPECT_THAT(text, HasSubstr("for Δword that of the"));
+  EXPECT_LE(widest(text), 80U);
+
+  result = booklet();
+  result.runs[0].protocol.name = "self";
+  for (VariantResult& v : result.runs[0].variants) v.figures.self = {.entropy = 3.72, .entropy_stderr = 0.02};
+  text = render_table(result);
+  EXPECT_THAT(text, HasSubstr("self-PPL  entropy       Δself %"));
+  EXPECT_THAT(text, HasSubstr(" 18.8 ± 0.2     3.72 "));
+  EXPECT_THAT(text, HasSubstr("no perplexity"));
+  EXPECT_THAT(text, Not(HasSubstr(" PPL ")));
+  EXPECT_LE(widest(text), 80U);
+}
+
 TEST(Table, DigitsFollowTheRoundingNoiseWhereItIsLarger) {
   EvalResult result = booklet();
   VariantResult& v = result.runs[0].variants[1];

@@ -8,7 +8,10 @@
 
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/gemm_driver.hpp"
+#include "backend/cpu/product_scales.hpp"
 #include "backend/cpu/rows.hpp"
+#include "backend/cpu/scratch.hpp"
+#include "backend/cpu/stages.hpp"
 #include "base/error.hpp"
 
 namespace mxlm {
@@ -123,24 +126,69 @@ OperandType CpuBackend::operand_type(const OperandSpec& activations, const Prepa
 
 // --- products
 
-void CpuBackend::linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) {
+Tensor CpuBackend::outlier_product(const Operand& x, const PreparedWeight& weight) {
   const auto& packed = dynamic_cast<const cpu::Panels&>(weight).packed();
+  Tensor product;
+  if (x.outliers.empty()) return product;
+  const Tensor* a = &x.outliers;
+  product = empty(DType::f32, a->rows(), packed.n);
+  const std::lock_guard lock(turn_);
+  cpu::gemm(isa_, order_, pool_, a->rows(), a->dtype(), a->data(), a->stride(), packed,
+            [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1, const float* tile, int64_t stride) {
+              for (int64_t r = r0; r < r1; ++r) {
+                const float* sums = tile + (r - r0) * stride;
+                std::copy(sums, sums + (c1 - c0), product.row<float>(r) + c0);
+              }
+            });
+  return product;
+}
+
+void CpuBackend::linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) {
+  const auto& panels = dynamic_cast<const cpu::Panels&>(weight);
+  const cpu::PackedPanels& packed = panels.packed();
   const Tensor& a = x.values;
   assert(a.cols() == packed.k && out.cols() == packed.n && a.rows() == out.rows());
   assert(epilogue.bias == nullptr || epilogue.bias->dtype() == DType::f32);
   assert(epilogue.residual == nullptr || epilogue.residual->dtype() == out.dtype());
-  assert(!epilogue.outputs);  // not yet
   const float* bias = epilogue.bias == nullptr ? nullptr : epilogue.bias->row<float>(0);
+  const cpu::ProductScales scales(x, panels);
+  const Tensor outliers = outlier_product(x, weight);
+  // Outputs are quantised by rows, which are whole only after the product.
+  const bool later = epilogue.outputs.has_value();
+  Tensor aside;
+  if (later && epilogue.residual != nullptr) aside = empty(out.dtype(), out.rows(), out.cols());
+  Tensor& result = aside.empty() ? out : aside;
   const auto finish = [&]<typename T>(T* /*dtype*/) {
     const cpu::TileSink sink = [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1, const float* tile, int64_t stride) {
       for (int64_t r = r0; r < r1; ++r) {
-        const T* residual = epilogue.residual == nullptr ? nullptr : epilogue.residual->row<T>(r) + c0;
-        cpu::finish_row(isa_, tile + (r - r0) * stride, bias == nullptr ? nullptr : bias + c0, epilogue.multiplier,
-                        residual, c1 - c0, out.row<T>(r) + c0);
+        const T* residual = epilogue.residual == nullptr || later ? nullptr : epilogue.residual->row<T>(r) + c0;
+        const float* sums = tile + (r - r0) * stride;
+        if (!scales.none() || !outliers.empty()) {
+          thread_local cpu::Scratch scratch;
+          auto* scaled = reinterpret_cast<float*>(scratch.reserve(static_cast<size_t>(c1 - c0) * sizeof(float)));
+          scales.apply(r, c0, sums, outliers.empty() ? nullptr : outliers.row<float>(r) + c0, c1 - c0, scaled);
+          sums = scaled;
+        }
+        cpu::finish_row(isa_, sums, bias == nullptr ? nullptr : bias + c0, later ? 1 : epilogue.multiplier, residual,
+                        c1 - c0, result.row<T>(r) + c0);
       }
     };
-    const std::lock_guard lock(turn_);
-    cpu::gemm(isa_, order_, pool_, a.rows(), a.dtype(), a.data(), a.stride(), packed, sink);
+    {
+      const std::lock_guard lock(turn_);
+      cpu::gemm(isa_, order_, pool_, a.rows(), a.dtype(), a.data(), a.stride(), packed, sink);
+    }
+    if (!later) return;
+    for_rows(out.rows(), 3 * out.cols() * static_cast<int64_t>(sizeof(T)), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        T* row = result.row<T>(r);
+        cpu::quantize_row_in_place(isa_, *epilogue.outputs, out.cols(), row);
+        if (epilogue.residual != nullptr) {
+          cpu::add_row(isa_, row, epilogue.residual->row<T>(r), epilogue.multiplier, out.cols(), out.row<T>(r));
+        } else if (epilogue.multiplier != 1) {
+          cpu::scale_row(isa_, epilogue.multiplier, out.cols(), row);
+        }
+      }
+    });
   };
   if (out.dtype() == DType::bf16) {
     finish(static_cast<BFloat16*>(nullptr));

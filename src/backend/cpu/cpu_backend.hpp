@@ -23,6 +23,7 @@ class CpuBackend final : public Backend {
   Tensor upload(const HostMatrix& source, DType type) override;
   void copy(const Tensor& from, Tensor& to) override;
   void download(const Tensor& from, std::span<float> out) override;
+  void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override;
 
   std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override;
   std::shared_ptr<const KeptWeight> keep(const HostMatrix& source, const OperandSpec& spec) override;
@@ -64,6 +65,11 @@ class CpuBackend final : public Backend {
   /// The same from the rows of a tensor that is there already.
   template <typename T>
   void fill_operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs);
+  /// Fills an operand whose format looks at whole windows (mx::needs_whole_tensor), from the activation.
+  template <typename T>
+  void fill_by_window(const Tensor& x, std::span<const int64_t> windows, Operand& out);
+  /// float32 [rows, outputs], what the operand's outliers contribute to the product; empty if there are none.
+  Tensor outlier_product(const Operand& x, const PreparedWeight& weight);
   [[nodiscard]] cpu::WeightMaker maker() { return {isa_, &pool_, &buffers_}; }
 
   const cpu::Isa isa_;

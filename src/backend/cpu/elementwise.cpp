@@ -12,7 +12,9 @@
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/scratch.hpp"
+#include "backend/cpu/stages.hpp"
 #include "base/error.hpp"
+#include "mx/stage.hpp"
 
 namespace mxlm {
 namespace {
@@ -43,7 +45,17 @@ template <typename T>
 void fill_row(Isa isa, const T* row, int64_t n, Operand& out, int64_t r) {
   const bool bf16 = out.type.storage == DType::bf16;
   assert(out.type.spec || bf16 == (kType<T> == DType::bf16) || !bf16);
-  if (out.type.spec) {
+  if (out.type.spec && mx::has_row_scales(*out.type.spec)) {
+    if (mx::needs_whole_tensor(*out.type.spec)) return;  // fill_by_window
+    cpu::OuterScale outer{.scale = 0, .amax = cpu::largest_magnitude(isa, row, n, /*inliers=*/false)};
+    outer.scale = mx::outer_scale(*out.type.spec, outer.amax);
+    out.row_scales.row<float>(0)[r] = outer.scale;
+    if (bf16) {
+      cpu::quantize_scaled_row(isa, *out.type.spec, outer, nullptr, row, n, out.values.row<BFloat16>(r));
+    } else {
+      cpu::quantize_scaled_row(isa, *out.type.spec, outer, nullptr, row, n, out.values.row<float>(r));
+    }
+  } else if (out.type.spec) {
     if (bf16) {
       cpu::quantize_decode_row(isa, *out.type.spec, row, n, out.values.row<BFloat16>(r));
     } else {
@@ -55,6 +67,8 @@ void fill_row(Isa isa, const T* row, int64_t n, Operand& out, int64_t r) {
   }
   zero_padding(out.values, r);
 }
+
+bool looks_at_windows(const Operand& out) { return out.type.spec && mx::needs_whole_tensor(*out.type.spec); }
 
 template <typename T>
 T* row_scratch(int64_t n) {
@@ -83,29 +97,110 @@ void CpuBackend::for_rows(int64_t rows, int64_t row_bytes, const std::function<v
 }
 
 template <typename T, typename Produce>
-void CpuBackend::make_operands(int64_t rows, int64_t cols, std::span<const int64_t> /*windows*/,
-                               std::span<Operand> outs, const Produce& produce) {
+void CpuBackend::make_operands(int64_t rows, int64_t cols, std::span<const int64_t> windows, std::span<Operand> outs,
+                               const Produce& produce) {
   int64_t row_bytes = 4 * cols * static_cast<int64_t>(sizeof(T));
   for (Operand& out : outs) {
     out.values = empty(out.type.storage, rows, cols);
+    if (out.type.spec && mx::has_row_scales(*out.type.spec)) out.row_scales = empty(DType::f32, 1, rows);
     row_bytes += cols * static_cast<int64_t>(dtype_size(out.type.storage));
   }
   // The row is computed in the first operand that wants it as it is, so that the usual case copies nothing.
   const auto plain = std::find_if(outs.begin(), outs.end(), [](const Operand& o) { return is_plain<T>(o.type); });
+  Tensor whole;
+  if (std::any_of(outs.begin(), outs.end(), looks_at_windows)) whole = empty(kType<T>, rows, cols);
   for_rows(rows, row_bytes, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      T* row = plain == outs.end() ? row_scratch<T>(cols) : plain->values.template row<T>(r);
+      T* row = !whole.empty()        ? whole.row<T>(r)
+               : plain == outs.end() ? row_scratch<T>(cols)
+                                     : plain->values.template row<T>(r);
       produce(r, row);
       for (Operand& out : outs) fill_row<T>(isa_, row, cols, out, r);
+    }
+  });
+  for (Operand& out : outs) {
+    if (looks_at_windows(out)) fill_by_window<T>(whole, windows, out);
+  }
+}
+
+template <typename T>
+void CpuBackend::fill_by_window(const Tensor& x, std::span<const int64_t> windows, Operand& out) {
+  const mx::BlockFormat& format = *out.type.spec;
+  const bool inliers = format.scaling == mx::Scaling::int8_outliers;
+  const int64_t rows = x.rows();
+  const int64_t cols = x.cols();
+  const std::vector<int64_t> one_window{0, rows};
+  if (windows.empty()) windows = one_window;
+  assert(windows.front() == 0 && windows.back() == rows);
+  const auto count = static_cast<int64_t>(windows.size()) - 1;
+  const int64_t row_bytes = 2 * cols * static_cast<int64_t>(sizeof(T));
+  std::vector<cpu::OuterScale> outer(static_cast<size_t>(rows));
+  for_rows(rows, row_bytes, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      outer[static_cast<size_t>(r)].amax = cpu::largest_magnitude(isa_, x.row<T>(r), cols, inliers);
+    }
+  });
+  // [window, column]: whether LLM.int8 leaves the column out
+  std::vector<uint8_t> flags(inliers ? static_cast<size_t>(count * cols) : 0);
+  std::vector<int64_t> window_of(static_cast<size_t>(rows));
+  std::vector<uint8_t> any(static_cast<size_t>(count));
+  {
+    const std::lock_guard lock(turn_);
+    pool_.run(count, [&](int64_t w, int /*worker*/) {
+      const int64_t first = windows[static_cast<size_t>(w)];
+      const int64_t last = windows[static_cast<size_t>(w) + 1];
+      uint32_t amax = 0;
+      for (int64_t r = first; r < last; ++r) {
+        window_of[static_cast<size_t>(r)] = w;
+        amax = std::max(amax, outer[static_cast<size_t>(r)].amax);
+        if (inliers && cpu::mark_outliers(x.row<T>(r), cols, flags.data() + w * cols)) any[static_cast<size_t>(w)] = 1;
+      }
+      for (int64_t r = first; r < last; ++r) {
+        cpu::OuterScale& scale = outer[static_cast<size_t>(r)];
+        if (!inliers) scale.amax = amax;
+        scale.scale = mx::outer_scale(format, scale.amax);
+        out.row_scales.row<float>(0)[r] = scale.scale;
+      }
+    });
+  }
+  if (std::find(any.begin(), any.end(), 1) != any.end()) {
+    // A float32 weight is multiplied with float32 alone.
+    out.outliers = empty(out.type.storage == DType::f32 ? DType::f32 : kType<T>, rows, cols);
+  }
+  for_rows(rows, 2 * row_bytes, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const T* row = x.row<T>(r);
+      const uint8_t* left_out = inliers ? flags.data() + window_of[static_cast<size_t>(r)] * cols : nullptr;
+      const cpu::OuterScale& scale = outer[static_cast<size_t>(r)];
+      if (out.type.storage == DType::bf16) {
+        cpu::quantize_scaled_row(isa_, format, scale, left_out, row, cols, out.values.row<BFloat16>(r));
+      } else {
+        cpu::quantize_scaled_row(isa_, format, scale, left_out, row, cols, out.values.row<float>(r));
+      }
+      zero_padding(out.values, r);
+      if (out.outliers.empty()) continue;
+      const auto keep = [&](auto* kept) {
+        for (int64_t c = 0; c < cols; ++c) kept[c] = {};
+        for (int64_t c = 0; c < cols; ++c) {
+          if (left_out[c] != 0) cpu::convert_row(isa_, kType<T>, row + c, out.outliers.dtype(), kept + c, 1);
+        }
+      };
+      if (out.outliers.dtype() == DType::bf16) {
+        keep(out.outliers.row<BFloat16>(r));
+      } else {
+        keep(out.outliers.row<float>(r));
+      }
+      zero_padding(out.outliers, r);
     }
   });
 }
 
 template <typename T>
-void CpuBackend::fill_operands(const Tensor& x, std::span<const int64_t> /*windows*/, std::span<Operand> outs) {
+void CpuBackend::fill_operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) {
   int64_t row_bytes = 0;
   for (Operand& out : outs) {
     out.values = empty(out.type.storage, x.rows(), x.cols());
+    if (out.type.spec && mx::has_row_scales(*out.type.spec)) out.row_scales = empty(DType::f32, 1, x.rows());
     row_bytes += x.cols() * static_cast<int64_t>(sizeof(T) + dtype_size(out.type.storage));
   }
   for_rows(x.rows(), row_bytes, [&](int64_t begin, int64_t end) {
@@ -113,6 +208,9 @@ void CpuBackend::fill_operands(const Tensor& x, std::span<const int64_t> /*windo
       for (Operand& out : outs) fill_row<T>(isa_, x.row<T>(r), x.cols(), out, r);
     }
   });
+  for (Operand& out : outs) {
+    if (looks_at_windows(out)) fill_by_window<T>(x, windows, out);
+  }
 }
 
 void CpuBackend::embed(const Batch& batch, const HostMatrix& table, float multiplier, const HostMatrix* positions,

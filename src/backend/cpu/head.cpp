@@ -11,6 +11,7 @@
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/gemm_driver.hpp"
 #include "backend/cpu/head_rows.hpp"
+#include "backend/cpu/product_scales.hpp"
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/score_rows.hpp"
 #include "backend/cpu/scratch.hpp"
@@ -40,18 +41,25 @@ void transform(cpu::Isa isa, const HeadInput& input, const float* bias, int64_t 
   cpu::transform_logits(isa, input.logit_multiplier, input.logit_softcap, n, logits);
 }
 
-/// Memory of one thread: the baseline's logits and powers of a tile's chunk, a strip of logits of a variant.
+cpu::ProductScales scales_of(const HeadInput& input) {
+  return {*input.hidden, dynamic_cast<const cpu::Panels&>(*input.weight)};
+}
+
+/// Memory of one thread: the baseline's logits and powers of a tile's chunk, a strip of logits of a variant, a strip of
+/// what outliers add to them.
 struct TileMemory {
   float* baseline;
   float* powers;
   float* strip;
+  float* outliers;
 };
 
 TileMemory tile_memory() {
   thread_local cpu::Scratch scratch;
   auto* data = reinterpret_cast<float*>(
-      scratch.reserve(static_cast<size_t>(2 * kTileRows + kStripRows) * static_cast<size_t>(kChunk) * sizeof(float)));
-  return {data, data + kTileRows * kChunk, data + 2 * kTileRows * kChunk};
+      scratch.reserve(static_cast<size_t>(2 * (kTileRows + kStripRows)) * static_cast<size_t>(kChunk) * sizeof(float)));
+  float* strips = data + 2 * kTileRows * kChunk;
+  return {data, data + kTileRows * kChunk, strips, strips + kStripRows * kChunk};
 }
 
 /// One tile of rows under all inputs.
@@ -68,7 +76,9 @@ class Tile {
         memory_(tile_memory()),
         states_(inputs.size() * static_cast<size_t>(rows_)),
         rescale_(static_cast<size_t>(rows_)),
-        seconds_(inputs.size()) {}
+        seconds_(inputs.size()) {
+    for (cpu::TokenState& token : states_) token.self = inputs[0].kind == ScoreKind::self;
+  }
 
   void run() {
     const int64_t panels = panels_of(inputs_[0]).panels();
@@ -101,15 +111,26 @@ class Tile {
   void strip(size_t i, int64_t row, int64_t p0, int64_t p1) {
     const HeadInput& input = inputs_[i];
     const cpu::PackedPanels& weight = panels_of(input);
-    const Tensor& a = input.hidden->values;
     const int64_t rows = std::min(kStripRows, rows_ - row);
     float* out = i == 0 ? memory_.baseline + row * kChunk : memory_.strip;
-    const auto* first = static_cast<const std::byte*>(a.data()) +
-                        (begin_ + row) * a.stride() * static_cast<int64_t>(dtype_size(a.dtype()));
-    cpu::gemm_tile(isa_, order_, rows, a.dtype(), first, a.stride(), weight, p0, p1, out, kChunk);
+    const auto multiply = [&](const Tensor& a, float* to) {
+      const auto* first = static_cast<const std::byte*>(a.data()) +
+                          (begin_ + row) * a.stride() * static_cast<int64_t>(dtype_size(a.dtype()));
+      cpu::gemm_tile(isa_, order_, rows, a.dtype(), first, a.stride(), weight, p0, p1, to, kChunk);
+    };
+    multiply(input.hidden->values, out);
     cpu::LogitChunk chunk;
     chunk.first = p0 * cpu::kPanel;
     chunk.count = std::min(p1 * cpu::kPanel, weight.n) - chunk.first;
+    const Tensor& outliers = input.hidden->outliers;
+    if (!outliers.empty()) multiply(outliers, memory_.outliers);
+    if (const auto scales = scales_of(input); !scales.none() || !outliers.empty()) {
+      for (int64_t r = 0; r < rows; ++r) {
+        float* logits = out + r * kChunk;
+        scales.apply(begin_ + row + r, chunk.first, logits, outliers.empty() ? nullptr : memory_.outliers + r * kChunk,
+                     chunk.count, logits);
+      }
+    }
     chunk.bias = input.bias == nullptr ? nullptr : input.bias->row<float>(0) + chunk.first;
     if (has_transform(input)) {
       for (int64_t r = 0; r < rows; ++r) transform(isa_, input, chunk.bias, chunk.count, out + r * kChunk);
@@ -149,6 +170,7 @@ void CpuBackend::score(std::span<const HeadInput> inputs, std::span<const int32_
     assert(input.hidden->values.rows() == rows && static_cast<int64_t>(input.scores.size()) == rows);
     assert(input.weight->rows() == vocabulary && input.weight->cols() == input.hidden->values.cols());
     assert(input.bias == nullptr || input.bias->dtype() == DType::f32);
+    assert(input.kind == inputs[0].kind);
     static_cast<void>(input);
   }
   for (const int32_t target : targets) {
@@ -184,12 +206,19 @@ void CpuBackend::logits(const HeadInput& input, std::span<float> out) {
   const Tensor& a = input.hidden->values;
   assert(a.cols() == weight.k && static_cast<int64_t>(out.size()) == a.rows() * weight.n);
   const float* bias = input.bias == nullptr ? nullptr : input.bias->row<float>(0);
+  const cpu::ProductScales scales = scales_of(input);
+  const Tensor outliers = outlier_product(*input.hidden, *input.weight);
   const std::lock_guard lock(turn_);
   cpu::gemm(isa_, order_, pool_, a.rows(), a.dtype(), a.data(), a.stride(), weight,
             [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1, const float* tile, int64_t stride) {
               for (int64_t r = r0; r < r1; ++r) {
                 float* to = out.data() + r * weight.n + c0;
-                cpu::finish_row(isa_, tile + (r - r0) * stride, bias == nullptr ? nullptr : bias + c0, 1,
+                const float* sums = tile + (r - r0) * stride;
+                if (!scales.none() || !outliers.empty()) {
+                  scales.apply(r, c0, sums, outliers.empty() ? nullptr : outliers.row<float>(r) + c0, c1 - c0, to);
+                  sums = to;
+                }
+                cpu::finish_row(isa_, sums, bias == nullptr ? nullptr : bias + c0, 1,
                                 static_cast<const float*>(nullptr), c1 - c0, to);
                 if (has_transform(input)) transform(isa_, input, nullptr, c1 - c0, to);
               }

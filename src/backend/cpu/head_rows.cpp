@@ -26,8 +26,13 @@ double raise_max(const LogitChunk& chunk, TokenState& state, float max) {
     state.started = true;
     return 0;  // nothing was there before
   }
-  const double rescale =
-      std::exp2(static_cast<double>(kLog2e) * (static_cast<double>(before) - static_cast<double>(max)));
+  const double change = static_cast<double>(before) - static_cast<double>(max);
+  const double rescale = std::exp2(static_cast<double>(kLog2e) * change);
+  if (state.self) {
+    for (size_t j = 0; j < state.sum.size(); ++j) {
+      state.moment[j] = rescale * (state.moment[j] + change * state.sum[j]);
+    }
+  }
   for (double& s : state.sum) s *= rescale;
   return rescale;
 }
@@ -71,34 +76,44 @@ void add_lanes(const std::array<float, kLanes>& lanes, std::array<double, 8>& su
   for (size_t j = 0; j < 8; ++j) sum[j] += static_cast<double>(lanes[j]) + static_cast<double>(lanes[j + 8]);
 }
 
+template <bool kSelf>
 double baseline_portable(const LogitChunk& chunk, TokenState& state, float* powers) {
   const double rescale = begin_portable(chunk, state);
   const int64_t end = round_up(chunk.count, kLanes);
   std::array<float, kLanes> sum{};
+  std::array<float, kLanes> moment{};
   for (int64_t i = 0; i < end; i += kLanes) {
     for (int64_t j = 0; j < kLanes; ++j) {
-      powers[i + j] = exp2_sum_portable((chunk.logits[i + j] - state.max) * kLog2e);
+      const float below = chunk.logits[i + j] - state.max;
+      powers[i + j] = exp2_sum_portable(below * kLog2e);
       sum[j] += powers[i + j];
+      if constexpr (kSelf) moment[j] += powers[i + j] * below;
     }
   }
   add_lanes(sum, state.sum);
+  if constexpr (kSelf) add_lanes(moment, state.moment);
   return rescale;
 }
 
+template <bool kSelf>
 void variant_portable(const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
                       double rescale) {
   begin_portable(chunk, state);
   const int64_t end = round_up(chunk.count, kLanes);
   std::array<float, kLanes> sum{};
   std::array<float, kLanes> cross{};
+  std::array<float, kLanes> moment{};
   for (int64_t i = 0; i < end; i += kLanes) {
     for (int64_t j = 0; j < kLanes; ++j) {
       const float x = chunk.logits[i + j];
-      sum[j] += exp2_sum_portable((x - state.max) * kLog2e);
+      const float power = exp2_sum_portable((x - state.max) * kLog2e);
+      sum[j] += power;
       cross[j] += powers[i + j] * (baseline[i + j] - x);
+      if constexpr (kSelf) moment[j] += power * (x - state.max);
     }
   }
   add_lanes(sum, state.sum);
+  if constexpr (kSelf) add_lanes(moment, state.moment);
   for (double& s : state.cross) s *= rescale;
   add_lanes(cross, state.cross);
 }
@@ -137,21 +152,27 @@ MXLM_TARGET_AVX512 inline void add_lanes(__m512 lanes, std::array<double, 8>& su
   _mm512_store_pd(sum.data(), _mm512_add_pd(_mm512_load_pd(sum.data()), _mm512_add_pd(first, second)));
 }
 
+template <bool kSelf>
 MXLM_TARGET_AVX512 double baseline_avx512(const LogitChunk& chunk, TokenState& state, float* powers) {
   const double rescale = begin_avx512(chunk, state);
   const int64_t end = round_up(chunk.count, kLanes);
   const __m512 scale = _mm512_set1_ps(kLog2e);
   const __m512 max = _mm512_set1_ps(state.max);
   __m512 sum = _mm512_setzero_ps();
+  __m512 moment = _mm512_setzero_ps();
   for (int64_t i = 0; i < end; i += kLanes) {
-    const __m512 power = exp2_sum_avx512(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(chunk.logits + i), max), scale));
+    const __m512 below = _mm512_sub_ps(_mm512_loadu_ps(chunk.logits + i), max);
+    const __m512 power = exp2_sum_avx512(_mm512_mul_ps(below, scale));
     _mm512_storeu_ps(powers + i, power);
     sum = _mm512_add_ps(sum, power);
+    if constexpr (kSelf) moment = _mm512_fmadd_ps(power, below, moment);
   }
   add_lanes(sum, state.sum);
+  if constexpr (kSelf) add_lanes(moment, state.moment);
   return rescale;
 }
 
+template <bool kSelf>
 MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& state, const float* baseline,
                                        const float* powers, double rescale) {
   begin_avx512(chunk, state);
@@ -160,12 +181,17 @@ MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& stat
   const __m512 max = _mm512_set1_ps(state.max);
   __m512 sum = _mm512_setzero_ps();
   __m512 cross = _mm512_setzero_ps();
+  __m512 moment = _mm512_setzero_ps();
   for (int64_t i = 0; i < end; i += kLanes) {
     const __m512 x = _mm512_loadu_ps(chunk.logits + i);
-    sum = _mm512_add_ps(sum, exp2_sum_avx512(_mm512_mul_ps(_mm512_sub_ps(x, max), scale)));
+    const __m512 below = _mm512_sub_ps(x, max);
+    const __m512 power = exp2_sum_avx512(_mm512_mul_ps(below, scale));
+    sum = _mm512_add_ps(sum, power);
+    if constexpr (kSelf) moment = _mm512_fmadd_ps(power, below, moment);
     cross = _mm512_fmadd_ps(_mm512_loadu_ps(powers + i), _mm512_sub_ps(_mm512_loadu_ps(baseline + i), x), cross);
   }
   add_lanes(sum, state.sum);
+  if constexpr (kSelf) add_lanes(moment, state.moment);
   if (rescale != 1) {
     for (double& s : state.cross) s *= rescale;
   }
@@ -178,29 +204,37 @@ MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& stat
 
 double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, float* powers) {
 #if defined(__x86_64__)
-  if (isa >= Isa::avx512) return baseline_avx512(chunk, state, powers);
+  if (isa >= Isa::avx512) {
+    return state.self ? baseline_avx512<true>(chunk, state, powers) : baseline_avx512<false>(chunk, state, powers);
+  }
 #endif
   static_cast<void>(isa);
-  return baseline_portable(chunk, state, powers);
+  return state.self ? baseline_portable<true>(chunk, state, powers) : baseline_portable<false>(chunk, state, powers);
 }
 
 void add_variant_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
                        double rescale) {
 #if defined(__x86_64__)
-  if (isa >= Isa::avx512) return variant_avx512(chunk, state, baseline, powers, rescale);
+  if (isa >= Isa::avx512) {
+    return state.self ? variant_avx512<true>(chunk, state, baseline, powers, rescale)
+                      : variant_avx512<false>(chunk, state, baseline, powers, rescale);
+  }
 #endif
   static_cast<void>(isa);
-  variant_portable(chunk, state, baseline, powers, rescale);
+  state.self ? variant_portable<true>(chunk, state, baseline, powers, rescale)
+             : variant_portable<false>(chunk, state, baseline, powers, rescale);
 }
 
 TokenScore finish_token(const TokenState& state, const TokenState& baseline) {
   const auto total = [](const std::array<double, 8>& lanes) {
     return std::accumulate(lanes.begin(), lanes.end(), 0.0);
   };
-  const double log_sum = std::log(total(state.sum));
+  const double sum = total(state.sum);
+  const double log_sum = std::log(sum);
   const double max = state.max;
   TokenScore score;
-  score.nll = (max - static_cast<double>(state.target)) + log_sum;
+  score.nll = (max - static_cast<double>(state.self ? state.max : state.target)) + log_sum;
+  if (state.self) score.entropy = static_cast<float>(log_sum - total(state.moment) / sum);
   score.p = static_cast<float>(std::exp(-score.nll));
   score.top1 = state.top1;
   score.finite = state.finite && std::isfinite(max) && std::isfinite(log_sum);

@@ -8,7 +8,8 @@
 //   cross = sum of 2^(c * (logit_b - M_b)) * (logit_b - logit_v), b the baseline, v the variant
 // from which ln p(target) and KL(b || v) = cross / sum_b + LSE_v - LSE_b follow. Terms are float32, a chunk's sums are
 // float32 in 16 lanes, sums over chunks are double. Equal logits give a KL of exactly 0; otherwise rounding leaves
-// about 1e-7, of either sign.
+// about 1e-7, of either sign. For the entropy of a row there is, only where it is asked for,
+//   moment = sum of 2^(c * (logit - M)) * (logit - M), so that -sum p ln p = ln sum - moment / sum.
 
 #include <array>
 #include <cstdint>
@@ -20,12 +21,14 @@ namespace mxlm::cpu {
 
 struct alignas(64) TokenState {
   std::array<double, 8> sum{};
-  std::array<double, 8> cross{};  // variants only
-  float max = 0;                  // M; unset until the first chunk
-  float target = 0;               // the target's logit
+  std::array<double, 8> cross{};   // variants only
+  std::array<double, 8> moment{};  // with `self` only
+  float max = 0;                   // M; unset until the first chunk
+  float target = 0;                // the target's logit
   int32_t top1 = 0;
   bool started = false;
   bool finite = true;
+  bool self = false;  // ScoreKind::self; set before the first chunk
 };
 
 /// Logits [first, first + count) of a token; memory for round_up(count, 16) of them.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/cpu/quantize_avx512.hpp"
+#include "backend/cpu/stages.hpp"
 #include "mx/quantize.hpp"
 
 namespace mxlm::cpu {
@@ -49,7 +50,10 @@ void quantize_portable(const mx::BlockFormat& f, const In* in, int64_t n, Out* o
 
 template <typename In, typename Out>
 void quantize(Isa isa, const mx::BlockFormat& f, const In* in, int64_t n, Out* out) {
-  if (has_avx512(isa)) {
+  assert(!mx::has_row_scales(f));
+  if (f.scaling != mx::Scaling::block) {
+    cast_row(isa, f, in, n, out);
+  } else if (has_avx512(isa)) {
     avx512::quantize_decode_row(f, in, n, out);
   } else {
     quantize_portable(f, in, n, out);
@@ -58,7 +62,7 @@ void quantize(Isa isa, const mx::BlockFormat& f, const In* in, int64_t n, Out* o
 
 template <typename In>
 void encode_portable(const mx::BlockFormat& f, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
-  assert(f.scale_bits <= 8);
+  assert(f.scale_bits <= 8 && f.scaling == mx::Scaling::block);
   const int bits = f.element.bits();
   const int64_t block = block_length(f, n);
   std::memset(codes, 0, static_cast<size_t>(code_bytes(f, n)));
@@ -125,10 +129,10 @@ void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const BFloat16*
 }
 
 void quantize_decode_stream(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
-  if (has_avx512(isa)) {
+  if (has_avx512(isa) && format.scaling == mx::Scaling::block) {
     avx512::quantize_decode_stream(format, in, n, out);
   } else {
-    quantize_portable(format, in, n, out);
+    quantize(isa, format, in, n, out);
   }
 }
 

@@ -7,6 +7,8 @@
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/scratch.hpp"
+#include "backend/cpu/stages.hpp"
+#include "mx/stage.hpp"
 
 namespace mxlm::cpu {
 namespace {
@@ -60,7 +62,8 @@ T* panel_scratch(int slot, int64_t k) {
 
 /// Panels of type T [n, k]; `fill(row, count, panel)` makes one from `count` rows.
 template <typename T, typename Fill>
-std::shared_ptr<const Panels> make_panels(const WeightMaker& maker, int64_t n, int64_t k, const Fill& fill) {
+std::shared_ptr<const Panels> make_panels(const WeightMaker& maker, int64_t n, int64_t k,
+                                          std::vector<float> output_scales, const Fill& fill) {
   PackedPanels packed;
   packed.type = sizeof(T) == 2 ? DType::bf16 : DType::f32;
   packed.n = n;
@@ -77,24 +80,72 @@ std::shared_ptr<const Panels> make_panels(const WeightMaker& maker, int64_t n, i
     }
   });
   packed.data = data;
-  return std::make_shared<Panels>(packed, std::move(memory), bytes);
+  return std::make_shared<Panels>(packed, std::move(memory), bytes, std::move(output_scales));
 }
 
 template <typename T>
 std::shared_ptr<const Panels> plain_panels(const WeightMaker& maker, const HostMatrix& source) {
   const SourceRows rows(maker.isa, source);
-  return make_panels<T>(maker, source.rows, source.cols, [&](int64_t row, int64_t count, T* panel) {
+  return make_panels<T>(maker, source.rows, source.cols, {}, [&](int64_t row, int64_t count, T* panel) {
     int64_t stride = 0;
     const T* values = rows.rows<T>(row, count, panel_scratch<T>(0, source.cols), stride);
     pack(maker.isa, values, count, stride, source.cols, panel);
   });
 }
 
+/// The float32 scales of a weight's rows (all the same where the tensor has one).
+struct OuterScales {
+  std::vector<OuterScale> rows;
+
+  [[nodiscard]] std::vector<float> output_scales() const {
+    std::vector<float> out;
+    out.reserve(rows.size());
+    for (const OuterScale& row : rows) out.push_back(row.scale);
+    return out;
+  }
+};
+
+constexpr int64_t kRowsPerTask = kPanelsPerTask * kPanel;
+
+template <typename In>
+OuterScales outer_scales(const WeightMaker& maker, const HostMatrix& source, const mx::BlockFormat& format) {
+  OuterScales out;
+  if (!mx::has_row_scales(format)) return out;
+  const SourceRows rows(maker.isa, source);
+  out.rows.resize(static_cast<size_t>(source.rows));
+  maker.pool->run((source.rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task, int /*worker*/) {
+    const int64_t end = std::min((task + 1) * kRowsPerTask, source.rows);
+    for (int64_t r = task * kRowsPerTask; r < end; ++r) {
+      int64_t stride = 0;
+      const In* in = rows.rows<In>(r, 1, panel_scratch<In>(0, source.cols), stride);
+      out.rows[static_cast<size_t>(r)].amax = largest_magnitude(maker.isa, in, source.cols, /*inliers=*/false);
+    }
+  });
+  if (format.scaling == mx::Scaling::tensor || format.scaling == mx::Scaling::nvfp4) {
+    uint32_t amax = 0;
+    for (const OuterScale& row : out.rows) amax = std::max(amax, row.amax);
+    for (OuterScale& row : out.rows) row.amax = amax;
+  }
+  for (OuterScale& row : out.rows) row.scale = mx::outer_scale(format, row.amax);
+  return out;
+}
+
+/// Quantises row r, without its row's scale.
+template <typename In, typename T>
+void quantise_row(Isa isa, const mx::BlockFormat& format, const OuterScales& outer, int64_t r, const In* in, int64_t k,
+                  T* out) {
+  if (outer.rows.empty()) {
+    quantize_decode_row(isa, format, in, k, out);
+  } else {
+    quantize_scaled_row(isa, format, outer.rows[static_cast<size_t>(r)], nullptr, in, k, out);
+  }
+}
+
 /// True if quantised values of this row are so small that a product would take them for zeros. Quantising at most
 /// halves a magnitude, so only rows that have values below 2^-124 need a look.
 template <typename In>
 bool quantises_to_subnormals(Isa isa, const mx::BlockFormat& format, const In* row, int64_t n) {
-  if (!has_small_values(isa, row, n)) return false;
+  if (mx::has_row_scales(format) || !has_small_values(isa, row, n)) return false;
   std::vector<float> decoded(static_cast<size_t>(n));
   quantize_decode_row(isa, format, row, n, decoded.data());
   return std::any_of(decoded.begin(), decoded.end(), [](float x) {
@@ -108,8 +159,9 @@ template <typename In, typename T>
 std::shared_ptr<const Panels> quantised_panels(const WeightMaker& maker, const HostMatrix& source,
                                                const mx::BlockFormat& format) {
   const SourceRows rows(maker.isa, source);
+  const OuterScales outer = outer_scales<In>(maker, source, format);
   std::atomic<bool> lossy{false};
-  auto panels = make_panels<T>(maker, source.rows, source.cols, [&](int64_t row, int64_t count, T* panel) {
+  const auto fill = [&](int64_t row, int64_t count, T* panel) {
     if (lossy.load(std::memory_order_relaxed)) return;
     const int64_t k = source.cols;
     int64_t stride = 0;
@@ -118,10 +170,11 @@ std::shared_ptr<const Panels> quantised_panels(const WeightMaker& maker, const H
     for (int64_t r = 0; r < count; ++r) {
       const In* in = values + r * stride;
       if (sizeof(T) == 2 && quantises_to_subnormals(maker.isa, format, in, k)) lossy = true;
-      quantize_decode_row(maker.isa, format, in, k, decoded + r * k);
+      quantise_row(maker.isa, format, outer, row + r, in, k, decoded + r * k);
     }
     pack(maker.isa, decoded, count, k, k, panel);
-  });
+  };
+  auto panels = make_panels<T>(maker, source.rows, source.cols, outer.output_scales(), fill);
   return lossy ? nullptr : panels;
 }
 
@@ -134,25 +187,30 @@ std::shared_ptr<const Panels> quantised(const WeightMaker& maker, const HostMatr
   return quantised_panels<In, float>(maker, source, format);
 }
 
-/// True if there are codes and scales of at most a byte to keep.
-bool has_codes(const mx::BlockFormat& format) { return format.element.bits() <= 8 && format.scale_bits <= 8; }
-
 template <typename In>
 void encode(const WeightMaker& maker, const HostMatrix& source, KeptCodes& kept) {
   const SourceRows rows(maker.isa, source);
   const int64_t k = source.cols;
   const int64_t code_row = code_bytes(kept.format, k);
-  const int64_t scale_row = scale_bytes(kept.format, k);
+  const int64_t scale_row = kept.block_scale_bytes();
+  const OuterScales outer = outer_scales<In>(maker, source, kept.format);
+  kept.output_scales = outer.output_scales();
   auto* codes = static_cast<uint8_t*>(kept.codes.get());
   auto* scales = static_cast<uint8_t*>(kept.scales.get());
   std::atomic<bool> lossy{!mx::decodes_exactly_to_bf16(kept.format)};
-  constexpr int64_t kRowsPerTask = kPanelsPerTask * kPanel;
   maker.pool->run((source.rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task, int /*worker*/) {
     const int64_t end = std::min((task + 1) * kRowsPerTask, source.rows);
     for (int64_t r = task * kRowsPerTask; r < end; ++r) {
       int64_t stride = 0;
       const In* in = rows.rows<In>(r, 1, panel_scratch<In>(0, k), stride);
-      encode_row(maker.isa, kept.format, in, k, codes + r * code_row, scales + r * scale_row);
+      uint8_t* row_codes = codes + r * code_row;
+      uint8_t* row_scales = scales + r * scale_row;
+      if (kept.format.scaling == mx::Scaling::block) {
+        encode_row(maker.isa, kept.format, in, k, row_codes, row_scales);
+      } else {
+        const OuterScale scale = outer.rows.empty() ? OuterScale{} : outer.rows[static_cast<size_t>(r)];
+        encode_stage_row(maker.isa, kept.format, scale, in, k, row_codes, row_scales);
+      }
       if (quantises_to_subnormals(maker.isa, kept.format, in, k)) lossy = true;
     }
   });
@@ -163,14 +221,19 @@ template <typename T>
 std::shared_ptr<const Panels> decoded_panels(const WeightMaker& maker, const KeptCodes& kept) {
   const int64_t k = kept.cols;
   const int64_t code_row = code_bytes(kept.format, k);
-  const int64_t scale_row = scale_bytes(kept.format, k);
+  const int64_t scale_row = kept.block_scale_bytes();
   const auto* codes = static_cast<const uint8_t*>(kept.codes.get());
   const auto* scales = static_cast<const uint8_t*>(kept.scales.get());
-  return make_panels<T>(maker, kept.rows, k, [&](int64_t row, int64_t count, T* panel) {
+  return make_panels<T>(maker, kept.rows, k, kept.output_scales, [&](int64_t row, int64_t count, T* panel) {
     T* decoded = panel_scratch<T>(1, k);
     for (int64_t r = 0; r < count; ++r) {
-      decode_row(maker.isa, kept.format, codes + (row + r) * code_row, scales + (row + r) * scale_row, k,
-                 decoded + r * k);
+      const uint8_t* row_codes = codes + (row + r) * code_row;
+      const uint8_t* row_scales = scales + (row + r) * scale_row;
+      if (kept.format.scaling == mx::Scaling::block) {
+        decode_row(maker.isa, kept.format, row_codes, row_scales, k, decoded + r * k);
+      } else {
+        decode_stage_row(kept.format, row_codes, row_scales, k, decoded + r * k);
+      }
     }
     pack(maker.isa, decoded, count, k, k, panel);
   });
@@ -178,9 +241,14 @@ std::shared_ptr<const Panels> decoded_panels(const WeightMaker& maker, const Kep
 
 }  // namespace
 
+int64_t KeptCodes::block_scale_bytes() const {
+  return format.scaling == mx::Scaling::block ? scale_bytes(format, cols) : stage_scale_bytes(format, cols);
+}
+
 size_t KeptCodes::bytes() const {
   if (prepared) return prepared->bytes();
-  return static_cast<size_t>(rows * (code_bytes(format, cols) + scale_bytes(format, cols)));
+  return static_cast<size_t>(rows * (code_bytes(format, cols) + block_scale_bytes())) +
+         output_scales.size() * sizeof(float);
 }
 
 std::shared_ptr<const PreparedWeight> prepare_weight(const WeightMaker& maker, const HostMatrix& source,
@@ -199,13 +267,13 @@ std::shared_ptr<const KeptWeight> keep_weight(const WeightMaker& maker, const Ho
   auto kept = std::make_shared<KeptCodes>();
   kept->rows = source.rows;
   kept->cols = source.cols;
-  if (!spec || !has_codes(*spec)) {
+  if (!spec || !mx::keeps_codes(*spec)) {
     kept->prepared = prepare_weight(maker, source, spec);
     return kept;
   }
   kept->format = *spec;
   kept->codes = maker.buffers->allocate(static_cast<size_t>(source.rows * code_bytes(*spec, source.cols)));
-  kept->scales = maker.buffers->allocate(static_cast<size_t>(source.rows * scale_bytes(*spec, source.cols)));
+  kept->scales = maker.buffers->allocate(static_cast<size_t>(source.rows * kept->block_scale_bytes()));
   if (source.type == DType::bf16) {
     encode<BFloat16>(maker, source, *kept);
   } else {

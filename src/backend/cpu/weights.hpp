@@ -19,21 +19,28 @@ struct WeightMaker {
   BufferCache* buffers = nullptr;
 };
 
-/// Panels of a weight.
+/// Panels of a weight, and what its outputs are still to be multiplied by.
 class Panels final : public PreparedWeight {
  public:
-  Panels(PackedPanels packed, std::shared_ptr<void> memory, size_t bytes)
-      : packed_(packed), memory_(std::move(memory)), bytes_(bytes) {}
+  Panels(PackedPanels packed, std::shared_ptr<void> memory, size_t bytes, std::vector<float> output_scales)
+      : packed_(packed),
+        memory_(std::move(memory)),
+        bytes_(bytes + output_scales.size() * sizeof(float)),
+        output_scales_(std::move(output_scales)) {}
   [[nodiscard]] int64_t rows() const override { return packed_.n; }
   [[nodiscard]] int64_t cols() const override { return packed_.k; }
   [[nodiscard]] size_t bytes() const override { return bytes_; }
   [[nodiscard]] DType storage() const override { return packed_.type; }
   [[nodiscard]] const PackedPanels& packed() const { return packed_; }
+  /// [rows()] factors of the outputs, of formats whose float32 scales are apart from the values; null if there are
+  /// none.
+  [[nodiscard]] const float* output_scales() const { return output_scales_.empty() ? nullptr : output_scales_.data(); }
 
  private:
   PackedPanels packed_;
   std::shared_ptr<void> memory_;
   size_t bytes_;
+  std::vector<float> output_scales_;
 };
 
 /// Codes and scales of every row, or, for formats that have none, the panels themselves.
@@ -45,7 +52,10 @@ class KeptCodes final : public KeptWeight {
   std::shared_ptr<const PreparedWeight> prepared;  // if not null, that is all; else:
   mx::BlockFormat format;
   DType storage = DType::bf16;          // of the panels to make
-  std::shared_ptr<void> codes, scales;  // [rows, code_bytes], [rows, scale_bytes]
+  std::shared_ptr<void> codes, scales;  // [rows, code_bytes], [rows, block_scale_bytes]
+  std::vector<float> output_scales;     // [rows], of formats with row scales
+  /// Bytes of the scales of a row's blocks.
+  [[nodiscard]] int64_t block_scale_bytes() const;
 };
 
 /// Quantises (where there is a spec) and lays out. The panels are bfloat16 if every value is one that the products take

@@ -1,0 +1,26 @@
+// Any bytes as a zip archive with a state dict: either an Error or tensors that lie inside it.
+#include <cstdint>
+#include <cstdlib>
+#include <vector>
+
+#include "base/error.hpp"
+#include "io/pytorch.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(data);
+  try {
+    const auto tensors =
+        mxlm::read_pytorch(mxlm::FileView::from_owned("fuzz", std::vector<std::byte>(bytes, bytes + size)));
+    size_t ones = 0;
+    for (const auto& [name, tensor] : tensors) {
+      // Reads every byte, so that the sanitizers see a tensor that reaches outside.
+      for (size_t i = 0; i < tensor.size; ++i) ones += std::to_integer<size_t>(tensor.data()[i]) & 1;
+      if (tensor.size != static_cast<size_t>(tensor.elements()) * mxlm::dtype_size(tensor.type)) std::abort();
+      if (tensor.size > size || !mxlm::is_aligned(tensor)) std::abort();
+    }
+    if (ones > size * tensors.size()) std::abort();
+  } catch (const mxlm::Error&) {
+    return 0;
+  }
+  return 0;
+}

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <exception>
+#include <optional>
+#include <string>
+
+#include "eval/evaluate.hpp"
+#include "io/output_file.hpp"
+
+namespace mxlm::cli {
+
+/// The file of --per-token. It is opened before the run, so that a path that cannot be written costs nothing; what goes
+/// wrong while writing is kept until `finish`, so that it does not cost the results either.
+class PerTokenFile {
+ public:
+  /// "" does nothing. Throws UsageError for an extension other than .csv, or more than one model, whose tokens would
+  /// need a file each.
+  PerTokenFile(const std::string& path, size_t models);
+  /// Makes an evaluation write this file, which must outlive it.
+  void attach(EvaluateOptions& options);
+  /// Rethrows what went wrong while writing.
+  void finish() const;
+
+ private:
+  std::optional<OutputFile> file_;
+  std::exception_ptr failure_;
+};
+
+}  // namespace mxlm::cli

@@ -1,0 +1,88 @@
+// mxlm suite: the models of a suite, one after the other.
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "cli/commands.hpp"
+#include "cli/eval_options.hpp"
+#include "cli/options.hpp"
+#include "eval/registry.hpp"
+#include "io/hub/fetch.hpp"
+
+namespace mxlm::cli {
+namespace {
+
+std::string describe(const std::vector<const RegisteredModel*>& models, const std::vector<Variant>& variants,
+                     const EvalArguments& arguments) {
+  const hub::Options options = hub::Options::from_environment();
+  std::string out = fmt::format("{:<18}{:<36}{:>10}  {:<6}{}\n", "model", "hub id", "weights", "gated", "in cache");
+  double total = 0, missing = 0;
+  for (const RegisteredModel* model : models) {
+    const auto repo = hub::parse_repo(model->id, hub::RepoKind::model);
+    const bool cached = repo && hub::find_model(options, *repo, /*with_tokenizer=*/true).has_value();
+    const double gigabytes = static_cast<double>(model->bytes) / 1e9;
+    total += gigabytes;
+    missing += cached ? 0 : gigabytes;
+    out += fmt::format("{:<18}{:<36}{:>7.1f} GB  {:<6}{}\n", model->name, model->id, gigabytes,
+                       model->gated ? "yes" : "no", cached ? "yes" : "no");
+  }
+  out += fmt::format("{} models, {:.1f} GB of weights, {:.1f} GB to download{}\n\nvariants, beside the baseline:\n",
+                     models.size(), total, missing, missing > 0 && options.offline ? " (HF_HUB_OFFLINE is set)" : "");
+  for (const Variant& variant : variants) {
+    out +=
+        fmt::format("  {}{}\n", variant.name.empty() || variant.name == variant.canonical() ? "" : variant.name + ": ",
+                    variant.canonical());
+  }
+  if (variants.empty()) out += "  none\n";
+  out += fmt::format("data: {}\n", !arguments.data.empty()    ? arguments.data
+                                   : !arguments.texts.empty() ? fmt::format("{}", fmt::join(arguments.texts, ", "))
+                                                              : "the embedded text");
+  return out;
+}
+
+}  // namespace
+
+void add_suite(CLI::App& app) {
+  struct SuiteArguments : EvalArguments {
+    std::string suite;
+    bool dry_run = false;
+  };
+  auto arguments = std::make_shared<SuiteArguments>();
+  CLI::App* command = app.add_subcommand("suite", "Evaluate the models of a suite, one after the other");
+  command->add_option("SUITE", arguments->suite, "quick, medium, large or full; 'mxlm models' shows what they hold")
+      ->required();
+  command->add_flag("--dry-run", arguments->dry_run, "Print the plan: models, sizes, what is in the cache, variants");
+  add_data_options(*command, *arguments);
+  add_variant_options(*command, *arguments);
+  add_run_options(*command, *arguments);
+  add_report_options(*command, *arguments);
+  command->footer("Example: mxlm suite quick --data pile --max-samples 100 --tier all --dry-run");
+  command->callback([command, arguments] {
+    const auto models = suite_models(arguments->suite);
+    std::vector<Variant> variants = collect_variants(*command, *arguments);
+    if (arguments->dry_run) {
+      print_result(describe(models, variants, *arguments));
+      return;
+    }
+    const DocumentSource data = read_data(*arguments);
+    const EvaluateOptions options = evaluate_options(*arguments, data, std::move(variants));
+    std::vector<std::string> names;
+    names.reserve(models.size());
+    for (const RegisteredModel* model : models) names.emplace_back(model->name);
+    // Hours of work are not lost for one model that is gated or too large.
+    std::vector<std::string> failed;
+    const EvalResult result = evaluate_models(names, *arguments, data, options, &failed);
+    if (!result.runs.empty()) report_result(result, *arguments);
+    if (!failed.empty()) {
+      fail("{} of {} models could not be evaluated ({}); the log above says why.", failed.size(), names.size(),
+           fmt::join(failed, ", "));
+    }
+  });
+}
+
+}  // namespace mxlm::cli

@@ -1,0 +1,106 @@
+// mxlm sweep: a grid of formats and their keys, or one Linear, role or layer at a time, in one pass over the model.
+
+#include "eval/sweep.hpp"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+#include "cli/commands.hpp"
+#include "cli/eval_options.hpp"
+#include "cli/options.hpp"
+#include "cli/per_token.hpp"
+#include "eval/evaluate.hpp"
+#include "eval/load.hpp"
+#include "io/file.hpp"
+#include "report/report.hpp"
+#include "report/sweep_table.hpp"
+
+namespace mxlm::cli {
+namespace {
+
+struct SweepArguments {
+  EvalArguments eval;
+  SweepAxes axes;
+  std::string sensitivity, csv;
+};
+
+void report(const EvalResult& result, const SweepArguments& arguments) {
+  // The table goes first: a file that cannot be written must not cost what was computed.
+  if (arguments.eval.json != "-" && arguments.csv != "-") print_result(render_sweep_table(result));
+  if (!arguments.csv.empty()) write_file(arguments.csv, render_sweep_csv(result));
+  if (!arguments.eval.json.empty()) write_file(arguments.eval.json, render_json(result));
+  if (!result.runs.back().complete) throw Interrupted();
+}
+
+void run_sweep(const SweepArguments& arguments) {
+  if (arguments.csv == "-" && arguments.eval.json == "-") {
+    fail_usage("--csv - and --json - both want standard output; give one of them a file.");
+  }
+  const auto models = arguments.eval.models.empty() ? std::vector<std::string>{""} : arguments.eval.models;
+  const bool grid = arguments.sensitivity.empty();
+  // Mistakes of the command line are told before a large data set is read.
+  std::vector<std::vector<SweepVariant>> variants;
+  if (grid) {
+    variants.assign(models.size(), grid_variants(arguments.axes));
+  } else {
+    const Sensitivity unit = parse_sensitivity(arguments.sensitivity);
+    for (const std::string& name : models) {
+      variants.push_back(sensitivity_variants(arguments.axes, unit, load_model(name, /*with_tokenizer=*/false).spec));
+    }
+  }
+  PerTokenFile per_token(arguments.eval.per_token, models.size());
+  const DocumentSource data = read_data(arguments.eval);
+
+  EvalResult result;
+  for (size_t m = 0; m < models.size(); ++m) {
+    std::vector<Variant> plain;
+    for (const SweepVariant& v : variants[m]) plain.push_back(v.variant);
+    EvaluateOptions options = evaluate_options(arguments.eval, data, std::move(plain));
+    per_token.attach(options);
+    EvalResult one = evaluate_models({models[m]}, arguments.eval, data, options);
+    RunResult& run = one.runs.back();
+    for (size_t v = 0; v < variants[m].size(); ++v) run.variants[v + 1].sweep = variants[m][v].point;
+    rate_points(run);
+    result.machine = one.machine;
+    result.runs.push_back(std::move(run));
+    if (!result.runs.back().complete) break;
+  }
+  report(result, arguments);
+  per_token.finish();
+}
+
+}  // namespace
+
+void add_sweep(CLI::App& app) {
+  auto arguments = std::make_shared<SweepArguments>();
+  SweepAxes& axes = arguments->axes;
+  CLI::App* command = app.add_subcommand(
+      "sweep", "A grid of formats, blocks, scales, rules and roles, or one Linear at a time, in one pass");
+  command->add_option("MODEL", arguments->eval.models, "Model folders; none = the embedded booklet-7m");
+  command->add_option("--formats", axes.formats, "FORMAT or WEIGHTS/ACTIVATIONS (default: every named format)");
+  command->add_option("--blocks", axes.blocks, "Block sizes; 0 is the row (32)");
+  command->add_option("--scale-bits", axes.scale_bits, "Bits of a scale (8)");
+  command->add_option("--rules", axes.rules, "Scale rules (floor)");
+  command->add_option("--rounds", axes.rounds, "Roundings (even)");
+  command->add_option("--roles", axes.roles, "Targets, joined by commas where one variant has several (attention,mlp)");
+  command->add_flag("--weights-only", axes.weights_only, "Leave activations alone");
+  command->add_option("--sensitivity", arguments->sensitivity,
+                      "linear, role or layer: one variant for each of these that --roles names");
+  command->add_option("--max-variants", axes.max_variants, "Refuse a sweep of more")
+      ->check(CLI::Range(size_t{1}, size_t{1} << 20))
+      ->capture_default_str();
+  add_data_options(*command, arguments->eval);
+  add_run_options(*command, arguments->eval);
+  command->add_option("--csv", arguments->csv, "Write the rows as CSV here ('-' is stdout, without the table)");
+  command->footer(
+      "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --formats mxfp4 mxfp6 --blocks 16 32 --rules floor rceil\n"
+      "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --sensitivity layer --formats mxfp4");
+  command->callback([arguments] { run_sweep(*arguments); });
+}
+
+}  // namespace mxlm::cli

@@ -1,0 +1,30 @@
+#include <algorithm>
+
+#include "base/error.hpp"
+#include "eval/protocols/job.hpp"
+#include "eval/protocols/wikitext.hpp"
+
+namespace mxlm::protocols {
+
+/// The loop of the Hugging Face guide "Perplexity of fixed-length models". Of a window it takes the last `fresh`
+/// tokens, those that the window before did not have, as targets; a window's own first token has nothing before it and
+/// drops out. So the first window scores fresh - 1 tokens and each later one `fresh`, but every window's mean is
+/// weighted with fresh - 1. A last window of one fresh token therefore counts for nothing.
+void hf_stride(const Job& job) {
+  const auto stride = static_cast<size_t>(job.out.stride);
+  const std::vector<int32_t> stream = encode(job, join_rows(job.source));
+  size_t before = 0;  // where the window before ended
+  for (size_t begin = 0; begin < stream.size() && before < stream.size() && !job.full(); begin += stride) {
+    const size_t end = std::min(begin + job.context(), stream.size());
+    const size_t size = end - begin, fresh = end - before;
+    Window window;
+    window.tokens.assign(stream.begin() + static_cast<std::ptrdiff_t>(begin),
+                         stream.begin() + static_cast<std::ptrdiff_t>(end));
+    window.score_begin = static_cast<int32_t>(std::max<size_t>(size - fresh, 1));
+    window.note.weight = static_cast<double>(fresh - 1);
+    before = end;
+    job.add(std::move(window));
+  }
+}
+
+}  // namespace mxlm::protocols

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mxlm::hub {
+
+enum class RepoKind : uint8_t { model, dataset };
+
+/// A repository of the hub at a revision (branch, tag or commit).
+struct Repo {
+  RepoKind kind = RepoKind::model;
+  std::string id;  // ORG/NAME (old ones: NAME)
+  std::string revision = "main";
+
+  /// "model" or "data set", for messages.
+  [[nodiscard]] const char* what() const { return kind == RepoKind::model ? "model" : "data set"; }
+};
+
+/// ORG/NAME[@REVISION]; nullopt if `text` does not have that form. With `bare`, NAME alone is taken too.
+std::optional<Repo> parse_repo(std::string_view text, RepoKind kind, bool bare = false);
+
+/// True for a relative path of a file in a repository that stays inside it: no empty, "." or ".." part, no backslash or
+/// control character, at most 1024 bytes.
+bool is_safe_name(std::string_view name);
+
+/// True for 40 lowercase hex digits, a commit (and the hash of a small file).
+bool is_commit(std::string_view text);
+
+/// One repository in the cache on disk, in huggingface_hub's layout: refs/REVISION holds a commit,
+/// snapshots/COMMIT/NAME is a link to blobs/ETAG. Nothing in it is trusted: a ref must be a commit, and a file must lie
+/// inside the cache.
+class RepoCache {
+ public:
+  RepoCache(std::filesystem::path cache, const Repo& repo);
+
+  [[nodiscard]] std::filesystem::path blob(const std::string& etag) const { return folder_ / "blobs" / etag; }
+  [[nodiscard]] std::filesystem::path lock(const std::string& etag) const;
+  [[nodiscard]] std::filesystem::path snapshot(const std::string& commit) const {
+    return folder_ / "snapshots" / commit;
+  }
+
+  /// The commit of the revision, if the cache knows it and has a snapshot of it. Throws Error if the ref is damaged.
+  [[nodiscard]] std::optional<std::string> commit() const;
+  /// The file of a snapshot, or nullopt. Throws Error if it is a link that leads outside the cache.
+  [[nodiscard]] std::optional<std::filesystem::path> file(const std::string& commit, const std::string& name) const;
+  /// Names of all files of a snapshot, sorted; folders are joined with '/'.
+  [[nodiscard]] std::vector<std::string> files(const std::string& commit) const;
+
+  /// Makes the file of a snapshot a link to its blob.
+  void link(const std::string& commit, const std::string& name, const std::string& etag) const;
+  /// Notes that the revision is this commit now (a revision that is a commit needs no note).
+  void write_ref(const std::string& commit) const;
+
+ private:
+  std::filesystem::path cache_, folder_;
+  std::string repo_folder_, revision_;
+};
+
+}  // namespace mxlm::hub

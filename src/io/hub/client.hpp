@@ -1,0 +1,67 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/error.hpp"
+#include "io/hub/api.hpp"
+#include "io/hub/cache.hpp"
+#include "io/hub/http.hpp"
+#include "io/hub/options.hpp"
+
+namespace mxlm::hub {
+
+/// The hub did not give what was asked for.
+class HubError : public Error {
+ public:
+  enum class Kind : uint8_t {
+    offline,      // HF_HUB_OFFLINE is set
+    unreachable,  // no connection, or none that holds; a server that fails
+    refused,      // gated, private, no valid token
+    missing,      // no such repository, revision or file
+    damaged,      // what came is not what was promised
+  };
+  HubError(Kind k, const std::string& what) : Error(what), kind(k) {}
+  Kind kind;
+};
+
+/// What the hub promises of a file before it is downloaded.
+struct RemoteFile {
+  std::string name;
+  std::string etag;              // SHA-256 (64 hex digits) of an LFS file, git's blob SHA-1 (40) of another
+  std::optional<uint64_t> size;  // bytes
+};
+
+/// Talks to the hub: retries with back-off what may pass (429, 5xx, connections that break), turns everything else into
+/// a HubError that says what to do, follows redirects, and sends the token to the endpoint alone. For one thread.
+class Client {
+ public:
+  Client(const Options& options, const std::atomic<bool>& cancelled);
+
+  /// Commit and files of a repository's revision.
+  RepoInfo info(const Repo& repo);
+  /// Hash and size of a file at a commit.
+  RemoteFile head(const Repo& repo, const std::string& commit, const std::string& name);
+  /// Downloads a file to `partial`, going on where an earlier attempt stopped, and verifies it. What came is kept there
+  /// when the connection breaks or the user interrupts. `on_bytes` is told the bytes that are there, which may shrink.
+  void download(const Repo& repo, const std::string& commit, const RemoteFile& file,
+                const std::filesystem::path& partial, const std::function<void(uint64_t)>& on_bytes);
+
+ private:
+  class Transfer;
+  HttpResponse attempt(const Repo& repo, HttpRequest request, const BodySink& sink);
+  HttpResponse persist(const Repo& repo, const HttpRequest& request, const std::string& what, const BodySink& sink,
+                       const std::function<void()>& before, const std::function<bool()>& progressed);
+  void wait(std::chrono::milliseconds time) const;
+  [[noreturn]] void explain(const Repo& repo, const std::string& what, const HttpResponse& response) const;
+  [[nodiscard]] std::string file_url(const Repo& repo, const std::string& commit, const std::string& name) const;
+
+  const Options& options_;
+  const std::atomic<bool>& cancelled_;
+  HttpClient http_;
+};
+
+}  // namespace mxlm::hub

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tensor/dtype.hpp"
+
+namespace mxlm {
+
+/// A tensor as a pickle of torch.save describes it. The numbers are as they stand there, not yet checked against the
+/// storage; shape and strides have the same length.
+struct PickledTensor {
+  std::string name;
+  DType type = DType::f32;
+  std::string storage;        // its key: the file data/KEY of the archive
+  int64_t storage_bytes = 0;  // at least 0
+  int64_t offset = 0;         // of the first element, in elements
+  std::vector<int64_t> shape;
+  std::vector<int64_t> strides;  // in elements
+};
+
+/// The tensors of a state dict that torch.save pickled (protocols 2 to 5): a dict or OrderedDict from names to tensors,
+/// or one whose only member `state_dict` is that. This is no general unpickler: it knows the opcodes and the few
+/// globals that build tensors, and every other one throws Error naming `file`, the opcode or global, and the byte of
+/// the pickle where it stands. Nothing is ever imported or called.
+std::vector<PickledTensor> read_state_dict(std::string_view pickle, const std::string& file);
+
+}  // namespace mxlm

@@ -1,0 +1,36 @@
+#pragma once
+
+// What the forward pass keeps on the device for the whole run: norms, biases, sinks. Not for other rooms.
+
+#include <unordered_map>
+#include <vector>
+
+#include "model/forward.hpp"
+
+namespace mxlm {
+
+struct ForwardPass::Constants {
+  struct Norm {
+    Tensor weight, bias;
+  };
+  std::unordered_map<const NormSpec*, Norm> norms;
+  std::unordered_map<const LinearSpec*, Tensor> biases;  // float32 [1, outputs]
+  std::unordered_map<const AttentionSpec*, std::vector<float>> sinks;
+
+  [[nodiscard]] const Tensor* bias(const LinearSpec& linear) const {
+    const auto found = biases.find(&linear);
+    return found == biases.end() ? nullptr : &found->second;
+  }
+  [[nodiscard]] NormArgs norm(const NormSpec& spec) const {
+    const Norm& tensors = norms.at(&spec);
+    return {.kind = spec.kind,
+            .weight = tensors.weight.empty() ? nullptr : &tensors.weight,
+            .bias = tensors.bias.empty() ? nullptr : &tensors.bias,
+            .epsilon = spec.epsilon,
+            .weight_offset = spec.weight_offset,
+            .round_before_weight = spec.round_before_weight,
+            .group = spec.group};
+  }
+};
+
+}  // namespace mxlm

@@ -1,0 +1,42 @@
+#include <fmt/format.h>
+
+#include "model/families.hpp"
+#include "model/parts.hpp"
+
+namespace mxlm {
+
+ModelSpec read_gpt_neox(const SpecReader& reader) {
+  const Config& config = reader.config();
+  ModelSpec spec;
+  const Sizes sizes = read_sizes(config, {.kv_heads = nullptr}, spec);
+  const double share = config.number_or("rotary_pct", 0.25);
+  spec.ropes.push_back(parse_rope(config, rotary_dim(config, spec.head_dim, share), spec.max_positions,
+                                  config.number_or("rotary_emb_base", 10000)));
+  const auto epsilon = static_cast<float>(config.number_or("layer_norm_eps", 1e-5));
+  const Activation activation = read_activation(config, "hidden_act", "gelu");
+  const int64_t intermediate = read_width(config, "intermediate_size");
+  const bool parallel = config.boolean_or("use_parallel_residual", true);
+  const bool bias = config.boolean_or("attention_bias", true);
+  read_embedding(reader, "gpt_neox.embed_in.weight", spec);
+  for (int64_t i = 0; i < sizes.layers; ++i) {
+    const std::string at = fmt::format("gpt_neox.layers.{}.", i);
+    LayerSpec layer;
+    layer.parallel = parallel;
+    layer.attention.layout = QkvLayout::by_head;
+    layer.attention.qkv.push_back(
+        reader.linear(at + "attention.query_key_value", Role::attention, 3 * spec.hidden, spec.hidden, bias));
+    layer.attention.o = reader.linear(at + "attention.dense", Role::attention, spec.hidden, spec.hidden, bias);
+    layer.attention.norm = reader.layer_norm(at + "input_layernorm", spec.hidden, epsilon, true);
+    layer.attention.rope = 0;
+    layer.attention.scale = default_scale(spec);
+    layer.mlp =
+        plain_mlp(reader, spec, at + "mlp.dense_h_to_4h", at + "mlp.dense_4h_to_h", intermediate, true, activation);
+    layer.mlp.norm = reader.layer_norm(at + "post_attention_layernorm", spec.hidden, epsilon, true);
+    spec.layers.push_back(std::move(layer));
+  }
+  spec.final_norm = reader.layer_norm("gpt_neox.final_layer_norm", spec.hidden, epsilon, true);
+  read_head(reader, "embed_out", false, false, spec);
+  return spec;
+}
+
+}  // namespace mxlm

@@ -1,0 +1,49 @@
+#include <fmt/format.h>
+
+#include "model/families.hpp"
+#include "model/parts.hpp"
+
+namespace mxlm {
+
+ModelSpec read_mixtral(const SpecReader& reader) {
+  const Config& config = reader.config();
+  ModelSpec spec;
+  const Sizes sizes = read_sizes(config, {}, spec);
+  spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions, 1000000));
+  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-5));
+  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const int64_t intermediate = read_width(config, "intermediate_size");
+  const int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 31);
+  const int64_t experts = config.integer_or("num_local_experts", 8, 1, 1 << 16);
+  RouteArgs route;
+  route.top_k = static_cast<int>(config.integer_or("num_experts_per_tok", 2, 1, experts));
+  route.normalise = true;
+  read_embedding(reader, "model.embed_tokens.weight", spec);
+  for (int64_t i = 0; i < sizes.layers; ++i) {
+    const std::string at = fmt::format("model.layers.{}.", i);
+    LayerSpec layer;
+    layer.attention = separate_attention(reader, spec, at + "self_attn.", false, false);
+    layer.attention.window = window;
+    layer.attention.norm = reader.rms_norm(at + "input_layernorm", spec.hidden, epsilon);
+    const std::string moe = at + "block_sparse_moe.";
+    layer.mlp.activation.activation = activation;
+    layer.mlp.route = route;
+    layer.mlp.router = reader.linear(moe + "gate", Role::router, experts, spec.hidden, false);
+    for (int64_t e = 0; e < experts; ++e) {
+      const std::string expert = fmt::format("{}experts.{}.", moe, e);
+      ExpertSpec& linears = layer.mlp.experts.emplace_back();
+      linears.in.push_back(reader.linear(expert + "w1", Role::mlp, intermediate, spec.hidden, false));
+      linears.in.push_back(reader.linear(expert + "w3", Role::mlp, intermediate, spec.hidden, false));
+      linears.out = reader.linear(expert + "w2", Role::mlp, spec.hidden, intermediate, false);
+    }
+    layer.mlp.norm = reader.rms_norm(at + "post_attention_layernorm", spec.hidden, epsilon);
+
+    spec.layers.push_back(std::move(layer));
+  }
+  spec.final_norm = reader.rms_norm("model.norm", spec.hidden, epsilon);
+  read_head(reader, "lm_head", false, false, spec);
+
+  return spec;
+}
+
+}  // namespace mxlm

@@ -1,0 +1,245 @@
+#include "model/packed.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+
+#include "base/error.hpp"
+#include "mx/quantize.hpp"
+
+namespace mxlm {
+namespace {
+
+constexpr std::string_view kKey = "quantization_config";
+constexpr std::string_view kCompressedTensors = "compressed-tensors", kModelOpt = "modelopt", kQuark = "quark";
+constexpr std::string_view kTransformers = "mxfp4";
+
+std::string readable_formats() {
+  std::string text;
+  for (const mx::StoredFormat& f : mx::kStoredFormats) {
+    text += fmt::format("{}{}{}{}", text.empty() ? "" : ", ", f.method, f.name.empty() ? "" : " ", f.name);
+  }
+  return text;
+}
+
+[[noreturn]] void refuse(const Config& config, const std::string& reason) {
+  fail("'{}': the weights are quantised in a way that cannot be read: {}; there are {} (or give the original weights).",
+       config.name(), reason, readable_formats());
+}
+
+void add(std::vector<mx::ElementFormat>& elements, const mx::ElementFormat& element) {
+  if (std::find(elements.begin(), elements.end(), element) == elements.end()) elements.push_back(element);
+}
+
+/// Adds the element format that a method calls `name`; `what` names it in a refusal.
+void add_named(const Config& config, std::string_view method, const std::string& name, const std::string& what,
+               std::vector<mx::ElementFormat>& elements) {
+  for (const mx::StoredFormat& f : mx::kStoredFormats) {
+    if (f.method == method && f.name == name) return add(elements, f.element);
+  }
+  refuse(config, fmt::format("{} is '{}'", what, name));
+}
+
+void check_group_size(const Config& config, const Config& weights, const std::string& what) {
+  const int64_t size = weights.integer_or("group_size", mx::kStoredBlock, INT32_MIN, INT32_MAX);
+  if (size != mx::kStoredBlock) {
+    refuse(config, fmt::format("{} has group_size {}, not {}", what, size, mx::kStoredBlock));
+  }
+}
+
+void read_compressed_tensors(const Config& config, const Config& quantization,
+                             std::vector<mx::ElementFormat>& elements) {
+  if (const auto transforms = quantization.object("transform_config")) {
+    if (const auto groups = transforms->object("config_groups"); groups && !groups->keys().empty()) {
+      refuse(config, "its transform_config rotates weights and activations");
+    }
+  }
+  const std::string status = quantization.string_or("quantization_status", "compressed");
+  if (status != "compressed") refuse(config, fmt::format("its quantization_status is '{}', not 'compressed'", status));
+  const std::string format = quantization.string_or("format", "");
+  const bool mixed = format == "mixed-precision";
+  if (!mixed) add_named(config, kCompressedTensors, format, "its format", elements);
+  const auto groups = quantization.object("config_groups");
+  if (!groups) return;
+  for (const std::string& name : groups->keys()) {
+    const auto group = groups->object(name);
+    if (!group) continue;
+    const std::string what = fmt::format("{} of its config_groups", name);
+    const std::string own = group->string_or("format", mixed ? "" : format);
+    add_named(config, kCompressedTensors, own, "the format of " + what, elements);
+    if (const auto weights = group->object("weights")) check_group_size(config, *weights, what);
+  }
+}
+
+/// Adds the format of one of Quark's layer configs, if it says anything of weights.
+void add_quark(const Config& config, const Config& layer, const std::string& what,
+               std::vector<mx::ElementFormat>& elements) {
+  const auto weight = layer.object("weight");
+  if (!weight) return;
+  add_named(config, kQuark, weight->string_or("dtype", ""), "the weights' dtype in " + what, elements);
+  check_group_size(config, *weight, what);
+  const std::string scale = weight->string_or("scale_format", "e8m0");
+  if (scale != "e8m0") refuse(config, fmt::format("the weights' scale_format in {} is '{}'", what, scale));
+}
+
+void read_quark(const Config& config, const Config& quantization, std::vector<mx::ElementFormat>& elements) {
+  if (const auto global = quantization.object("global_quant_config")) {
+    add_quark(config, *global, "global_quant_config", elements);
+  }
+  for (const char* key : {"layer_quant_config", "layer_type_quant_config"}) {
+    const auto layers = quantization.object(key);
+    if (!layers) continue;
+    for (const std::string& name : layers->keys()) {
+      if (const auto layer = layers->object(name)) add_quark(config, *layer, key, elements);
+    }
+  }
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+bool is_byte(DType type) { return type == DType::u8 || type == DType::f8_e4m3; }
+bool is_scale(DType type) { return type == DType::u8 || type == DType::f8_e8m0; }
+
+/// Checks the scales that belong to codes.
+const TensorEntry& scales_of(const Checkpoint& checkpoint, const std::string& name, const std::string& codes,
+                             const std::vector<int64_t>& shape) {
+  const TensorEntry* scales = checkpoint.find(name);
+  if (scales == nullptr) {
+    fail("The checkpoint has no tensor '{}', the scales of '{}'; is the download complete?", name, codes);
+  }
+  if (!is_scale(scales->type) || scales->shape != shape) {
+    fail(
+        "Tensor '{}' is {} {}, which are no E8M0 scales {} of the codes in '{}'; only Microscaling formats can be "
+        "read ({}).",
+        name, dtype_name(scales->type), shape_text(scales->shape), shape_text(shape), codes, readable_formats());
+  }
+  return *scales;
+}
+
+/// The part `index` of `parts` equal ones of an entry.
+TensorEntry slice(const TensorEntry& entry, int64_t parts, int64_t index) {
+  TensorEntry out = entry;
+  out.size = entry.size / static_cast<size_t>(parts);
+  out.offset = entry.offset + static_cast<size_t>(index) * out.size;
+  return out;
+}
+
+}  // namespace
+
+double PackedWeight::bits() const { return element.bits() + 8.0 / mx::kStoredBlock; }
+
+void PackedWeight::decode(BFloat16* out) const {
+  const int bits = element.bits();
+  assert(bits <= 8 && cols % mx::kStoredBlock == 0);
+  std::array<float, 256> values{};
+  for (uint32_t code = 0; code < (1U << bits); ++code) values[code] = mx::decode(element, code);
+  const auto* code = reinterpret_cast<const uint8_t*>(codes.data());
+  const auto* scale = reinterpret_cast<const uint8_t*>(scales.data());
+  const int64_t block_bytes = mx::packed_bytes(element, mx::kStoredBlock);
+  for (int64_t block = 0; block < rows * (cols / mx::kStoredBlock); ++block, ++scale, code += block_bytes) {
+    const bool nan = *scale == mx::kNanScale;
+    // A float32 holds 2^-127 and its products with elements exactly, as subnormals.
+    const auto factor = static_cast<float>(mx::detail::power_of_two_double(*scale - mx::kScaleBias));
+    for (int64_t i = 0; i < mx::kStoredBlock; ++i) {
+      const float value = values[bits == 8 ? code[i] : mx::get_code(code, bits, i)];
+      *out++ = nan ? BFloat16{0x7fc0} : to_bfloat16(value * factor);
+    }
+  }
+}
+
+std::optional<PackedFormats> PackedFormats::read(const Config& config) {
+  const auto quantization = config.object(kKey);
+  if (!quantization) return std::nullopt;
+  PackedFormats out;
+  out.config_name_ = config.name();
+  const std::string method = quantization->string_or("quant_method", "");
+  if (method == kCompressedTensors) {
+    read_compressed_tensors(config, *quantization, out.elements_);
+  } else if (method == kModelOpt) {
+    add_named(config, kModelOpt, quantization->string_or("quant_algo", ""), "its quant_algo", out.elements_);
+  } else if (method == kQuark) {
+    read_quark(config, *quantization, out.elements_);
+  } else if (method == kTransformers) {
+    add_named(config, kTransformers, "", "its quant_method", out.elements_);
+  } else {
+    refuse(config, fmt::format("its quant_method is '{}'", method));
+  }
+  return out;
+}
+
+const mx::ElementFormat& PackedFormats::element_of(const TensorEntry& codes, const std::string& name, int64_t rows,
+                                                   int64_t cols) const {
+  const mx::ElementFormat* found = nullptr;
+  for (const mx::ElementFormat& element : elements_) {
+    if (codes.shape != std::vector{rows, mx::packed_bytes(element, cols)}) continue;
+    if (codes.type == DType::f8_e4m3 && element.bits() != 8) continue;
+    if (found != nullptr) {
+      fail("'{}' declares two formats that the codes in '{}' could be in; such a mixture cannot be read.", config_name_,
+           name);
+    }
+    found = &element;
+  }
+  if (found == nullptr) {
+    fail(
+        "Tensor '{}' is {} {}, which holds no weight [{}, {}] in the formats that '{}' declares; config and weights do "
+        "not belong together.",
+        name, dtype_name(codes.type), shape_text(codes.shape), rows, cols, config_name_);
+  }
+  return *found;
+}
+
+std::optional<PackedWeight> PackedFormats::weight(const Checkpoint& checkpoint, const std::string& module, int64_t rows,
+                                                  int64_t cols) const {
+  std::string name = module + ".weight_packed";
+  const TensorEntry* codes = checkpoint.find(name);
+  if (codes == nullptr) {
+    name = module + ".weight";
+    codes = checkpoint.find(name);
+    if (codes == nullptr || !is_byte(codes->type)) return std::nullopt;
+  }
+  if (!is_byte(codes->type)) {
+    fail("Tensor '{}' is stored as {}, not as bytes of codes; only Microscaling formats can be read ({}).", name,
+         dtype_name(codes->type), readable_formats());
+  }
+  for (const char* other : {".weight_global_scale", ".weight_zero_point", ".weight_g_idx"}) {
+    if (checkpoint.find(module + other) != nullptr) {
+      fail("The weight of '{}' comes with '{}{}', which no Microscaling format has; there are {}.", module, module,
+           other, readable_formats());
+    }
+  }
+  const mx::ElementFormat& element = element_of(*codes, name, rows, cols);
+  if (cols % mx::kStoredBlock != 0) {
+    fail("Tensor '{}' has rows of {} values, no multiple of the blocks of {}.", name, cols, mx::kStoredBlock);
+  }
+  const TensorEntry& scales = scales_of(checkpoint, module + ".weight_scale", name, {rows, cols / mx::kStoredBlock});
+  return PackedWeight{.element = element, .rows = rows, .cols = cols, .codes = *codes, .scales = scales};
+}
+
+std::optional<PackedWeight> PackedFormats::part(const Checkpoint& checkpoint, const std::string& tensor, int64_t parts,
+                                                int64_t index, int64_t rows, int64_t cols) const {
+  assert(index >= 0 && index < parts);
+  const std::string name = tensor + "_blocks";
+  const TensorEntry* codes = checkpoint.find(name);
+  if (codes == nullptr) return std::nullopt;
+  const int64_t blocks = cols / mx::kStoredBlock;
+  const mx::ElementFormat* element = elements_.empty() ? nullptr : &elements_.front();
+  if (element == nullptr || elements_.size() != 1) {
+    fail("'{}' declares more than the one format that '{}' could be in.", config_name_, name);
+  }
+  const std::vector<int64_t> shape{parts, rows, blocks, mx::packed_bytes(*element, mx::kStoredBlock)};
+  if (cols % mx::kStoredBlock != 0 || codes->type != DType::u8 || codes->shape != shape) {
+    fail("Tensor '{}' is {} {} where config.json calls for U8 {}; config and weights do not belong together.", name,
+         dtype_name(codes->type), shape_text(codes->shape), shape_text(shape));
+  }
+  const TensorEntry& scales = scales_of(checkpoint, tensor + "_scales", name, {parts, rows, blocks});
+  return PackedWeight{.element = *element,
+                      .rows = rows,
+                      .cols = cols,
+                      .codes = slice(*codes, parts, index),
+                      .scales = slice(scales, parts, index)};
+}
+
+}  // namespace mxlm

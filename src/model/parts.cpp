@@ -1,0 +1,161 @@
+#include "model/parts.hpp"
+
+#include <cmath>
+
+#include "base/error.hpp"
+
+namespace mxlm {
+namespace {
+
+constexpr int64_t kMaxWidth = 1 << 20;
+constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxHeads = 1 << 14;
+
+struct NamedActivation {
+  std::string_view name;
+  Activation activation;
+};
+constexpr NamedActivation kActivations[] = {
+    {"silu", Activation::silu},
+    {"swish", Activation::silu},
+    {"gelu", Activation::gelu_erf},
+    {"gelu_new", Activation::gelu_new},
+    {"gelu_pytorch_tanh", Activation::gelu_tanh},
+    {"quick_gelu", Activation::quick_gelu},
+    {"relu", Activation::relu},
+    {"relu2", Activation::relu_squared},
+};
+
+}  // namespace
+
+Sizes read_sizes(const Config& config, const SizeKeys& keys, ModelSpec& spec) {
+  spec.hidden = config.integer(keys.hidden, 1, kMaxWidth);
+  spec.vocabulary = config.integer("vocab_size", 1, int64_t{1} << 24);
+  spec.max_positions = config.integer_or(keys.max_positions, 2048, 1, int64_t{1} << 31);
+  spec.heads = static_cast<int>(config.integer(keys.heads, 1, kMaxHeads));
+  spec.kv_heads = keys.kv_heads == nullptr
+                      ? spec.heads
+                      : static_cast<int>(config.integer_or(keys.kv_heads, spec.heads, 1, kMaxHeads));
+  if (spec.heads % spec.kv_heads != 0) {
+    fail("'{}': {} attention heads cannot share {} key/value heads evenly.", config.name(), spec.heads, spec.kv_heads);
+  }
+  const int64_t fallback = keys.head_dim > 0 ? keys.head_dim : spec.hidden / spec.heads;
+  if (!config.has("head_dim") && keys.head_dim == 0 && spec.hidden % spec.heads != 0) {
+    fail("'{}': {} {} is no multiple of {} attention heads and there is no head_dim.", config.name(), keys.hidden,
+         spec.hidden, spec.heads);
+  }
+  spec.head_dim = static_cast<int>(config.integer_or("head_dim", fallback, 1, 256));
+  if (config.has("bos_token_id")) spec.bos_id = static_cast<int32_t>(config.integer("bos_token_id", -1, 1 << 24));
+  return {.layers = config.integer(keys.layers, 1, kMaxLayers),
+          .q_width = int64_t{spec.heads} * spec.head_dim,
+          .kv_width = int64_t{spec.kv_heads} * spec.head_dim};
+}
+
+int64_t read_width(const Config& config, std::string_view key) { return config.integer(key, 1, kMaxWidth); }
+
+int64_t read_width_or(const Config& config, std::string_view key, int64_t fallback) {
+  return config.integer_or(key, fallback, 1, kMaxWidth);
+}
+
+Activation read_activation(const Config& config, std::string_view key, std::string_view fallback) {
+  const std::string name = config.string_or(key, fallback);
+  std::string known;
+  for (const NamedActivation& a : kActivations) {
+    if (a.name == name) return a.activation;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", a.name);
+  }
+  fail("'{}': {} '{}' is not known; the known ones are: {}.", config.name(), key, name, known);
+}
+
+float default_scale(const ModelSpec& spec) {
+  return static_cast<float>(1 / std::sqrt(static_cast<double>(spec.head_dim)));
+}
+
+int64_t rotary_dim(const Config& config, int64_t head_dim, double fallback) {
+  double factor = config.number_or("partial_rotary_factor", fallback);
+  if (const auto parameters = config.object("rope_parameters")) {
+    factor = parameters->number_or("partial_rotary_factor", factor);
+  }
+  const auto dim = static_cast<int64_t>(static_cast<double>(head_dim) * factor);
+  if (!(factor > 0) || dim > head_dim || dim < 2) {
+    fail("'{}': partial_rotary_factor {} leaves no rotary dimensions within the {} of a head.", config.name(), factor,
+         head_dim);
+  }
+  return dim;
+}
+
+std::vector<int64_t> layer_windows(const Config& config, int64_t layers, int64_t window, bool (*slides)(int64_t)) {
+  std::vector<int64_t> windows;
+  const std::vector<std::string> types = config.strings("layer_types");
+  if (!types.empty() && static_cast<int64_t>(types.size()) < layers) {
+    fail("'{}': 'layer_types' has {} entries for {} layers.", config.name(), types.size(), layers);
+  }
+  for (int64_t i = 0; i < layers; ++i) {
+    bool sliding = false;
+    if (types.empty()) {
+      sliding = slides(i);
+    } else {
+      const std::string& type = types[static_cast<size_t>(i)];
+      if (type != "sliding_attention" && type != "full_attention") {
+        fail("'{}': layer type '{}' is not known; it is full_attention or sliding_attention.", config.name(), type);
+      }
+      sliding = type == "sliding_attention";
+    }
+    windows.push_back(sliding ? window : 0);
+  }
+  return windows;
+}
+
+AttentionSpec separate_attention(const SpecReader& reader, const ModelSpec& spec, const std::string& at, bool qkv_bias,
+                                 bool o_bias, const char* o) {
+  const int64_t q_width = int64_t{spec.heads} * spec.head_dim;
+  const int64_t kv_width = int64_t{spec.kv_heads} * spec.head_dim;
+  AttentionSpec attention;
+  attention.qkv.push_back(reader.linear(at + "q_proj", Role::attention, q_width, spec.hidden, qkv_bias));
+  attention.qkv.push_back(reader.linear(at + "k_proj", Role::attention, kv_width, spec.hidden, qkv_bias));
+  attention.qkv.push_back(reader.linear(at + "v_proj", Role::attention, kv_width, spec.hidden, qkv_bias));
+  attention.o = reader.linear(at + o, Role::attention, spec.hidden, q_width, o_bias);
+  attention.rope = spec.ropes.empty() ? -1 : 0;
+  attention.scale = default_scale(spec);
+  return attention;
+}
+
+MlpSpec gated_mlp(const SpecReader& reader, const ModelSpec& spec, const std::string& at, int64_t intermediate,
+                  bool bias, Activation activation) {
+  MlpSpec mlp;
+  mlp.kind = MlpSpec::Kind::gated;
+  mlp.activation.activation = activation;
+  mlp.in.push_back(reader.linear(at + "gate_proj", Role::mlp, intermediate, spec.hidden, bias));
+  mlp.in.push_back(reader.linear(at + "up_proj", Role::mlp, intermediate, spec.hidden, bias));
+  mlp.out = reader.linear(at + "down_proj", Role::mlp, spec.hidden, intermediate, bias);
+  return mlp;
+}
+
+MlpSpec plain_mlp(const SpecReader& reader, const ModelSpec& spec, const std::string& in, const std::string& out,
+                  int64_t intermediate, bool bias, Activation activation, bool transposed) {
+  MlpSpec mlp;
+  mlp.kind = MlpSpec::Kind::plain;
+  mlp.activation.activation = activation;
+  mlp.in.push_back(reader.linear(in, Role::mlp, intermediate, spec.hidden, bias, transposed));
+  mlp.out = reader.linear(out, Role::mlp, spec.hidden, intermediate, bias, transposed);
+  return mlp;
+}
+
+void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec) {
+  spec.embedding = reader.matrix(tensor, spec.vocabulary, spec.hidden);
+  spec.dtype = spec.embedding.matrix.type;
+}
+
+void read_head(const SpecReader& reader, const std::string& module, bool tied, bool bias, ModelSpec& spec) {
+  spec.tied_head = reader.config().boolean_or("tie_word_embeddings", tied);
+  if (spec.tied_head) {
+    spec.head.module = module;
+    spec.head.role = Role::lm_head;
+    spec.head.weight = spec.embedding;
+    if (bias) spec.head.bias = reader.matrix(module + ".bias", 1, spec.vocabulary);
+  } else {
+    spec.head = reader.linear(module, Role::lm_head, spec.vocabulary, spec.hidden, bias);
+  }
+}
+
+}  // namespace mxlm

@@ -1,0 +1,65 @@
+#pragma once
+
+// Pieces that several families are made of.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/spec.hpp"
+
+namespace mxlm {
+
+/// The keys under which config.json holds a model's sizes; nullptr = there is no such key.
+struct SizeKeys {
+  const char* hidden = "hidden_size";
+  const char* layers = "num_hidden_layers";
+  const char* heads = "num_attention_heads";
+  const char* kv_heads = "num_key_value_heads";
+  const char* max_positions = "max_position_embeddings";
+  int64_t head_dim = 0;  // where config does not say; 0 = hidden / heads
+};
+
+/// What read_sizes found besides what it put into the spec.
+struct Sizes {
+  int64_t layers = 0;
+  int64_t q_width = 0, kv_width = 0;  // heads * head_dim, kv_heads * head_dim
+};
+
+/// Fills a spec's sizes and special tokens, checked. head_dim is config's, else hidden / heads.
+Sizes read_sizes(const Config& config, const SizeKeys& keys, ModelSpec& spec);
+
+/// An integer in the range of layer widths.
+int64_t read_width(const Config& config, std::string_view key);
+int64_t read_width_or(const Config& config, std::string_view key, int64_t fallback);
+
+/// The element-wise function under `key`, by transformers' names. Throws Error with the known ones.
+Activation read_activation(const Config& config, std::string_view key, std::string_view fallback);
+
+/// 1 / sqrt(head_dim).
+float default_scale(const ModelSpec& spec);
+
+/// Rotary dimension: partial_rotary_factor (of config or its rope_parameters) x head_dim.
+int64_t rotary_dim(const Config& config, int64_t head_dim, double fallback);
+
+/// The windows of all layers: those that `layer_types` names "sliding_attention" (by `slides(i)` if it is absent) get
+/// `window`, the others 0. Throws Error on another type.
+std::vector<int64_t> layer_windows(const Config& config, int64_t layers, int64_t window, bool (*slides)(int64_t));
+
+/// q, k and v as separate Linears AT + q_proj ... and the output projection AT + `o`.
+AttentionSpec separate_attention(const SpecReader& reader, const ModelSpec& spec, const std::string& at, bool qkv_bias,
+                                 bool o_bias, const char* o = "o_proj");
+/// gate_proj, up_proj, down_proj under `at`.
+MlpSpec gated_mlp(const SpecReader& reader, const ModelSpec& spec, const std::string& at, int64_t intermediate,
+                  bool bias, Activation activation);
+/// out(act(in(x))).
+MlpSpec plain_mlp(const SpecReader& reader, const ModelSpec& spec, const std::string& in, const std::string& out,
+                  int64_t intermediate, bool bias, Activation activation, bool transposed = false);
+
+/// Reads the table of token embeddings and takes its dtype for the model's.
+void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec);
+/// The head: tied to the embedding if config says so (or says nothing and `tied` is the family's default), else
+/// `module`.
+void read_head(const SpecReader& reader, const std::string& module, bool tied, bool bias, ModelSpec& spec);
+
+}  // namespace mxlm

@@ -1,0 +1,163 @@
+#include <fmt/format.h>
+
+#include <functional>
+#include <set>
+
+#include "report/html.hpp"
+#include "report/page.hpp"
+
+namespace mxlm::report {
+namespace {
+
+/// A field by RFC 4180.
+std::string field(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"') out += '"';
+    out += c;
+  }
+  return out + '"';
+}
+
+struct Row {
+  const File& file;
+  const Run& run;
+  const Variant& variant;
+  size_t index;
+};
+
+struct CsvColumn {
+  std::string name;
+  std::function<std::string(const Row&)> text;
+};
+
+/// A figure of the comparison with the baseline; empty for the baseline.
+CsvColumn against(std::string name, double VsBaseline::*member) {
+  return {std::move(name), [member](const Row& row) {
+            const auto& b = row.variant.figures.vs_baseline;
+            return b ? exact((*b).*member) : std::string{};
+          }};
+}
+
+/// One of the percentiles; empty where a variant lacks it.
+CsvColumn percentile(const std::string& prefix, const std::string& key,
+                     std::map<std::string, double> VsBaseline::*member) {
+  return {prefix + key, [key, member](const Row& row) {
+            const auto& b = row.variant.figures.vs_baseline;
+            if (!b) return std::string{};
+            const auto found = ((*b).*member).find(key);
+            return found == ((*b).*member).end() ? std::string{} : exact(found->second);
+          }};
+}
+
+void add_percentiles(std::vector<CsvColumn>& columns, const Record& record, const std::string& prefix,
+                     std::map<std::string, double> VsBaseline::*member) {
+  std::set<std::pair<double, std::string>> keys;
+  for (const Run& run : record.runs) {
+    for (const Variant& v : run.variants) {
+      if (!v.figures.vs_baseline) continue;
+      for (const auto& [key, value] : (*v.figures.vs_baseline).*member) {
+        keys.emplace(std::strtod(key.c_str(), nullptr), key);
+      }
+    }
+  }
+  for (const auto& [number, key] : keys) columns.push_back(percentile(prefix, key, member));
+}
+
+std::vector<CsvColumn> make_columns(const Record& record) {
+  const auto count = [](int64_t value) { return std::to_string(value); };
+  std::vector<CsvColumn> columns{
+      {"file", [](const Row& r) { return r.file.name; }},
+      {"run", [](const Row& r) { return std::to_string(r.run.index); }},
+      {"model", [](const Row& r) { return r.run.model.name; }},
+      {"family", [](const Row& r) { return r.run.model.family; }},
+      {"parameters", [=](const Row& r) { return count(r.run.model.parameters); }},
+      {"dtype", [](const Row& r) { return r.run.model.dtype; }},
+      {"compute_dtype", [](const Row& r) { return r.run.model.compute_dtype; }},
+      {"revision", [](const Row& r) { return r.run.model.revision; }},
+      {"model_sha256", [](const Row& r) { return r.run.model.sha256; }},
+      {"data", [](const Row& r) { return r.run.data.name; }},
+      {"documents", [=](const Row& r) { return count(r.run.data.documents); }},
+      {"data_sha256", [](const Row& r) { return r.run.data.sha256; }},
+      {"protocol", [](const Row& r) { return r.run.protocol.name; }},
+      {"context", [=](const Row& r) { return count(r.run.protocol.context); }},
+      {"windows", [=](const Row& r) { return count(r.run.windows); }},
+      {"complete", [](const Row& r) { return std::string(r.run.complete ? "true" : "false"); }},
+      {"index", [](const Row& r) { return std::to_string(r.index); }},
+      {"variant", [](const Row& r) { return r.variant.name; }},
+      {"spec", [](const Row& r) { return r.variant.spec; }},
+      {"tokens", [=](const Row& r) { return count(r.variant.figures.tokens); }},
+      {"nonfinite", [=](const Row& r) { return count(r.variant.figures.nonfinite); }},
+      {"nll", [](const Row& r) { return exact(r.variant.figures.nll); }},
+      {"ppl", [](const Row& r) { return exact(r.variant.figures.ppl); }},
+      {"ppl_stderr", [](const Row& r) { return exact(r.variant.figures.ppl_stderr); }},
+      {"ppl_stderr_windows", [](const Row& r) { return exact(r.variant.figures.ppl_stderr_windows); }},
+      against("ppl_ratio", &VsBaseline::ppl_ratio),
+      against("ln_ppl_ratio", &VsBaseline::ln_ppl_ratio),
+      against("ln_ppl_ratio_stderr", &VsBaseline::ln_ppl_ratio_stderr),
+      against("correlation", &VsBaseline::correlation),
+      against("kld_mean", &VsBaseline::kld_mean),
+      against("kld_stderr", &VsBaseline::kld_stderr),
+      against("kld_median", &VsBaseline::kld_median),
+      against("kld_max", &VsBaseline::kld_max),
+  };
+  add_percentiles(columns, record, "kld_percentile_", &VsBaseline::kld_percentiles);
+  columns.insert(
+      columns.end(),
+      {against("top1_agreement", &VsBaseline::top1_agreement), against("top1_stderr", &VsBaseline::top1_stderr),
+       against("delta_p_mean", &VsBaseline::delta_p_mean), against("delta_p_rms", &VsBaseline::delta_p_rms),
+       against("delta_p_rms_stderr", &VsBaseline::delta_p_rms_stderr)});
+  add_percentiles(columns, record, "delta_p_percentile_", &VsBaseline::delta_p_percentiles);
+  const auto noise = [](std::string name, double Noise::*member) {
+    return CsvColumn{std::move(name), [member](const Row& row) {
+                       return row.variant.noise ? exact((*row.variant.noise).*member) : std::string{};
+                     }};
+  };
+  columns.insert(columns.end(),
+                 {noise("noise_nll", &Noise::nll),
+                  noise("noise_kld_mean", &Noise::kld_mean),
+                  noise("noise_top1_agreement", &Noise::top1_agreement),
+                  {"weight_bits_baseline", [](const Row& r) { return exact(r.variant.weight_bits_baseline); }},
+                  {"weight_bits_variant", [](const Row& r) { return exact(r.variant.weight_bits_variant); }},
+                  {"weight_bytes_baseline", [](const Row& r) { return exact(r.variant.weight_bytes_baseline); }},
+                  {"weight_bytes_variant", [](const Row& r) { return exact(r.variant.weight_bytes_variant); }},
+                  {"tokens_per_second", [](const Row& r) { return exact(r.variant.tokens_per_second); }},
+                  {"seconds_load", [](const Row& r) { return exact(r.variant.seconds.load); }},
+                  {"seconds_tokenize", [](const Row& r) { return exact(r.variant.seconds.tokenize); }},
+                  {"seconds_prepare", [](const Row& r) { return exact(r.variant.seconds.prepare); }},
+                  {"seconds_forward", [](const Row& r) { return exact(r.variant.seconds.forward); }},
+                  {"seconds_head", [](const Row& r) { return exact(r.variant.seconds.head); }},
+                  {"seconds_total", [](const Row& r) { return exact(r.run.seconds_total); }},
+                  {"peak_memory_bytes", [](const Row& r) { return exact(r.run.peak_memory_bytes); }},
+                  {"cpu", [](const Row& r) { return r.file.machine.cpu; }},
+                  {"backend", [](const Row& r) { return r.file.machine.backend; }},
+                  {"threads", [=](const Row& r) { return count(r.file.machine.threads); }},
+                  {"version", [](const Row& r) { return r.file.version; }},
+                  {"command", [](const Row& r) { return r.run.command; }}});
+  return columns;
+}
+
+}  // namespace
+
+std::string render_csv(const Record& record) {
+  const std::vector<CsvColumn> columns = make_columns(record);
+  std::string out;
+  const auto add_line = [&](const auto& text) {
+    for (size_t c = 0; c < columns.size(); ++c) {
+      if (c > 0) out += ',';
+      out += field(text(columns[c]));
+    }
+    out += "\r\n";
+  };
+  add_line([](const CsvColumn& column) { return column.name; });
+  for (const Run& run : record.runs) {
+    for (size_t i = 0; i < run.variants.size(); ++i) {
+      const Row row{record.files[run.file], run, run.variants[i], i};
+      add_line([&row](const CsvColumn& column) { return column.text(row); });
+    }
+  }
+  return out;
+}
+
+}  // namespace mxlm::report

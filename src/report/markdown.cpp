@@ -1,0 +1,79 @@
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "report/figures.hpp"
+#include "report/page.hpp"
+
+namespace mxlm::report {
+namespace {
+
+/// Text without any meaning in Markdown, on one line.
+std::string plain(std::string_view text) {
+  constexpr std::string_view kMarks = R"(\`*_{}[]()#+-.!|<>&~$:@)";
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      out += ' ';
+    } else if (c == '<') {
+      out += "&lt;";
+    } else if (c == '&') {
+      out += "&amp;";
+    } else {
+      // A dot, colon or dash needs no mark where it stands between letters; what is left looks like the name.
+      const bool harmless = c == '.' || c == '-' || c == ':' || c == '+' || c == '(' || c == ')' || c == '@';
+      if (!harmless && kMarks.find(c) != std::string_view::npos) out += '\\';
+      out += c;
+    }
+  }
+  return out;
+}
+
+std::string cell(const ShownFigure& shown) {
+  const Measured m =
+      measured(shown.value.value * shown.scale + shown.offset, shown.error.value * shown.error_scale, shown.sign);
+  return with_minus(m.error.empty() || m.error == "n/a" ? m.value : fmt::format("{} ± {}", m.value, m.error));
+}
+
+std::string table(const Run& run) {
+  const bool bits = size_axis(run) == SizeAxis::bits;
+  std::string out =
+      fmt::format("| variant | PPL | ΔPPL % | z | KL mnats | top-1 % | {} | tok/s |\n", bits ? "bits a weight" : "MB");
+  out += "|---|---:|---:|---:|---:|---:|---:|---:|\n";
+  constexpr double mega = 1e6;
+  for (size_t i = 0; i < run.variants.size(); ++i) {
+    const Variant& v = run.variants[i];
+    const bool compared = v.figures.vs_baseline.has_value();
+    const auto if_compared = [&](const std::string& text) { return compared ? text : std::string{}; };
+    const std::string size = bits                         ? significant_text(v.weight_bits_variant, 3)
+                             : v.weight_bytes_variant > 0 ? significant_text(v.weight_bytes_variant / mega, 3)
+                                                          : "";
+    out += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} |\n", plain(v.name), cell(ppl_figure(run, i)),
+                       if_compared(cell(ppl_change_figure(run, i))), if_compared(with_minus(z_text(verdict(v)))),
+                       if_compared(cell(kld_figure(run, i))), if_compared(cell(top1_figure(run, i))), size,
+                       speed_text(v.tokens_per_second));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string render_markdown(const Record& record) {
+  std::string out;
+  for (const Run& run : record.runs) {
+    if (!out.empty()) out += '\n';
+    out += fmt::format("**{}** on {}: protocol {}, context {}, {}{}.\n\n", plain(model_name(run)), plain(run.data.name),
+                       plain(run.protocol.name), count_text(run.protocol.context), plural(run.windows, "window"),
+                       run.complete ? "" : ", interrupted");
+    if (!run.variants.empty()) out += table(run);
+    std::string specs;
+    for (const Variant& v : run.variants) {
+      if (!v.spec.empty() && v.spec != v.name) specs += fmt::format("* {}: {}\n", plain(v.name), plain(v.spec));
+    }
+    if (!specs.empty()) out += '\n' + specs;
+  }
+  return out;
+}
+
+}  // namespace mxlm::report

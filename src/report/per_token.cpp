@@ -1,0 +1,44 @@
+#include "report/per_token.hpp"
+
+#include <fmt/format.h>
+
+#include <iterator>
+
+#include "report/text_layout.hpp"
+
+namespace mxlm {
+
+void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, std::span<const Window> windows,
+                         std::span<const std::vector<WindowScores>> scores) {
+  fmt::memory_buffer line;
+  const auto put = [&] {
+    file.write(std::as_bytes(std::span(line.data(), line.size())));
+    line.clear();
+  };
+  auto out = std::back_inserter(line);
+  fmt::format_to(out, "window,position,token,target");
+  for (size_t v = 0; v < variants.size(); ++v) {
+    for (const char* figure : {" nll", " p", " top1"}) fmt::format_to(out, ",{}", csv_field(variants[v].name + figure));
+    if (v > 0) fmt::format_to(out, ",{}", csv_field(variants[v].name + " kld"));
+  }
+  fmt::format_to(out, "\n");
+  put();
+  const size_t finished = scores.empty() ? 0 : scores[0].size();
+  for (size_t w = 0; w < finished; ++w) {
+    const Window& window = windows[w];
+    for (size_t i = 0; i < scores[0][w].tokens.size(); ++i) {
+      const size_t position = static_cast<size_t>(window.score_begin) + i;
+      fmt::format_to(out, "{},{},{},{}", w, position, window.tokens[position - 1], window.tokens[position]);
+      for (size_t v = 0; v < variants.size(); ++v) {
+        const TokenScore& score = scores[v][w].tokens[i];
+        fmt::format_to(out, ",{},{},{}", score.nll, score.p, score.top1);
+        if (v > 0) fmt::format_to(out, ",{}", score.kld);
+      }
+      fmt::format_to(out, "\n");
+      put();
+    }
+  }
+  file.commit();
+}
+
+}  // namespace mxlm

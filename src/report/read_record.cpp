@@ -1,0 +1,349 @@
+#include <fmt/format.h>
+#include <simdjson.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include "base/error.hpp"
+#include "base/quote.hpp"
+#include "io/file.hpp"
+#include "report/record.hpp"
+
+namespace mxlm::report {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+// Far above any real result; they bound the page that a file can cause.
+constexpr size_t kMostBytes = size_t{256} << 20;
+constexpr size_t kMostText = size_t{1} << 20;
+constexpr size_t kMostRuns = 1000, kMostVariants = 10'000, kMostSubsets = 10'000, kMostEntries = 1'000'000,
+                 kMostPercentiles = 1000, kMostCounts = 4096;
+constexpr int64_t kMostLayers = 100'000;
+/// Integers up to here are exact in a double.
+constexpr int64_t kLargestInteger = int64_t{1} << 53;
+
+using simdjson::dom::element;
+using simdjson::dom::element_type;
+
+/// A value of the file and where it is. A missing member is a Node without a value.
+class Node {
+ public:
+  Node(const std::string& file, element value, std::string path)
+      : file_(&file), value_(value), path_(std::move(path)) {}
+
+  /// Neither missing nor null.
+  [[nodiscard]] bool present() const { return value_ && !value_->is_null(); }
+
+  [[nodiscard]] Node operator[](std::string_view key) const {
+    Node out(*this, path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key));
+    if (!present()) return out;
+    if (!value_->is_object()) wrong("an object");
+    element found;
+    if (value_->at_key(key).get(found) == simdjson::SUCCESS) out.value_ = found;
+    return out;
+  }
+
+  /// The member, which has to be there.
+  [[nodiscard]] Node at(std::string_view key) const {
+    Node out = (*this)[key];
+    if (!out.present()) fail("{}: {} is missing; give a file that 'mxlm eval --json' wrote.", quote(*file_), out.path_);
+    return out;
+  }
+
+  /// The elements of this array; none if it is missing.
+  [[nodiscard]] std::vector<Node> items(size_t most) const {
+    std::vector<Node> out;
+    if (!present()) return out;
+    simdjson::dom::array items;
+    if (value_->get_array().get(items) != simdjson::SUCCESS) wrong("a list");
+    for (const element item : items) {
+      if (out.size() == most) {
+        fail("{}: {} has more than {} entries; give a file that 'mxlm eval --json' wrote.", quote(*file_), path_, most);
+      }
+      out.push_back(Node(*this, fmt::format("{}[{}]", path_, out.size())));
+      out.back().value_ = item;
+    }
+    return out;
+  }
+
+  /// "" if it is missing.
+  [[nodiscard]] std::string text() const {
+    if (!present()) return {};
+    std::string_view out;
+    if (value_->get_string().get(out) != simdjson::SUCCESS) wrong("a string");
+    if (out.size() > kMostText) {
+      fail("{}: {} is a string of more than a mebibyte; give a file that 'mxlm eval --json' wrote.", quote(*file_),
+           path_);
+    }
+    return std::string(out);
+  }
+
+  /// NaN if it is missing or null.
+  [[nodiscard]] double number() const {
+    if (!present()) return kNan;
+    double out = 0;
+    if (value_->get_double().get(out) != simdjson::SUCCESS) wrong("a number");
+    return out;
+  }
+
+  /// A number that is not below 0.
+  [[nodiscard]] double amount() const {
+    const double out = number();
+    if (out < 0) wrong("a number from 0 up");
+    return out;
+  }
+
+  /// 0 if it is missing.
+  [[nodiscard]] int64_t integer(int64_t least = 0) const {
+    if (!present()) return 0;
+    int64_t out = 0;
+    if (value_->get_int64().get(out) != simdjson::SUCCESS || out < least || out > kLargestInteger) {
+      wrong(least == 0 ? "a count" : "an integer of up to 53 bits");
+    }
+    return out;
+  }
+
+  [[nodiscard]] bool boolean(bool otherwise) const {
+    if (!present()) return otherwise;
+    bool out = false;
+    if (value_->get_bool().get(out) != simdjson::SUCCESS) wrong("true or false");
+    return out;
+  }
+
+  [[nodiscard]] std::map<std::string, double> percentiles() const {
+    std::map<std::string, double> out;
+    if (!present()) return out;
+    simdjson::dom::object members;
+    if (value_->get_object().get(members) != simdjson::SUCCESS) wrong("an object");
+    for (const auto& [key, value] : members) {
+      Node item(*this, fmt::format("{}.{}", path_, quote(key)));
+      item.value_ = value;
+      if (key.size() > 16 || out.size() == kMostPercentiles) item.wrong("a percentile of a result");
+      out[std::string(key)] = item.number();
+    }
+    return out;
+  }
+
+  [[noreturn]] void wrong(const char* wanted) const {
+    fail("{}: {} is not {}; give a file that 'mxlm eval --json' wrote.", quote(*file_),
+         path_.empty() ? "the whole" : path_, wanted);
+  }
+
+ private:
+  Node(const Node& parent, std::string path) : file_(parent.file_), path_(std::move(path)) {}
+
+  const std::string* file_;
+  std::optional<element> value_;
+  std::string path_;
+};
+
+std::optional<VsBaseline> read_vs_baseline(const Node& node) {
+  if (!node.present()) return std::nullopt;
+  VsBaseline out;
+  out.ppl_ratio = node["ppl_ratio"].amount();
+  out.ln_ppl_ratio = node["ln_ppl_ratio"].number();
+  out.ln_ppl_ratio_stderr = node["ln_ppl_ratio_stderr"].amount();
+  out.correlation = node["correlation"].number();
+  out.kld_mean = node["kld_mean"].number();
+  out.kld_stderr = node["kld_stderr"].amount();
+  out.kld_median = node["kld_median"].number();
+  out.kld_max = node["kld_max"].number();
+  out.kld_percentiles = node["kld_percentiles"].percentiles();
+  out.top1_agreement = node["top1_agreement"].amount();
+  out.top1_stderr = node["top1_stderr"].amount();
+  out.delta_p_mean = node["delta_p_mean"].number();
+  out.delta_p_rms = node["delta_p_rms"].number();
+  out.delta_p_rms_stderr = node["delta_p_rms_stderr"].amount();
+  out.delta_p_percentiles = node["delta_p_percentiles"].percentiles();
+  return out;
+}
+
+VariantFigures read_figures(const Node& node) {
+  VariantFigures out;
+  out.nll = node["nll"].number();
+  out.ppl = node["ppl"].amount();
+  out.ppl_stderr = node["ppl_stderr"].amount();
+  out.ppl_stderr_windows = node["ppl_stderr_windows"].amount();
+  out.tokens = node["tokens"].integer();
+  out.nonfinite = node["nonfinite"].integer();
+  out.vs_baseline = read_vs_baseline(node["vs_baseline"]);
+  return out;
+}
+
+std::optional<OperandError> read_operand_error(const Node& node) {
+  if (!node.present()) return std::nullopt;
+  return OperandError{.sqnr_db = node["sqnr_db"].number(),
+                      .cosine = node["cosine"].number(),
+                      .saturated = node["saturated"].amount(),
+                      .flushed = node["flushed"].amount(),
+                      .subnormal = node["subnormal"].amount(),
+                      .spread_mean = node["spread"]["mean"].amount(),
+                      .spread_max = node["spread"]["max"].amount()};
+}
+
+std::optional<Exponents> read_exponents(const Node& node) {
+  if (!node.present()) return std::nullopt;
+  Exponents out;
+  constexpr int64_t kFurthest = 4096;  // beyond any floating type's exponent
+  out.first = node.at("first").integer(-kFurthest);
+  if (out.first > kFurthest) node["first"].wrong("a binary exponent");
+  out.zeros = node["zeros"].integer();
+  int64_t total = out.zeros;
+  for (const Node& count : node.at("counts").items(kMostCounts)) {
+    out.counts.push_back(count.integer());
+    total += out.counts.back();
+    if (total > kLargestInteger) count.wrong("a count of elements of one tensor");
+  }
+  return out;
+}
+
+Variant read_variant(const Node& node) {
+  Variant out;
+  out.name = node.at("name").text();
+  out.spec = node["spec"].text();
+  out.figures = read_figures(node);
+  out.tokens_per_second = node["tokens_per_second"].amount();
+  const Node seconds = node["seconds"];
+  out.seconds = {.load = seconds["load"].amount(),
+                 .tokenize = seconds["tokenize"].amount(),
+                 .prepare = seconds["prepare"].amount(),
+                 .forward = seconds["forward"].amount(),
+                 .head = seconds["head"].amount()};
+  for (const Node& item : node["replaced"].items(kMostEntries)) {
+    out.replaced.push_back({.tensor = item["tensor"].text(),
+                            .role = item["role"].text(),
+                            .weights = item["weights"].text(),
+                            .activations = item["activations"].text()});
+  }
+  out.weight_bytes_baseline = node["weight_bytes"]["baseline"].amount();
+  out.weight_bytes_variant = node["weight_bytes"]["variant"].amount();
+  out.weight_bits_baseline = node["weight_bits"]["baseline"].amount();
+  out.weight_bits_variant = node["weight_bits"]["variant"].amount();
+  if (const Node noise = node["noise"]; noise.present()) {
+    out.noise = Noise{.nll = noise["nll"].amount(),
+                      .kld_mean = noise["kld_mean"].amount(),
+                      .top1_agreement = noise["top1_agreement"].amount()};
+  }
+  for (const Node& item : node["layers"].items(kMostEntries)) {
+    const int64_t layer = item["layer"].integer();
+    if (layer >= kMostLayers) item["layer"].wrong("the number of a layer");
+    out.layers.push_back({.layer = layer,
+                          .part = item["part"].text(),
+                          .sqnr_db = item["sqnr_db"].number(),
+                          .cosine = item["cosine"].number()});
+  }
+  for (const Node& item : node["linears"].items(kMostEntries)) {
+    out.linears.push_back({.tensor = item["tensor"].text(),
+                           .role = item["role"].text(),
+                           .weight = read_operand_error(item["weight"]),
+                           .activation = read_operand_error(item["activation"]),
+                           .output_sqnr_db = item["output_sqnr_db"].number(),
+                           .output_cosine = item["output_cosine"].number()});
+  }
+  return out;
+}
+
+Run read_run(const Node& node) {
+  Run out;
+  const Node model = node.at("model"), data = node.at("data"), protocol = node.at("protocol");
+  out.model = {.name = model["name"].text(),
+               .family = model["family"].text(),
+               .dtype = model["dtype"].text(),
+               .compute_dtype = model["compute_dtype"].text(),
+               .revision = model["revision"].text(),
+               .sha256 = model["sha256"].text(),
+               .parameters = model["parameters"].integer()};
+  out.data = {.name = data["name"].text(), .sha256 = data["sha256"].text(), .documents = data["documents"].integer()};
+  out.protocol.name = protocol["name"].text();
+  out.protocol.context = protocol["context"].integer();
+  out.protocol.bos = protocol["bos"].text();
+  out.protocol.aggregate = protocol["aggregate"].text();
+  out.protocol.skipped_documents = protocol["skipped_documents"].integer();
+  out.command = node["command"].text();
+  out.complete = node["complete"].boolean(true);
+  out.windows = node["windows"].integer();
+  out.peak_memory_bytes = node["peak_memory_bytes"].amount();
+  out.seconds_total = node["seconds"]["total"].amount();
+  out.seconds_load = node["seconds"]["load"].amount();
+  out.seconds_tokenize = node["seconds"]["tokenize"].amount();
+  for (const Node& item : node.at("variants").items(kMostVariants)) out.variants.push_back(read_variant(item));
+  for (const Node& item : node["subsets"].items(kMostSubsets)) {
+    SubsetResult subset;
+    subset.name = item["name"].text();
+    subset.windows = item["windows"].integer();
+    for (const Node& figures : item["variants"].items(kMostVariants)) subset.variants.push_back(read_figures(figures));
+    if (subset.variants.size() != out.variants.size()) item["variants"].wrong("one entry a variant of the run");
+    out.subsets.push_back(std::move(subset));
+  }
+  for (const Node& item : node["exponents"].items(kMostEntries)) {
+    out.exponents.push_back({.tensor = item["tensor"].text(),
+                             .role = item["role"].text(),
+                             .weight = read_exponents(item["weight"]),
+                             .activation = read_exponents(item["activation"])});
+  }
+  for (const Node& item : node["pairs"].items(kMostEntries)) {
+    out.pairs.push_back({.a = item["a"].text(),
+                         .b = item["b"].text(),
+                         .ln_ppl_ratio = item["ln_ppl_ratio"].number(),
+                         .ln_ppl_ratio_stderr = item["ln_ppl_ratio_stderr"].amount()});
+  }
+  return out;
+}
+
+MachineInfo read_machine(const Node& node) {
+  MachineInfo out;
+  out.cpu = node["cpu"].text();
+  out.backend = node["backend"].text();
+  out.os = node["os"].text();
+  const auto small = [&](const char* key) {
+    const int64_t value = node[key].integer();
+    if (value > std::numeric_limits<int>::max()) node[key].wrong("a number of cores");
+    return static_cast<int>(value);
+  };
+  out.cores = small("cores");
+  out.threads = small("threads");
+  out.memory_bytes = static_cast<uint64_t>(node["memory_bytes"].integer());
+  return out;
+}
+
+}  // namespace
+
+void add_json(Record& record, const std::string& name, std::string_view text) {
+  const std::string shown = name.empty() ? "the result" : name;
+  if (text.size() > kMostBytes) {
+    fail("{} has {} bytes, more than any result; give a file that 'mxlm eval --json' wrote.", quote(shown),
+         text.size());
+  }
+  simdjson::dom::parser parser;
+  element root;
+  if (const auto error = parser.parse(text.data(), text.size()).get(root); error != simdjson::SUCCESS) {
+    fail("{} is no valid JSON ({}); give a file that 'mxlm eval --json' wrote.", quote(shown),
+         simdjson::error_message(error));
+  }
+  const Node node(shown, root, "");
+  const std::string schema = node["schema"].text();
+  if (schema != "mxlm.eval/1") {
+    fail("{} has the schema {} where mxlm.eval/1 is known; give a file that 'mxlm eval --json' wrote.", quote(shown),
+         quote(schema));
+  }
+  File file;
+  file.name = name;
+  file.sha256 = sha256_hex(std::as_bytes(std::span(text.data(), text.size())));
+  file.version = node["version"].text();
+  file.machine = read_machine(node["machine"]);
+  std::vector<Run> runs;
+  for (const Node& item : node.at("runs").items(kMostRuns)) {
+    runs.push_back(read_run(item));
+    runs.back().file = record.files.size();
+    runs.back().index = runs.size() - 1;
+  }
+  if (record.runs.size() + runs.size() > kMostRuns) {
+    fail("{}: with it there are more than {} runs, too many for one page; give fewer files.", quote(shown), kMostRuns);
+  }
+  record.files.push_back(std::move(file));
+  std::move(runs.begin(), runs.end(), std::back_inserter(record.runs));
+}
+
+}  // namespace mxlm::report

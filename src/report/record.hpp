@@ -1,0 +1,105 @@
+#pragma once
+
+// What a JSON file of the schema mxlm.eval/1 says. The page, the CSV and the Markdown table are made from this and from
+// nothing else, so that what `eval` writes at its end and what `report` makes of a file years later are the same.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "eval/results.hpp"
+
+namespace mxlm::report {
+
+/// Error of the hidden state against the baseline's after a step of the forward pass.
+struct LayerError {
+  int64_t layer = 0;
+  std::string part;                // "attention", "mlp" or "block"
+  double sqnr_db = 0, cosine = 0;  // NaN where the file has null
+};
+
+/// Error of one operand of a Linear.
+struct OperandError {
+  double sqnr_db = 0, cosine = 0;
+  double saturated = 0, flushed = 0, subnormal = 0;  // shares of the elements, 0..1
+  double spread_mean = 0, spread_max = 0;            // of the shared exponents inside a row
+};
+
+struct LinearError {
+  std::string tensor, role;
+  std::optional<OperandError> weight, activation;  // nullopt: that side is not quantised
+  double output_sqnr_db = 0, output_cosine = 0;
+};
+
+/// counts[i] elements have floor(log2|x|) = first + i.
+struct Exponents {
+  int64_t first = 0, zeros = 0;
+  std::vector<int64_t> counts;
+};
+
+struct TensorExponents {
+  std::string tensor, role;
+  std::optional<Exponents> weight, activation;
+};
+
+/// The change under another order of float32 sums.
+struct Noise {
+  double nll = 0, kld_mean = 0, top1_agreement = 0;
+};
+
+/// A paired comparison of two variants.
+struct Pair {
+  std::string a, b;
+  double ln_ppl_ratio = 0, ln_ppl_ratio_stderr = 0;
+};
+
+struct Variant {
+  std::string name, spec;
+  VariantFigures figures;  // figures that the file has as null or not at all are NaN
+  double tokens_per_second = 0;
+  PhaseSeconds seconds;
+  std::vector<ReplacedLinear> replaced;
+  double weight_bytes_baseline = 0, weight_bytes_variant = 0;
+  double weight_bits_baseline = 0, weight_bits_variant = 0;  // mean bits of a weight of the Linears; NaN if unknown
+  std::optional<Noise> noise;
+  std::vector<LayerError> layers;
+  std::vector<LinearError> linears;
+};
+
+struct Run {
+  size_t file = 0, index = 0;  // which file, and which of its runs
+  ModelInfo model;
+  DataInfo data;
+  ProtocolInfo protocol;
+  std::string command;
+  bool complete = true;
+  int64_t windows = 0;
+  double peak_memory_bytes = 0;
+  double seconds_total = 0, seconds_load = 0, seconds_tokenize = 0;
+  std::vector<Variant> variants;  // the baseline first; empty when nothing was scored
+  std::vector<SubsetResult> subsets;
+  std::vector<TensorExponents> exponents;
+  std::vector<Pair> pairs;
+};
+
+struct File {
+  std::string name;     // as given; "" when the result comes straight from an evaluation
+  std::string sha256;   // of its bytes
+  std::string version;  // of the program that wrote it
+  MachineInfo machine;
+};
+
+/// The runs of one or several files, in order.
+struct Record {
+  std::vector<File> files;
+  std::vector<Run> runs;
+};
+
+/// Adds what the JSON `text` says to `record`; `name` is used in messages and on the page. Fields that the schema
+/// gained later may be missing, fields that are not known are ignored. Throws Error in one sentence, naming the member,
+/// when this is no JSON, of another schema, has a member of the wrong type, or is larger than any real result.
+void add_json(Record& record, const std::string& name, std::string_view text);
+
+}  // namespace mxlm::report

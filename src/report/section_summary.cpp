@@ -1,0 +1,194 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "report/sections.hpp"
+
+namespace mxlm::report {
+namespace {
+
+constexpr size_t kMostSentences = 6;
+constexpr size_t kMostNames = 8;
+constexpr size_t kNameColumns = 60;
+
+std::string name(const Run& run, size_t index) {
+  return fmt::format("<b class=\"v\">{}</b>", breakable(short_name(run.variants[index], kNameColumns)));
+}
+
+std::string percent(const Run& run, size_t index) { return measured_text(ppl_change_figure(run, index)) + " %"; }
+
+/// "z = +8.1: significant"
+std::string judged(const Verdict& v) {
+  switch (v.kind) {
+    case Verdict::Kind::unknown:
+      return "whether that is more than chance is not known";
+    case Verdict::Kind::same:
+      return v.z == 0 ? "no difference at all" : fmt::format("z = {}, within the error", with_minus(z_text(v)));
+    case Verdict::Kind::borderline:
+      return fmt::format("z = {}, borderline", with_minus(z_text(v)));
+    case Verdict::Kind::different:
+      return fmt::format("z = {}, significant", with_minus(z_text(v)));
+    case Verdict::Kind::noise:
+      return "no more than the rounding noise";
+  }
+  return {};
+}
+
+bool compared(const Variant& v) { return v.figures.vs_baseline && std::isfinite(v.figures.vs_baseline->ppl_ratio); }
+
+/// "changes perplexity by +0.8 ± 0.1 % (z = +8, significant)", and what that buys.
+std::string sentence(const Run& run, size_t index) {
+  const Variant& v = run.variants[index];
+  if (!compared(v)) {
+    return fmt::format("{} has no figures: {} of its tokens have NaN or infinite logits.", name(run, index),
+                       count_text(v.figures.nonfinite));
+  }
+  std::string out =
+      fmt::format("{} changes perplexity by {} ({}) and keeps the most likely token at {} % of positions",
+                  name(run, index), percent(run, index), judged(verdict(v)), measured_text(top1_figure(run, index)));
+  if (std::isfinite(v.weight_bits_variant) && v.weight_bits_variant < v.weight_bits_baseline) {
+    const Source bits = source(run) / "variants" / index / "weight_bits";
+    out +=
+        fmt::format("; a weight takes <span{}>{}</span> bits instead of <span{}>{}</span>",
+                    attributes(bits / "variant", v.weight_bits_variant), significant_text(v.weight_bits_variant, 3),
+                    attributes(bits / "baseline", v.weight_bits_baseline), significant_text(v.weight_bits_baseline, 3));
+  } else if (v.weight_bytes_variant > 0 && v.weight_bytes_variant < v.weight_bytes_baseline) {
+    const Source bytes = source(run) / "variants" / index / "weight_bytes";
+    out += fmt::format("; the weights of the Linears take <span{}>{}</span> instead of <span{}>{}</span>",
+                       attributes(bytes / "variant", v.weight_bytes_variant), bytes_text(v.weight_bytes_variant),
+                       attributes(bytes / "baseline", v.weight_bytes_baseline), bytes_text(v.weight_bytes_baseline));
+  }
+  return out + ".";
+}
+
+/// "A, B and 3 more"
+std::string names(const Run& run, const std::vector<size_t>& indices) {
+  std::string out;
+  const size_t shown = indices.size() > kMostNames ? kMostNames - 1 : indices.size();
+  for (size_t i = 0; i < shown; ++i) {
+    if (i > 0) out += i + 1 == indices.size() ? " and " : ", ";
+    out += name(run, indices[i]);
+  }
+  if (shown < indices.size()) out += fmt::format(" and {} more", indices.size() - shown);
+  return out;
+}
+
+/// The first line: how many variants changed anything.
+std::string lead(const Run& run) {
+  const size_t count = run.variants.size() - 1;
+  std::vector<size_t> worse, better, same, borderline;
+  for (size_t i = 1; i < run.variants.size(); ++i) {
+    const Verdict v = verdict(run.variants[i]);
+    if (v.kind == Verdict::Kind::different) (v.z > 0 ? worse : better).push_back(i);
+    if (v.kind == Verdict::Kind::same || v.kind == Verdict::Kind::noise) same.push_back(i);
+    if (v.kind == Verdict::Kind::borderline) borderline.push_back(i);
+  }
+  if (count == 1) {
+    if (!compared(run.variants[1])) return "The variant's figures are not finite.";
+    if (!worse.empty()) return fmt::format("Perplexity rises by {}: a significant change.", percent(run, 1));
+    if (!better.empty()) return fmt::format("Perplexity falls, by {}: a significant change.", percent(run, 1));
+    if (!borderline.empty()) return fmt::format("Perplexity changes by {}, on the border of chance.", percent(run, 1));
+    return "Perplexity does not change by more than its error.";
+  }
+  std::vector<std::string> parts;
+  const auto part = [&](const std::vector<size_t>& of, const char* one, const char* many) {
+    if (!of.empty()) {
+      parts.push_back(
+          fmt::format("{} {}", of.size() == count ? "all" : std::to_string(of.size()), of.size() == 1 ? one : many));
+    }
+  };
+  part(worse, "raises perplexity significantly", "raise perplexity significantly");
+  part(borderline, "is on the border of chance", "are on the border of chance");
+  part(same, "does not change it by more than its error", "do not change it by more than their errors");
+  part(better, "lowers it significantly", "lower it significantly");
+  const size_t none = count - worse.size() - better.size() - same.size() - borderline.size();
+  if (none > 0) parts.push_back(fmt::format("{} {} no finite figures", none, none == 1 ? "has" : "have"));
+  std::string out = fmt::format("Of {} variants, ", count);
+  for (size_t i = 0; i < parts.size(); ++i) out += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
+  return out + ".";
+}
+
+/// What to look at among many variants.
+std::string highlights(const Run& run) {
+  std::vector<size_t> order;
+  for (size_t i = 1; i < run.variants.size(); ++i) {
+    if (compared(run.variants[i]) && std::isfinite(kld_figure(run, i).value.value)) order.push_back(i);
+  }
+  if (order.empty()) return {};
+  const auto kld = [&](size_t i) { return kld_figure(run, i).value.value; };
+  const auto [closest, furthest] =
+      std::minmax_element(order.begin(), order.end(), [&](size_t a, size_t b) { return kld(a) < kld(b); });
+  std::string out;
+  const auto item = [&](const char* what, size_t i) {
+    const Verdict v = verdict(run.variants[i]);
+    out += fmt::format("<li>{}: {}, {} mnats of KL divergence a token, perplexity {} ({}).</li>\n", what, name(run, i),
+                       measured_text(kld_figure(run, i)), percent(run, i), judged(v));
+  };
+  item("Closest to the baseline", *closest);
+  item("Furthest from it", *furthest);
+  const SizeAxis axis = size_axis(run);
+  const std::vector<size_t> front = pareto_front(run, axis);
+  if (front.size() > 1) {
+    out += fmt::format("<li>No other variant has both smaller weights and less KL divergence than {}.</li>\n",
+                       names(run, front));
+  }
+  std::vector<size_t> same;
+  for (const size_t i : order) {
+    const Verdict::Kind kind = verdict(run.variants[i]).kind;
+    if (kind == Verdict::Kind::same || kind == Verdict::Kind::noise) same.push_back(i);
+  }
+  if (!same.empty()) {
+    out += fmt::format("<li>No change of perplexity beyond its error: {}.</li>\n", names(run, same));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string summary(const Run& run) {
+  std::string out;
+  if (!run.complete) {
+    out += fmt::format("<p class=\"warning\"><b>Interrupted.</b> {}</p>\n",
+                       run.variants.empty() || run.variants[0].figures.tokens == 0
+                           ? "Nothing was scored."
+                           : fmt::format("These figures are of the first {} only.", plural(run.windows, "window")));
+  }
+  if (run.variants.empty()) return out;
+  const Variant& baseline = run.variants[0];
+  const size_t count = run.variants.size() - 1;
+  if (count > 0) out += fmt::format("<p class=\"lead\">{}</p>\n", lead(run));
+  out += "<ul class=\"findings\">\n";
+  out += fmt::format("<li>The baseline{} has a perplexity of {} on {} scored tokens.</li>\n",
+                     run.model.compute_dtype.empty() ? "" : ", in " + escape(run.model.compute_dtype) + ",",
+                     measured_text(ppl_figure(run, 0)), count_text(baseline.figures.tokens));
+  if (count <= kMostSentences) {
+    for (size_t i = 1; i < run.variants.size(); ++i) out += fmt::format("<li>{}</li>\n", sentence(run, i));
+  } else {
+    out += highlights(run);
+  }
+  out += "</ul>\n";
+  for (const Variant& v : run.variants) {
+    if (v.figures.nonfinite == 0) continue;
+    out += fmt::format(
+        "<p class=\"warning\"><b>{}</b>: {} of {} tokens have NaN or infinite logits, so it has no figures.</p>\n",
+        escape(v.name), count_text(v.figures.nonfinite), count_text(v.figures.tokens));
+  }
+  const bool noise =
+      std::any_of(run.variants.begin(), run.variants.end(), [](const Variant& v) { return v.noise.has_value(); });
+  std::string note =
+      "± is one standard error; for a change of perplexity that of the paired difference, token by token on the same "
+      "text, which is far smaller than the errors of the two perplexities. z is ln(PPL ratio) in these errors; beyond "
+      "3 "
+      "it is called significant (chance alone passes that once in 370 times), between 2 and 3 borderline.";
+  if (noise) {
+    note +=
+        " Rounding noise was measured too, as the change under another order of float32 sums: where it is larger than "
+        "the statistical error it stands in its place.";
+  }
+  if (count > 0) out += fmt::format("<p class=\"note\">{}</p>\n", note);
+  return out;
+}
+
+}  // namespace mxlm::report

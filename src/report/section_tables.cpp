@@ -1,0 +1,328 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+
+#include "report/sections.hpp"
+
+namespace mxlm::report {
+namespace {
+
+constexpr size_t kMostPairs = 2000;
+constexpr size_t kWorstLinears = 20;  // shown a variant
+
+Source variant_source(const Run& run, size_t index) { return source(run) / "variants" / index; }
+
+/// The row's head: number, name, and the spec below where the name is another.
+std::string row_head(const Run& run, size_t index) {
+  const Variant& v = run.variants[index];
+  std::string out = fmt::format(R"(<tr><td class="n i">{}</td><th scope="row" class="t"><span class="v">{}</span>)",
+                                index, breakable(v.name));
+  if (!v.spec.empty() && v.spec != v.name) out += fmt::format(R"(<span class="spec">{}</span>)", breakable(v.spec));
+  return out + "</th>";
+}
+
+Column number_column() { return {.label = "#", .title = "number in the plots"}; }
+Column variant_column() { return {.label = "Variant", .title = "", .columns = 1, .number = false}; }
+
+std::string share_text(double share) {
+  constexpr double percent = 100;
+  return std::isfinite(share) ? significant_text(share * percent, 2) : "n/a";
+}
+
+template <typename Field>
+bool any(const Run& run, Field field) {
+  return std::any_of(run.variants.begin(), run.variants.end(), field);
+}
+
+/// Layers of a pattern as ranges: "0-11, 13".
+std::string ranges(const std::set<int64_t>& numbers) {
+  std::string out;
+  for (auto at = numbers.begin(); at != numbers.end();) {
+    const int64_t first = *at;
+    int64_t last = first;
+    for (++at; at != numbers.end() && *at == last + 1; ++at) last = *at;
+    out += fmt::format("{}{}", out.empty() ? "" : ", ", first);
+    if (last > first) out += fmt::format("–{}", last);
+  }
+  return out;
+}
+
+/// `tensor` with its first number between dots replaced by '*', and that number; -1 if there is none.
+std::pair<std::string, int64_t> pattern(const std::string& tensor) {
+  for (size_t at = tensor.find('.'); at != std::string::npos; at = tensor.find('.', at + 1)) {
+    const size_t end = std::min(tensor.find('.', at + 1), tensor.size());
+    const std::string part = tensor.substr(at + 1, end - at - 1);
+    constexpr size_t kMostDigits = 6;
+    if (part.empty() || part.size() > kMostDigits || part.find_first_not_of("0123456789") != std::string::npos)
+      continue;
+    return {tensor.substr(0, at + 1) + "*" + tensor.substr(end), std::stoll(part)};
+  }
+  return {tensor, -1};
+}
+
+std::string replaced_rows(const std::vector<ReplacedLinear>& replaced) {
+  using Key = std::array<std::string, 4>;  // pattern, role, weights, activations
+  std::map<Key, std::set<int64_t>> layers;
+  std::map<Key, size_t> counts;
+  std::vector<Key> order;
+  for (const ReplacedLinear& r : replaced) {
+    auto [name, layer] = pattern(r.tensor);
+    const Key key{name, r.role, r.weights, r.activations};
+    if (counts[key]++ == 0) order.push_back(key);
+    if (layer >= 0) layers[key].insert(layer);
+  }
+  std::string out;
+  for (const Key& key : order) {
+    out += fmt::format(
+        "<tr><td class=\"mono\">{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td>{}</td></tr>\n",
+        escape(key[0]), escape(key[1]), escape(key[2]), escape(key[3]), counts[key],
+        layers.contains(key) ? ranges(layers[key]) : "");
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string variant_table(const Run& run) {
+  const bool bits = size_axis(run) == SizeAxis::bits;
+  std::vector<Column> columns{
+      number_column(),
+      variant_column(),
+      {.label = "PPL", .title = "perplexity, exp of the mean NLL a token", .columns = 2},
+      {.label = "ΔPPL, %", .title = "change of perplexity against the baseline", .columns = 2},
+      {.label = "z", .title = "the change in standard errors of the paired difference"},
+      {.label = "Verdict", .title = "beyond 3 errors: significant", .columns = 1, .number = false},
+      {.label = "KL, mnats", .title = "KL(baseline ‖ variant) a token, 1/1000 nat", .columns = 2},
+      {.label = "Top-1, %", .title = "positions with the same most likely token", .columns = 2}};
+  if (bits) columns.push_back({.label = "Bits", .title = "mean bits of a weight of the Linears, scales included"});
+  columns.push_back({.label = "MB", .title = "weights of the Linears"});
+  columns.push_back({.label = "Tok/s", .title = "positions a second, loading and preparing excluded"});
+  std::string out = table_open("Variants side by side", columns, "main sortable");
+  for (size_t i = 0; i < run.variants.size(); ++i) {
+    const Variant& v = run.variants[i];
+    const Source from = variant_source(run, i);
+    out += row_head(run, i);
+    out += measured_cells(ppl_figure(run, i));
+    if (v.figures.vs_baseline) {
+      const Verdict judged = verdict(v);
+      out += measured_cells(ppl_change_figure(run, i));
+      const std::string sorted = std::isfinite(judged.z) ? fmt::format(R"( data-s="{}")", exact(judged.z)) : "";
+      out += fmt::format(R"(<td class="n"{}>{}</td><td class="verdict k{}">{}</td>)", sorted,
+                         with_minus(z_text(judged)), static_cast<int>(judged.kind), verdict_text(judged));
+      out += measured_cells(kld_figure(run, i)) + measured_cells(top1_figure(run, i));
+    } else {
+      out += empty_cell() + empty_cell() + empty_cell() + empty_cell();
+      for (int column = 0; column < 4; ++column) out += empty_cell();
+    }
+    if (bits) {
+      out += figure_cell({from / "weight_bits" / "variant", v.weight_bits_variant},
+                         significant_text(v.weight_bits_variant, 3));
+    }
+    constexpr double mega = 1e6;
+    out += v.weight_bytes_variant > 0 ? figure_cell({from / "weight_bytes" / "variant", v.weight_bytes_variant},
+                                                    significant_text(v.weight_bytes_variant / mega, 3))
+                                      : empty_cell();
+    out += v.tokens_per_second > 0
+               ? figure_cell({from / "tokens_per_second", v.tokens_per_second}, speed_text(v.tokens_per_second))
+               : empty_cell();
+    out += "</tr>\n";
+  }
+  return out + table_close();
+}
+
+std::string distribution_table(const Run& run) {
+  std::set<std::pair<double, std::string>> percentiles;
+  for (const Variant& v : run.variants) {
+    if (!v.figures.vs_baseline) continue;
+    for (const auto& [key, value] : v.figures.vs_baseline->kld_percentiles) {
+      if (key == "0" || key == "100") continue;  // the least is rounding, the largest has its own column
+      percentiles.emplace(std::strtod(key.c_str(), nullptr), key);
+    }
+  }
+  if (percentiles.empty()) return {};
+  std::vector<Column> columns{number_column(), variant_column()};
+  for (const auto& [number, key] : percentiles) {
+    columns.push_back(
+        {.label = fmt::format("{} %", escape(key)), .title = "percentile of KL divergence, mnats a token"});
+  }
+  columns.push_back({.label = "max", .title = "largest KL divergence of a token, mnats"});
+  columns.push_back({.label = "Δp, %", .title = "mean change of the right token's probability"});
+  columns.push_back({.label = "RMS Δp, %", .title = "its root mean square", .columns = 2});
+  columns.push_back({.label = "r", .title = "correlation of the NLL of tokens with the baseline's"});
+  std::string out = table_open("KL divergence by percentile of tokens, mnats", columns, "sortable");
+  constexpr double milli = 1000, percent = 100;
+  for (size_t i = 1; i < run.variants.size(); ++i) {
+    const auto& b = run.variants[i].figures.vs_baseline;
+    if (!b) continue;
+    const Source from = variant_source(run, i) / "vs_baseline";
+    out += row_head(run, i);
+    const auto cell = [&](const Source& member, double value, double scale) {
+      out += figure_cell({member, value}, std::isfinite(value) ? fmt::format("{:.3g}", value * scale) : "n/a");
+    };
+    for (const auto& [number, key] : percentiles) {
+      const auto found = b->kld_percentiles.find(key);
+      if (found == b->kld_percentiles.end()) {
+        out += empty_cell();
+      } else {
+        cell(from / "kld_percentiles" / escape(key), found->second, milli);
+      }
+    }
+    cell(from / "kld_max", b->kld_max, milli);
+    cell(from / "delta_p_mean", b->delta_p_mean, percent);
+    out += measured_cells({.value = {from / "delta_p_rms", b->delta_p_rms},
+                           .error = {from / "delta_p_rms_stderr", b->delta_p_rms_stderr},
+                           .scale = percent,
+                           .error_scale = percent});
+    out += figure_cell({from / "correlation", b->correlation}, decimal_text(b->correlation, 5));
+    out += "</tr>\n";
+  }
+  return out + table_close();
+}
+
+std::string pair_table(const Run& run) {
+  if (run.pairs.empty()) return {};
+  std::string out = table_open("Variants against one another",
+                               {{.label = "A", .number = false},
+                                {.label = "B", .number = false},
+                                {.label = "ln(PPL B / PPL A), ‰", .columns = 2},
+                                {.label = "z"},
+                                {.label = "Verdict", .number = false}},
+                               "sortable");
+  constexpr double milli = 1000;
+  for (size_t i = 0; i < std::min(run.pairs.size(), kMostPairs); ++i) {
+    const Pair& pair = run.pairs[i];
+    const Source from = source(run) / "pairs" / i;
+    const Verdict judged = verdict(pair.ln_ppl_ratio, pair.ln_ppl_ratio_stderr, 0);
+    out += fmt::format(
+        "<tr><th scope=\"row\" class=\"t\"><span class=\"v\">{}</span></th><td><span class=\"v\">{}</span></td>",
+        breakable(pair.a), breakable(pair.b));
+    out += measured_cells({.value = {from / "ln_ppl_ratio", pair.ln_ppl_ratio},
+                           .error = {from / "ln_ppl_ratio_stderr", pair.ln_ppl_ratio_stderr},
+                           .scale = milli,
+                           .error_scale = milli,
+                           .sign = Sign::always});
+    const std::string sorted = std::isfinite(judged.z) ? fmt::format(R"( data-s="{}")", exact(judged.z)) : "";
+    out += fmt::format("<td class=\"n\"{}>{}</td><td class=\"verdict k{}\">{}</td></tr>\n", sorted,
+                       with_minus(z_text(judged)), static_cast<int>(judged.kind), verdict_text(judged));
+  }
+  out += table_close();
+  if (run.pairs.size() > kMostPairs) {
+    out += fmt::format("<p class=\"note\">The first {} pairs; the JSON has all.</p>", count_text(kMostPairs));
+  }
+  return out;
+}
+
+std::string linear_errors(const Run& run) {
+  std::string out;
+  for (size_t v = 0; v < run.variants.size(); ++v) {
+    const std::vector<LinearError>& linears = run.variants[v].linears;
+    if (linears.empty()) continue;
+    std::vector<size_t> order(linears.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    const auto output = [&](size_t i) {
+      const double sqnr = linears[i].output_sqnr_db;
+      return std::isfinite(sqnr) ? sqnr : std::numeric_limits<double>::infinity();
+    };
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return output(a) < output(b); });
+    order.resize(std::min(order.size(), kWorstLinears));
+    std::vector<Column> columns{{.label = "Tensor", .number = false},
+                                {.label = "Role", .number = false},
+                                {.label = "Output, dB", .title = "signal-to-noise ratio of the product"},
+                                {.label = "cosine", .title = "of the product with the baseline's"}};
+    for (const char* side : {"W", "A"}) {
+      columns.push_back({.label = fmt::format("{}, dB", side), .title = "signal-to-noise ratio of the operand"});
+      columns.push_back({.label = fmt::format("{} sat., %", side), .title = "elements beyond the largest value"});
+      columns.push_back({.label = fmt::format("{} flushed, %", side), .title = "elements that became 0"});
+      columns.push_back({.label = fmt::format("{} subn., %", side), .title = "elements that became subnormal"});
+      columns.push_back(
+          {.label = fmt::format("{} spread", side), .title = "of the shared exponents inside a row: mean / max"});
+    }
+    std::string table = table_open(
+        fmt::format("Linears with the largest errors of {}", short_name(run.variants[v], 60)), columns, "sortable");
+    for (const size_t i : order) {
+      const LinearError& e = linears[i];
+      const Source from = variant_source(run, v) / "linears" / i;
+      table +=
+          fmt::format("<tr><th scope=\"row\" class=\"t mono\">{}</th><td>{}</td>", escape(e.tensor), escape(e.role));
+      table += figure_cell({from / "output_sqnr_db", e.output_sqnr_db}, decimal_text(e.output_sqnr_db, 1));
+      table += figure_cell({from / "output_cosine", e.output_cosine}, decimal_text(e.output_cosine, 5));
+      const auto operand = [&](const std::optional<OperandError>& o, const Source& side) {
+        if (!o) {
+          for (int column = 0; column < 5; ++column) table += empty_cell();
+          return;
+        }
+        table += figure_cell({side / "sqnr_db", o->sqnr_db}, decimal_text(o->sqnr_db, 1));
+        table += figure_cell({side / "saturated", o->saturated}, share_text(o->saturated));
+        table += figure_cell({side / "flushed", o->flushed}, share_text(o->flushed));
+        table += figure_cell({side / "subnormal", o->subnormal}, share_text(o->subnormal));
+        table += figure_cell({side / "spread" / "mean", o->spread_mean},
+                             fmt::format("{} / {}", decimal_text(o->spread_mean, 1), decimal_text(o->spread_max, 0)));
+      };
+      operand(e.weight, from / "weight");
+      operand(e.activation, from / "activation");
+      table += "</tr>\n";
+    }
+    table += table_close();
+    if (order.size() < linears.size()) {
+      table += fmt::format("<p class=\"note\">The {} Linears with the lowest ratio of {}; the JSON has all.</p>",
+                           order.size(), count_text(static_cast<int64_t>(linears.size())));
+    }
+    out += details(fmt::format("<span class=\"v\">{}</span> {}", breakable(short_name(run.variants[v], 60)),
+                               plural(static_cast<int64_t>(linears.size()), "Linear")),
+                   table);
+  }
+  return out;
+}
+
+std::string cost_table(const Run& run) {
+  if (run.variants.empty()) return {};
+  std::string out = table_open("Time and memory",
+                               {number_column(),
+                                variant_column(),
+                                {.label = "Tok/s", .title = "positions a second"},
+                                {.label = "Prepare, s", .title = "quantising and packing weights"},
+                                {.label = "Forward, s"},
+                                {.label = "Head, s"},
+                                {.label = "Weights, MB", .title = "of the Linears"}},
+                               "sortable");
+  for (size_t i = 0; i < run.variants.size(); ++i) {
+    const Variant& v = run.variants[i];
+    const Source from = variant_source(run, i), seconds = from / "seconds";
+    constexpr double mega = 1e6;
+    out += row_head(run, i);
+    out += figure_cell({from / "tokens_per_second", v.tokens_per_second}, speed_text(v.tokens_per_second));
+    out += figure_cell({seconds / "prepare", v.seconds.prepare}, decimal_text(v.seconds.prepare, 3));
+    out += figure_cell({seconds / "forward", v.seconds.forward}, decimal_text(v.seconds.forward, 3));
+    out += figure_cell({seconds / "head", v.seconds.head}, decimal_text(v.seconds.head, 3));
+    out += figure_cell({from / "weight_bytes" / "variant", v.weight_bytes_variant},
+                       significant_text(v.weight_bytes_variant / mega, 4));
+    out += "</tr>\n";
+  }
+  return out + table_close();
+}
+
+std::string replaced_list(const Run& run) {
+  std::string out;
+  for (const Variant& v : run.variants) {
+    if (v.replaced.empty()) continue;
+    std::string table = table_open(fmt::format("Products replaced by {}", short_name(v, 60)),
+                                   {{.label = "Tensor", .number = false},
+                                    {.label = "Role", .number = false},
+                                    {.label = "Weights", .number = false},
+                                    {.label = "Activations", .number = false},
+                                    {.label = "Linears"},
+                                    {.label = "Layers", .number = false}});
+    table += replaced_rows(v.replaced) + table_close();
+    out += details(fmt::format("<span class=\"v\">{}</span> {} replaced", breakable(short_name(v, 60)),
+                               plural(static_cast<int64_t>(v.replaced.size()), "Linear")),
+                   table);
+  }
+  return out;
+}
+
+}  // namespace mxlm::report

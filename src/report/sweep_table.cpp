@@ -1,0 +1,294 @@
+#include "report/sweep_table.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string_view>
+#include <vector>
+
+#include "report/digits.hpp"
+#include "report/text_layout.hpp"
+
+namespace mxlm {
+namespace {
+
+// Columns that a cut name keeps: before figures are left out, and in the end.
+constexpr size_t kReadable = 18, kNarrowest = 8;
+constexpr double kMilli = 1000, kPercent = 100;
+
+/// A format in the short names of the format table, where it has one: "mxfp4/mxfp8".
+std::string short_format(std::string text) {
+  for (const auto& element : mx::kElements) {
+    const auto alias = std::find_if(element.aliases.begin(), element.aliases.end(),
+                                    [&](std::string_view a) { return !a.empty() && element.name.starts_with(a); });
+    if (alias == element.aliases.end()) continue;
+    for (size_t at = text.find(element.name); at != std::string::npos; at = text.find(element.name)) {
+      text.replace(at, element.name.size(), *alias);
+    }
+  }
+  return text;
+}
+
+struct Coordinate {
+  const char* title;
+  const char* words;  // in "All: block 32, ..."
+  std::string (*of)(const SweepPoint&);
+};
+constexpr Coordinate kCoordinates[] = {
+    {"unit", "unit", [](const SweepPoint& p) { return p.unit; }},
+    {"format", "format", [](const SweepPoint& p) { return short_format(p.format); }},
+    {"block", "block", [](const SweepPoint& p) { return fmt::format("{}", p.block); }},
+    {"scale", "scale bits", [](const SweepPoint& p) { return fmt::format("{}", p.scale_bits); }},
+    {"rule", "rule", [](const SweepPoint& p) { return p.rule; }},
+    {"round", "rounding", [](const SweepPoint& p) { return p.round; }},
+    {"roles", "roles", [](const SweepPoint& p) { return p.roles; }},
+};
+
+struct Column {
+  std::string title;
+  std::vector<std::string> cells;
+  bool left = false;
+  [[nodiscard]] size_t width() const {
+    size_t out = text_width(title);
+    for (const std::string& cell : cells) out = std::max(out, text_width(cell));
+    return out;
+  }
+};
+
+std::string with_error(const Measured& m) { return m.error.empty() ? m.value : m.value + " ± " + m.error; }
+
+using Rows = std::vector<const VariantResult*>;
+
+/// By mean KL divergence a bit saved; what saves none or is not finite last, by KL divergence.
+Rows sorted_rows(const RunResult& run) {
+  Rows rows;
+  for (const VariantResult& v : run.variants) {
+    if (v.sweep && v.figures.vs_baseline) rows.push_back(&v);
+  }
+  const auto rank = [](double x) { return std::isfinite(x) ? x : HUGE_VAL; };
+  std::stable_sort(rows.begin(), rows.end(), [&](const VariantResult* a, const VariantResult* b) {
+    const double x = rank(a->sweep->kld_per_bit), y = rank(b->sweep->kld_per_bit);
+    if (x != y) return x < y;
+    return rank(a->figures.vs_baseline->kld_mean) < rank(b->figures.vs_baseline->kld_mean);
+  });
+  return rows;
+}
+
+/// True if the two variants' mean KL divergences differ by less than two standard errors of their paired difference;
+/// false where their difference was not computed.
+bool alike(const RunResult& run, const VariantResult* x, const VariantResult* y) {
+  const auto index = [&](const VariantResult* v) { return static_cast<size_t>(v - run.variants.data()); };
+  const auto [a, b] = std::minmax(index(x), index(y));
+  const auto pair = std::find_if(run.pairs.begin(), run.pairs.end(),
+                                 [a = a, b = b](const PairFigures& p) { return p.a == a && p.b == b; });
+  return pair != run.pairs.end() && std::abs(pair->kld_difference) < 2 * pair->kld_difference_stderr;
+}
+
+/// Removes what all units begin with, up to a dot, and returns it.
+std::string take_common_prefix(std::vector<std::string>& units) {
+  if (units.size() < 2) return {};
+  std::string prefix = units.front();
+  for (const std::string& unit : units) {
+    size_t same = 0;
+    while (same < std::min(prefix.size(), unit.size()) && prefix[same] == unit[same]) ++same;
+    prefix.resize(same);
+  }
+  prefix.resize(prefix.find_last_of('.') == std::string::npos ? 0 : prefix.find_last_of('.') + 1);
+  for (std::string& unit : units) unit.erase(0, prefix.size());
+  return prefix;
+}
+
+/// Columns of the coordinates that vary; a sentence about those that do not is put into `fixed`.
+std::vector<Column> coordinate_columns(const Rows& rows, std::string& fixed, std::string& prefix) {
+  std::vector<Column> out;
+  std::vector<std::string> same;
+  for (const Coordinate& coordinate : kCoordinates) {
+    Column column{.title = coordinate.title, .cells = {}, .left = true};
+    for (const VariantResult* row : rows) column.cells.push_back(printable_text(coordinate.of(*row->sweep)));
+    const bool varies = std::any_of(column.cells.begin(), column.cells.end(),
+                                    [&](const std::string& c) { return c != column.cells.front(); });
+    if (varies) {
+      if (coordinate.of == kCoordinates[0].of) prefix = take_common_prefix(column.cells);
+      out.push_back(std::move(column));
+    } else if (!column.cells.front().empty()) {
+      same.push_back(fmt::format("{} {}", coordinate.words, column.cells.front()));
+    }
+  }
+  if (!same.empty()) fixed = fmt::format("{}: {}.", rows.size() > 1 ? "All" : "It", fmt::join(same, ", "));
+  return out;
+}
+
+std::vector<Column> figure_columns(const Rows& rows) {
+  Column bits{"bits", {}, false}, kld{"KL mnats", {}, false}, per_bit{"KL/bit", {}, false}, ppl{"ΔPPL %", {}, false},
+      top1{"top-1", {}, false};
+  for (const VariantResult* row : rows) {
+    const VsBaseline& b = *row->figures.vs_baseline;
+    const SweepPoint& point = *row->sweep;
+    const double kld_error = std::max(b.kld_stderr, row->noise_kld) * kMilli;
+    const double ppl_error = b.ppl_ratio * std::max(b.ln_ppl_ratio_stderr, row->noise_nll) * kPercent;
+    bits.cells.push_back(fmt::format("{:.2f}", row->weight_bits_variant));
+    kld.cells.push_back(with_error(measured(b.kld_mean * kMilli, kld_error)));
+    per_bit.cells.push_back(
+        point.bits_saved > 0 ? measured(point.kld_per_bit * kMilli, kld_error / point.bits_saved).value : "-");
+    ppl.cells.push_back(with_error(measured((b.ppl_ratio - 1) * kPercent, ppl_error, Sign::always)));
+    top1.cells.push_back(
+        measured(b.top1_agreement * kPercent, std::max(b.top1_stderr, row->noise_top1) * kPercent).value);
+  }
+  return {bits, kld, per_bit, ppl, top1};
+}
+
+size_t total_width(const std::vector<Column>& columns) {
+  size_t sum = 2;  // the marks
+  for (const Column& column : columns) sum += 2 + column.width();
+  return sum;
+}
+
+void add_rows(std::string& out, const RunResult& run, const Rows& rows, std::vector<Column> columns) {
+  // Long names are cut, then the last figures go, then names are cut short.
+  size_t least = kReadable;
+  const size_t names =
+      static_cast<size_t>(std::count_if(columns.begin(), columns.end(), [](const Column& c) { return c.left; }));
+  while (total_width(columns) > kTerminalWidth) {
+    const auto end = columns.begin() + static_cast<std::ptrdiff_t>(names);
+    const auto widest =
+        std::max_element(columns.begin(), end, [](const Column& a, const Column& b) { return a.width() < b.width(); });
+    const size_t excess = total_width(columns) - kTerminalWidth;
+    if (widest != end && widest->width() > least) {
+      const size_t room = std::max(least, widest->width() - std::min(excess, widest->width()));
+      for (std::string& cell : widest->cells) cell = elide_left(cell, room);
+    } else if (columns.size() > names + 3) {
+      columns.pop_back();
+    } else if (least > kNarrowest) {
+      least = kNarrowest;
+    } else {
+      break;
+    }
+  }
+  const auto add_line = [&out](std::string line) {
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + '\n';
+  };
+  std::string title = "  ";
+  for (const Column& c : columns) {
+    title += "  " + (c.left ? pad_right(c.title, c.width()) : pad_left(c.title, c.width()));
+  }
+  add_line(title);
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::string line = rows[r]->sweep->pareto ? "*" : " ";
+    line += r > 0 && alike(run, rows[r - 1], rows[r]) ? "=" : " ";
+    for (const Column& c : columns) {
+      line += "  " + (c.left ? pad_right(c.cells[r], c.width()) : pad_left(c.cells[r], c.width()));
+    }
+    add_line(line);
+  }
+}
+
+void add_run(std::string& out, const RunResult& run, const MachineInfo& machine) {
+  const Rows rows = sorted_rows(run);
+  const int64_t tokens = run.variants.empty() ? 0 : run.variants.front().figures.tokens;
+  if (!run.complete) {
+    out += wrapped(tokens == 0 ? "INTERRUPTED before anything was scored."
+                               : fmt::format("INTERRUPTED: these figures are of the first {} windows only.",
+                                             count_text(run.windows)));
+    out += '\n';
+  }
+  if (tokens > 0 && !rows.empty()) {
+    std::string fixed, prefix;
+    std::vector<Column> columns = coordinate_columns(rows, fixed, prefix);
+    if (columns.empty()) {  // one variant
+      columns.push_back({.title = "format", .cells = {rows.front()->sweep->format}, .left = true});
+    }
+    for (Column& column : figure_columns(rows)) columns.push_back(std::move(column));
+    add_rows(out, run, rows, std::move(columns));
+    out += '\n';
+    if (!fixed.empty()) out += wrapped(fixed);
+    if (!prefix.empty()) out += wrapped(fmt::format("Names are shown after '{}'.", printable_text(prefix)));
+    const VariantResult& baseline = run.variants.front();
+    out += wrapped(fmt::format("Baseline: PPL {}, {:.2f} bits a weight.",
+                               with_error(measured(baseline.figures.ppl, baseline.figures.ppl_stderr)),
+                               baseline.weight_bits_variant));
+  }
+  std::string work = fmt::format(
+      "{} on {}: protocol {}, context {}, {} windows, {} tokens scored; {} variants for the "
+      "work of {} forward passes",
+      printable_text(run.model.name), printable_text(run.data.name), run.protocol.name, run.protocol.context,
+      count_text(run.windows), count_text(tokens), rows.size(), significant_text(run.forwards, 3));
+  if (!run.model.compute_dtype.empty()) work += ", " + run.model.compute_dtype;
+  work += ", " + printable_text(machine.backend);
+  if (run.seconds_total > 0) work += fmt::format(", {:.1f} s", run.seconds_total);
+  if (run.peak_memory_bytes > 0) {
+    work += fmt::format(", peak memory {} MB", significant_text(static_cast<double>(run.peak_memory_bytes) / 1e6, 3));
+  }
+  out += wrapped(work + '.');
+  if (rows.empty() || tokens == 0) return;
+  std::string key =
+      "bits: mean bits a weight of all Linears, scales included. KL(baseline‖variant) in mnats a token; KL/bit: for "
+      "each of these bits saved, the order of the table. *: Pareto-optimal, nothing has both less KL and fewer bits.";
+  if (!run.pairs.empty()) key += " =: KL differs from the row above by less than two standard errors (paired).";
+  out += wrapped(key);
+  for (const VariantResult* v : rows) {
+    if (v->figures.nonfinite == 0) continue;
+    out +=
+        wrapped(fmt::format("{}: {} of {} tokens have NaN or infinite logits, so it has no figures.",
+                            printable_text(v->name), count_text(v->figures.nonfinite), count_text(v->figures.tokens)));
+  }
+}
+
+std::string number(double x) { return std::isfinite(x) ? fmt::format("{}", x) : std::string{}; }
+
+}  // namespace
+
+std::string render_sweep_table(const EvalResult& result) {
+  std::string out;
+  for (const RunResult& run : result.runs) {
+    if (!out.empty()) out += '\n';
+    add_run(out, run, result.machine);
+  }
+  return out;
+}
+
+std::string render_sweep_csv(const EvalResult& result) {
+  std::string out =
+      "model,data,variant,unit,format,block,scale_bits,rule,round,roles,weight_bits,bits_saved,kld_mean,kld_stderr,"
+      "kld_per_bit,pareto,ln_ppl_ratio,ln_ppl_ratio_stderr,ppl,ppl_stderr,top1_agreement,top1_stderr,tokens,nonfinite,"
+      "tokens_per_second\n";
+  for (const RunResult& run : result.runs) {
+    for (const VariantResult& v : run.variants) {
+      if (!v.sweep || !v.figures.vs_baseline) continue;
+      const SweepPoint& p = *v.sweep;
+      const VsBaseline& b = *v.figures.vs_baseline;
+      const std::vector<std::string> fields = {csv_field(run.model.name),
+                                               csv_field(run.data.name),
+                                               csv_field(v.name),
+                                               csv_field(p.unit),
+                                               csv_field(p.format),
+                                               fmt::format("{}", p.block),
+                                               fmt::format("{}", p.scale_bits),
+                                               csv_field(p.rule),
+                                               csv_field(p.round),
+                                               csv_field(p.roles),
+                                               number(v.weight_bits_variant),
+                                               number(p.bits_saved),
+                                               number(b.kld_mean),
+                                               number(b.kld_stderr),
+                                               number(p.kld_per_bit),
+                                               p.pareto ? "1" : "0",
+                                               number(b.ln_ppl_ratio),
+                                               number(b.ln_ppl_ratio_stderr),
+                                               number(v.figures.ppl),
+                                               number(v.figures.ppl_stderr),
+                                               number(b.top1_agreement),
+                                               number(b.top1_stderr),
+                                               fmt::format("{}", v.figures.tokens),
+                                               fmt::format("{}", v.figures.nonfinite),
+                                               number(v.tokens_per_second)};
+      out += fmt::format("{}\n", fmt::join(fields, ","));
+    }
+  }
+  return out;
+}
+
+}  // namespace mxlm

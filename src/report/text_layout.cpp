@@ -1,0 +1,92 @@
+#include "report/text_layout.hpp"
+
+#include <algorithm>
+
+namespace mxlm {
+namespace {
+
+bool begins_code_point(char c) { return (c & 0xC0) != 0x80; }
+
+/// The first `columns` code points of `text` are removed from it and returned.
+std::string_view take_columns(std::string_view& text, size_t columns) {
+  size_t bytes = 0;
+  while (bytes < text.size() && (columns > 0 || !begins_code_point(text[bytes]))) {
+    if (begins_code_point(text[bytes])) --columns;
+    ++bytes;
+  }
+  const std::string_view head = text.substr(0, bytes);
+  text.remove_prefix(bytes);
+  return head;
+}
+
+}  // namespace
+
+size_t text_width(std::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), begins_code_point));
+}
+
+std::string pad_right(std::string_view text, size_t columns) {
+  const size_t taken = text_width(text);
+  return std::string(text) + std::string(columns > taken ? columns - taken : 0, ' ');
+}
+
+std::string pad_left(std::string_view text, size_t columns) {
+  const size_t taken = text_width(text);
+  return std::string(columns > taken ? columns - taken : 0, ' ') + std::string(text);
+}
+
+std::string elide_left(std::string_view text, size_t columns) {
+  const size_t taken = text_width(text);
+  if (taken <= columns) return std::string(text);
+  take_columns(text, taken - columns + 1);
+  return "…" + std::string(text);
+}
+
+std::string printable_text(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return out;
+}
+
+std::string wrapped(std::string_view text) {
+  constexpr size_t indent = 2;
+  std::string out;
+  size_t column = 0;
+  bool begun = false;  // the line has a word
+  const auto new_line = [&] {
+    out.append(1, '\n').append(indent, ' ');
+    column = indent;
+    begun = false;
+  };
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(' '), text.size());
+    std::string_view word = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (begun && column + 1 + text_width(word) > kTerminalWidth && indent + text_width(word) <= kTerminalWidth) {
+      new_line();
+    }
+    if (begun) {
+      out += ' ';
+      ++column;
+    }
+    while (column + text_width(word) > kTerminalWidth) {  // a word longer than a line
+      out += take_columns(word, kTerminalWidth - column);
+      new_line();
+    }
+    out += word;
+    column += text_width(word);
+    begun = true;
+  }
+  return out + '\n';
+}
+
+std::string csv_field(std::string_view text) {
+  if (text.find_first_of(",\"\r\n") == std::string_view::npos) return std::string(text);
+  std::string out = "\"";
+  for (const char c : text) out.append(c == '"' ? 2 : 1, c);
+  return out + '"';
+}
+
+}  // namespace mxlm
