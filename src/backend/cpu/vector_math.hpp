@@ -8,7 +8,7 @@
 //   exp2_sum    2^y for sums of terms y <= 0 (a log-sum-exp or softmax in units of log2, whose maximum has been
 //               subtracted): within 1 ulp; y below about -150 gives 0, -inf and NaN give NaN
 //   tanh        within 2 ulp; NaN = NaN
-//   erfc        for z >= 0, within 5 ulp of what float32 makes of e^(-z^2), whose argument is off by 2^-24 z^2
+//   erfc        for z >= 0, within 8 + z^2 ulp (the argument of e^(-z^2) is rounded)
 //   sigmoid     1 / (1 + e^-x) within 3 ulp
 //   silu        x / (1 + e^-x) within 4 ulp down to -87; like that expression in float, -0 once e^-x passes the range
 //
