@@ -7,6 +7,7 @@
 #include "backend/cpu/compare.hpp"
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/rows.hpp"
+#include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "mx/quantize.hpp"
 
@@ -46,6 +47,12 @@ QuantizationError& QuantizationError::operator+=(const QuantizationError& more) 
 }
 
 QuantizationError row_error(const mx::BlockFormat& format, std::span<const float> row) {
+  if (mx::has_row_scales(format)) {
+    fail_usage(
+        "The error of {}, whose float32 scales lie apart from the values, cannot be measured Linear by Linear; "
+        "leave out --linear-errors or the variant.",
+        mx::format_name(format));
+  }
   const cpu::Isa isa = cpu::detect_isa();
   const auto n = static_cast<int64_t>(row.size());
   thread_local std::vector<float> decoded;
@@ -64,7 +71,7 @@ QuantizationError row_error(const mx::BlockFormat& format, std::span<const float
     const float* q = decoded.data() + begin;
     const uint32_t amax = mx::block_max(x, length);
     if (amax == 0) continue;
-    const int e = mx::block_exponent(format, x, length);
+    const int e = format.scaling == mx::Scaling::none ? 0 : mx::block_exponent(format, x, length);
     if (e == mx::kNanExponent) continue;
     smallest = std::min(smallest, e);
     largest = std::max(largest, e);
