@@ -110,8 +110,9 @@ class Study {
       };
       for (size_t l = 0; l < linears_.size(); ++l) {
         throw_if_interrupted();
-        weights.linears.push_back(
-            {.weight = l < prepared ? fetch(l) : nullptr, .activations = products_[l].activations});
+        weights.linears.push_back({.weight = l < prepared ? fetch(l) : nullptr,
+                                   .activations = products_[l].activations,
+                                   .outputs = products_[l].outputs});
       }
       auto& parent = hidden_[nodes[n].parent];
       const bool last = --children[nodes[n].parent] == 0;

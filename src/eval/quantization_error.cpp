@@ -8,6 +8,7 @@
 #include "backend/cpu/compare.hpp"
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/rows.hpp"
+#include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "mx/quantize.hpp"
 
@@ -67,7 +68,7 @@ QuantizationError row_error(const mx::BlockFormat& format, std::span<const float
     const float* q = decoded.data() + begin;
     const uint32_t amax = mx::block_max(x, length);
     if (amax == 0) continue;
-    const int e = mx::block_exponent(format, x, length);
+    const int e = format.scaling == mx::Scaling::none ? 0 : mx::block_exponent(format, x, length);
     if (e == mx::kNanExponent) continue;
     smallest = std::min(smallest, e);
     largest = std::max(largest, e);

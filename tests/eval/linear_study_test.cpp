@@ -88,7 +88,7 @@ Golden golden() {
   out.model = load_model(fs::path(MXLM_TEST_DATA) / "models" / out.data["model"].get<std::string>(),
                          /*with_tokenizer=*/false);
   for (const json& tokens : out.data["windows"]) {
-    out.windows.push_back({.tokens = tokens.get<std::vector<int32_t>>()});
+    out.windows.emplace_back().tokens = tokens.get<std::vector<int32_t>>();
   }
   for (const json& variant : out.data["variants"]) {
     out.variants.push_back(Variant::parse(variant["variant"].get<std::string>()));
