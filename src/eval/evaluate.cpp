@@ -193,20 +193,6 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                    const std::function<void(const Progress&)>& on_progress) {
   const auto start = Clock::now();
   check_targets(model.spec, options.variants);
-  if (options.linear_errors) {
-    for (const Variant& variant : options.variants) {
-      for (const Clause& clause : variant.clauses) {
-        for (const OperandSpec& side : {clause.spec.weights, clause.spec.activations}) {
-          if (!side || !mx::has_row_scales(*side)) continue;
-          fail_usage(
-              "--linear-errors cannot measure {} of variant '{}', whose float32 scales lie apart from the values; "
-              "leave "
-              "one of them out.",
-              mx::format_name(*side), variant.name);
-        }
-      }
-    }
-  }
   if (!model.tokenizer) throw std::logic_error("evaluate needs a model that was loaded with its tokenizer");
   const ProtocolOptions protocol = resolve_protocol(model, *model.tokenizer, options);
   const WindowSet set = make_windows(protocol, data, *model.tokenizer);

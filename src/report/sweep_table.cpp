@@ -81,7 +81,7 @@ Rows sorted_rows(const RunResult& run) {
 /// false where their difference was not computed.
 bool alike(const RunResult& run, const VariantResult* x, const VariantResult* y) {
   const auto index = [&](const VariantResult* v) { return static_cast<size_t>(v - run.variants.data()); };
-  const auto [a, b] = std::minmax(index(x), index(y));
+  const auto [a, b] = std::minmax({index(x), index(y)});
   const auto pair = std::find_if(run.pairs.begin(), run.pairs.end(),
                                  [a = a, b = b](const PairFigures& p) { return p.a == a && p.b == b; });
   return pair != run.pairs.end() && std::abs(pair->kld_difference) < 2 * pair->kld_difference_stderr;

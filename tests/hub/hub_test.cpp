@@ -449,7 +449,7 @@ TEST_F(Hub, AStalledConnectionIsDropped) {
   options_.stall = std::chrono::seconds(1);
   std::atomic<int> asked{0};
   twist_weights([&](const Seen&, Reply& reply) {
-    if (++asked == 1) reply.pause = std::chrono::seconds(4);
+    if (++asked == 1) reply.pause = std::chrono::seconds(2);
   });
   expect_whole(fetch_it());
   EXPECT_EQ(asked, 2);

@@ -109,6 +109,12 @@ std::vector<fs::path> find_cached(const Options& options, const KnownSet& set, c
 }
 
 FetchPlan plan_split(const Options& options, const KnownSet& set, const std::string& split) {
+  if (options.offline) {
+    throw HubError(HubError::Kind::offline,
+                   fmt::format("The data set {0}:{1} is not in the cache and HF_HUB_OFFLINE is set; unset it, or run "
+                               "'mxlm fetch {0}:{1}' where there is a network.",
+                               set.name, split));
+  }
   FetchPlan plan = plan_fetch(options, repo_of(set.ids.front()), [&](const std::vector<ListedFile>& files) {
     std::vector<std::string> names;
     names.reserve(files.size());
