@@ -1,7 +1,7 @@
 # Apache Arrow's C++ library, which reads Parquet files. It comes as a CMake package (libarrow-dev and libparquet-dev,
 # where a distribution has them) or inside the Python package pyarrow, of the Python that MXLM_PYTHON names, of the
 # environment that scripts/setup --ci makes, or of python3. The library then stays where it is and is found by its path.
-# Sets mxlm_arrow, a library to link, if a program with it builds and runs.
+# Makes mxlm_arrow, a library to link, if a program with it builds and runs.
 set(MXLM_ARROW AUTO CACHE STRING "Read Parquet files with Apache Arrow: AUTO (where it is), ON, OFF")
 set_property(CACHE MXLM_ARROW PROPERTY STRINGS AUTO ON OFF)
 set(MXLM_PYTHON "" CACHE FILEPATH "A Python that has the package pyarrow")
@@ -76,7 +76,6 @@ function(mxlm_find_arrow)
     message(STATUS "Parquet files: read with ${where}")
     add_library(mxlm_arrow INTERFACE)
     target_link_libraries(mxlm_arrow INTERFACE ${libraries})
-    target_compile_definitions(mxlm_arrow INTERFACE MXLM_HAVE_ARROW)
   elseif(MXLM_ARROW STREQUAL "AUTO")
     if(libraries)
       message(STATUS "Parquet files: not read (a program with Arrow of ${where} does not build or run here)")

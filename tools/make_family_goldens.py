@@ -36,7 +36,7 @@ from pathlib import Path
 import safetensors
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import family_models as families
 from make_product_goldens import check_faultless
@@ -191,7 +191,7 @@ def make(name, out, oracle):
         for key, p in unquantised_parameters(model).items():
             assert torch.equal(p, replaced.get_parameter(key)), key
         for p, q in zip(families.products(model), families.products(replaced)):
-            exact = options.get("_layout") == "mxfp4" and p.parameter.dim() == 3  # MXFP4 is exact in all of these formats
+            exact = options.get("_layout") == "mxfp4" and p.parameter.dim() == 3  # exact in every format
             assert (p.role == "lm_head" or exact) == torch.equal(p.parameter, q.parameter), p.name
         weight_only[format] = nll_of(all_logits(replaced, windows), windows)
         margins.append(router_margin(replaced, windows))
@@ -202,13 +202,14 @@ def make(name, out, oracle):
 
     versions = {"transformers": transformers.__version__, "torch": torch.__version__,
                 "safetensors": safetensors.__version__}
-    save_file({f"logits.{i}": l.contiguous() for i, l in enumerate(logits)}, expected / "logits.safetensors", versions)
+    metadata = {"versions": json.dumps(versions)}  # one key: safetensors writes several in any order
+    save_file({f"logits.{i}": l.contiguous() for i, l in enumerate(logits)}, expected / "logits.safetensors", metadata)
     golden = {"versions": {**versions, "microxcaling": "7bc41952"}, "rule": "floor", "round": "even", "block": 32,
               "windows": [w[0].tolist() for w in windows], "largest": largest, "double_error": double_error,
               "baseline": nll_of(logits, windows), "weight_only": weight_only, "weight_and_activation": both}
     if "_product" in options:
         name_here, expert, golden["product"] = options["_product"]
-        product_golden(model, oracle, name_here, expert, windows, expected / "product.safetensors", versions)
+        product_golden(model, oracle, name_here, expert, windows, expected / "product.safetensors", metadata)
     golden["linears"] = families.disk_linears(made, options)
     write_golden(expected / "golden.json", golden)
     files = [f for f in folder.rglob("*") if f.is_file()]
@@ -238,7 +239,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # buffers that old checkpoints hold are left out, as they should be
+    transformers.utils.logging.set_verbosity_error()  # of masks that old checkpoints hold
     oracle = Microxcaling(args.microxcaling)
     for name in args.names or families.CASES:
         make(name, args.out, oracle)

@@ -23,7 +23,7 @@ using OperandSpec = std::optional<mx::BlockFormat>;
 struct ProductSpec {
   OperandSpec weights;
   OperandSpec activations;
-  OperandSpec outputs;  // quantised after the bias, along the last axis
+  OperandSpec outputs = {};  // quantised after the bias, along the last axis
   [[nodiscard]] bool replaced() const { return weights.has_value() || activations.has_value(); }
   friend bool operator==(const ProductSpec&, const ProductSpec&) = default;
 };

@@ -84,8 +84,8 @@ DocumentSource read_documents_or_texts(const EvalArguments& arguments) {
   }
   if (!arguments.data.empty()) {
     const hub::DataRequest request = hub::parse_data_request(arguments.data);
-    // These take each row for a document; the others take WikiText as the one text that it was.
-    const bool rows = arguments.protocol == "document" || arguments.protocol == "self";
+    // This takes each row for a document; the others take WikiText as the one text that it was.
+    const bool rows = arguments.protocol == "document";
     ProgressLine line(arguments.data, global_options().quiet);
     return hub::read_data_set(request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
                               {.field = arguments.field, .max_documents = arguments.max_samples, .wikitext_rows = rows},
@@ -223,7 +223,8 @@ void add_data_options(CLI::App& command, EvalArguments& a) {
       "--data", a.data,
       "A data set, NAME_OR_PATH[:SPLIT[:SUBSET]]: pile, wikitext2, wikitext103, a .txt, .jsonl, .jsonl.gz, "
       ".jsonl.zst or .parquet file, or a folder of them");
-  command.add_option("--field", a.field, "The JSON member that holds a document's text")->capture_default_str();
+  command.add_option("--field", a.field, "The JSON member or column that holds a document's text")
+      ->capture_default_str();
   command.add_option(
       "--protocol", a.protocol,
       fmt::format("One of {} (window for texts, document for data sets)", fmt::join(protocol_names(), ", ")));

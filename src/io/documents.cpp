@@ -1,16 +1,19 @@
 #include "io/documents.hpp"
 
+#include <fmt/ranges.h>
 #include <simdjson.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <system_error>
 #include <utility>
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/quote.hpp"
+#include "base/suggest.hpp"
 #include "io/byte_source.hpp"
 #include "io/file.hpp"
 #include "io/parquet.hpp"
@@ -172,8 +175,20 @@ class LineParser {
 struct Collected {
   DocumentSource source;
   Sha256 hash;
-  size_t limit = 0;  // documents; 0 is no limit
+  size_t limit = 0;            // documents; 0 is no limit
+  std::string subset;          // the only one to keep; "" is all
+  std::set<std::string> seen;  // subsets left out, as far as a message would list them
 
+  /// Forgets what was just appended, if it is of another subset.
+  void filter(size_t before, int64_t invalid_before) {
+    if (subset.empty() || source.documents.size() == before || source.documents.back().subset == subset) return;
+    constexpr size_t kMostNames = 64;
+    if (seen.size() < kMostNames && !source.documents.back().subset.empty()) {
+      seen.insert(std::move(source.documents.back().subset));
+    }
+    source.documents.pop_back();
+    source.invalid_utf8 = invalid_before;
+  }
   [[nodiscard]] bool full() const { return limit != 0 && source.documents.size() >= limit; }
 };
 
@@ -183,7 +198,10 @@ void append_lines(const std::string& path, std::unique_ptr<ByteSource> bytes, co
   std::string_view line;
   while (!to.full() && lines.next(line, path)) {
     throw_if_interrupted();
+    const size_t before = to.source.documents.size();
+    const int64_t invalid = to.source.invalid_utf8;
     parser.append(line, field, fmt::format("Line {} of {}", lines.number(), quote(path)), to.source);
+    to.filter(before, invalid);
   }
 }
 
@@ -205,21 +223,27 @@ void append_text(const std::string& path, Collected& to) {
   const std::string bytes = read_all(path);
   to.hash.update(std::as_bytes(std::span(bytes)));
   Document document;
+  const size_t before = to.source.documents.size();
+  const int64_t invalid = to.source.invalid_utf8;
   to.source.invalid_utf8 += replace_invalid_utf8(bytes, document.text) ? 1 : 0;
   to.source.documents.push_back(std::move(document));
+  to.filter(before, invalid);
 }
 
 // What is hashed of a Parquet file are the texts, each followed by a newline: the file itself may have been read in
 // part.
 void append_parquet(const std::string& path, const std::string& field, Collected& to) {
-  read_parquet(FileView::map(path), field, [&](std::string_view text, std::string_view subset) {
+  read_parquet(path, field, [&](std::string_view text, std::string_view subset) {
     to.hash.update(std::as_bytes(std::span(text)));
     to.hash.update(std::as_bytes(std::span("\n", 1)));
     Document document;
     bool changed = replace_invalid_utf8(text, document.text);
     changed = replace_invalid_utf8(subset, document.subset) || changed;
+    const size_t before = to.source.documents.size();
+    const int64_t invalid = to.source.invalid_utf8;
     to.source.invalid_utf8 += changed ? 1 : 0;
     to.source.documents.push_back(std::move(document));
+    to.filter(before, invalid);
     return !to.full();
   });
 }
@@ -295,14 +319,26 @@ DocumentSource read_documents(const std::string& path, const std::string& field,
   std::error_code ignored;
   const bool folder = fs::is_directory(path, ignored);
   if (!folder && kind_of(path) == FileKind::text) return read_text(path);
+  return read_files(folder ? list_folder(path) : std::vector{path}, path, field, max_documents);
+}
+
+DocumentSource read_files(const std::vector<std::string>& paths, const std::string& name, const std::string& field,
+                          int64_t max_documents, const std::string& subset) {
   Collected collected;
-  collected.source.name = path;
+  collected.source.name = name;
   collected.limit = static_cast<size_t>(max_documents);
-  for (const auto& file : folder ? list_folder(path) : std::vector{path}) {
+  collected.subset = subset;
+  for (const auto& file : paths) {
     if (collected.full()) break;
     append_file(file, field, collected);
   }
-  if (collected.source.documents.empty()) fail("{} holds no documents; name another data set.", quote(path));
+  if (collected.source.documents.empty() && !subset.empty()) {
+    const std::vector<std::string> known(collected.seen.begin(), collected.seen.end());
+    fail("{} has no subset {}; {}.{}", quote(name), quote(subset),
+         known.empty() ? "it has none at all" : fmt::format("it has {}", fmt::join(known, ", ")),
+         suggestion(subset, known));
+  }
+  if (collected.source.documents.empty()) fail("{} holds no documents; name another data set.", quote(name));
   collected.source.sha256 = collected.hash.hex();
   return std::move(collected.source);
 }

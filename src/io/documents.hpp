@@ -29,14 +29,19 @@ bool replace_invalid_utf8(std::string_view bytes, std::string& out);
 /// Reads a plain text: bytes as they are, no newline translation. `path` "-" is stdin. An empty text is no error here.
 DocumentSource read_text(const std::string& path);
 
-/// Reads a data set by extension: .txt (one document, a text), .jsonl, .jsonl.gz, .jsonl.zst ("-" and unknown
+/// Reads a data set by extension: .txt (one document, a text), .jsonl, .jsonl.gz, .jsonl.zst, .parquet ("-" and unknown
 /// extensions are refused with the list of known ones); or a folder of such files, sorted by name (each .txt is then a
 /// document, and does not mix with others; files of other extensions, hidden ones and folders in it are left out).
-/// `field` names the JSON member that holds the text; of members with one name the last counts, as in Python. Stops
-/// after the first `max_documents` in that order (0 = all). Throws Error naming the file and line for a line that is no
-/// JSON object, lacks the field, holds something else than a string there, or is longer than 256 MiB; and when there is
-/// no document at all.
+/// `field` names the JSON member or the column that holds the text; of members with one name the last counts, as in
+/// Python. Stops after the first `max_documents` in that order (0 = all). Throws Error naming the file and line for a
+/// line that is no JSON object, lacks the field, holds something else than a string there, or is longer than 256 MiB;
+/// for what read_parquet refuses; and when there is no document at all.
 DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents);
+
+/// The documents of several files as if they were one, named `name`; each .txt is a document. With `subset`, only those
+/// of that subset are kept and counted, and Error lists the ones there are if none has it.
+DocumentSource read_files(const std::vector<std::string>& paths, const std::string& name, const std::string& field,
+                          int64_t max_documents, const std::string& subset = "");
 
 /// Parses one line of JSON (without its newline) as read_documents does, appending to `source`. `where` names file and
 /// line in messages. A blank line adds nothing.

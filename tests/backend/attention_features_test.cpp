@@ -77,19 +77,21 @@ Tensor attend(const Problem& p, Isa isa, int threads = 2, Order order = Order::f
   return out;
 }
 
-const std::vector<int64_t> kWindows{1, 2, 33, 65, 200};
+const std::vector<int64_t> kWindows{1, 33, 170};
 
 class AttentionFeatures : public testing::TestWithParam<Features> {};
 INSTANTIATE_TEST_SUITE_P(Features, AttentionFeatures, testing::ValuesIn(kFeatures),
                          [](const auto& which) { return which.param.name; });
 
 TEST_P(AttentionFeatures, AgreeWithFloat64) {
-  for (const int head_dim : {8, 10, 80, 256}) {
+  const bool all = std::string(GetParam().name) == "all";
+  for (const int head_dim : all ? std::vector<int>{8, 10, 80, 256} : std::vector<int>{10, 80}) {
     for (const DType type : {DType::bf16, DType::f32}) {
-      const FeatureProblem fp(GetParam(), type, kWindows, head_dim == 256 ? 2 : 4, 2, head_dim, 7);
+      const FeatureProblem fp(GetParam(), type, kWindows, 2, head_dim == 10 ? 1 : 2, head_dim, 7);
       const Reference reference = attend_reference(fp.problem);
       for (const Isa isa : isas()) {
         for (const Order order : {Order::forward, Order::reversed}) {
+          if (order == Order::reversed && head_dim != 10) continue;
           const Deviation d = deviation(reference, attend(fp.problem, isa, 2, order));
           // As for plain attention: P and the output are each rounded by at most 2^-8. In float32 a score is off by
           // 2^-24 of |slope| * distance too, 100 at most.
@@ -108,9 +110,9 @@ TEST_P(AttentionFeatures, AgreeWithFloat64) {
 TEST_P(AttentionFeatures, AgreeWithFloat64WhereQuantised) {
   const OperandSpec fine =
       mx::BlockFormat{.element = mx::parse_element("mxint16").value_or(mx::ElementFormat{}), .block_size = 32};
-  for (const int head_dim : {10, 80}) {
+  for (const int head_dim : {10, 40}) {
     for (const DType type : {DType::bf16, DType::f32}) {
-      FeatureProblem fp(GetParam(), type, kWindows, 4, 2, head_dim, 7);
+      FeatureProblem fp(GetParam(), type, kWindows, 2, 1, head_dim, 7);
       fp.problem.args.qk = {fine, std::nullopt};
       fp.problem.args.pv = {std::nullopt, fine};
       const Reference reference = attend_reference(fp.problem);
@@ -133,7 +135,7 @@ TEST_P(AttentionFeatures, AgreeWithFloat64WhereQuantised) {
 TEST_P(AttentionFeatures, BitsDependOnTheWindowAlone) {
   for (const bool quantised : {false, true}) {
     for (const DType type : {DType::bf16, DType::f32}) {
-      FeatureProblem fp(GetParam(), type, {33, 290, 1, 64}, 4, 2, 40, 3);
+      FeatureProblem fp(GetParam(), type, {33, 290, 1, 64}, 2, 1, 40, 3);
       Problem& whole = fp.problem;
       const OperandSpec fp8 = mx::BlockFormat{.element = mx::parse_element("mxfp8_e4m3").value_or(mx::ElementFormat{})};
       if (quantised) whole.args.qk = whole.args.pv = {fp8, fp8};
@@ -155,7 +157,7 @@ TEST_P(AttentionFeatures, BitsDependOnTheWindowAlone) {
 TEST_P(AttentionFeatures, PaddingChangesNoBitOfTheRest) {
   for (const DType type : {DType::bf16, DType::f32}) {
     for (const int32_t real : {1, 31, 45, 129, 257}) {
-      FeatureProblem fp(GetParam(), type, {300}, 3, 1, 64, 5);
+      FeatureProblem fp(GetParam(), type, {300}, 1, 1, 64, 5);
       Problem& padded = fp.problem;
       padded.keys = {real};
       Problem bare = window_of(padded, 0);

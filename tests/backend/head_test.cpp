@@ -234,6 +234,44 @@ TEST_P(HeadOnEachIsa, ATokensFiguresDoNotDependOnItsCompany) {
   }
 }
 
+// Scores of capped and multiplied logits are those of a head whose bias is the capped and multiplied logits.
+TEST_P(HeadOnEachIsa, LogitsAreMultipliedAndCapped) {
+  const auto b = backend(GetParam(), 2);
+  for (const auto& [multiplier, cap] : {std::pair{0.37F, 0.0F}, std::pair{1.0F, 3.0F}, std::pair{0.5F, 30.0F}}) {
+    Head head(*b, 3, 700, 2, 2, 0.1F, true);
+    std::vector<HeadInput> inputs = head.inputs();
+    std::vector<std::vector<float>> plain(2, std::vector<float>(2100));
+    for (size_t i = 0; i < 2; ++i) {
+      b->logits(inputs[i], plain[i]);
+      inputs[i].logit_multiplier = multiplier;
+      inputs[i].logit_softcap = cap;
+      std::vector<float> got(2100);
+      b->logits(inputs[i], got);
+      for (size_t j = 0; j < got.size(); ++j) {
+        double want = static_cast<double>(plain[i][j]) * static_cast<double>(multiplier);
+        if (cap != 0) want = static_cast<double>(cap) * std::tanh(want / static_cast<double>(cap));
+        ASSERT_NEAR(got[j], want, std::abs(want) * 1e-6) << plain[i][j];
+      }
+      plain[i] = got;
+    }
+    b->score(inputs, head.targets);
+    for (size_t r = 0; r < 3; ++r) {
+      double sums[2] = {0, 0};
+      for (size_t i = 0; i < 2; ++i) {
+        for (size_t j = 0; j < 700; ++j) sums[i] += std::exp(static_cast<double>(plain[i][r * 700 + j]));
+        const double target = plain[i][r * 700 + static_cast<size_t>(head.targets[r])];
+        EXPECT_NEAR(head.scores[i][r].nll, std::log(sums[i]) - target, 1e-5);
+      }
+      double kld = 0;
+      for (size_t j = 0; j < 700; ++j) {
+        const double x = plain[0][r * 700 + j];
+        kld += std::exp(x) / sums[0] * (x - std::log(sums[0]) - plain[1][r * 700 + j] + std::log(sums[1]));
+      }
+      EXPECT_NEAR(head.scores[1][r].kld, kld, 1e-5);
+    }
+  }
+}
+
 /// A head whose logits are the bias alone, the same for each row.
 std::vector<TokenScore> score_biases(Backend& b, const std::vector<std::vector<float>>& biases, int32_t target,
                                      size_t input, ScoreKind kind = ScoreKind::next_token) {

@@ -1,16 +1,10 @@
 // The operations of the CPU backend against torch's results (tests/data/backend/ops.bin, made by
 // tools/make_ops_goldens.py) and against plain float64 or exact references.
 
-#include <gtest/gtest.h>
-
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <limits>
-#include <map>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,26 +14,12 @@
 #include "backend/cpu/quantize.hpp"
 #include "base/error.hpp"
 #include "mx/format.hpp"
+#include "ops_support.hpp"
 
 namespace mxlm {
 namespace {
 
 using cpu::Isa;
-
-std::vector<Isa> isas() {
-  std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
-    if (isa <= cpu::detect_isa()) all.push_back(isa);
-  }
-  return all;
-}
-
-std::unique_ptr<Backend> backend(Isa isa = cpu::detect_isa(), int threads = 2) {
-  CpuOptions options;
-  options.threads = threads;
-  options.isa = isa;
-  return make_cpu_backend(options);
-}
 
 // --- matrices of host memory
 
@@ -87,54 +67,6 @@ struct Host {
   HostMatrix matrix;
 };
 
-HostMatrix view(const std::vector<BFloat16>& values, int64_t rows) {
-  const auto cols = static_cast<int64_t>(values.size()) / rows;
-  return {DType::bf16, rows, cols, cols, reinterpret_cast<const std::byte*>(values.data())};
-}
-HostMatrix view(const std::vector<float>& values, int64_t rows) {
-  const auto cols = static_cast<int64_t>(values.size()) / rows;
-  return {DType::f32, rows, cols, cols, reinterpret_cast<const std::byte*>(values.data())};
-}
-
-std::vector<float> download(Backend& b, const Tensor& x) {
-  std::vector<float> out(static_cast<size_t>(x.rows() * x.cols()));
-  b.download(x, out);
-  return out;
-}
-
-uint32_t bits_of(float x) { return std::isnan(x) ? 0x7fc00000U : std::bit_cast<uint32_t>(x); }
-
-/// Same bits; any NaN equals any NaN.
-void expect_same(const std::vector<float>& got, const std::vector<float>& want) {
-  ASSERT_EQ(got.size(), want.size());
-  size_t different = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (bits_of(got[i]) != bits_of(want[i]) && ++different <= 5) {
-      ADD_FAILURE() << "at " << i << ": " << got[i] << ", expected " << want[i];
-    }
-  }
-  EXPECT_EQ(different, 0U);
-}
-
-Operand operand(DType storage, OperandSpec spec = std::nullopt) {
-  Operand o;
-  o.type = {spec, storage};
-  return o;
-}
-
-std::vector<float> random_values(size_t n, uint32_t seed, float spread = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(n);
-  for (float& x : values) x = normal(random) * std::exp(spread * normal(random));
-  return values;
-}
-std::vector<BFloat16> random_bf16(size_t n, uint32_t seed) {
-  std::vector<BFloat16> values;
-  for (const float x : random_values(n, seed)) values.push_back(to_bfloat16(x));
-  return values;
-}
-
 mx::BlockFormat format_of(const char* name) {
   const auto element = mx::parse_element(name);
   if (!element) throw Error("no such element format");
@@ -158,54 +90,8 @@ std::vector<mx::BlockFormat> formats() {
   return all;
 }
 
-// --- torch's results
-
-struct Golden {
-  std::vector<BFloat16> bf16;
-  std::vector<float> values;
-};
-
-const std::map<std::string, Golden>& goldens() {
-  static const std::map<std::string, Golden> all = [] {
-    std::map<std::string, Golden> result;
-    std::ifstream file(MXLM_TEST_DATA "/backend/ops.bin", std::ios::binary);
-    std::string name;
-    size_t count = 0;
-    std::string type;
-    while (file >> name >> count >> type && (type == "u16" || type == "f32")) {
-      file.get();
-      Golden& g = result[name];
-      g.values.resize(count);
-      if (type == "u16") {
-        g.bf16.resize(count);
-        file.read(reinterpret_cast<char*>(g.bf16.data()), static_cast<std::streamsize>(count * 2));
-        std::transform(g.bf16.begin(), g.bf16.end(), g.values.begin(), [](BFloat16 x) { return to_float(x); });
-      } else {
-        file.read(reinterpret_cast<char*>(g.values.data()), static_cast<std::streamsize>(count * 4));
-      }
-      file.get();
-    }
-    return result;
-  }();
-  return all;
-}
-const Golden& golden(const std::string& name) {
-  const auto it = goldens().find(name);
-  if (it == goldens().end()) throw Error("no golden values named " + name);
-  return it->second;
-}
-
-/// Every instruction set is a parameter, whatever there is: finding out so early would fix the answer of detect_isa()
-/// before other tests of this program lower it.
-class OpsOnEachIsa : public testing::TestWithParam<Isa> {
- protected:
-  void SetUp() override {
-    if (GetParam() > cpu::detect_isa()) GTEST_SKIP() << "this processor lacks it";
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Isa, OpsOnEachIsa,
-                         testing::Values(Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16),
-                         [](const auto& which) { return std::string(isa_name(which.param)); });
+class OpsOnEachIsa : public OnEachIsa {};
+MXLM_INSTANTIATE_ON_EACH_ISA(OpsOnEachIsa);
 
 TEST_P(OpsOnEachIsa, NormMatchesTorchInBf16) {
   const auto b = backend(GetParam());

@@ -170,10 +170,45 @@ TEST(Cast, PackedSizesOfNarrowFormatsAndRefusals) {
   }
 }
 
+TEST(Cast, Stages) {
+  const Folder folder;
+  const std::string input = folder / "in.safetensors";
+  const std::vector<float> x{448, 1, 100, -0.3F, 0.01F, 17, 224, 2, -50, 0.2F, 0, 3};
+  {
+    SafetensorsWriter writer(input, {{"x", DType::f32, {2, 6}}});
+    writer.append(std::as_bytes(std::span(x)));
+    writer.finish();
+  }
+  const std::string out = folder / "out.safetensors";
+  const auto cast = [&](const std::string& format) {
+    output("cast " + quoted(input) + " -o " + quoted(out) + " --format " + format);
+    return values<float>(Checkpoint::from_file(FileView::map(out)).tensors().at("x"));
+  };
+  // The tensor's scale is 448 / 448, the second row's own 224 / 448: E4M3 of x, and of 2 x halved.
+  EXPECT_EQ(cast("fp8_e4m3_tensor"),
+            (std::vector<float>{448, 1, 96, -0.3125F, 0.009765625F, 16, 224, 2, -48, 0.203125F, 0, 3}));
+  EXPECT_EQ(cast("fp8_e4m3_row"), cast("fp8_e4m3_tensor"));
+  EXPECT_EQ(cast("fp8_e4m3_unscaled"), cast("fp8_e4m3_tensor"));
+  EXPECT_EQ(cast("bf16"),
+            (std::vector<float>{448, 1, 100, -0.30078125F, 0.010009765625F, 17, 224, 2, -50, 0.2001953125F, 0, 3}));
+  // One block a row under the tensor's scale 1/6: E4M3 scales 448 and 224, so steps of 37.3 and 18.7 under 6 x them.
+  const std::vector<float> fp4 = cast("nvfp4");
+  EXPECT_FLOAT_EQ(fp4[0], 448);
+  EXPECT_FLOAT_EQ(fp4[2], 1.5F * 448 / 6);
+  EXPECT_FLOAT_EQ(fp4[6], 224);
+  EXPECT_EQ(fp4[1], 0);
+  const Outcome packed = run_mxlm("cast " + quoted(input) + " -o " + quoted(out) + " --format nvfp4 --packed");
+  EXPECT_EQ(packed.code, 2);
+  EXPECT_THAT(packed.err, HasSubstr("one E8M0 scale a block"));
+  const Outcome outliers = run_mxlm("cast " + quoted(input) + " -o " + quoted(out) + " --format llm_int8");
+  EXPECT_EQ(outliers.code, 2);
+  EXPECT_THAT(outliers.err, HasSubstr("int8_row"));
+}
+
 TEST(Formats, ListsTheTable) {
   const std::string table = output("formats");
   for (const char* name : {"mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8", "mxeXmY",
-                           "mxintN", "rceil", "nearest", "448", "57344"}) {
+                           "nvfp4", "llm_int8", "mxintN", "rceil", "nearest", "448", "57344"}) {
     EXPECT_THAT(table, HasSubstr(name));
   }
 }

@@ -378,8 +378,11 @@ TEST(ModelFiles, SafetensorsBeforePyTorch) {
               ElementsAre("config.json", "tokenizer.json", "pytorch_model.bin"));
   EXPECT_THAT(pick({"config.json", "pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin", "x.py"}),
               ElementsAre("config.json", "pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin"));
-  EXPECT_THAT(pick({"config.json", "weights.safetensors", "pytorch_model.bin"}),
-              ElementsAre("config.json", "weights.safetensors"));
+  EXPECT_THAT(pick({"config.json", "weights.safetensors"}), ElementsAre("config.json", "weights.safetensors"));
+  EXPECT_THAT(pick({"config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"}),
+              ElementsAre("config.json", "model.safetensors"));
+  EXPECT_THAT(pick({"config.json", "consolidated.safetensors", "pytorch_model.bin"}),
+              ElementsAre("config.json", "pytorch_model.bin"));
   EXPECT_THAT(pick({"config.json", "onnx/model.safetensors"}), ElementsAre("config.json"));
 }
 

@@ -162,14 +162,16 @@ TEST(PyTorchFolder, ReadsShards) {
   EXPECT_EQ(checkpoint.sha256(), sha256_hex(std::as_bytes(std::span(both))));
 }
 
-TEST(PyTorchFolder, PrefersSafetensors) {
+TEST(PyTorchFolder, IsReadWhereNoSafetensorsFileHasTheUsualName) {
   const TemporaryFolder folder;
-  folder.file("pytorch_model.bin.index.json", "not read");
+  const std::string other = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
   const auto shape = [&] { return Checkpoint::open(folder.path()).find("a")->shape; };
-  folder.file("pytorch_model.bin", read_all(kData / "pytorch/small.bin"));
+  folder.file("pytorch_model.bin.index.json", "not read");
   folder.file("training_args.bin", "not read");
+  folder.file("other.safetensors", safetensors(other, "1"));
+  folder.file("pytorch_model.bin", read_all(kData / "pytorch/small.bin"));
   EXPECT_EQ(shape(), (std::vector<int64_t>{4}));
-  folder.file("other.safetensors", safetensors(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "1"));
+  folder.file("model.safetensors", safetensors(other, "1"));
   EXPECT_EQ(shape(), (std::vector<int64_t>{1}));
 }
 

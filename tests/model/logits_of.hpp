@@ -32,7 +32,8 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
     StepWeights weights;
     for (size_t l = 0; l < linears.size(); ++l) {
       weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? prepare(*linears[l]) : nullptr,
-                                 .activations = product_of(*linears[l]).activations});
+                                 .activations = product_of(*linears[l]).activations,
+                                 .outputs = product_of(*linears[l]).outputs});
     }
     forward.run(
         step, weights, [&](size_t l) { return prepare(*linears[l]); }, batches, in, out, [](int64_t) {});

@@ -65,6 +65,17 @@ MXLM_INLINE void cast_fp8(const Grid grid, const In* in, int64_t n, Out* out) {
   }
 }
 
+/// To bfloat16; NaN stays NaN.
+template <typename In, typename Out>
+MXLM_INLINE void cast_bf16(const In* in, int64_t n, Out* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto bits = std::bit_cast<uint32_t>(load(in[i]));
+    const uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) & 0xffff0000U;
+    const uint32_t value = (bits & ~kSign) > kInfinity ? mx::detail::kQuietNan : rounded;
+    store(std::bit_cast<float>(value), out[i]);
+  }
+}
+
 /// Rounds the mantissa alone, up to the largest number's. Returns false if some exponent has no scale (the row is then
 /// wrong): magnitudes too small for it, Inf and NaN.
 template <typename In, typename Out>
@@ -146,6 +157,10 @@ MXLM_STAGE_AVX512 void cast_fp8_avx512(const Grid& grid, const In* in, int64_t n
   cast_fp8(grid, in, n, out);
 }
 template <typename In, typename Out>
+MXLM_STAGE_AVX512 void cast_bf16_avx512(const In* in, int64_t n, Out* out) {
+  cast_bf16(in, n, out);
+}
+template <typename In, typename Out>
 MXLM_STAGE_AVX512 bool round_mantissas_avx512(const mx::ElementFormat& e, const In* in, int64_t n, Out* out) {
   return round_mantissas(e, in, n, out);
 }
@@ -189,9 +204,10 @@ void cast_exactly(const BlockFormat& f, const In* in, int64_t n, Out* out) {
 
 template <typename In, typename Out>
 void cast(Isa isa, const BlockFormat& f, const In* in, int64_t n, Out* out) {
-  // bfloat16, whose largest numbers round to Inf, is mostly cast from itself: not worth a loop of its own.
-  const bool fast = f.rounding == mx::Rounding::even && f.element.exponent_bits < 8;
-  if (!fast) return cast_exactly(f, in, n, out);
+  if (f.rounding != mx::Rounding::even) return cast_exactly(f, in, n, out);
+  if (f.scaling == Scaling::none && f.element == mx::make_bfloat16()) {
+    return has_avx512(isa) ? cast_bf16_avx512(in, n, out) : cast_bf16(in, n, out);
+  }
   if (f.scaling == Scaling::none) {
     const Grid grid(f.element);
     return has_avx512(isa) ? cast_fp8_avx512(grid, in, n, out) : cast_fp8(grid, in, n, out);

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <iterator>
 #include <system_error>
 
 #include "base/error.hpp"
@@ -134,45 +133,11 @@ std::vector<fs::path> find_or_fetch(const Options& options, const KnownSet& set,
   return out;
 }
 
-/// The documents of several files, one after the other.
-DocumentSource read_files(const std::vector<fs::path>& paths, const std::string& field, int64_t max_documents) {
-  DocumentSource all;
-  std::string hashes;
-  for (const fs::path& path : paths) {
-    const auto have = static_cast<int64_t>(all.documents.size());
-    if (max_documents > 0 && have >= max_documents) break;
-    DocumentSource next = read_documents(path.string(), field, max_documents > 0 ? max_documents - have : 0);
-    hashes += next.sha256;
-    all.invalid_utf8 += next.invalid_utf8;
-    all.is_text = next.is_text;
-    std::move(next.documents.begin(), next.documents.end(), std::back_inserter(all.documents));
-  }
-  all.sha256 = paths.size() == 1 ? hashes : sha256_hex(std::as_bytes(std::span(hashes)));
-  return all;
-}
-
 bool is_blank(const std::string& text) { return text.find_first_not_of(" \t\r\n") == text.npos; }
 
-void keep_subset(DocumentSource& source, const std::string& subset, int64_t max_documents) {
-  std::vector<std::string> known;
-  for (const Document& document : source.documents) {
-    if (std::find(known.begin(), known.end(), document.subset) == known.end()) known.push_back(document.subset);
-  }
-  std::erase_if(source.documents, [&](const Document& document) { return document.subset != subset; });
-  if (source.documents.empty()) {
-    std::erase(known, std::string());
-    std::sort(known.begin(), known.end());
-    fail("{} has no subset {}; {}.{}", quote(source.name), quote(subset),
-         known.empty() ? "it has none at all" : fmt::format("it has {}", fmt::join(known, ", ")),
-         suggestion(subset, known));
-  }
-  if (max_documents > 0 && source.documents.size() > static_cast<size_t>(max_documents)) {
-    source.documents.resize(static_cast<size_t>(max_documents));
-  }
-}
-
-DocumentSource read_wikitext(const std::vector<fs::path>& paths, bool rows, int64_t max_documents) {
-  DocumentSource source = read_files(paths, "text", rows ? 0 : max_documents);
+DocumentSource read_wikitext(const std::vector<std::string>& paths, const std::string& name, bool rows,
+                             int64_t max_documents) {
+  DocumentSource source = read_files(paths, name, "text", rows ? 0 : max_documents);
   if (rows) {
     std::erase_if(source.documents, [](const Document& row) { return is_blank(row.text); });
     if (max_documents > 0 && source.documents.size() > static_cast<size_t>(max_documents)) {
@@ -194,47 +159,50 @@ DocumentSource read_known(const Options& options, const DataRequest& request, co
                           const OnFetch& on_progress) {
   const KnownSet& set = *find_set(request.name);
   const std::string split = canonical_split(set, request.split);
-  const bool subsets = !request.subset.empty();
-  if (subsets && is_wikitext(set)) fail_usage("{} has no subsets; leave {} out.", set.name, quote(request.subset));
-  const std::vector<fs::path> paths = find_or_fetch(options, set, split, on_progress);
-  DocumentSource source = is_wikitext(set) ? read_wikitext(paths, how.wikitext_rows, how.max_documents)
-                                           : read_files(paths, "text", subsets ? 0 : how.max_documents);
-  source.name = fmt::format("{}:{}", set.name, split);
-  if (subsets) {
-    keep_subset(source, request.subset, how.max_documents);
-    source.name += ":" + request.subset;
+  if (is_wikitext(set) && !request.subset.empty()) {
+    fail_usage("{} has no subsets; leave {} out.", set.name, quote(request.subset));
   }
+  std::vector<std::string> paths;
+  for (const fs::path& path : find_or_fetch(options, set, split, on_progress)) paths.push_back(path.string());
+  const std::string name = fmt::format("{}:{}", set.name, split);
+  if (is_wikitext(set)) return read_wikitext(paths, name, how.wikitext_rows, how.max_documents);
+  DocumentSource source = read_files(paths, name, "text", how.max_documents, request.subset);
+  if (!request.subset.empty()) source.name += ":" + request.subset;
   return source;
 }
 
+/// The files of a split in a folder: test.jsonl, test-00000-of-00001.parquet, but not testing.jsonl.
+std::vector<std::string> split_of_folder(const std::string& folder, const std::string& split) {
+  std::vector<std::string> paths;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    const bool mine = name.starts_with(split) && name.size() > split.size() &&
+                      std::string_view("-_.").find(name[split.size()]) != std::string_view::npos;
+    if (mine && it->is_regular_file(error)) paths.push_back(it->path().string());
+  }
+  if (paths.empty()) fail("{} has no files of a split {}.", quote(folder), quote(split));
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
 DocumentSource read_path(const DataRequest& request, const ReadDataOptions& how) {
-  const bool subsets = !request.subset.empty();
-  const int64_t most = subsets ? 0 : how.max_documents;
-  DocumentSource source;
-  if (request.split.empty()) {
-    source = read_documents(request.path, how.field, most);
-  } else {
-    std::error_code error;
-    if (!fs::is_directory(request.path, error)) {
-      fail_usage("{} is one file and has no split {}; leave it out.", quote(request.path), quote(request.split));
-    }
-    std::vector<fs::path> paths;
-    for (fs::directory_iterator it(request.path, error), end; !error && it != end; it.increment(error)) {
-      const std::string name = it->path().filename().string();
-      // test.jsonl, test-00000-of-00001.parquet, but not testing.jsonl
-      const bool mine = name.starts_with(request.split) && name.size() > request.split.size() &&
-                        std::string_view("-_.").find(name[request.split.size()]) != std::string_view::npos;
-      if (mine && it->is_regular_file(error)) paths.push_back(it->path());
-    }
-    if (paths.empty()) fail("{} has no files of a split {}.", quote(request.path), quote(request.split));
-    std::sort(paths.begin(), paths.end());
-    source = read_files(paths, how.field, most);
-    source.name = fmt::format("{}:{}", request.path, request.split);
+  if (request.split.empty() && request.subset.empty()) {
+    return read_documents(request.path, how.field, how.max_documents);
   }
-  if (subsets) {
-    keep_subset(source, request.subset, how.max_documents);
-    source.name += ":" + request.subset;
+  std::error_code error;
+  const bool folder = fs::is_directory(request.path, error);
+  if (!request.split.empty() && !folder) {
+    fail_usage("{} is one file and has no split {}; leave it out.", quote(request.path), quote(request.split));
   }
+  if (request.split.empty() && folder) {
+    fail_usage("{} is a folder; name the split that holds the subset {}, too.", quote(request.path),
+               quote(request.subset));
+  }
+  const auto paths = folder ? split_of_folder(request.path, request.split) : std::vector{request.path};
+  DocumentSource source = read_files(paths, request.path, how.field, how.max_documents, request.subset);
+  source.name =
+      fmt::format("{}:{}{}{}", request.path, request.split, request.subset.empty() ? "" : ":", request.subset);
   return source;
 }
 

@@ -222,23 +222,22 @@ std::vector<std::string> model_files(const std::vector<ListedFile>& files) {
     if (names.contains(name)) out.emplace_back(name);
   }
   const auto add_ending = [&](std::string_view ending, std::string_view beginning) {
-    const size_t before = out.size();
     for (const std::string& name : names) {
       if (name.ends_with(ending) && name.starts_with(beginning)) out.push_back(name);
     }
-    return out.size() > before;
   };
   if (names.contains("model.safetensors")) {
     out.emplace_back("model.safetensors");
   } else if (names.contains("model.safetensors.index.json")) {
     out.emplace_back("model.safetensors.index.json");
     add_ending(".safetensors", "model-");
-  } else if (add_ending(".safetensors", "")) {
   } else if (names.contains("pytorch_model.bin")) {
     out.emplace_back("pytorch_model.bin");
   } else if (names.contains("pytorch_model.bin.index.json")) {
     out.emplace_back("pytorch_model.bin.index.json");
     add_ending(".bin", "pytorch_model-");
+  } else {
+    add_ending(".safetensors", "");
   }
   return out;
 }
@@ -248,15 +247,16 @@ std::optional<std::string> missing_model_file(const fs::path& folder, bool with_
   const auto there = [&](const std::string& name) { return fs::is_regular_file(folder / name, error); };
   if (!there("config.json")) return "config.json";
   if (with_tokenizer && !there("tokenizer.json")) return "tokenizer.json";
-  if (there("model.safetensors")) return std::nullopt;
-  for (const char* index : {"model.safetensors.index.json", "pytorch_model.bin.index.json"}) {
+  // In the order in which Checkpoint::open looks for them.
+  for (const char* kind : {"model.safetensors", "pytorch_model.bin"}) {
+    if (there(kind)) return std::nullopt;
+    const std::string index = fmt::format("{}.index.json", kind);
     if (!there(index)) continue;
     for (const std::string& shard : read_index(folder / index)) {
       if (!there(shard)) return shard;
     }
     return std::nullopt;
   }
-  if (there("pytorch_model.bin")) return std::nullopt;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
     if (it->path().extension() == ".safetensors") return std::nullopt;
   }

@@ -53,9 +53,10 @@ FetchPlan plan_fetch(const Options& options, const Repo& repo, const Selection& 
 /// what came so far is gone on with at the next call.
 Snapshot fetch(const Options& options, const FetchPlan& plan, const OnFetch& on_progress);
 
-/// Of all files of a model's repository those that mxlm reads: configuration, tokenizer, and the weights as safetensors
-/// (one file, or an index and its shards), or as PyTorch files only if there are no safetensors. Shards are named as
-/// far as the listing tells; see fetch_model.
+/// Of all files of a model's repository those that mxlm reads: configuration, tokenizer, and one kind of weights in the
+/// order in which Checkpoint::open looks for them, model.safetensors (or an index and its shards) before
+/// pytorch_model.bin (or an index) before other safetensors. Shards are named as far as the listing tells; see
+/// fetch_model.
 std::vector<std::string> model_files(const std::vector<ListedFile>& files);
 
 /// What a folder lacks to be a model that can be loaded (a file's name), or nullopt. Shards are looked up in the index.
