@@ -31,7 +31,13 @@ Tensor random_tensor(DType type, int64_t rows, int64_t cols, std::mt19937& rando
   return t;
 }
 
-void run(benchmark::State& state, DType type, const ProductSpec& spec) {
+struct Features {
+  int64_t window = 0;
+  float softcap = 0;
+  bool slopes = false, sinks = false;
+};
+
+void run(benchmark::State& state, DType type, const ProductSpec& spec, const Features& features = {}) {
   const int64_t windows = state.range(0);
   const int64_t tokens = state.range(1);
   AttentionArgs args;
@@ -39,6 +45,12 @@ void run(benchmark::State& state, DType type, const ProductSpec& spec) {
   args.kv_heads = static_cast<int>(state.range(3));
   args.head_dim = static_cast<int>(state.range(4));
   args.scale = 1 / std::sqrt(static_cast<float>(args.head_dim));
+  args.window = features.window;
+  args.softcap = features.softcap;
+  const std::vector<float> slopes(features.slopes ? static_cast<size_t>(args.heads) : 0, 0.01F);
+  const std::vector<float> sinks(features.sinks ? static_cast<size_t>(args.heads) : 0, 0.5F);
+  args.slopes = slopes;
+  args.sinks = sinks;
   args.qk = spec;
   args.pv = spec;
   ThreadPool pool(static_cast<int>(state.range(5)));
@@ -56,13 +68,22 @@ void run(benchmark::State& state, DType type, const ProductSpec& spec) {
     attention(detect_isa(), Order::forward, pool, q, k, v, offsets, {}, args, out);
     benchmark::DoNotOptimize(out.data());
   }
-  const double pairs = static_cast<double>(windows * args.heads) * 0.5 * static_cast<double>(tokens * (tokens + 1));
+  double pairs = 0.5 * static_cast<double>(tokens * (tokens + 1));
+  if (const int64_t hidden = tokens - features.window; features.window > 0 && hidden > 0) {
+    pairs -= 0.5 * static_cast<double>(hidden * (hidden + 1));
+  }
+  pairs *= static_cast<double>(windows * args.heads);
   state.counters["exps"] =
       benchmark::Counter(pairs, benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
   state.SetLabel(isa_name(detect_isa()));
 }
 
 void bf16(benchmark::State& state) { run(state, DType::bf16, {}); }
+void bf16_window128(benchmark::State& state) { run(state, DType::bf16, {}, {.window = 128}); }
+void bf16_window512(benchmark::State& state) { run(state, DType::bf16, {}, {.window = 512}); }
+void bf16_alibi(benchmark::State& state) { run(state, DType::bf16, {}, {.slopes = true}); }
+void bf16_softcap(benchmark::State& state) { run(state, DType::bf16, {}, {.softcap = 50}); }
+void bf16_sinks(benchmark::State& state) { run(state, DType::bf16, {}, {.sinks = true}); }
 void f32(benchmark::State& state) { run(state, DType::f32, {}); }
 void bf16_mxfp8(benchmark::State& state) {
   constexpr mx::BlockFormat format{.element = mx::parse_element("mxfp8").value_or(mx::ElementFormat{})};
@@ -80,6 +101,11 @@ void cases(benchmark::internal::Benchmark* b) {
 
 BENCHMARK(bf16)->Apply(cases);
 BENCHMARK(f32)->Apply(cases);
+BENCHMARK(bf16_window128)->Apply(cases);
+BENCHMARK(bf16_window512)->Apply(cases);
+BENCHMARK(bf16_alibi)->Apply(cases);
+BENCHMARK(bf16_softcap)->Apply(cases);
+BENCHMARK(bf16_sinks)->Apply(cases);
 BENCHMARK(bf16_mxfp8)->Args({4, 1024, 9, 3, 64, 2})->Unit(benchmark::kMillisecond)->UseRealTime();
 
 }  // namespace

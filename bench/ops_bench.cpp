@@ -98,6 +98,57 @@ void gated(benchmark::State& state, const std::string& format) {
   count(state, kRows * kWide * 6, kRows * kWide);
 }
 
+void layer_norm(benchmark::State& state) {
+  const Tensor x = random_tensor(kRows, kHidden);
+  const Tensor weight = random_tensor(1, kHidden);
+  for (auto _ : state) {
+    std::vector<Operand> outs(1);
+    backend().norm(x, {.kind = NormKind::layer, .weight = &weight, .bias = &weight}, {}, outs);
+    benchmark::DoNotOptimize(outs);
+  }
+  count(state, kRows * kHidden * 4, kRows * kHidden);
+}
+
+void activation(benchmark::State& state, Activation which) {
+  const Tensor x = random_tensor(kRows, kWide);
+  for (auto _ : state) {
+    std::vector<Operand> outs(1);
+    backend().activation(x, which, {}, outs);
+    benchmark::DoNotOptimize(outs);
+  }
+  count(state, kRows * kWide * 4, kRows * kWide);
+}
+
+void swiglu_oai(benchmark::State& state) {
+  const Tensor x = random_tensor(kRows, 2 * kWide);
+  for (auto _ : state) {
+    std::vector<Operand> outs(1);
+    backend().gated_activation(x, {}, {.activation = Activation::swiglu_oai, .interleaved = true, .limit = 7}, {},
+                               outs);
+    benchmark::DoNotOptimize(outs);
+  }
+  count(state, kRows * kWide * 6, kRows * kWide);
+}
+
+void add(benchmark::State& state) {
+  const Tensor a = random_tensor(kRows, kHidden);
+  const Tensor b = random_tensor(kRows, kHidden);
+  Tensor out = random_tensor(kRows, kHidden);
+  for (auto _ : state) backend().add(a, b, 1, out);
+  count(state, kRows * kHidden * 6, kRows * kHidden);
+}
+
+void accumulate(benchmark::State& state) {
+  const Tensor y = random_tensor(kRows, kHidden);
+  Tensor sum = backend().empty(DType::f32, kRows, kHidden);
+  backend().zero(sum);
+  std::vector<int32_t> rows(kRows);
+  for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r);
+  const std::vector<float> weights(kRows, 0.0F);
+  for (auto _ : state) backend().accumulate(y, rows, weights, sum);
+  count(state, kRows * kHidden * 10, kRows * kHidden);
+}
+
 void rotate(benchmark::State& state) {
   Tensor x = random_tensor(kRows, kHidden);
   // A turn by a right angle keeps the values as they are, however often it is repeated.
@@ -188,6 +239,15 @@ int main(int argc, char** argv) {
     benchmark::RegisterBenchmark(label("keep", format).c_str(), keep, format);
     benchmark::RegisterBenchmark(label("prepare_kept", format).c_str(), prepare_kept, format);
   }
+  benchmark::RegisterBenchmark("layer_norm", layer_norm);
+  for (const auto& [name, which] :
+       {std::pair{"gelu_new", Activation::gelu_new}, std::pair{"gelu_tanh", Activation::gelu_tanh},
+        std::pair{"gelu_erf", Activation::gelu_erf}, std::pair{"silu", Activation::silu}}) {
+    benchmark::RegisterBenchmark(("activation/" + std::string(name)).c_str(), activation, which);
+  }
+  benchmark::RegisterBenchmark("swiglu_oai", swiglu_oai);
+  benchmark::RegisterBenchmark("add", add);
+  benchmark::RegisterBenchmark("accumulate", accumulate);
   benchmark::RegisterBenchmark("rotate", rotate);
   benchmark::RegisterBenchmark("linear/1536x576", linear, kWide, kHidden);
   benchmark::RegisterBenchmark("linear/576x1536+residual", linear, kHidden, kWide);

@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr size_t kMost = size_t{1} << 20;  // some hundred bytes can hold gigabytes
+constexpr size_t kMost = size_t{64} << 10;  // some hundred bytes can hold gigabytes
 
 class Memory : public mxlm::ByteSource {
  public:

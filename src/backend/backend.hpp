@@ -238,7 +238,7 @@ class Backend {
                     std::span<Operand> outs) = 0;
   /// The same, in place or into a tensor (`out` may be `x`).
   virtual void norm(const Tensor& x, const NormArgs& args, Tensor& out) = 0;
-  /// Operands of an activation that is there already.
+  /// Operands of an activation that is there already; they may share its memory, so it stays as it is while they live.
   virtual void operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) = 0;
   virtual void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) = 0;
   /// Rotates the first rotary_dim of every head of x in place; heads are `head_stride` columns apart.

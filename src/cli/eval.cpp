@@ -84,8 +84,8 @@ DocumentSource read_documents_or_texts(const EvalArguments& arguments) {
   }
   if (!arguments.data.empty()) {
     const hub::DataRequest request = hub::parse_data_request(arguments.data);
-    // This takes each row for a document; the others take WikiText as the one text that it was.
-    const bool rows = arguments.protocol == "document";
+    // These take each row for a document; the others take WikiText as the one text that it was.
+    const bool rows = arguments.protocol == "document" || arguments.protocol == "self";
     ProgressLine line(arguments.data, global_options().quiet);
     return hub::read_data_set(request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
                               {.field = arguments.field, .max_documents = arguments.max_samples, .wikitext_rows = rows},
@@ -210,11 +210,7 @@ void report_result(const EvalResult& result, const EvalArguments& arguments) {
   if (!arguments.json.empty() || arguments.reports.any()) {
     const std::string json = render_json(result);
     if (!arguments.json.empty()) write_file(arguments.json, json);
-    if (arguments.reports.any()) {
-      report::Record record;
-      report::add_json(record, "", json);
-      write_reports(record, arguments.reports);
-    }
+    if (arguments.reports.any()) write_reports(json, arguments.reports);
   }
   if (!result.runs.back().complete) throw Interrupted();
 }

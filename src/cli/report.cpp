@@ -41,6 +41,12 @@ void write_reports(const report::Record& record, const ReportFiles& files) {
   if (!files.html.empty()) write_file(files.html, report::render_html(record));
 }
 
+void write_reports(const std::string& json, const ReportFiles& files) {
+  report::Record record;
+  report::add_json(record, "", json);
+  write_reports(record, files);
+}
+
 void add_report(CLI::App& app) {
   auto arguments = std::make_shared<ReportArguments>();
   ReportArguments& a = *arguments;

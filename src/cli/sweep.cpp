@@ -33,27 +33,23 @@ struct SweepArguments {
 
 void report_sweep(const EvalResult& result, const SweepArguments& arguments) {
   // The table goes first: a file that cannot be written must not cost what was computed.
-  const EvalArguments& eval = arguments.eval;
-  if (eval.json != "-" && arguments.csv != "-" && eval.reports.to_stdout() == 0) {
+  if (arguments.eval.json != "-" && arguments.csv != "-" && arguments.eval.reports.to_stdout() == 0) {
     print_result(render_sweep_table(result));
   }
   if (!arguments.csv.empty()) write_file(arguments.csv, render_sweep_csv(result));
-  if (!eval.json.empty() || eval.reports.any()) {
+  if (!arguments.eval.json.empty() || arguments.eval.reports.any()) {
     const std::string json = render_json(result);
-    if (!eval.json.empty()) write_file(eval.json, json);
-    if (eval.reports.any()) {
-      report::Record record;
-      report::add_json(record, "", json);
-      write_reports(record, eval.reports);
-    }
+    if (!arguments.eval.json.empty()) write_file(arguments.eval.json, json);
+    if (arguments.eval.reports.any()) write_reports(json, arguments.eval.reports);
   }
   if (!result.runs.back().complete) throw Interrupted();
 }
 
 void run_sweep(const SweepArguments& arguments) {
-  const EvalArguments& eval = arguments.eval;
-  if ((arguments.csv == "-" ? 1 : 0) + (eval.json == "-" ? 1 : 0) + eval.reports.to_stdout() > 1) {
-    fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
+  const int to_stdout =
+      (arguments.csv == "-" ? 1 : 0) + (arguments.eval.json == "-" ? 1 : 0) + arguments.eval.reports.to_stdout();
+  if (to_stdout > 1) {
+    fail_usage("Only one of --json, --csv, --html and --markdown can be '-', standard output.");
   }
   const auto models = arguments.eval.models.empty() ? std::vector<std::string>{""} : arguments.eval.models;
   const bool grid = arguments.sensitivity.empty();
@@ -112,9 +108,9 @@ void add_sweep(CLI::App& app) {
       ->capture_default_str();
   add_data_options(*command, arguments->eval);
   add_run_options(*command, arguments->eval);
-  command->add_option("--csv", arguments->csv, "Write the rows as CSV here ('-' is stdout, without the table)");
   command->add_option("--html", arguments->eval.reports.html, "Write the result as one self-contained page here");
-  command->add_option("--markdown", arguments->eval.reports.markdown, "Write the variants in Markdown here");
+  command->add_option("--markdown", arguments->eval.reports.markdown, "Write the table in Markdown here");
+  command->add_option("--csv", arguments->csv, "Write the rows as CSV here ('-' is stdout, without the table)");
   command->footer(
       "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --formats mxfp4 mxfp6 --blocks 16 32 --rules floor rceil\n"
       "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --sensitivity layer --formats mxfp4");

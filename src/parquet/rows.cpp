@@ -83,7 +83,8 @@ int find_text_column(const parquet::SchemaDescriptor& schema, const std::string&
   if (column >= 0 && holds_strings(*schema.Column(column))) return column;
   std::string known;
   for (int i = 0; i < schema.num_columns() && known.size() < 200; ++i) {
-    if (holds_strings(*schema.Column(i))) known += " '" + schema.Column(i)->path()->ToDotString() + "'";
+    if (holds_strings(*schema.Column(i)))
+      known.append(" '").append(schema.Column(i)->path()->ToDotString()).append("'");
   }
   refuse((column < 0 ? "has no column '" : "does not hold one string a row in the column '") + field +
          "'; name one of its columns of strings with --field:" + (known.empty() ? " there is none" : known));

@@ -1,24 +1,15 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 #include <set>
 
 #include "report/html.hpp"
 #include "report/page.hpp"
+#include "report/text_layout.hpp"
 
 namespace mxlm::report {
 namespace {
-
-/// A field by RFC 4180.
-std::string field(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"') out += '"';
-    out += c;
-  }
-  return out + '"';
-}
 
 struct Row {
   const File& file;
@@ -38,6 +29,50 @@ CsvColumn against(std::string name, double VsBaseline::*member) {
             const auto& b = row.variant.figures.vs_baseline;
             return b ? exact((*b).*member) : std::string{};
           }};
+}
+
+/// Perplexity and its like: those of the protocol self, or those of all others. Empty for the rest.
+void add_perplexity(std::vector<CsvColumn>& columns, const MemberNames& names, bool self) {
+  const auto own = [self](std::string_view name, double VariantFigures::*member) {
+    return CsvColumn{std::string(name), [self, member](const Row& row) {
+                       const VariantFigures& f = row.variant.figures;
+                       return f.self.has_value() == self ? exact(f.*member) : std::string{};
+                     }};
+  };
+  const auto change = [self](std::string_view name, double VsBaseline::*member) {
+    return CsvColumn{std::string(name), [self, member](const Row& row) {
+                       const VariantFigures& f = row.variant.figures;
+                       return f.self.has_value() == self && f.vs_baseline ? exact((*f.vs_baseline).*member)
+                                                                          : std::string{};
+                     }};
+  };
+  columns.insert(columns.end(),
+                 {own(names.nll, &VariantFigures::nll), own(names.ppl, &VariantFigures::ppl),
+                  own(names.ppl_stderr, &VariantFigures::ppl_stderr),
+                  own(names.ppl_stderr_windows, &VariantFigures::ppl_stderr_windows),
+                  change(names.ratio, &VsBaseline::ppl_ratio), change(names.ln_ratio, &VsBaseline::ln_ppl_ratio),
+                  change(names.ln_ratio_stderr, &VsBaseline::ln_ppl_ratio_stderr)});
+}
+
+std::string self_figure(const Row& row, double SelfFigures::*member) {
+  const auto& self = row.variant.figures.self;
+  return self ? exact((*self).*member) : std::string{};
+}
+
+/// One of the figures of rolling windows; empty where a run has none.
+CsvColumn rolling(std::string name, double RollingFigures::*member) {
+  return {std::move(name), [member](const Row& row) {
+            const auto& r = row.variant.figures.rolling;
+            return r ? exact((*r).*member) : std::string{};
+          }};
+}
+
+template <typename Condition>
+bool any_figures(const Record& record, Condition condition) {
+  return std::any_of(record.runs.begin(), record.runs.end(), [&](const Run& run) {
+    return std::any_of(run.variants.begin(), run.variants.end(),
+                       [&](const Variant& v) { return condition(v.figures); });
+  });
 }
 
 /// One of the percentiles; empty where a variant lacks it.
@@ -89,19 +124,32 @@ std::vector<CsvColumn> make_columns(const Record& record) {
       {"spec", [](const Row& r) { return r.variant.spec; }},
       {"tokens", [=](const Row& r) { return count(r.variant.figures.tokens); }},
       {"nonfinite", [=](const Row& r) { return count(r.variant.figures.nonfinite); }},
-      {"nll", [](const Row& r) { return exact(r.variant.figures.nll); }},
-      {"ppl", [](const Row& r) { return exact(r.variant.figures.ppl); }},
-      {"ppl_stderr", [](const Row& r) { return exact(r.variant.figures.ppl_stderr); }},
-      {"ppl_stderr_windows", [](const Row& r) { return exact(r.variant.figures.ppl_stderr_windows); }},
-      against("ppl_ratio", &VsBaseline::ppl_ratio),
-      against("ln_ppl_ratio", &VsBaseline::ln_ppl_ratio),
-      against("ln_ppl_ratio_stderr", &VsBaseline::ln_ppl_ratio_stderr),
-      against("correlation", &VsBaseline::correlation),
-      against("kld_mean", &VsBaseline::kld_mean),
-      against("kld_stderr", &VsBaseline::kld_stderr),
-      against("kld_median", &VsBaseline::kld_median),
-      against("kld_max", &VsBaseline::kld_max),
   };
+  // What the protocol self measures is no perplexity, so it has columns of its own.
+  const bool self = any_figures(record, [](const VariantFigures& f) { return f.self.has_value(); });
+  const bool perplexity = any_figures(record, [](const VariantFigures& f) { return !f.self; });
+  if (perplexity) add_perplexity(columns, MemberNames{}, false);
+  if (self) {
+    VariantFigures figures;
+    figures.self = SelfFigures{};
+    add_perplexity(columns, member_names(figures), true);
+    columns.push_back({"mean_entropy", [](const Row& r) { return self_figure(r, &SelfFigures::entropy); }});
+    columns.push_back(
+        {"mean_entropy_stderr", [](const Row& r) { return self_figure(r, &SelfFigures::entropy_stderr); }});
+  }
+  if (any_figures(record, [](const VariantFigures& f) { return f.rolling.has_value(); })) {
+    columns.insert(columns.end(), {rolling("word_perplexity", &RollingFigures::word_perplexity),
+                                   rolling("word_perplexity_stderr", &RollingFigures::word_perplexity_stderr),
+                                   rolling("byte_perplexity", &RollingFigures::byte_perplexity),
+                                   rolling("bits_per_byte", &RollingFigures::bits_per_byte)});
+  }
+  columns.insert(columns.end(), {
+                                    against("correlation", &VsBaseline::correlation),
+                                    against("kld_mean", &VsBaseline::kld_mean),
+                                    against("kld_stderr", &VsBaseline::kld_stderr),
+                                    against("kld_median", &VsBaseline::kld_median),
+                                    against("kld_max", &VsBaseline::kld_max),
+                                });
   add_percentiles(columns, record, "kld_percentile_", &VsBaseline::kld_percentiles);
   columns.insert(
       columns.end(),
@@ -146,7 +194,7 @@ std::string render_csv(const Record& record) {
   const auto add_line = [&](const auto& text) {
     for (size_t c = 0; c < columns.size(); ++c) {
       if (c > 0) out += ',';
-      out += field(text(columns[c]));
+      out += csv_field(text(columns[c]));
     }
     out += "\r\n";
   };

@@ -24,7 +24,8 @@ void use_noise(ShownFigure& shown, const Source& from, double noise, double nois
 }  // namespace
 
 ShownFigure ppl_figure(const Source& from, const VariantFigures& figures) {
-  return {.value = {from / "ppl", figures.ppl}, .error = {from / "ppl_stderr", figures.ppl_stderr}};
+  const MemberNames& names = member_names(figures);
+  return {.value = {from / names.ppl, figures.ppl}, .error = {from / names.ppl_stderr, figures.ppl_stderr}};
 }
 
 ShownFigure ppl_figure(const Run& run, size_t index) {
@@ -38,8 +39,9 @@ ShownFigure ppl_figure(const Run& run, size_t index) {
 ShownFigure ppl_change_figure(const Source& from, const VariantFigures& figures) {
   ShownFigure out;
   const Source against = from / "vs_baseline";
-  out.value.source = against / "ppl_ratio";
-  out.error.source = against / "ln_ppl_ratio_stderr";
+  const MemberNames& names = member_names(figures);
+  out.value.source = against / names.ratio;
+  out.error.source = against / names.ln_ratio_stderr;
   out.scale = kPercent;
   out.offset = -kPercent;
   out.sign = Sign::always;
@@ -169,6 +171,14 @@ std::vector<size_t> pareto_front(const Run& run, SizeAxis axis) {
     out.push_back(point.index);
   }
   return out;
+}
+
+std::string quantity_name(const Run& run) {
+  return !run.variants.empty() && run.variants[0].figures.self ? "self-perplexity" : "perplexity";
+}
+
+std::string short_quantity_name(const Run& run) {
+  return !run.variants.empty() && run.variants[0].figures.self ? "self-PPL" : "PPL";
 }
 
 std::string model_name(const Run& run) { return run.model.name.empty() ? "a model without a name" : run.model.name; }

@@ -44,6 +44,10 @@ Figure size_figure(const Run& run, size_t index, SizeAxis axis);
 /// other), by size.
 std::vector<size_t> pareto_front(const Run& run, SizeAxis axis);
 
+/// "perplexity" and "PPL", or of the protocol `self` "self-perplexity" and "self-PPL".
+std::string quantity_name(const Run& run);
+std::string short_quantity_name(const Run& run);
+
 /// What a page calls a model, and variant `index` where it has room for a few words only.
 std::string model_name(const Run& run);
 std::string short_name(const Variant& variant, size_t columns);

@@ -98,7 +98,7 @@ std::string measured_text(const ShownFigure& shown) {
   std::string out =
       fmt::format("<span{}>{}</span>", attributes(shown.value.source, shown.value.value), with_minus(m.value));
   if (!m.error.empty() && m.error != "n/a") {
-    out += fmt::format(" ± <span{}>{}</span>", attributes(shown.error.source, shown.error.value), m.error);
+    out += fmt::format("\u00a0±\u00a0<span{}>{}</span>", attributes(shown.error.source, shown.error.value), m.error);
   }
   return out;
 }

@@ -50,7 +50,7 @@ struct ShownFigure {
   Sign sign = Sign::negative_only;
 };
 std::string measured_cells(const ShownFigure& shown);
-/// The same as text: "18.8 ± 0.3".
+/// The same as text that no line breaks: "18.8 ± 0.3".
 std::string measured_text(const ShownFigure& shown);
 
 /// A table cell with `text` for a figure.

@@ -26,10 +26,10 @@ Json percentiles(const std::map<std::string, double>& values) {
   return out;
 }
 
-/// Members of the protocol `self`, which measures no perplexity: its figures go by other names, and those of perplexity
-/// are null.
-void rename_for_self(Json& out, std::initializer_list<std::pair<const char*, const char*>> names) {
-  for (const auto& [name, other] : names) out[other] = std::exchange(out[name], nullptr);
+/// Members of the protocol `self`, which measures no perplexity: its figures have names that say so, beside those that
+/// every protocol has.
+void name_for_self(Json& out, std::initializer_list<std::pair<const char*, const char*>> names) {
+  for (const auto& [name, other] : names) out[other] = out[name];
 }
 
 Json vs_baseline(const VsBaseline& v) {
@@ -69,14 +69,14 @@ void add_figures(Json& out, const VariantFigures& figures) {
     out["bytes"] = rolling.bytes;
   }
   if (figures.self) {
-    rename_for_self(out, {{"nll", "self_nll"},
+    name_for_self(out, {{"nll", "self_nll"},
                           {"ppl", "self_perplexity"},
                           {"ppl_stderr", "self_perplexity_stderr"},
                           {"ppl_stderr_windows", "self_perplexity_stderr_windows"}});
     out["mean_entropy"] = figures.self->entropy;
     out["mean_entropy_stderr"] = figures.self->entropy_stderr;
     if (figures.vs_baseline) {
-      rename_for_self(out["vs_baseline"], {{"ppl_ratio", "self_perplexity_ratio"},
+      name_for_self(out["vs_baseline"], {{"ppl_ratio", "self_perplexity_ratio"},
                                            {"ln_ppl_ratio", "ln_self_perplexity_ratio"},
                                            {"ln_ppl_ratio_stderr", "ln_self_perplexity_ratio_stderr"}});
     }

@@ -38,8 +38,8 @@ std::string cell(const ShownFigure& shown) {
 
 std::string table(const Run& run) {
   const bool bits = size_axis(run) == SizeAxis::bits;
-  std::string out =
-      fmt::format("| variant | PPL | ΔPPL % | z | KL mnats | top-1 % | {} | tok/s |\n", bits ? "bits a weight" : "MB");
+  std::string out = fmt::format("| variant | {0} | Δ{0} % | z | KL mnats | top-1 % | {1} | tok/s |\n",
+                                short_quantity_name(run), bits ? "bits a weight" : "MB");
   out += "|---|---:|---:|---:|---:|---:|---:|---:|\n";
   constexpr double mega = 1e6;
   for (size_t i = 0; i < run.variants.size(); ++i) {

@@ -134,6 +134,7 @@ std::string provenance(const Run& run, const File& file) {
                            plural(run.data.documents, "document"), hash(run.data.sha256)));
   std::string protocol = fmt::format("{}, context {}, {}", escape(run.protocol.name), count_text(run.protocol.context),
                                      plural(run.windows, "window"));
+  if (run.protocol.stride > 0) protocol += fmt::format(", stride {}", count_text(run.protocol.stride));
   if (!run.protocol.aggregate.empty()) protocol += ", " + escape(run.protocol.aggregate);
   if (!run.protocol.bos.empty()) protocol += ", special tokens: " + escape(run.protocol.bos);
   if (run.protocol.skipped_documents > 0) {

@@ -28,7 +28,7 @@ void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, st
     const Window& window = windows[w];
     for (size_t i = 0; i < scores[0][w].tokens.size(); ++i) {
       const size_t position = static_cast<size_t>(window.score_begin) + i;
-      fmt::format_to(out, "{},{},{},{}", w, position, window.tokens[position - 1], window.tokens[position]);
+      fmt::format_to(out, "{},{},{},{}", w, position, window.tokens[position - 1], window.target(position));
       for (size_t v = 0; v < variants.size(); ++v) {
         const TokenScore& score = scores[v][w].tokens[i];
         fmt::format_to(out, ",{},{},{}", score.nll, score.p, score.top1);

@@ -2,8 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <limits>
+#include <numeric>
 
 #include "report/plots.hpp"
 #include "report/svg.hpp"
@@ -29,12 +28,13 @@ struct Bar {
 std::vector<size_t> chosen(const Run& run) {
   std::vector<size_t> out;
   if (run.variants.size() <= kMostPanels + 1) {
-    for (size_t v = 1; v < run.variants.size(); ++v) out.push_back(v);
+    out.resize(run.variants.size() - 1);
+    std::iota(out.begin(), out.end(), size_t{1});
     return out;
   }
   out = pareto_front(run, size_axis(run));
   if (out.size() > kMostPanels) out = {out.front(), out[out.size() / 2], out.back()};
-  for (size_t v = 1; out.empty() && v <= kMostPanels; ++v) out.push_back(v);
+  if (out.empty()) out = {1, 2, 3};
   return out;
 }
 
@@ -82,6 +82,7 @@ std::string subset_bars(const Run& run) {
   const size_t rows = std::min(run.subsets.size(), kMostRows);
   const auto bars_of = [&](size_t variant) {
     std::vector<Bar> bars;
+    bars.reserve(rows);
     for (size_t s = 0; s < rows; ++s) {
       const Source from = source(run) / "subsets" / s / "variants" / variant;
       const VariantFigures& figures = run.subsets[s].variants[variant];
@@ -102,15 +103,15 @@ std::string subset_bars(const Run& run) {
   const std::vector<Bar> baseline = bars_of(0);
   double low = 0, high = 1e-9;
   extend(baseline, low, high);
-  out += draw("Baseline perplexity", baseline, 0, high, id + "-0");
+  out += draw("Baseline " + quantity_name(run), baseline, 0, high, id + "-0");
   // All variants on one scale, so that panels compare.
   const std::vector<size_t> shown = chosen(run);
   low = -1e-9;
   high = 1e-9;
   for (const size_t v : shown) extend(bars_of(v), low, high);
   for (const size_t v : shown) {
-    out += draw(fmt::format("Change of perplexity, %: {}", breakable(short_name(run.variants[v], 40))), bars_of(v), low,
-                high, fmt::format("{}-{}", id, v));
+    out += draw(fmt::format("Change of {}, %: {}", quantity_name(run), breakable(short_name(run.variants[v], 40))),
+                bars_of(v), low, high, fmt::format("{}-{}", id, v));
   }
   out += "</div>\n";
   if (shown.size() + 1 < run.variants.size()) {
@@ -121,13 +122,13 @@ std::string subset_bars(const Run& run) {
   std::vector<Column> columns{{.label = "Subset", .number = false},
                               {.label = "Windows"},
                               {.label = "Tokens"},
-                              {.label = "Baseline PPL", .columns = 2}};
+                              {.label = "Baseline " + short_quantity_name(run), .columns = 2}};
   for (size_t v = 1; v < run.variants.size(); ++v) {
     columns.push_back({.label = fmt::format("{} {}, %", v, escape(short_name(run.variants[v], 15))),
-                       .title = run.variants[v].name + ": change of perplexity",
+                       .title = run.variants[v].name + ": change against the baseline",
                        .columns = 2});
   }
-  std::string table = table_open("Perplexity by subset", columns);
+  std::string table = table_open("Figures by subset", columns);
   for (size_t s = 0; s < run.subsets.size(); ++s) {
     const SubsetResult& subset = run.subsets[s];
     const Source from = source(run) / "subsets" / s;

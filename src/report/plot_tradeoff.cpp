@@ -92,10 +92,18 @@ std::string draw(const Run& run, const Plot& plot, const std::string& x_label, c
   }
   if (plot.front_line) {
     std::string path;
+    double last_x = 0, last_y = 0;
     for (const Point& p : plot.points) {
       if (!p.front) continue;
-      path += path.empty() ? fmt::format("M{} {}", xy(x(p.size.value)), xy(y(p.y)))
-                           : fmt::format("H{}V{}", xy(x(p.size.value)), xy(y(p.y)));
+      const double px = x(p.size.value), py = y(p.y);
+      if (!path.empty()) {
+        // No label on the line.
+        placer.avoid({last_x, last_y - 1, px - last_x, 2});
+        placer.avoid({px - 1, std::min(py, last_y), 2, std::abs(py - last_y)});
+      }
+      last_x = px;
+      last_y = py;
+      path += path.empty() ? fmt::format("M{} {}", xy(px), xy(py)) : fmt::format("H{}V{}", xy(px), xy(py));
     }
     out += fmt::format(R"(<path class="front" d="{}"/>)", path);
   }
@@ -103,7 +111,7 @@ std::string draw(const Run& run, const Plot& plot, const std::string& x_label, c
     constexpr double kRadius = 5;
     placer.avoid({x(p.size.value) - kRadius, y(p.y) - kRadius, 2 * kRadius, 2 * kRadius});
   }
-  std::string points, labels;
+  std::string leaders, points, labels;
   for (const Point& p : plot.points) {
     const double px = x(p.size.value), py = y(p.y), top = y(p.high), bottom = y(p.low);
     const Variant& v = run.variants[p.index];
@@ -128,12 +136,11 @@ std::string draw(const Run& run, const Plot& plot, const std::string& x_label, c
       // To the side of the label that is nearest to the point.
       const double end_x = std::clamp(px, place->box.x, place->box.x + place->box.width);
       const double end_y = std::clamp(py, place->box.y + 1, place->box.y + place->box.height - 1);
-      labels += fmt::format(R"(<path class="leader" d="M{} {}L{} {}"/>)", xy(px), xy(py), xy(end_x), xy(end_y));
+      leaders += fmt::format(R"(<path class="leader" d="M{} {}L{} {}"/>)", xy(px), xy(py), xy(end_x), xy(end_y));
     }
     labels += svg_text(lx, ly + 4, label, "middle", p.front ? "name strong" : "name");
   }
-  // Leader lines lie below the points, labels above.
-  return out + labels + points + "</svg></figure>\n";
+  return out + leaders + points + labels + "</svg></figure>\n";
 }
 
 }  // namespace
@@ -195,8 +202,10 @@ std::string tradeoff_plots(const Run& run) {
   if (ppl.logarithmic) {
     for (Point& p : ppl.points) p.low = std::max(p.low, std::min(least, ppl.reference) / 2);
   }
-  ppl.title = "Perplexity against the size of the weights";
-  ppl.y_label = ppl.logarithmic ? "perplexity (log)" : "perplexity";
+  const std::string quantity = quantity_name(run);
+  ppl.title = fmt::format("{} against the size of the weights",
+                          run.variants[0].figures.self ? "Self-perplexity" : "Perplexity");
+  ppl.y_label = ppl.logarithmic ? quantity + " (log)" : quantity;
   ppl.description =
       "Each point is a variant, with the error of its paired difference from the baseline, which is the dashed line. "
       "The table has the figures.";

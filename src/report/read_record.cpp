@@ -139,12 +139,12 @@ class Node {
   std::string path_;
 };
 
-std::optional<VsBaseline> read_vs_baseline(const Node& node) {
+std::optional<VsBaseline> read_vs_baseline(const Node& node, const MemberNames& names) {
   if (!node.present()) return std::nullopt;
   VsBaseline out;
-  out.ppl_ratio = node["ppl_ratio"].amount();
-  out.ln_ppl_ratio = node["ln_ppl_ratio"].number();
-  out.ln_ppl_ratio_stderr = node["ln_ppl_ratio_stderr"].amount();
+  out.ppl_ratio = node[names.ratio].amount();
+  out.ln_ppl_ratio = node[names.ln_ratio].number();
+  out.ln_ppl_ratio_stderr = node[names.ln_ratio_stderr].amount();
   out.correlation = node["correlation"].number();
   out.kld_mean = node["kld_mean"].number();
   out.kld_stderr = node["kld_stderr"].amount();
@@ -162,13 +162,26 @@ std::optional<VsBaseline> read_vs_baseline(const Node& node) {
 
 VariantFigures read_figures(const Node& node) {
   VariantFigures out;
-  out.nll = node["nll"].number();
-  out.ppl = node["ppl"].amount();
-  out.ppl_stderr = node["ppl_stderr"].amount();
-  out.ppl_stderr_windows = node["ppl_stderr_windows"].amount();
+  if (node["self_perplexity"].present()) {
+    out.self =
+        SelfFigures{.entropy = node["mean_entropy"].number(), .entropy_stderr = node["mean_entropy_stderr"].amount()};
+  }
+  if (node["word_perplexity"].present()) {
+    out.rolling = RollingFigures{.word_perplexity = node["word_perplexity"].amount(),
+                                 .byte_perplexity = node["byte_perplexity"].amount(),
+                                 .bits_per_byte = node["bits_per_byte"].amount(),
+                                 .word_perplexity_stderr = node["word_perplexity_stderr"].amount(),
+                                 .words = node["words"].integer(),
+                                 .bytes = node["bytes"].integer()};
+  }
+  const MemberNames& names = member_names(out);
+  out.nll = node[names.nll].number();
+  out.ppl = node[names.ppl].amount();
+  out.ppl_stderr = node[names.ppl_stderr].amount();
+  out.ppl_stderr_windows = node[names.ppl_stderr_windows].amount();
   out.tokens = node["tokens"].integer();
   out.nonfinite = node["nonfinite"].integer();
-  out.vs_baseline = read_vs_baseline(node["vs_baseline"]);
+  out.vs_baseline = read_vs_baseline(node["vs_baseline"], names);
   return out;
 }
 
@@ -216,6 +229,7 @@ Variant read_variant(const Node& node) {
                             .role = item["role"].text(),
                             .weights = item["weights"].text(),
                             .activations = item["activations"].text()});
+    if (item["outputs"].present()) out.replaced.back().outputs = item["outputs"].text();
   }
   out.weight_bytes_baseline = node["weight_bytes"]["baseline"].amount();
   out.weight_bytes_variant = node["weight_bytes"]["variant"].amount();
@@ -258,6 +272,7 @@ Run read_run(const Node& node) {
   out.data = {.name = data["name"].text(), .sha256 = data["sha256"].text(), .documents = data["documents"].integer()};
   out.protocol.name = protocol["name"].text();
   out.protocol.context = protocol["context"].integer();
+  out.protocol.stride = protocol["stride"].integer();
   out.protocol.bos = protocol["bos"].text();
   out.protocol.aggregate = protocol["aggregate"].text();
   out.protocol.skipped_documents = protocol["skipped_documents"].integer();
@@ -309,6 +324,18 @@ MachineInfo read_machine(const Node& node) {
 }
 
 }  // namespace
+
+const MemberNames& member_names(const VariantFigures& figures) {
+  static constexpr MemberNames kPerplexity{};
+  static constexpr MemberNames kSelf{.nll = "self_nll",
+                                     .ppl = "self_perplexity",
+                                     .ppl_stderr = "self_perplexity_stderr",
+                                     .ppl_stderr_windows = "self_perplexity_stderr_windows",
+                                     .ratio = "self_perplexity_ratio",
+                                     .ln_ratio = "ln_self_perplexity_ratio",
+                                     .ln_ratio_stderr = "ln_self_perplexity_ratio_stderr"};
+  return figures.self ? kSelf : kPerplexity;
+}
 
 void add_json(Record& record, const std::string& name, std::string_view text) {
   const std::string shown = name.empty() ? "the result" : name;

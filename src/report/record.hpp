@@ -91,6 +91,13 @@ struct File {
   MachineInfo machine;
 };
 
+/// The members of a variant that the protocol `self` names otherwise, since what it measures is no perplexity.
+struct MemberNames {
+  std::string_view nll = "nll", ppl = "ppl", ppl_stderr = "ppl_stderr", ppl_stderr_windows = "ppl_stderr_windows",
+                   ratio = "ppl_ratio", ln_ratio = "ln_ppl_ratio", ln_ratio_stderr = "ln_ppl_ratio_stderr";
+};
+const MemberNames& member_names(const VariantFigures& figures);
+
 /// The runs of one or several files, in order.
 struct Record {
   std::vector<File> files;

@@ -17,7 +17,7 @@ std::string name(const Run& run, size_t index) {
   return fmt::format("<b class=\"v\">{}</b>", breakable(short_name(run.variants[index], kNameColumns)));
 }
 
-std::string percent(const Run& run, size_t index) { return measured_text(ppl_change_figure(run, index)) + " %"; }
+std::string percent(const Run& run, size_t index) { return measured_text(ppl_change_figure(run, index)) + "\u00a0%"; }
 
 /// "z = +8.1: significant"
 std::string judged(const Verdict& v) {
@@ -46,8 +46,8 @@ std::string sentence(const Run& run, size_t index) {
                        count_text(v.figures.nonfinite));
   }
   std::string out =
-      fmt::format("{} changes perplexity by {} ({}) and keeps the most likely token at {} % of positions",
-                  name(run, index), percent(run, index), judged(verdict(v)), measured_text(top1_figure(run, index)));
+      fmt::format("{} changes {} by {} ({}) and keeps the most likely token at {} % of positions", name(run, index),
+                  quantity_name(run), percent(run, index), judged(verdict(v)), measured_text(top1_figure(run, index)));
   if (std::isfinite(v.weight_bits_variant) && v.weight_bits_variant < v.weight_bits_baseline) {
     const Source bits = source(run) / "variants" / index / "weight_bits";
     out +=
@@ -75,6 +75,11 @@ std::string names(const Run& run, const std::vector<size_t>& indices) {
   return out;
 }
 
+std::string capital(std::string text) {
+  if (text[0] >= 'a' && text[0] <= 'z') text[0] = static_cast<char>(text[0] - 'a' + 'A');
+  return text;
+}
+
 /// The first line: how many variants changed anything.
 std::string lead(const Run& run) {
   const size_t count = run.variants.size() - 1;
@@ -86,20 +91,22 @@ std::string lead(const Run& run) {
     if (v.kind == Verdict::Kind::borderline) borderline.push_back(i);
   }
   if (count == 1) {
+    const std::string what = capital(quantity_name(run));
     if (!compared(run.variants[1])) return "The variant's figures are not finite.";
-    if (!worse.empty()) return fmt::format("Perplexity rises by {}: a significant change.", percent(run, 1));
-    if (!better.empty()) return fmt::format("Perplexity falls, by {}: a significant change.", percent(run, 1));
-    if (!borderline.empty()) return fmt::format("Perplexity changes by {}, on the border of chance.", percent(run, 1));
-    return "Perplexity does not change by more than its error.";
+    if (!worse.empty()) return fmt::format("{} rises by {}: a significant change.", what, percent(run, 1));
+    if (!better.empty()) return fmt::format("{} falls, by {}: a significant change.", what, percent(run, 1));
+    if (!borderline.empty()) return fmt::format("{} changes by {}, on the border of chance.", what, percent(run, 1));
+    return what + " does not change by more than its error.";
   }
   std::vector<std::string> parts;
-  const auto part = [&](const std::vector<size_t>& of, const char* one, const char* many) {
+  const auto part = [&](const std::vector<size_t>& of, const std::string& one, const std::string& many) {
     if (!of.empty()) {
       parts.push_back(
           fmt::format("{} {}", of.size() == count ? "all" : std::to_string(of.size()), of.size() == 1 ? one : many));
     }
   };
-  part(worse, "raises perplexity significantly", "raise perplexity significantly");
+  part(worse, fmt::format("raises {} significantly", quantity_name(run)),
+       fmt::format("raise {} significantly", quantity_name(run)));
   part(borderline, "is on the border of chance", "are on the border of chance");
   part(same, "does not change it by more than its error", "do not change it by more than their errors");
   part(better, "lowers it significantly", "lower it significantly");
@@ -123,8 +130,8 @@ std::string highlights(const Run& run) {
   std::string out;
   const auto item = [&](const char* what, size_t i) {
     const Verdict v = verdict(run.variants[i]);
-    out += fmt::format("<li>{}: {}, {} mnats of KL divergence a token, perplexity {} ({}).</li>\n", what, name(run, i),
-                       measured_text(kld_figure(run, i)), percent(run, i), judged(v));
+    out += fmt::format("<li>{}: {}, {} mnats of KL divergence a token, {} {} ({}).</li>\n", what, name(run, i),
+                       measured_text(kld_figure(run, i)), quantity_name(run), percent(run, i), judged(v));
   };
   item("Closest to the baseline", *closest);
   item("Furthest from it", *furthest);
@@ -140,7 +147,7 @@ std::string highlights(const Run& run) {
     if (kind == Verdict::Kind::same || kind == Verdict::Kind::noise) same.push_back(i);
   }
   if (!same.empty()) {
-    out += fmt::format("<li>No change of perplexity beyond its error: {}.</li>\n", names(run, same));
+    out += fmt::format("<li>No change of {} beyond its error: {}.</li>\n", quantity_name(run), names(run, same));
   }
   return out;
 }
@@ -160,9 +167,9 @@ std::string summary(const Run& run) {
   const size_t count = run.variants.size() - 1;
   if (count > 0) out += fmt::format("<p class=\"lead\">{}</p>\n", lead(run));
   out += "<ul class=\"findings\">\n";
-  out += fmt::format("<li>The baseline{} has a perplexity of {} on {} scored tokens.</li>\n",
+  out += fmt::format("<li>The baseline{} has a {} of {} on {} scored tokens.</li>\n",
                      run.model.compute_dtype.empty() ? "" : ", in " + escape(run.model.compute_dtype) + ",",
-                     measured_text(ppl_figure(run, 0)), count_text(baseline.figures.tokens));
+                     quantity_name(run), measured_text(ppl_figure(run, 0)), count_text(baseline.figures.tokens));
   if (count <= kMostSentences) {
     for (size_t i = 1; i < run.variants.size(); ++i) out += fmt::format("<li>{}</li>\n", sentence(run, i));
   } else {
@@ -177,11 +184,13 @@ std::string summary(const Run& run) {
   }
   const bool noise =
       std::any_of(run.variants.begin(), run.variants.end(), [](const Variant& v) { return v.noise.has_value(); });
-  std::string note =
-      "± is one standard error; for a change of perplexity that of the paired difference, token by token on the same "
-      "text, which is far smaller than the errors of the two perplexities. z is ln(PPL ratio) in these errors; beyond "
-      "3 "
-      "it is called significant (chance alone passes that once in 370 times), between 2 and 3 borderline.";
+  std::string note = fmt::format(
+      "± is one standard error; for a change of {} that of the paired difference, token by token on the same text, "
+      "which "
+      "is far smaller than the errors of the two figures suggest. z is the logarithm of the ratio in these errors; "
+      "beyond "
+      "3 it is called significant (chance alone passes that once in 370 times), between 2 and 3 borderline.",
+      quantity_name(run));
   if (noise) {
     note +=
         " Rounding noise was measured too, as the change under another order of float32 sums: where it is larger than "

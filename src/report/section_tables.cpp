@@ -39,6 +39,12 @@ bool any(const Run& run, Field field) {
   return std::any_of(run.variants.begin(), run.variants.end(), field);
 }
 
+/// One <details> a variant is a long list where there are many: folded once more.
+std::string folded(const std::string& list, size_t count) {
+  constexpr size_t kMost = 6;
+  return count > kMost ? details(plural(static_cast<int64_t>(count), "variant"), list, "many") : list;
+}
+
 /// Layers of a pattern as ranges: "0-11, 13".
 std::string ranges(const std::set<int64_t>& numbers) {
   std::string out;
@@ -72,7 +78,9 @@ std::string replaced_rows(const std::vector<ReplacedLinear>& replaced) {
   std::vector<Key> order;
   for (const ReplacedLinear& r : replaced) {
     auto [name, layer] = pattern(r.tensor);
-    const Key key{name, r.role, r.weights, r.activations};
+    const bool outputs = !r.outputs.empty() && r.outputs != "none";
+    const Key key{name, r.role, r.weights,
+                  outputs ? fmt::format("{}, outputs {}", r.activations, r.outputs) : r.activations};
     if (counts[key]++ == 0) order.push_back(key);
     if (layer >= 0) layers[key].insert(layer);
   }
@@ -93,12 +101,19 @@ std::string variant_table(const Run& run) {
   std::vector<Column> columns{
       number_column(),
       variant_column(),
-      {.label = "PPL", .title = "perplexity, exp of the mean NLL a token", .columns = 2},
-      {.label = "ΔPPL, %", .title = "change of perplexity against the baseline", .columns = 2},
+      {.label = short_quantity_name(run), .title = quantity_name(run) + ", exp of the mean NLL a token", .columns = 2},
+      {.label = fmt::format("Δ{}, %", short_quantity_name(run)), .title = "change against the baseline", .columns = 2},
       {.label = "z", .title = "the change in standard errors of the paired difference"},
       {.label = "Verdict", .title = "beyond 3 errors: significant", .columns = 1, .number = false},
       {.label = "KL, mnats", .title = "KL(baseline ‖ variant) a token, 1/1000 nat", .columns = 2},
       {.label = "Top-1, %", .title = "positions with the same most likely token", .columns = 2}};
+  const bool rolling = any(run, [](const Variant& v) { return v.figures.rolling.has_value(); });
+  const bool entropy = any(run, [](const Variant& v) { return v.figures.self.has_value(); });
+  if (rolling) {
+    columns.push_back({.label = "Word PPL", .title = "exp of the NLL a word of the raw text", .columns = 2});
+    columns.push_back({.label = "Bits/byte", .title = "NLL in bits a byte of the raw text"});
+  }
+  if (entropy) columns.push_back({.label = "Entropy", .title = "mean entropy a position, nats", .columns = 2});
   if (bits) columns.push_back({.label = "Bits", .title = "mean bits of a weight of the Linears, scales included"});
   columns.push_back({.label = "MB", .title = "weights of the Linears"});
   columns.push_back({.label = "Tok/s", .title = "positions a second, loading and preparing excluded"});
@@ -118,6 +133,23 @@ std::string variant_table(const Run& run) {
     } else {
       out += empty_cell() + empty_cell() + empty_cell() + empty_cell();
       for (int column = 0; column < 4; ++column) out += empty_cell();
+    }
+    if (rolling) {
+      if (const auto& r = v.figures.rolling) {
+        out += measured_cells({.value = {from / "word_perplexity", r->word_perplexity},
+                               .error = {from / "word_perplexity_stderr", r->word_perplexity_stderr}});
+        out += figure_cell({from / "bits_per_byte", r->bits_per_byte}, decimal_text(r->bits_per_byte, 4));
+      } else {
+        out += empty_cell() + empty_cell() + empty_cell();
+      }
+    }
+    if (entropy) {
+      if (const auto& s = v.figures.self) {
+        out += measured_cells(
+            {.value = {from / "mean_entropy", s->entropy}, .error = {from / "mean_entropy_stderr", s->entropy_stderr}});
+      } else {
+        out += empty_cell() + empty_cell();
+      }
     }
     if (bits) {
       out += figure_cell({from / "weight_bits" / "variant", v.weight_bits_variant},
@@ -219,9 +251,11 @@ std::string pair_table(const Run& run) {
 
 std::string linear_errors(const Run& run) {
   std::string out;
+  size_t count = 0;
   for (size_t v = 0; v < run.variants.size(); ++v) {
     const std::vector<LinearError>& linears = run.variants[v].linears;
     if (linears.empty()) continue;
+    ++count;
     std::vector<size_t> order(linears.size());
     for (size_t i = 0; i < order.size(); ++i) order[i] = i;
     const auto output = [&](size_t i) {
@@ -272,11 +306,12 @@ std::string linear_errors(const Run& run) {
       table += fmt::format("<p class=\"note\">The {} Linears with the lowest ratio of {}; the JSON has all.</p>",
                            order.size(), count_text(static_cast<int64_t>(linears.size())));
     }
-    out += details(fmt::format("<span class=\"v\">{}</span> {}", breakable(short_name(run.variants[v], 60)),
-                               plural(static_cast<int64_t>(linears.size()), "Linear")),
-                   table);
+    out +=
+        details(fmt::format("<span class=\"v\">{}</span> <small>{}</small>", breakable(short_name(run.variants[v], 60)),
+                            plural(static_cast<int64_t>(linears.size()), "Linear")),
+                table);
   }
-  return out;
+  return folded(out, count);
 }
 
 std::string cost_table(const Run& run) {
@@ -308,8 +343,10 @@ std::string cost_table(const Run& run) {
 
 std::string replaced_list(const Run& run) {
   std::string out;
+  size_t count = 0;
   for (const Variant& v : run.variants) {
     if (v.replaced.empty()) continue;
+    ++count;
     std::string table = table_open(fmt::format("Products replaced by {}", short_name(v, 60)),
                                    {{.label = "Tensor", .number = false},
                                     {.label = "Role", .number = false},
@@ -318,11 +355,11 @@ std::string replaced_list(const Run& run) {
                                     {.label = "Linears"},
                                     {.label = "Layers", .number = false}});
     table += replaced_rows(v.replaced) + table_close();
-    out += details(fmt::format("<span class=\"v\">{}</span> {} replaced", breakable(short_name(v, 60)),
+    out += details(fmt::format("<span class=\"v\">{}</span> <small>{} replaced</small>", breakable(short_name(v, 60)),
                                plural(static_cast<int64_t>(v.replaced.size()), "Linear")),
                    table);
   }
-  return out;
+  return folded(out, count);
 }
 
 }  // namespace mxlm::report

@@ -36,8 +36,12 @@ Scale::Scale(double low, double high, double from, double to, bool logarithmic)
 
 double Scale::operator()(double value) const {
   const double cut = std::isfinite(value) ? std::clamp(value, low_, high_) : low_;
-  const double share = logarithmic_ ? std::log(cut / low_) / std::log(high_ / low_) : (cut - low_) / (high_ - low_);
-  return from_ + share * (to_ - from_);
+  const auto distance = [this](double x) {
+    if (!logarithmic_) return x - low_;
+    const double ratio = x / low_;  // exact where the two are close, infinite where they are very far apart
+    return std::isfinite(ratio) ? std::log(ratio) : std::log(x) - std::log(low_);
+  };
+  return from_ + distance(cut) / distance(high_) * (to_ - from_);
 }
 
 std::vector<std::pair<double, std::string>> Scale::ticks(size_t most) const {
@@ -114,22 +118,22 @@ std::optional<LabelPlacer::Place> LabelPlacer::place(double x, double y, double 
     const auto hit = [&](const Box& other) { return box.overlaps(other); };
     return std::none_of(taken_.begin(), taken_.end(), hit) && std::none_of(labels_.begin(), labels_.end(), hit);
   };
-  for (double distance = kBeside; distance <= kFurthest; distance += kStep) {
-    for (int i = 0; i < kDirections; ++i) {
-      // Right first, then left, then what lies between.
-      const int turn = i % 2 == 0 ? i / 2 : kDirections / 2 + i / 2;
-      const double angle = 2 * std::numbers::pi * turn / kDirections;
-      const double dx = std::cos(angle), dy = -std::sin(angle);
-      const double center_x = x + dx * (distance + width / 2), center_y = y + dy * (distance + height / 2);
-      const Box box{center_x - width / 2, center_y - height / 2, width, height};
-      if (!free(box)) continue;
-      const bool leader = distance > kLeader;
-      if (leader && std::any_of(labels_.begin(), labels_.end(),
-                                [&](const Box& label) { return label.meets(x, y, center_x, center_y); })) {
-        continue;
+  // A line through another label is better than no label.
+  for (const bool may_cross : {false, true}) {
+    for (double distance = kBeside; distance <= kFurthest; distance += kStep) {
+      for (int i = 0; i < kDirections; ++i) {
+        // Right first, then left, then what lies between.
+        const int turn = i % 2 == 0 ? i / 2 : kDirections / 2 + i / 2;
+        const double angle = 2 * std::numbers::pi * turn / kDirections;
+        const double center_x = x + std::cos(angle) * (distance + width / 2);
+        const double center_y = y - std::sin(angle) * (distance + height / 2);
+        const Box box{center_x - width / 2, center_y - height / 2, width, height};
+        const auto crossed = [&](const Box& label) { return label.meets(x, y, center_x, center_y); };
+        const bool leader = distance > kLeader;
+        if (!free(box) || (leader && !may_cross && std::any_of(labels_.begin(), labels_.end(), crossed))) continue;
+        labels_.push_back(box);
+        return Place{box, leader};
       }
-      labels_.push_back(box);
-      return Place{box, leader};
     }
   }
   return std::nullopt;

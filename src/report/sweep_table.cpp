@@ -207,9 +207,9 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
     if (!fixed.empty()) out += wrapped(fixed);
     if (!prefix.empty()) out += wrapped(fmt::format("Names are shown after '{}'.", printable_text(prefix)));
     const VariantResult& baseline = run.variants.front();
-    out += wrapped(fmt::format("Baseline: PPL {}, {:.2f} bits a weight.",
-                               with_error(measured(baseline.figures.ppl, baseline.figures.ppl_stderr)),
-                               baseline.weight_bits_variant));
+    out += wrapped(fmt::format(
+        "Baseline: {} {}, {:.2f} bits a weight.", baseline.figures.self ? "self-PPL (no perplexity)" : "PPL",
+        with_error(measured(baseline.figures.ppl, baseline.figures.ppl_stderr)), baseline.weight_bits_variant));
   }
   std::string work = fmt::format(
       "{} on {}: protocol {}, context {}, {} windows, {} tokens scored; {} variants for the "
@@ -260,6 +260,8 @@ std::string render_sweep_csv(const EvalResult& result) {
       if (!v.sweep || !v.figures.vs_baseline) continue;
       const SweepPoint& p = *v.sweep;
       const VsBaseline& b = *v.figures.vs_baseline;
+      const bool self = v.figures.self.has_value();  // which has no perplexity
+      const auto perplexity = [self](double x) { return self ? std::string{} : number(x); };
       const std::vector<std::string> fields = {csv_field(run.model.name),
                                                csv_field(run.data.name),
                                                csv_field(v.name),
@@ -276,10 +278,10 @@ std::string render_sweep_csv(const EvalResult& result) {
                                                number(b.kld_stderr),
                                                number(p.kld_per_bit),
                                                p.pareto ? "1" : "0",
-                                               number(b.ln_ppl_ratio),
-                                               number(b.ln_ppl_ratio_stderr),
-                                               number(v.figures.ppl),
-                                               number(v.figures.ppl_stderr),
+                                               perplexity(b.ln_ppl_ratio),
+                                               perplexity(b.ln_ppl_ratio_stderr),
+                                               perplexity(v.figures.ppl),
+                                               perplexity(v.figures.ppl_stderr),
                                                number(b.top1_agreement),
                                                number(b.top1_stderr),
                                                fmt::format("{}", v.figures.tokens),

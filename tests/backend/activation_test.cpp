@@ -59,7 +59,7 @@ double exact(Activation activation, double x) {
       return x / (1 + std::exp(-x));
     case Activation::gelu_tanh:
     case Activation::gelu_new:
-      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+      return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
     case Activation::gelu_erf:
       return 0.5 * x * std::erfc(-x * std::sqrt(0.5));
     case Activation::quick_gelu:

@@ -227,12 +227,12 @@ void fill_strings(json& node, const std::string& text) {
 }
 
 TEST(Page, NamesAreNeverMarkup) {
-  const std::set<std::string> known{"!DOCTYPE", "html",   "head",    "meta",    "title",     "style", "body", "main",
-                                    "p",        "h1",     "h2",      "h3",      "section",   "ul",    "li",   "b",
-                                    "span",     "div",    "table",   "tr",      "th",        "td",    "a",    "caption",
-                                    "thead",    "tbody",  "svg",     "desc",    "g",         "path",  "text", "rect",
-                                    "circle",   "figure", "dl",      "dt",      "dd",        "br",    "wbr",  "pre",
-                                    "code",     "script", "details", "summary", "figcaption"};
+  const std::set<std::string> known{
+      "!DOCTYPE", "html",  "head",    "meta",    "title",   "style",     "body", "main", "p",     "h1",
+      "h2",       "h3",    "section", "ul",      "li",      "b",         "span", "div",  "table", "tr",
+      "th",       "td",    "a",       "caption", "thead",   "tbody",     "svg",  "desc", "g",     "path",
+      "text",     "rect",  "circle",  "figure",  "dl",      "dt",        "dd",   "br",   "wbr",   "pre",
+      "code",     "small", "script",  "details", "summary", "figcaption"};
   for (const std::string attack :
        {"<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "' onmouseover='alert(1)",
         "</style><svg onload=x>", "</script><b>", "<!--", "&lt;img&gt;", "a,b=<i>/c@\"x\""}) {

@@ -20,7 +20,7 @@ TEST(Scale, TicksAreRound) {
   using testing::ElementsAre;
   EXPECT_THAT(labels({4.0, 16.2, 0, 1, false}, 6), ElementsAre("5", "10", "15"));
   EXPECT_THAT(labels({22.5, 22.9, 0, 1, false}, 6), ElementsAre("22.5", "22.6", "22.7", "22.8", "22.9"));
-  EXPECT_THAT(labels({-900, 2100, 0, 1, false}, 6), ElementsAre("0", "1,000", "2,000"));
+  EXPECT_THAT(labels({-900, 2100, 0, 1, false}, 6), ElementsAre("\u2212500", "0", "500", "1,000", "1,500", "2,000"));
   EXPECT_THAT(labels({0.8, 400, 0, 1, true}, 6), ElementsAre("1", "3", "10", "30", "100", "300"));
   EXPECT_THAT(labels({1e-7, 1, 0, 1, true}, 5).size(), testing::AllOf(testing::Ge(2U), testing::Le(5U)));
 }

@@ -187,6 +187,25 @@ TEST(Table, AnInterruptedRunSaysSo) {
   EXPECT_THAT(empty, Not(HasSubstr("PPL")));
 }
 
+TEST(Table, SeveralRunsEndInAnOverview) {
+  EvalResult result = booklet();
+  result.runs.push_back(result.runs[0]);
+  result.runs[1].model.name = std::string(100, 'm') + "\x1b";
+  result.runs[1].variants.resize(2);
+  result.runs.push_back(result.runs[1]);
+  result.runs[2].model.name = "interrupted";
+  result.runs[2].variants.clear();
+  const std::string text = render_table(result);
+  EXPECT_LE(widest(text), 80) << text;
+  EXPECT_THAT(text, HasSubstr("\n\n"
+                              "model, variant                 PPL        ΔPPL %     KL mnats  top-1   tok/s\n"
+                              "booklet-7m\n"
+                              "  baseline              18.8 ± 0.2                                    21,400\n"
+                              "  attention=mxfp8_e4m3  18.9 ± 0.2  +0.70 ± 0.07  7.12 ± 0.05  96.12  19,800\n"
+                              "   mlp=mxfp8_e4m3\n"));
+  EXPECT_THAT(text, testing::EndsWith("interrupted\n"));
+}
+
 TEST(Table, BaselineAlone) {
   EvalResult result = booklet();
   result.runs[0].variants.resize(1);

@@ -16,8 +16,8 @@ constexpr float kInverseSqrt2 = 0.70710678118654752440F;
 // --- portable
 
 float gelu_erf(float x) {
-  const float upper = 0.5F * x * erfc_portable((x < 0 ? -x : x) * kInverseSqrt2);  // 1 + erf would cancel
-  return x < 0 ? upper : x - upper;
+  const float tail = 0.5F * erfc_portable((x < 0 ? -x : x) * kInverseSqrt2);  // 1 + erf would cancel
+  return x * (x < 0 ? tail : 1.0F - tail);
 }
 
 /// act(x) as a tensor of type T holds it.
@@ -102,9 +102,9 @@ MXLM_TARGET_AVX512 MXLM_INLINE __m512 activate_avx512(__m512 x) {
     return _mm512_mul_ps(x, sigmoid_avx512(times(_mm512_add_ps(x, cubic), 2 * kSqrt2OverPi)));
   } else if constexpr (activation == Activation::gelu_erf) {
     const __m512 z = times(_mm512_andnot_ps(_mm512_set1_ps(-0.0F), x), kInverseSqrt2);
-    const __m512 upper = _mm512_mul_ps(times(x, 0.5F), erfc_avx512(z));
+    const __m512 tail = times(erfc_avx512(z), 0.5F);
     const __mmask16 negative = _mm512_cmp_ps_mask(x, zero, _CMP_LT_OQ);
-    return _mm512_mask_mov_ps(_mm512_sub_ps(x, upper), negative, upper);
+    return _mm512_mul_ps(x, _mm512_mask_mov_ps(_mm512_sub_ps(_mm512_set1_ps(1.0F), tail), negative, tail));
   } else if constexpr (activation == Activation::gelu_new) {
     const __m512 cube = held<bf16>(_mm512_mul_ps(held<bf16>(_mm512_mul_ps(x, x)), x));
     const __m512 inner = held<bf16>(_mm512_add_ps(x, held<bf16>(times(cube, 0.044715F))));

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <deque>
 #include <mutex>
@@ -21,10 +22,18 @@ struct Buffer {
   size_t size = 0;
 };
 
+/// Sizes that differ little, as those of two experts' rows, become one: an eighth at most is added, of address space
+/// alone until somebody uses it.
+size_t size_class(size_t bytes) {
+  constexpr size_t kSmall = size_t{64} << 10;
+  const size_t step = bytes < kSmall ? kAlignment : std::bit_floor(bytes) / 8;
+  return std::max((bytes + step - 1) / step, size_t{1}) * step;
+}
+
 Buffer fresh(size_t bytes) {
   // Fewer address translations for what GEMMs stream through; from two huge pages on, so that rounding up costs little.
   const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
-  const size_t size = std::max((bytes + kAlignment - 1) / kAlignment, size_t{1}) * kAlignment;
+  const size_t size = size_class(bytes);
   void* memory = nullptr;
   if (bytes > kMost || posix_memalign(&memory, alignment, size) != 0) {
     fail("The machine has no {} MB of memory left; use a smaller batch size or context.", bytes >> 20);

@@ -1,8 +1,10 @@
 #include "backend/cpu/rows.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstring>
+#include <type_traits>
 
 #include "backend/cpu/row_values.hpp"
 
@@ -226,6 +228,92 @@ MXLM_TARGET_AVX512_BF16 void finish_avx512_bf16(const float* sum, const float* b
   }
 }
 
+/// A vector of a row, and back. What may be rounded are values that came from a row alone or with a finite factor: NaNs
+/// of any payload where the row is float32.
+MXLM_TARGET_AVX512 inline __m512 load_row(__mmask16 mask, const BFloat16* x) { return load_bf16(mask, x); }
+MXLM_TARGET_AVX512 inline __m512 load_row(__mmask16 mask, const float* x) { return _mm512_maskz_loadu_ps(mask, x); }
+MXLM_TARGET_AVX512 inline void store_row(__mmask16 mask, BFloat16* x, __m512 v) { store_bf16(mask, x, round_bf16(v)); }
+MXLM_TARGET_AVX512 inline void store_row(__mmask16 mask, float* x, __m512 v) { _mm512_mask_storeu_ps(x, mask, v); }
+template <typename T>
+MXLM_TARGET_AVX512 inline __m512 held(__m512 v) {
+  if constexpr (sizeof(T) == 2) return truncate_bf16(round_bf16(v));
+  return v;
+}
+
+/// Pairs that lie side by side, 8 at a time.
+template <typename T, typename Table>
+MXLM_TARGET_AVX512 void rotate_interleaved_avx512(const Rotation& r, T* x, const Table* cos, const Table* sin) {
+  const __m512i each_twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+  const __m512 minus_even = _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000));
+  for (int i = 0; i < r.half; i += 8) {
+    const __mmask16 mask = lanes_left(2 * (r.half - i));
+    const __mmask16 half_mask = lanes_left(std::min(r.half - i, 8));
+    const __m512 c = _mm512_permutexvar_ps(each_twice, load_row(half_mask, cos + i));
+    const __m512 s = _mm512_xor_ps(_mm512_permutexvar_ps(each_twice, load_row(half_mask, sin + i)), minus_even);
+    for (int h = 0; h < r.heads; ++h) {
+      T* at = x + static_cast<int64_t>(h) * r.head_stride + 2 * i;
+      const __m512 v = load_row(mask, at);
+      const __m512 swapped = _mm512_permute_ps(v, 0xb1);
+      store_row(mask, at, _mm512_add_ps(held<Table>(_mm512_mul_ps(v, c)), held<Table>(_mm512_mul_ps(swapped, s))));
+    }
+  }
+}
+
+MXLM_TARGET_AVX512 void rotate_wide_tables_avx512(const Rotation& r, BFloat16* x, const float* cos, const float* sin) {
+  for (int i = 0; i < r.half; i += static_cast<int>(kLanes)) {
+    const __mmask16 mask = lanes_left(r.half - i);
+    const __m512 c = load_row(mask, cos + i);
+    const __m512 s = load_row(mask, sin + i);
+    for (int h = 0; h < r.heads; ++h) {
+      BFloat16* first = x + static_cast<int64_t>(h) * r.head_stride + i;
+      BFloat16* second = first + r.half;
+      const __m512 a = load_row(mask, first);
+      const __m512 b = load_row(mask, second);
+      store_row(mask, first, _mm512_sub_ps(_mm512_mul_ps(a, c), _mm512_mul_ps(b, s)));
+      store_row(mask, second, _mm512_add_ps(_mm512_mul_ps(b, c), _mm512_mul_ps(a, s)));
+    }
+  }
+}
+
+template <typename A, typename T>
+MXLM_TARGET_AVX512 void add_avx512(const A* a, const T* b, float multiplier, int64_t n, T* out) {
+  const __m512 factor = _mm512_set1_ps(multiplier);
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __mmask16 mask = lanes_left(n - i);
+    __m512 v = load_row(mask, a + i);
+    if constexpr (!std::is_same_v<A, T>) v = held<T>(v);
+    if (multiplier != 1) v = held<T>(_mm512_mul_ps(v, factor));
+    store_row(mask, out + i, _mm512_add_ps(v, load_row(mask, b + i)));
+  }
+}
+
+template <typename T>
+MXLM_TARGET_AVX512 void scale_avx512(float multiplier, int64_t n, T* x) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __mmask16 mask = lanes_left(n - i);
+    store_row(mask, x + i, _mm512_mul_ps(load_row(mask, x + i), _mm512_set1_ps(multiplier)));
+  }
+}
+
+template <typename T>
+MXLM_TARGET_AVX512 void clamp_avx512(float limit, int64_t n, T* x) {
+  const __m512 high = _mm512_set1_ps(limit);
+  const __m512 low = _mm512_set1_ps(-limit);
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __mmask16 mask = lanes_left(n - i);
+    store_row(mask, x + i, _mm512_max_ps(low, _mm512_min_ps(high, load_row(mask, x + i))));  // pass NaN on
+  }
+}
+
+template <typename T>
+MXLM_TARGET_AVX512 void accumulate_avx512(const T* y, float weight, int64_t n, float* sum) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __mmask16 mask = lanes_left(n - i);
+    const __m512 v = _mm512_mul_ps(load_row(mask, y + i), _mm512_set1_ps(weight));
+    store_row(mask, sum + i, _mm512_add_ps(load_row(mask, sum + i), v));
+  }
+}
+
 MXLM_TARGET_AVX512 inline __m512 load_any16(__mmask16 mask, DType type, const std::byte* from) {
   if (type == DType::f32) return _mm512_maskz_loadu_ps(mask, from);
   const __m256i halves = _mm256_maskz_loadu_epi16(mask, from);
@@ -276,14 +364,18 @@ MXLM_TARGET_AVX512 bool small_avx512(const float* x, int64_t n) {
 }  // namespace
 
 void rotate_row(Isa isa, const Rotation& r, BFloat16* x, const BFloat16* cos, const BFloat16* sin) {
-  if (!r.interleaved) MXLM_IF_AVX512(isa, rotate_avx512(r, x, cos, sin));
+  if (r.interleaved) MXLM_IF_AVX512(isa, rotate_interleaved_avx512(r, x, cos, sin));
+  MXLM_IF_AVX512(isa, rotate_avx512(r, x, cos, sin));
   rotate_portable(r, x, cos, sin);
 }
 void rotate_row(Isa isa, const Rotation& r, float* x, const float* cos, const float* sin) {
-  if (!r.interleaved) MXLM_IF_AVX512(isa, rotate_avx512(r, x, cos, sin));
+  if (r.interleaved) MXLM_IF_AVX512(isa, rotate_interleaved_avx512(r, x, cos, sin));
+  MXLM_IF_AVX512(isa, rotate_avx512(r, x, cos, sin));
   rotate_portable(r, x, cos, sin);
 }
-void rotate_row(Isa /*isa*/, const Rotation& r, BFloat16* x, const float* cos, const float* sin) {
+void rotate_row(Isa isa, const Rotation& r, BFloat16* x, const float* cos, const float* sin) {
+  if (r.interleaved) MXLM_IF_AVX512(isa, rotate_interleaved_avx512(r, x, cos, sin));
+  MXLM_IF_AVX512(isa, rotate_wide_tables_avx512(r, x, cos, sin));
   rotate_portable(r, x, cos, sin);
 }
 
@@ -301,26 +393,43 @@ void finish_row(Isa isa, const float* sum, const float* bias, float multiplier, 
   finish_portable(sum, bias, multiplier, residual, n, out);
 }
 
-void add_row(Isa /*isa*/, const BFloat16* a, const BFloat16* b, float multiplier, int64_t n, BFloat16* out) {
+void add_row(Isa isa, const BFloat16* a, const BFloat16* b, float multiplier, int64_t n, BFloat16* out) {
+  MXLM_IF_AVX512(isa, add_avx512(a, b, multiplier, n, out));
   add_portable(a, b, multiplier, n, out);
 }
-void add_row(Isa /*isa*/, const float* a, const BFloat16* b, float multiplier, int64_t n, BFloat16* out) {
+void add_row(Isa isa, const float* a, const BFloat16* b, float multiplier, int64_t n, BFloat16* out) {
+  MXLM_IF_AVX512(isa, add_avx512(a, b, multiplier, n, out));
   add_portable(a, b, multiplier, n, out);
 }
-void add_row(Isa /*isa*/, const float* a, const float* b, float multiplier, int64_t n, float* out) {
+void add_row(Isa isa, const float* a, const float* b, float multiplier, int64_t n, float* out) {
+  MXLM_IF_AVX512(isa, add_avx512(a, b, multiplier, n, out));
   add_portable(a, b, multiplier, n, out);
 }
 
-void scale_row(Isa /*isa*/, float multiplier, int64_t n, BFloat16* x) { scale_portable(multiplier, n, x); }
-void scale_row(Isa /*isa*/, float multiplier, int64_t n, float* x) { scale_portable(multiplier, n, x); }
+void scale_row(Isa isa, float multiplier, int64_t n, BFloat16* x) {
+  MXLM_IF_AVX512(isa, scale_avx512(multiplier, n, x));
+  scale_portable(multiplier, n, x);
+}
+void scale_row(Isa isa, float multiplier, int64_t n, float* x) {
+  MXLM_IF_AVX512(isa, scale_avx512(multiplier, n, x));
+  scale_portable(multiplier, n, x);
+}
 
-void clamp_row(Isa /*isa*/, float limit, int64_t n, BFloat16* x) { clamp_portable(limit, n, x); }
-void clamp_row(Isa /*isa*/, float limit, int64_t n, float* x) { clamp_portable(limit, n, x); }
+void clamp_row(Isa isa, float limit, int64_t n, BFloat16* x) {
+  MXLM_IF_AVX512(isa, clamp_avx512(limit, n, x));
+  clamp_portable(limit, n, x);
+}
+void clamp_row(Isa isa, float limit, int64_t n, float* x) {
+  MXLM_IF_AVX512(isa, clamp_avx512(limit, n, x));
+  clamp_portable(limit, n, x);
+}
 
-void accumulate_row(Isa /*isa*/, const BFloat16* y, float weight, int64_t n, float* sum) {
+void accumulate_row(Isa isa, const BFloat16* y, float weight, int64_t n, float* sum) {
+  MXLM_IF_AVX512(isa, accumulate_avx512(y, weight, n, sum));
   accumulate_portable(y, weight, n, sum);
 }
-void accumulate_row(Isa /*isa*/, const float* y, float weight, int64_t n, float* sum) {
+void accumulate_row(Isa isa, const float* y, float weight, int64_t n, float* sum) {
+  MXLM_IF_AVX512(isa, accumulate_avx512(y, weight, n, sum));
   accumulate_portable(y, weight, n, sum);
 }
 
