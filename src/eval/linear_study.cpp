@@ -81,8 +81,7 @@ class Study {
 
   std::shared_ptr<const PreparedWeight> prepare(const LinearSpec& linear, const ProductSpec& spec) {
     std::shared_ptr<const PreparedWeight> out;
-    with_source(linear, spec.bf16_ops,
-                [&](const HostMatrix& source) { out = backend_.prepare(source, spec.weights); });
+    with_source(linear, spec.bf16_ops, [&](const HostMatrix& source) { out = backend_.prepare(source, spec.weights); });
     return out;
   }
 
@@ -153,9 +152,8 @@ class Study {
       is_baseline_ = v == 0;
       seen_.assign(1, {});
       which_.clear();
-      const StepLinear head{.weight = prepare(model_.head, spec),
-                            .activations = spec.activations,
-                            .bf16_ops = spec.bf16_ops};
+      const StepLinear head{
+          .weight = prepare(model_.head, spec), .activations = spec.activations, .bf16_ops = spec.bf16_ops};
       which_[head.weight.get()] = 0;
       for (const Tensor& hidden : hidden_[tree_.leaf[v]]) {
         for (int64_t begin = 0; begin < hidden.rows(); begin += kHeadRows) {

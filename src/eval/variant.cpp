@@ -310,16 +310,18 @@ Clause parse_clause(const Context& context, std::string_view text) {
   if (text.empty()) context.wrong(text, "a clause is missing: TARGET=FORMAT");
   const size_t equals = text.find('=');
   if (equals == std::string_view::npos) {
-    context.wrong(text,
-                  "{} is no clause; write TARGET=FORMAT, where TARGET is mlp, attention, lm_head, linear, qk, pv, vector or "
-                  "a module name with '*' and '?'",
-                  shown(text));
+    context.wrong(
+        text,
+        "{} is no clause; write TARGET=FORMAT, where TARGET is mlp, attention, lm_head, linear, qk, pv, vector or "
+        "a module name with '*' and '?'",
+        shown(text));
   }
   const std::string_view target = trim(text.substr(0, equals));
   if (target.empty()) {
-    context.wrong(text,
-                  "a target is missing before '='; there are mlp, attention, lm_head, linear, qk, pv, vector and module "
-                  "names with '*' and '?'");
+    context.wrong(
+        text,
+        "a target is missing before '='; there are mlp, attention, lm_head, linear, qk, pv, vector and module "
+        "names with '*' and '?'");
   }
   if (target.size() > kMaxTarget) context.wrong(target, "a target has {} characters at most", kMaxTarget);
   for (size_t i = 0; i < target.size(); ++i) {

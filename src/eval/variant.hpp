@@ -45,8 +45,8 @@ struct Variant {
   [[nodiscard]] Variant with_quantized_outputs() const;
   /// True if clause `i` applies to this Linear.
   [[nodiscard]] bool matches(size_t i, std::string_view module, Role role) const;
-  /// Throws UsageError if a clause's target matches none of a model's Linears ("qk", "pv" and "vector" always match), with a list
-  /// of what there is.
+  /// Throws UsageError if a clause's target matches none of a model's Linears ("qk", "pv" and "vector" always match),
+  /// with a list of what there is.
   void require_matches(std::span<const NamedLinear> linears) const;
 };
 

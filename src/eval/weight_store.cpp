@@ -10,7 +10,8 @@ std::pair<std::shared_ptr<const PreparedWeight>, double> WeightStore::get(const 
   const OperandSpec& spec = product.weights;
   const bool rounded = compute_ == DType::bf16 || product.bf16_ops;
   auto& entries = entries_[&linear];
-  auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.spec == spec && e.rounded == rounded; });
+  auto entry = std::find_if(entries.begin(), entries.end(),
+                            [&](const Entry& e) { return e.spec == spec && e.rounded == rounded; });
   if (entry == entries.end()) {
     entries.push_back({.spec = spec, .rounded = rounded, .kept = nullptr, .prepared = {}});
     entry = std::prev(entries.end());

@@ -10,10 +10,10 @@
 
 namespace mxlm {
 
-/// Prepared weights by (Linear, spec of its weights). Streaming: each is made from the checkpoint when a step asks for it and is gone
-/// with its last user. Resident: a kept form stays between rounds (packed codes for block formats), so that the
-/// checkpoint is read and quantised once. Both give the same bits. In a bfloat16 run of a float32 or float16 checkpoint
-/// a weight is rounded to bfloat16 first, as it is everywhere under `bf16_ops`.
+/// Prepared weights by (Linear, spec of its weights). Streaming: each is made from the checkpoint when a step asks for
+/// it and is gone with its last user. Resident: a kept form stays between rounds (packed codes for block formats), so
+/// that the checkpoint is read and quantised once. Both give the same bits. In a bfloat16 run of a float32 or float16
+/// checkpoint a weight is rounded to bfloat16 first, as it is everywhere under `bf16_ops`.
 class WeightStore {
  public:
   WeightStore(Backend& backend, DType compute, bool resident)

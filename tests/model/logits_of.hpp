@@ -43,7 +43,8 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
     forward.run(
         step, weights, [&](size_t l) { return prepare(*linears[l]); }, batches, in, out, [](int64_t) {});
   }
-  const StepLinear head{.weight = prepare(spec.head), .activations = product_of(spec.head).activations,
+  const StepLinear head{.weight = prepare(spec.head),
+                        .activations = product_of(spec.head).activations,
                         .bf16_ops = product_of(spec.head).bf16_ops};
   std::vector<int32_t> rows(static_cast<size_t>(hidden.rows()));
   for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r);

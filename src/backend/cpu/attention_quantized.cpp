@@ -167,8 +167,8 @@ class QuantizedAttention {
   }
 
   /// Scores of `rows` queries, keys [low, high), to the normalised P in the model dtype.
-  void softmax(const Task& task, int64_t rows, int64_t low, int64_t high, int64_t limit, int64_t keys, float* scores, T* p,
-               float* sums, float* maximum, float* factors) const {
+  void softmax(const Task& task, int64_t rows, int64_t low, int64_t high, int64_t limit, int64_t keys, float* scores,
+               T* p, float* sums, float* maximum, float* factors) const {
     const ScoreTransform transform = score_transform(args_, task.head);
     if (transform.needed()) {
       transform_scores(isa_, transform, task.begin, low, rows, high - low, scores + low, keys);

@@ -1,4 +1,3 @@
-#include "backend/cpu/bf16_ops.hpp"
 #include "backend/cpu/backend.hpp"
 
 #include <fmt/format.h>
@@ -7,6 +6,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "backend/cpu/bf16_ops.hpp"
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/gemm_driver.hpp"
 #include "backend/cpu/product_scales.hpp"
