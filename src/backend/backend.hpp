@@ -24,7 +24,13 @@ struct ProductSpec {
   OperandSpec weights;
   OperandSpec activations;
   OperandSpec outputs = {};  // quantised after the bias, along the last axis
+  /// Operands are rounded to bfloat16 before anything else, the product too, and so are the vector operations around it
+  /// (`vector=bf16`: microxcaling's global mode; docs/numerics.md).
+  bool bf16_ops = false;
   [[nodiscard]] bool replaced() const { return weights.has_value() || activations.has_value(); }
+  [[nodiscard]] bool same_weights(const ProductSpec& other) const {
+    return weights == other.weights && bf16_ops == other.bf16_ops;
+  }
   friend bool operator==(const ProductSpec&, const ProductSpec&) = default;
 };
 
@@ -90,6 +96,7 @@ struct NormArgs {
   /// Columns that are normalised together (a head, for q and k norms); 0 = the whole row. A weight of `group` values
   /// serves every group, one of `cols` values has its own part for each.
   int64_t group = 0;
+  bool bf16_ops = false;  // each operation rounded to bfloat16 (a LayerNorm only)
 };
 
 /// Rotary tables of a micro-batch: `cos` and `sin` [table rows, rotary_dim / 2]; token r uses table row `rows[r]`
@@ -114,6 +121,7 @@ struct AttentionArgs {
   std::span<const float> sinks = {};   // [heads] a logit that takes part in the softmax and is dropped; empty = none
   ProductSpec qk = {};                 // weights: Q (the first operand), activations: K
   ProductSpec pv = {};                 // weights: P, activations: V
+  bool bf16_ops = false;               // products and each operation of the softmax rounded to bfloat16
 };
 
 /// gelu_tanh is computed in float32 and rounded once; gelu_new is the same formula op by op in the model dtype.
@@ -125,6 +133,7 @@ struct GatedArgs {
   Activation activation = Activation::silu;
   bool interleaved = false;  // gate and up are the even and odd columns of the tensor given as `gate` (`up` is ignored)
   float limit = 0;           // swiglu_oai only
+  bool bf16_ops = false;     // each operation of the function rounded to bfloat16
 };
 
 /// What a linear does after the product, in this order: + bias in float32, round to the model dtype, quantise along the
@@ -134,6 +143,7 @@ struct LinearEpilogue {
   const Tensor* residual = nullptr;  // [rows, N], model dtype; may be the output itself
   OperandSpec outputs = std::nullopt;
   float multiplier = 1;
+  bool bf16_ops = false;  // the product is rounded to bfloat16, then its sum with the (rounded) bias
 };
 
 /// Which experts each row goes to, on the host.
@@ -175,6 +185,7 @@ struct HeadInput {
   const Tensor* bias = nullptr;            // [1, vocabulary] float32, or null
   float logit_multiplier = 1;              // logits *= this, rounded to float32 only
   float logit_softcap = 0;                 // then logits = softcap * tanh(logits / softcap); 0 = none
+  bool bf16_ops = false;                   // product, its sum with the bias, and tanh are rounded to bfloat16
   std::span<TokenScore> scores = {};       // out, one a row
   double* seconds = nullptr;               // out: += the time of this variant's part
   ScoreKind kind = ScoreKind::next_token;  // the same for all inputs
@@ -245,10 +256,13 @@ class Backend {
   virtual void rotate(Tensor& x, int heads, int head_stride, const Rotary& rotary) = 0;
   /// x = min(max(x, -limit), limit), in place.
   virtual void clamp(Tensor& x, float limit) = 0;
+  /// x = x rounded to bfloat16, in place; x keeps its dtype.
+  virtual void round_to_bf16(Tensor& x) = 0;
   /// Causal attention within each window; q [rows, heads * head_dim], k and v [rows, kv_heads * head_dim].
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch,
                          const AttentionArgs& args, std::span<Operand> outs) = 0;
-  virtual void activation(const Tensor& x, Activation activation, std::span<const int64_t> windows,
+  /// `bf16_ops` as in GatedArgs.
+  virtual void activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
                           std::span<Operand> outs) = 0;
   virtual void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
                                 std::span<const int64_t> windows, std::span<Operand> outs) = 0;

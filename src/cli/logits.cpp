@@ -108,11 +108,12 @@ void run_logits(const LogitsArguments& arguments) {
     const StepProducts& products = tree.levels[static_cast<size_t>(step)].front().products;
     const auto linears = forward.step_linears(step);
     StepWeights weights{.linears = {}, .qk = products.qk, .pv = products.pv};
-    const auto fetch = [&](size_t l) { return store.get(*linears[l], products.linears[l].weights).first; };
+    const auto fetch = [&](size_t l) { return store.get(*linears[l], products.linears[l]).first; };
     for (size_t l = 0; l < linears.size(); ++l) {
       weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? fetch(l) : nullptr,
                                  .activations = products.linears[l].activations,
-                                 .outputs = products.linears[l].outputs});
+                                 .outputs = products.linears[l].outputs,
+                                 .bf16_ops = products.linears[l].bf16_ops});
     }
     std::vector<const Tensor*> in;
     std::vector<Tensor*> out;
@@ -126,8 +127,9 @@ void run_logits(const LogitsArguments& arguments) {
     if (arguments.hidden && layer_ends) write_hidden();
   }
 
-  const StepLinear head{.weight = store.get(model.head, tree.head.front().weights).first,
-                        .activations = tree.head.front().activations};
+  const StepLinear head{.weight = store.get(model.head, tree.head.front()).first,
+                        .activations = tree.head.front().activations,
+                        .bf16_ops = tree.head.front().bf16_ops};
   constexpr int64_t kRows = 64;  // at a time: never windows x tokens x vocabulary in memory
   std::vector<float> logits;
   for (const Tensor& state : hidden) {
@@ -143,6 +145,7 @@ void run_logits(const LogitsArguments& arguments) {
                        .bias = forward.head_bias(),
                        .logit_multiplier = model.logit_multiplier,
                        .logit_softcap = model.logit_softcap,
+                       .bf16_ops = head.bf16_ops,
                        .scores = {},
                        .seconds = nullptr},
                       logits);

@@ -59,8 +59,10 @@ EngineResult Engine::run(std::span<const Window> windows, const std::function<vo
   try {
     if (heads_.empty()) {
       for (size_t v = 0; v < variants; ++v) {
-        auto [weight, seconds] = store_.get(model_.head, tree_.head[v].weights);
-        heads_.push_back({.weight = std::move(weight), .activations = tree_.head[v].activations});
+        auto [weight, seconds] = store_.get(model_.head, tree_.head[v]);
+        heads_.push_back({.weight = std::move(weight),
+                          .activations = tree_.head[v].activations,
+                          .bf16_ops = tree_.head[v].bf16_ops});
         result.prepare_seconds[v] += seconds;
       }
       model_.head.weight.release();
@@ -114,7 +116,7 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
       // Experts are prepared one at a time, while the step runs.
       double fetching = 0;
       const ForwardPass::Fetch fetch = [&](size_t l) {
-        auto [weight, took] = store_.get(*linears[l], nodes[n].products.linears[l].weights);
+        auto [weight, took] = store_.get(*linears[l], nodes[n].products.linears[l]);
         fetching += took;
         return weight;
       };
@@ -171,16 +173,17 @@ double Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t p
   double seconds = 0;
   for (size_t l = 0; l < linears.size(); ++l) {
     throw_if_interrupted();
-    const OperandSpec& spec = nodes[n].products.linears[l].weights;
+    const ProductSpec& spec = nodes[n].products.linears[l];
     if (l < prepared && !weights[n].linears[l].weight) {
       auto [weight, took] = store_.get(*linears[l], spec);
       seconds += took;
       for (size_t m = n; m < nodes.size(); ++m) {
-        if (nodes[m].products.linears[l].weights == spec) weights[m].linears[l].weight = weight;
+        if (nodes[m].products.linears[l].same_weights(spec)) weights[m].linears[l].weight = weight;
       }
     }
-    weights[n].linears[l].activations = nodes[n].products.linears[l].activations;
-    weights[n].linears[l].outputs = nodes[n].products.linears[l].outputs;
+    weights[n].linears[l].activations = spec.activations;
+    weights[n].linears[l].outputs = spec.outputs;
+    weights[n].linears[l].bf16_ops = spec.bf16_ops;
   }
   weights[n].qk = nodes[n].products.qk;
   weights[n].pv = nodes[n].products.pv;
@@ -214,6 +217,7 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
                       .bias = forward_.head_bias(),
                       .logit_multiplier = model_.logit_multiplier,
                       .logit_softcap = model_.logit_softcap,
+                      .bf16_ops = heads_[v].bf16_ops,
                       .scores = batch_scores[v],
                       .seconds = &head_seconds[v],
                       .kind = kind_});

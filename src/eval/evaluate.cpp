@@ -116,6 +116,13 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
                    .activations = to_text(product.activations),
                    .outputs = to_text(product.outputs)});
   }
+  if (variant.bf16_ops()) {
+    out.push_back({.tensor = "vector",
+                   .role = "vector operations",
+                   .weights = to_text(std::nullopt),
+                   .activations = to_text(mx::kStages[0].format),
+                   .outputs = to_text(mx::kStages[0].format)});
+  }
   return out;
 }
 

@@ -66,21 +66,22 @@ class Study {
     model_.embedding.release();
   }
 
-  /// Calls `use` with the source of a Linear's weight in the values that the run computes with.
+  /// Calls `use` with the source of a Linear's weight in the values that the run computes with; `bf16_ops` as in
+  /// ProductSpec.
   template <typename Use>
-  void with_source(const LinearSpec& linear, const Use& use) {
+  void with_source(const LinearSpec& linear, bool bf16_ops, const Use& use) {
     std::vector<std::byte> storage;
     const HostMatrix source = linear.weight.view(storage);
-    if (compute_ == DType::bf16) {
+    if (compute_ == DType::bf16 || bf16_ops) {
       use(RoundedMatrix(source).view());
     } else {
       use(source);
     }
   }
 
-  std::shared_ptr<const PreparedWeight> prepare(const LinearSpec& linear, const OperandSpec& spec) {
+  std::shared_ptr<const PreparedWeight> prepare(const LinearSpec& linear, const ProductSpec& spec) {
     std::shared_ptr<const PreparedWeight> out;
-    with_source(linear, [&](const HostMatrix& source) { out = backend_.prepare(source, spec); });
+    with_source(linear, spec.bf16_ops, [&](const HostMatrix& source) { out = backend_.prepare(source, spec.weights); });
     return out;
   }
 
@@ -104,7 +105,7 @@ class Study {
         // Of experts one is held at a time.
         if (l >= prepared)
           std::fill(plain_weights_.begin() + static_cast<std::ptrdiff_t>(prepared), plain_weights_.end(), nullptr);
-        auto weight = prepare(*linears_[l], products_[l].weights);
+        auto weight = prepare(*linears_[l], products_[l]);
         which_[weight.get()] = l;
         return weight;
       };
@@ -112,7 +113,8 @@ class Study {
         throw_if_interrupted();
         weights.linears.push_back({.weight = l < prepared ? fetch(l) : nullptr,
                                    .activations = products_[l].activations,
-                                   .outputs = products_[l].outputs});
+                                   .outputs = products_[l].outputs,
+                                   .bf16_ops = products_[l].bf16_ops});
       }
       auto& parent = hidden_[nodes[n].parent];
       const bool last = --children[nodes[n].parent] == 0;
@@ -150,7 +152,8 @@ class Study {
       is_baseline_ = v == 0;
       seen_.assign(1, {});
       which_.clear();
-      const StepLinear head{.weight = prepare(model_.head, spec.weights), .activations = spec.activations};
+      const StepLinear head{
+          .weight = prepare(model_.head, spec), .activations = spec.activations, .bf16_ops = spec.bf16_ops};
       which_[head.weight.get()] = 0;
       for (const Tensor& hidden : hidden_[tree_.leaf[v]]) {
         for (int64_t begin = 0; begin < hidden.rows(); begin += kHeadRows) {
@@ -194,7 +197,7 @@ class Study {
       add_operand_error(*products_[l].activations, x, rows, cols, *seen.activation);
     }
     auto& plain_weight = plain_weights_[l];
-    if (!plain_weight) plain_weight = prepare(*linears_[l], std::nullopt);
+    if (!plain_weight) plain_weight = prepare(*linears_[l], {});
     Operand reference{.type = backend_.operand_type(std::nullopt, *plain_weight, compute_)};
     const int64_t offsets[] = {0, rows};
     backend_.operands(plain, offsets, {&reference, 1});
@@ -251,8 +254,8 @@ class Study {
   /// Of a weight in a stage: quantised as an activation of its shape is, the whole weight being one window.
   QuantizationError stage_weight_error(const LinearSpec& linear, const mx::BlockFormat& format) {
     QuantizationError out = start_of(format);
-    const auto plain_weight = prepare(linear, std::nullopt);
-    with_source(linear, [&](const HostMatrix& source) {
+    const auto plain_weight = prepare(linear, {});
+    with_source(linear, false, [&](const HostMatrix& source) {
       const Tensor plain = backend_.upload(source, compute_);
       Operand x{.type = backend_.operand_type(format, *plain_weight, compute_)};
       const int64_t offsets[] = {0, source.rows};
@@ -287,7 +290,7 @@ class Study {
     if (found == known.end()) {
       QuantizationError error;
       if (format.scaling == mx::Scaling::block) {
-        with_source(linear, [&](const HostMatrix& source) { error = matrix_error(format, source, pool_); });
+        with_source(linear, false, [&](const HostMatrix& source) { error = matrix_error(format, source, pool_); });
       } else {
         error = stage_weight_error(linear, format);
       }

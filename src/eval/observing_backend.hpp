@@ -54,9 +54,10 @@ class ObservingBackend final : public Backend {
     inner_.rotate(x, heads, head_stride, rotary);
   }
   void clamp(Tensor& x, float limit) override { inner_.clamp(x, limit); }
+  void round_to_bf16(Tensor& x) override { inner_.round_to_bf16(x); }
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
                  std::span<Operand> outs) override;
-  void activation(const Tensor& x, Activation activation, std::span<const int64_t> windows,
+  void activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
                   std::span<Operand> outs) override;
   void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
                         std::span<Operand> outs) override;

@@ -24,12 +24,13 @@ template <typename Bytes>
 uint64_t bytes_of_step(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes, Bytes bytes) {
   uint64_t sum = 0;
   for (size_t l = 0; l < linears.size(); ++l) {
-    std::vector<OperandSpec> seen;
+    std::vector<ProductSpec> seen;
     for (const TreeNode& node : nodes) {
-      const OperandSpec& spec = node.products.linears[l].weights;
-      if (std::find(seen.begin(), seen.end(), spec) != seen.end()) continue;
+      const ProductSpec& spec = node.products.linears[l];
+      const auto same = [&](const ProductSpec& other) { return other.same_weights(spec); };
+      if (std::any_of(seen.begin(), seen.end(), same)) continue;
       seen.push_back(spec);
-      sum += bytes(*linears[l], spec);
+      sum += bytes(*linears[l], spec.weights);
     }
   }
   return sum;
@@ -44,13 +45,13 @@ uint64_t live_bytes_of_step(std::span<const LinearSpec* const> linears, const st
   for (size_t n = 0; n < nodes.size(); ++n) {
     uint64_t sum = 0;
     for (size_t l = 0; l < linears.size(); ++l) {
-      const auto spec_of = [l](const TreeNode& node) { return node.products.linears[l].weights; };
+      const auto spec_of = [l](const TreeNode& node) -> const ProductSpec& { return node.products.linears[l]; };
       for (size_t first = 0; first <= n; ++first) {
-        const OperandSpec spec = spec_of(nodes[first]);
-        const auto same = [&](const TreeNode& node) { return spec_of(node) == spec; };
+        const ProductSpec& spec = spec_of(nodes[first]);
+        const auto same = [&](const TreeNode& node) { return spec_of(node).same_weights(spec); };
         const auto at = [&](size_t i) { return nodes.begin() + static_cast<std::ptrdiff_t>(i); };
         const bool is_first = std::none_of(nodes.begin(), at(first), same);
-        if (is_first && std::any_of(at(n), nodes.end(), same)) sum += bytes(*linears[l], spec);
+        if (is_first && std::any_of(at(n), nodes.end(), same)) sum += bytes(*linears[l], spec.weights);
       }
     }
     most = std::max(most, sum);
@@ -110,10 +111,11 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
     }
     widest = std::max(widest, width);
   }
-  std::vector<OperandSpec> heads;
+  std::vector<ProductSpec> heads;
   for (const ProductSpec& head : tree.head) {
-    if (std::find(heads.begin(), heads.end(), head.weights) != heads.end()) continue;
-    heads.push_back(head.weights);
+    const auto same = [&](const ProductSpec& other) { return other.same_weights(head); };
+    if (std::any_of(heads.begin(), heads.end(), same)) continue;
+    heads.push_back(head);
     plan.head_weights += prepared_bytes(model.head, head.weights);
   }
 

@@ -23,7 +23,10 @@ constexpr size_t kMaxName = 128;
 
 constexpr std::string_view kNone = "none";
 constexpr std::string_view kReservedName = "baseline";
-constexpr std::string_view kQk = "qk", kPv = "pv", kLinear = "linear";
+constexpr std::string_view kQk = "qk", kPv = "pv", kLinear = "linear", kVector = "vector";
+
+/// True for a target that stands for no Linear.
+bool is_special(std::string_view target) { return target == kQk || target == kPv || target == kVector; }
 
 /// Text from outside as it is shown in a message: shortened, and without control characters.
 std::string shown(std::string_view text) {
@@ -307,16 +310,18 @@ Clause parse_clause(const Context& context, std::string_view text) {
   if (text.empty()) context.wrong(text, "a clause is missing: TARGET=FORMAT");
   const size_t equals = text.find('=');
   if (equals == std::string_view::npos) {
-    context.wrong(text,
-                  "{} is no clause; write TARGET=FORMAT, where TARGET is mlp, attention, lm_head, linear, qk, pv or a "
-                  "module name with '*' and '?'",
-                  shown(text));
+    context.wrong(
+        text,
+        "{} is no clause; write TARGET=FORMAT, where TARGET is mlp, attention, lm_head, linear, qk, pv, vector or "
+        "a module name with '*' and '?'",
+        shown(text));
   }
   const std::string_view target = trim(text.substr(0, equals));
   if (target.empty()) {
-    context.wrong(text,
-                  "a target is missing before '='; there are mlp, attention, lm_head, linear, qk, pv and module names "
-                  "with '*' and '?'");
+    context.wrong(
+        text,
+        "a target is missing before '='; there are mlp, attention, lm_head, linear, qk, pv, vector and module "
+        "names with '*' and '?'");
   }
   if (target.size() > kMaxTarget) context.wrong(target, "a target has {} characters at most", kMaxTarget);
   for (size_t i = 0; i < target.size(); ++i) {
@@ -327,6 +332,14 @@ Clause parse_clause(const Context& context, std::string_view text) {
   }
   const std::string_view spec_text = trim(text.substr(equals + 1));
   Clause clause{.target = std::string(target), .spec = parse_spec(context, spec_text)};
+  if (target == kVector) {
+    // The one dtype that vector operations can be rounded to; a format's name for it, but no format of an operand.
+    const std::string given = to_text(clause.spec);
+    const std::string_view bf16 = mx::kStages[0].name;
+    if (given != bf16 && given != kNone) context.wrong(spec_text, "vector operations are rounded to {} alone", bf16);
+    clause.spec = {};
+    clause.spec.bf16_ops = given == bf16;
+  }
   const bool attention_product = target == kQk || target == kPv;
   if (clause.spec.outputs && (attention_product || target == role_name(Role::lm_head))) {
     context.wrong(spec_text, "the outputs of {} are not quantised; write WEIGHTS/ACTIVATIONS alone", target);
@@ -362,7 +375,7 @@ bool glob_match(std::string_view pattern, std::string_view name) {
 }
 
 bool target_matches(std::string_view target, std::string_view module, Role role) {
-  if (target == kQk || target == kPv) return false;
+  if (is_special(target)) return false;
   if (target == kLinear) return role != Role::router;
   for (const Role named : {Role::attention, Role::mlp, Role::lm_head}) {
     if (target == role_name(named)) return role == named;
@@ -433,25 +446,33 @@ std::string Variant::canonical() const {
   std::string out;
   for (const Clause& clause : clauses) {
     if (!out.empty()) out += ',';
-    out += clause.target + '=' + to_text(clause.spec);
+    out += clause.target + '=';
+    out += clause.spec.bf16_ops ? std::string(mx::kStages[0].name) : to_text(clause.spec);
   }
   return out;
 }
 
 ProductSpec Variant::product(std::string_view module, Role role) const {
+  ProductSpec spec;
   for (size_t i = clauses.size(); i-- > 0;) {
     if (!matches(i, module, role)) continue;
-    ProductSpec spec = clauses[i].spec;
+    spec = clauses[i].spec;
     if (!quantises_outputs(role)) spec.outputs.reset();
-    return spec;
+    break;
   }
-  return {};
+  spec.bf16_ops = bf16_ops();
+  return spec;
+}
+
+bool Variant::bf16_ops() const {
+  const auto last = std::find_if(clauses.rbegin(), clauses.rend(), [](const Clause& c) { return c.target == kVector; });
+  return last != clauses.rend() && last->spec.bf16_ops;
 }
 
 Variant Variant::with_quantized_outputs() const {
   Variant out = *this;
   for (Clause& clause : out.clauses) {
-    if (clause.target == kQk || clause.target == kPv || clause.spec.outputs || !clause.spec.replaced()) continue;
+    if (is_special(clause.target) || clause.spec.outputs || !clause.spec.replaced()) continue;
     const OperandSpec& outputs = clause.spec.activations ? clause.spec.activations : clause.spec.weights;
     if (mx::needs_whole_tensor(*outputs)) {
       fail_usage(
@@ -482,7 +503,7 @@ bool Variant::matches(size_t i, std::string_view module, Role role) const {
 void Variant::require_matches(std::span<const NamedLinear> linears) const {
   for (size_t i = 0; i < clauses.size(); ++i) {
     const std::string& target = clauses[i].target;
-    if (target == kQk || target == kPv) continue;
+    if (is_special(target)) continue;
     const auto matched = [&](const NamedLinear& linear) { return matches(i, linear.module, linear.role); };
     if (std::any_of(linears.begin(), linears.end(), matched)) continue;
     std::set<std::string_view> roles;
@@ -500,7 +521,7 @@ void Variant::require_matches(std::span<const NamedLinear> linears) const {
       patterns.insert(pattern);
     }
     std::vector<std::string_view> names(roles.begin(), roles.end());
-    names.insert(names.end(), {kLinear, kQk, kPv});
+    names.insert(names.end(), {kLinear, kQk, kPv, kVector});
     const std::string near = suggestion(target, names);
     names.insert(names.end(), patterns.begin(), patterns.end());
     fail_usage("variant {}: target {} matches no Linear of this model{}; there are {}", shown(name), shown(target),

@@ -18,7 +18,7 @@ struct NamedLinear {
 
 /// One clause of a variant: which products, and in what.
 struct Clause {
-  std::string target;  // "mlp" "attention" "lm_head" "linear" "qk" "pv" or a glob over module names
+  std::string target;  // "mlp" "attention" "lm_head" "linear" "qk" "pv" "vector" or a glob over module names
   ProductSpec spec;
 };
 
@@ -33,8 +33,10 @@ struct Variant {
   static Variant parse(std::string_view text);
   /// The one canonical form, without NAME; parses to itself.
   [[nodiscard]] std::string canonical() const;
-  /// The spec of a Linear (later clauses win); an absent match is the empty spec.
+  /// The spec of a Linear (later clauses win); an absent match is the empty spec, but for bf16_ops.
   [[nodiscard]] ProductSpec product(std::string_view module, Role role) const;
+  /// True if vector operations, and the operands and results of products, are rounded to bfloat16 ("vector=bf16").
+  [[nodiscard]] bool bf16_ops() const;
   /// The spec of the attention products "qk" or "pv".
   [[nodiscard]] ProductSpec attention_product(std::string_view which) const;
   /// The variant with the outputs of every replaced Linear quantised as its activations are, or as its weights where
@@ -43,8 +45,8 @@ struct Variant {
   [[nodiscard]] Variant with_quantized_outputs() const;
   /// True if clause `i` applies to this Linear.
   [[nodiscard]] bool matches(size_t i, std::string_view module, Role role) const;
-  /// Throws UsageError if a clause's target matches none of a model's Linears ("qk" and "pv" always match), with a list
-  /// of what there is.
+  /// Throws UsageError if a clause's target matches none of a model's Linears ("qk", "pv" and "vector" always match),
+  /// with a list of what there is.
   void require_matches(std::span<const NamedLinear> linears) const;
 };
 

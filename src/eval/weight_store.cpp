@@ -6,11 +6,14 @@
 namespace mxlm {
 
 std::pair<std::shared_ptr<const PreparedWeight>, double> WeightStore::get(const LinearSpec& linear,
-                                                                          const OperandSpec& spec) {
+                                                                          const ProductSpec& product) {
+  const OperandSpec& spec = product.weights;
+  const bool rounded = compute_ == DType::bf16 || product.bf16_ops;
   auto& entries = entries_[&linear];
-  auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.spec == spec; });
+  auto entry = std::find_if(entries.begin(), entries.end(),
+                            [&](const Entry& e) { return e.spec == spec && e.rounded == rounded; });
   if (entry == entries.end()) {
-    entries.push_back({.spec = spec, .kept = nullptr, .prepared = {}});
+    entries.push_back({.spec = spec, .rounded = rounded, .kept = nullptr, .prepared = {}});
     entry = std::prev(entries.end());
   }
   if (auto prepared = entry->prepared.lock()) return {std::move(prepared), 0.0};
@@ -19,7 +22,7 @@ std::pair<std::shared_ptr<const PreparedWeight>, double> WeightStore::get(const 
   const auto from_source = [&](const auto& make) {
     std::vector<std::byte> storage;
     const HostMatrix source = linear.weight.view(storage);
-    if (compute_ == DType::bf16) {
+    if (rounded) {
       make(RoundedMatrix(source).view());
     } else {
       make(source);

@@ -24,6 +24,7 @@ ModelSpec read_cohere(const SpecReader& reader) {
     layer.parallel = true;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
     layer.attention.norm = reader.layer_norm(at + "input_layernorm", spec.hidden, epsilon, false);
+    layer.attention.norm->by_operators = true;
     if (qk_norm) {
       // Each head has weights of its own.
       const auto norm = [&](const char* name, int64_t heads) {
@@ -35,6 +36,7 @@ ModelSpec read_cohere(const SpecReader& reader) {
         out.epsilon = epsilon;
         out.round_before_weight = false;
         out.group = spec.head_dim;
+        out.by_operators = true;
         return out;
       };
       layer.attention.q_norm = norm("self_attn.q_norm.weight", spec.heads);
@@ -44,6 +46,7 @@ ModelSpec read_cohere(const SpecReader& reader) {
     spec.layers.push_back(std::move(layer));
   }
   spec.final_norm = reader.layer_norm("model.norm", spec.hidden, epsilon, false);
+  spec.final_norm->by_operators = true;
   read_head(reader, "lm_head", true, false, spec);
   return spec;
 }

@@ -21,7 +21,7 @@ struct ForwardPass::Constants {
     const auto found = biases.find(&linear);
     return found == biases.end() ? nullptr : &found->second;
   }
-  [[nodiscard]] NormArgs norm(const NormSpec& spec) const {
+  [[nodiscard]] NormArgs norm(const NormSpec& spec, bool bf16_ops) const {
     const Norm& tensors = norms.at(&spec);
     return {.kind = spec.kind,
             .weight = tensors.weight.empty() ? nullptr : &tensors.weight,
@@ -29,7 +29,8 @@ struct ForwardPass::Constants {
             .epsilon = spec.epsilon,
             .weight_offset = spec.weight_offset,
             .round_before_weight = spec.round_before_weight,
-            .group = spec.group};
+            .group = spec.group,
+            .bf16_ops = bf16_ops && spec.kind == NormKind::layer && !spec.by_operators};
   }
 };
 

@@ -173,13 +173,17 @@ Tensor ForwardPass::embed(const MicroBatch& batch) const {
 
 Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t> rows, std::span<const int64_t> windows,
                                   const StepLinear& head) const {
-  const Tensor selected = backend_.gather(hidden, rows);
+  Tensor selected = backend_.gather(hidden, rows);
   Operand operand{.type = backend_.operand_type(head.activations, *head.weight, compute_),
                   .values = {},
                   .row_scales = {},
                   .outliers = {}};
-  if (spec_.final_norm) {
-    backend_.norm(selected, constants_->norm(*spec_.final_norm), windows, {&operand, 1});
+  if (head.bf16_ops) {
+    if (spec_.final_norm) backend_.norm(selected, constants_->norm(*spec_.final_norm, true), selected);
+    backend_.round_to_bf16(selected);
+    backend_.operands(selected, windows, {&operand, 1});
+  } else if (spec_.final_norm) {
+    backend_.norm(selected, constants_->norm(*spec_.final_norm, false), windows, {&operand, 1});
   } else {
     backend_.operands(selected, windows, {&operand, 1});
   }

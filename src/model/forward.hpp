@@ -35,6 +35,7 @@ struct StepLinear {
   std::shared_ptr<const PreparedWeight> weight;
   OperandSpec activations;
   OperandSpec outputs = {};
+  bool bf16_ops = false;  // as ProductSpec; the same for all of a step
 };
 
 /// All of a step as one variant wants it: `linears` in the order of ForwardPass::step_linears. Weights of experts are
@@ -42,6 +43,7 @@ struct StepLinear {
 struct StepWeights {
   std::vector<StepLinear> linears;
   ProductSpec qk, pv;  // steps with attention only
+  [[nodiscard]] bool bf16_ops() const { return !linears.empty() && linears.front().bf16_ops; }
 };
 
 class ForwardPass {

@@ -56,7 +56,8 @@ struct ForwardPass::Piece {
                    {.bias = constants.bias(spec),
                     .residual = residual,
                     .outputs = step.outputs,
-                    .multiplier = residual != nullptr ? pass.spec_.residual_multiplier : 1},
+                    .multiplier = residual != nullptr ? pass.spec_.residual_multiplier : 1,
+                    .bf16_ops = step.bf16_ops},
                    out);
   }
 
@@ -64,8 +65,13 @@ struct ForwardPass::Piece {
   [[nodiscard]] Requests inputs(const Tensor& x, const std::optional<NormSpec>& norm,
                                 std::span<const StepLinear> linears, std::span<const int64_t> windows) const {
     Requests out = requests_of(backend, linears, compute);
-    if (norm) {
-      backend.norm(x, constants.norm(*norm), windows, out.operands);
+    if (linears.front().bf16_ops) {
+      Tensor rounded = backend.empty(compute, x.rows(), x.cols());
+      norm ? backend.norm(x, constants.norm(*norm, true), rounded) : backend.copy(x, rounded);
+      backend.round_to_bf16(rounded);
+      backend.operands(rounded, windows, out.operands);
+    } else if (norm) {
+      backend.norm(x, constants.norm(*norm, false), windows, out.operands);
     } else {
       backend.operands(x, windows, out.operands);
     }
@@ -115,12 +121,16 @@ struct ForwardPass::Piece {
         break;
       }
     }
-    if (attention.q_norm) backend.norm(q, constants.norm(*attention.q_norm), q);
-    if (attention.k_norm) backend.norm(k, constants.norm(*attention.k_norm), k);
+    const bool bf16_ops = weights.bf16_ops();
+    if (attention.q_norm) backend.norm(q, constants.norm(*attention.q_norm, bf16_ops), q);
+    if (attention.k_norm) backend.norm(k, constants.norm(*attention.k_norm, bf16_ops), k);
     if (attention.rope >= 0) {
       const Rotary rotary = batch.ropes[static_cast<size_t>(attention.rope)].view();
       backend.rotate(q, spec.heads, head_stride, rotary);
       backend.rotate(k, spec.kv_heads, head_stride, rotary);
+    }
+    if (bf16_ops) {
+      for (Tensor* tensor : {&q, &k, &v}) backend.round_to_bf16(*tensor);
     }
     const auto sinks = constants.sinks.find(&attention);
     backend.attention(
@@ -136,7 +146,8 @@ struct ForwardPass::Piece {
          .slopes = spec.alibi_slopes,
          .sinks = sinks == constants.sinks.end() ? std::span<const float>() : std::span<const float>(sinks->second),
          .qk = weights.qk,
-         .pv = weights.pv},
+         .pv = weights.pv,
+         .bf16_ops = bf16_ops},
         outs);
   }
 
@@ -144,25 +155,38 @@ struct ForwardPass::Piece {
   [[nodiscard]] Requests activated(const MlpSpec& mlp, const std::vector<Tensor>& in, const StepLinear& out,
                                    std::span<const int64_t> windows) const {
     Requests requests = requests_of(backend, {&out, 1}, compute);
+    if (!out.bf16_ops) {
+      activate(mlp, in, false, windows, requests.operands);
+    } else {
+      Operand rounded{.type = {.spec = std::nullopt, .storage = compute}, .values = {}};
+      activate(mlp, in, true, windows, {&rounded, 1});
+      backend.round_to_bf16(rounded.values);
+      backend.operands(rounded.values, windows, requests.operands);
+    }
+    return requests;
+  }
+
+  void activate(const MlpSpec& mlp, const std::vector<Tensor>& in, bool bf16_ops, std::span<const int64_t> windows,
+                std::span<Operand> outs) const {
+    GatedArgs args = mlp.activation;
+    args.bf16_ops = bf16_ops;
     switch (mlp.kind) {
       case MlpSpec::Kind::plain:
-        backend.activation(in[0], mlp.activation.activation, windows, requests.operands);
+        backend.activation(in[0], args.activation, bf16_ops, windows, outs);
         break;
       case MlpSpec::Kind::gated:
-        backend.gated_activation(in[0], in[1], mlp.activation, windows, requests.operands);
+        backend.gated_activation(in[0], in[1], args, windows, outs);
         break;
       case MlpSpec::Kind::gated_fused: {
         const int64_t half = in[0].cols() / 2;
         if (mlp.activation.interleaved) {
-          backend.gated_activation(in[0], in[0], mlp.activation, windows, requests.operands);
+          backend.gated_activation(in[0], in[0], args, windows, outs);
         } else {
-          backend.gated_activation(in[0].columns(0, half), in[0].columns(half, half), mlp.activation, windows,
-                                   requests.operands);
+          backend.gated_activation(in[0].columns(0, half), in[0].columns(half, half), args, windows, outs);
         }
         break;
       }
     }
-    return requests;
   }
 
   /// out = residual + norm(x W^T + b), or without a norm the same in one go.
@@ -171,7 +195,7 @@ struct ForwardPass::Piece {
     if (!norm) return linear(spec, step, x, &residual, out);
     Tensor y = backend.empty(compute, residual.rows(), residual.cols());
     linear(spec, step, x, nullptr, y);
-    backend.norm(y, constants.norm(*norm), y);
+    backend.norm(y, constants.norm(*norm, step.bf16_ops), y);
     backend.add(y, residual, pass.spec_.residual_multiplier, out);
   }
 };
@@ -280,7 +304,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
   for (size_t b = 0; b < batches.size(); ++b) {
     Tensor part = normed.view(first_row[b], batches[b].batch.rows(), 0, spec_.hidden);
     if (mlp.norm) {
-      backend_.norm(*in[b], constants_->norm(*mlp.norm), part);
+      backend_.norm(*in[b], constants_->norm(*mlp.norm, weights.bf16_ops()), part);
     } else {
       backend_.copy(*in[b], part);
     }
@@ -341,7 +365,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
     Tensor part = sum.view(first_row[b], batches[b].batch.rows(), 0, spec_.hidden);
     if (mlp.post_norm) {
       Tensor y = backend_.empty(compute_, part.rows(), spec_.hidden);
-      backend_.norm(part, constants_->norm(*mlp.post_norm), y);
+      backend_.norm(part, constants_->norm(*mlp.post_norm, weights.bf16_ops()), y);
       backend_.add(y, *in[b], spec_.residual_multiplier, *out[b]);
     } else {
       backend_.add(part, *in[b], spec_.residual_multiplier, *out[b]);

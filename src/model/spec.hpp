@@ -61,6 +61,7 @@ struct NormSpec {
   float weight_offset = 0;
   bool round_before_weight = true;
   int64_t group = 0;
+  bool by_operators = false;  // a LayerNorm of the family's own, not torch's layer_norm
 };
 
 /// How q, k and v lie in the projections.

@@ -246,7 +246,7 @@ TEST(Variant, ATargetThatMatchesNothingListsWhatThereIs) {
   EXPECT_EQ(
       message("atention=mxfp8"),
       "variant 'atention=mxfp8_e4m3': target 'atention' matches no Linear of this model (did you mean 'attention'?); "
-      "there are attention, mlp, linear, qk, pv, model.layers.*.mlp.experts.*.up_proj, "
+      "there are attention, mlp, linear, qk, pv, vector, model.layers.*.mlp.experts.*.up_proj, "
       "model.layers.*.self_attn.q_proj");
   EXPECT_THAT(message("mlp=mxfp8,lm_head=mxfp8"), HasSubstr("target 'lm_head' matches no Linear"));
   EXPECT_THAT(message("*gate=mxfp8"), HasSubstr("target '*gate' matches no Linear"));
@@ -268,6 +268,26 @@ TEST(Variant, Roles) {
   EXPECT_EQ(role_name(Role::mlp), "mlp");
   EXPECT_EQ(role_name(Role::lm_head), "lm_head");
   EXPECT_EQ(role_name(Role::router), "router");
+}
+
+TEST(Variant, VectorOperationsAreRoundedOnRequest) {
+  const Variant v = Variant::parse("mlp=mxfp4, vector = bfp16");
+  EXPECT_EQ(v.canonical(), "mlp=mxfp4_e2m1,vector=bf16");
+  EXPECT_TRUE(v.bf16_ops());
+  for (const Role role : {Role::mlp, Role::attention, Role::router, Role::lm_head}) {
+    EXPECT_TRUE(v.product("a.vector", role).bf16_ops);
+    EXPECT_EQ(v.product("a.vector", role).replaced(), role == Role::mlp);
+  }
+  EXPECT_FALSE(v.matches(1, "vector", Role::mlp));
+  v.require_matches(std::vector<NamedLinear>{{.module = "a", .role = Role::mlp}});
+  EXPECT_EQ(v.with_quantized_outputs().canonical(), "mlp=mxfp4_e2m1/mxfp4_e2m1/mxfp4_e2m1,vector=bf16");
+  const Variant without = Variant::parse("vector=bf16,linear=mxfp8,vector=none");
+  EXPECT_EQ(without.canonical(), "vector=bf16,linear=mxfp8_e4m3,vector=none");
+  EXPECT_FALSE(without.bf16_ops());
+  EXPECT_FALSE(without.product("a", Role::mlp).bf16_ops);
+  for (const char* wrong : {"vector=mxfp8", "vector=bf16/none", "vector=bf16@round=nearest", "vector=bf16/bf16/bf16"}) {
+    EXPECT_THROW(Variant::parse(wrong), UsageError) << wrong;
+  }
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ namespace mxlm {
 /// Logits [tokens, vocabulary] of windows that share one micro-batch; `product_of` says what is quantised.
 inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DType compute,
                                     const std::vector<std::span<const int32_t>>& windows,
-                                    const std::function<ProductSpec(const LinearSpec&)>& product_of) {
+                                    const std::function<ProductSpec(const LinearSpec&)>& product_of,
+                                    const ProductSpec& attention_products = {}) {
   const ForwardPass forward(spec, backend, compute);
   const std::vector<MicroBatch> batches = [&] {
     std::vector<MicroBatch> out;
@@ -22,23 +23,29 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
   }();
   std::vector<std::byte> storage;
   const auto prepare = [&](const LinearSpec& linear) {
-    return backend.prepare(linear.weight.view(storage), product_of(linear).weights);
+    const ProductSpec product = product_of(linear);
+    const HostMatrix source = linear.weight.view(storage);
+    return product.bf16_ops ? backend.prepare(RoundedMatrix(source).view(), product.weights)
+                            : backend.prepare(source, product.weights);
   };
   Tensor hidden = forward.embed(batches.front());
   const std::vector<const Tensor*> in{&hidden};
   const std::vector<Tensor*> out{&hidden};
   for (int64_t step = 0; step < forward.steps(); ++step) {
     const auto linears = forward.step_linears(step);
-    StepWeights weights;
+    StepWeights weights{.linears = {}, .qk = attention_products, .pv = attention_products};
     for (size_t l = 0; l < linears.size(); ++l) {
       weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? prepare(*linears[l]) : nullptr,
                                  .activations = product_of(*linears[l]).activations,
-                                 .outputs = product_of(*linears[l]).outputs});
+                                 .outputs = product_of(*linears[l]).outputs,
+                                 .bf16_ops = product_of(*linears[l]).bf16_ops});
     }
     forward.run(
         step, weights, [&](size_t l) { return prepare(*linears[l]); }, batches, in, out, [](int64_t) {});
   }
-  const StepLinear head{.weight = prepare(spec.head), .activations = product_of(spec.head).activations};
+  const StepLinear head{.weight = prepare(spec.head),
+                        .activations = product_of(spec.head).activations,
+                        .bf16_ops = product_of(spec.head).bf16_ops};
   std::vector<int32_t> rows(static_cast<size_t>(hidden.rows()));
   for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r);
   const Operand operand = forward.head_operand(hidden, rows, batches.front().batch.offsets, head);
@@ -48,6 +55,7 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
                   .bias = forward.head_bias(),
                   .logit_multiplier = spec.logit_multiplier,
                   .logit_softcap = spec.logit_softcap,
+                  .bf16_ops = head.bf16_ops,
                   .scores = {},
                   .seconds = nullptr},
                  logits);

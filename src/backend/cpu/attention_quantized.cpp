@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/cpu/attention.hpp"
+#include "backend/cpu/bf16_ops.hpp"
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/scratch.hpp"
 #include "backend/cpu/softmax.hpp"
@@ -165,6 +166,37 @@ class QuantizedAttention {
                value_panels(task.window, task.head) + task.begin * padded_length(task.window));
   }
 
+  /// Scores of `rows` queries, keys [low, high), to the normalised P in the model dtype.
+  void softmax(const Task& task, int64_t rows, int64_t low, int64_t high, int64_t limit, int64_t keys, float* scores,
+               T* p, float* sums, float* maximum, float* factors) const {
+    const ScoreTransform transform = score_transform(args_, task.head);
+    if (transform.needed()) {
+      transform_scores(isa_, transform, task.begin, low, rows, high - low, scores + low, keys);
+    }
+
+    const float sink = log2_sink(args_, task.head);
+    std::fill_n(sums, rows * kSumLanes, 0.0F);
+    std::fill_n(maximum, rows, sink);
+    if (sink != -std::numeric_limits<float>::infinity()) {
+      for (int64_t i = 0; i < rows; ++i) sums[i * kSumLanes] = 1;
+    }
+    softmax_block(isa_, DType::f32,
+                  {.rows = rows,
+                   .keys = keys,
+                   .visible = task.begin + 1,
+                   .limit = limit,
+                   .hidden = args_.window == 0 ? -kAllKeys : task.begin - args_.window + 1,
+                   .log2_scale = transform.needed() ? 1.0F : args_.scale * kLog2e,
+                   .scores = scores,
+                   .score_stride = keys,
+                   .p = scores,  // in place: an element is read before it is written, and none after
+                   .p_stride = keys,
+                   .maximum = maximum,
+                   .sums = sums,
+                   .factors = factors});
+    normalise_rows(isa_, rows, keys, sums, scores, keys, kTypeOf<T>, p, keys);
+  }
+
   void attend(const Task& task, float* memory) const {
     const int64_t w = task.window;
     const int64_t end = std::min(task.begin + kRows, length(w));
@@ -193,32 +225,19 @@ class QuantizedAttention {
     const PackedPanels all_keys{kTypeOf<QK>, keys, depth(), key_panels(w, kv)};
     gemm_tile(isa_, order_, rows, kTypeOf<QK>, queries, depth(), all_keys, low / kPanel, high / kPanel, scores + low,
               keys);
-    const ScoreTransform transform = score_transform(args_, task.head);
-    if (transform.needed()) {
-      transform_scores(isa_, transform, task.begin, low, rows, high - low, scores + low, keys);
+    if (args_.bf16_ops) {
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t query = task.begin + i;
+        const int64_t seen = std::min(query + 1, limit);
+        const int64_t from = args_.window == 0 ? 0 : std::min(std::max<int64_t>(query - args_.window + 1, 0), seen);
+        float* row = scores + i * keys;
+        attention_row_bf16(args_, task.head, from - query, seen - from, row + from);
+        std::fill(row, row + from, 0.0F);
+        std::transform(row, row + seen, p + i * keys, convert<T, float>);
+      }
+    } else {
+      softmax(task, rows, low, high, limit, keys, scores, p, sums, maximum, factors);
     }
-
-    const float sink = log2_sink(args_, task.head);
-    std::fill_n(sums, rows * kSumLanes, 0.0F);
-    std::fill_n(maximum, rows, sink);
-    if (sink != -std::numeric_limits<float>::infinity()) {
-      for (int64_t i = 0; i < rows; ++i) sums[i * kSumLanes] = 1;
-    }
-    softmax_block(isa_, DType::f32,
-                  {.rows = rows,
-                   .keys = keys,
-                   .visible = task.begin + 1,
-                   .limit = limit,
-                   .hidden = args_.window == 0 ? -kAllKeys : task.begin - args_.window + 1,
-                   .log2_scale = transform.needed() ? 1.0F : args_.scale * kLog2e,
-                   .scores = scores,
-                   .score_stride = keys,
-                   .p = scores,  // in place: an element is read before it is written, and none after
-                   .p_stride = keys,
-                   .maximum = maximum,
-                   .sums = sums,
-                   .factors = factors});
-    normalise_rows(isa_, rows, keys, sums, scores, keys, kTypeOf<T>, p, keys);
     for (int64_t i = 0; i < rows; ++i) {
       // What a row may not see is zero, which changes no block's scale.
       const int64_t visible = std::min(task.begin + i + 1, limit);
@@ -230,7 +249,9 @@ class QuantizedAttention {
     gemm_tile(isa_, order_, rows, kTypeOf<PV>, quantized, keys, all_values, 0, width() / kPanel, product, width());
     for (int64_t i = 0; i < rows; ++i) {
       const float* row = product + i * width();
-      std::transform(row, row + args_.head_dim, out_.row<T>(first(w) + task.begin + i) + column, convert<T, float>);
+      T* out = out_.row<T>(first(w) + task.begin + i) + column;
+      std::transform(row, row + args_.head_dim, out, convert<T, float>);
+      if (args_.bf16_ops) add_bias_row_bf16(nullptr, args_.head_dim, out);
     }
   }
 

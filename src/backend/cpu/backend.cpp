@@ -6,6 +6,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "backend/cpu/bf16_ops.hpp"
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/gemm_driver.hpp"
 #include "backend/cpu/product_scales.hpp"
@@ -150,11 +151,12 @@ void CpuBackend::linear(const Operand& x, const PreparedWeight& weight, const Li
   assert(a.cols() == packed.k && out.cols() == packed.n && a.rows() == out.rows());
   assert(epilogue.bias == nullptr || epilogue.bias->dtype() == DType::f32);
   assert(epilogue.residual == nullptr || epilogue.residual->dtype() == out.dtype());
-  const float* bias = epilogue.bias == nullptr ? nullptr : epilogue.bias->row<float>(0);
+  const float* own_bias = epilogue.bias == nullptr ? nullptr : epilogue.bias->row<float>(0);
+  const float* bias = epilogue.bf16_ops ? nullptr : own_bias;  // else added where the product was rounded
   const cpu::ProductScales scales(x, panels);
   const Tensor outliers = outlier_product(x, weight);
   // Outputs are quantised by rows, which are whole only after the product.
-  const bool later = epilogue.outputs.has_value();
+  const bool later = epilogue.outputs.has_value() || epilogue.bf16_ops;
   Tensor aside;
   if (later && epilogue.residual != nullptr) aside = empty(out.dtype(), out.rows(), out.cols());
   Tensor& result = aside.empty() ? out : aside;
@@ -181,7 +183,8 @@ void CpuBackend::linear(const Operand& x, const PreparedWeight& weight, const Li
     for_rows(out.rows(), 3 * out.cols() * static_cast<int64_t>(sizeof(T)), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         T* row = result.row<T>(r);
-        cpu::quantize_row_in_place(isa_, *epilogue.outputs, out.cols(), row);
+        if (epilogue.bf16_ops) cpu::add_bias_row_bf16(own_bias, out.cols(), row);
+        if (epilogue.outputs) cpu::quantize_row_in_place(isa_, *epilogue.outputs, out.cols(), row);
         if (epilogue.residual != nullptr) {
           cpu::add_row(isa_, row, epilogue.residual->row<T>(r), epilogue.multiplier, out.cols(), out.row<T>(r));
         } else if (epilogue.multiplier != 1) {

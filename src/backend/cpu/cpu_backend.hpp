@@ -39,9 +39,10 @@ class CpuBackend final : public Backend {
   void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) override;
   void rotate(Tensor& x, int heads, int head_stride, const Rotary& rotary) override;
   void clamp(Tensor& x, float limit) override;
+  void round_to_bf16(Tensor& x) override;
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
                  std::span<Operand> outs) override;
-  void activation(const Tensor& x, Activation activation, std::span<const int64_t> windows,
+  void activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
                   std::span<Operand> outs) override;
   void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
                         std::span<Operand> outs) override;

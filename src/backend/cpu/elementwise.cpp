@@ -7,6 +7,7 @@
 
 #include "backend/cpu/activation_rows.hpp"
 #include "backend/cpu/attention.hpp"
+#include "backend/cpu/bf16_ops.hpp"
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/norm_rows.hpp"
 #include "backend/cpu/quantize.hpp"
@@ -273,7 +274,8 @@ void for_groups(const NormArgs& args, int64_t cols, const F& f) {
                        .bias = nullptr,
                        .epsilon = args.epsilon,
                        .weight_offset = args.weight_offset,
-                       .round_before_weight = args.round_before_weight};
+                       .round_before_weight = args.round_before_weight,
+                       .bf16_ops = args.bf16_ops};
   const auto part = [&](const Tensor* of, int64_t column) -> const T* {
     return of == nullptr ? nullptr : of->row<T>(0) + (of->cols() == cols ? column : 0);
   };
@@ -284,7 +286,13 @@ void for_groups(const NormArgs& args, int64_t cols, const F& f) {
   }
 }
 
+template <typename T>
+void norm_group(cpu::Isa isa, const cpu::NormRow<T>& norm, const T* x, int64_t n, T* y) {
+  norm.bf16_ops ? cpu::layer_norm_row_bf16(norm, x, n, y) : cpu::norm_row(isa, norm, x, n, y);
+}
+
 void check_norm(const Tensor& x, const NormArgs& args) {
+  assert(!args.bf16_ops || args.kind == NormKind::layer);
   assert(args.group >= 0 && (args.group == 0 || x.cols() % args.group == 0));
   for (const Tensor* t : {args.weight, args.bias}) {
     assert(t == nullptr || (t->dtype() == x.dtype() && (t->cols() == x.cols() || t->cols() == args.group)));
@@ -302,7 +310,7 @@ void CpuBackend::norm(const Tensor& x, const NormArgs& args, std::span<const int
   with_type(x.dtype(), [&]<typename T>(T*) {
     make_operands<T>(x.rows(), x.cols(), windows, outs, [&](int64_t r, T* y) {
       for_groups<T>(args, x.cols(), [&](int64_t column, int64_t count, const cpu::NormRow<T>& norm) {
-        cpu::norm_row(isa_, norm, x.row<T>(r) + column, count, y + column);
+        norm_group(isa_, norm, x.row<T>(r) + column, count, y + column);
       });
     });
   });
@@ -315,7 +323,7 @@ void CpuBackend::norm(const Tensor& x, const NormArgs& args, Tensor& out) {
     for_rows(x.rows(), 2 * x.cols() * static_cast<int64_t>(sizeof(T)), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         for_groups<T>(args, x.cols(), [&](int64_t column, int64_t count, const cpu::NormRow<T>& norm) {
-          cpu::norm_row(isa_, norm, x.row<T>(r) + column, count, out.row<T>(r) + column);
+          norm_group(isa_, norm, x.row<T>(r) + column, count, out.row<T>(r) + column);
         });
       }
     });
@@ -326,12 +334,14 @@ void CpuBackend::operands(const Tensor& x, std::span<const int64_t> windows, std
   with_type(x.dtype(), [&]<typename T>(T*) { fill_operands<T>(x, windows, outs); });
 }
 
-void CpuBackend::activation(const Tensor& x, Activation activation, std::span<const int64_t> windows,
+void CpuBackend::activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
                             std::span<Operand> outs) {
   assert(activation != Activation::swiglu_oai);
   with_type(x.dtype(), [&]<typename T>(T*) {
-    make_operands<T>(x.rows(), x.cols(), windows, outs,
-                     [&](int64_t r, T* y) { cpu::activation_row(isa_, activation, x.row<T>(r), x.cols(), y); });
+    make_operands<T>(x.rows(), x.cols(), windows, outs, [&](int64_t r, T* y) {
+      bf16_ops ? cpu::activation_row_bf16(activation, x.row<T>(r), x.cols(), y)
+               : cpu::activation_row(isa_, activation, x.row<T>(r), x.cols(), y);
+    });
   });
 }
 
@@ -342,7 +352,9 @@ void CpuBackend::gated_activation(const Tensor& gate, const Tensor& up, const Ga
                           : gate.dtype() == up.dtype() && gate.rows() == up.rows() && gate.cols() == up.cols());
   with_type(gate.dtype(), [&]<typename T>(T*) {
     make_operands<T>(gate.rows(), cols, windows, outs, [&](int64_t r, T* y) {
-      cpu::gated_row(isa_, args, gate.row<T>(r), args.interleaved ? nullptr : up.row<T>(r), cols, y);
+      const T* up_row = args.interleaved ? nullptr : up.row<T>(r);
+      args.bf16_ops ? cpu::gated_row_bf16(args, gate.row<T>(r), up_row, cols, y)
+                    : cpu::gated_row(isa_, args, gate.row<T>(r), up_row, cols, y);
     });
   });
 }
@@ -379,6 +391,13 @@ void CpuBackend::clamp(Tensor& x, float limit) {
     for_rows(x.rows(), 2 * x.cols() * static_cast<int64_t>(sizeof(T)), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) cpu::clamp_row(isa_, limit, x.cols(), x.row<T>(r));
     });
+  });
+}
+
+void CpuBackend::round_to_bf16(Tensor& x) {
+  if (x.dtype() == DType::bf16) return;
+  for_rows(x.rows(), 2 * x.cols() * static_cast<int64_t>(sizeof(float)), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) cpu::round_row_bf16(x.row<float>(r), x.cols());
   });
 }
 

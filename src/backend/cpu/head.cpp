@@ -8,6 +8,7 @@
 #include <numeric>
 #include <vector>
 
+#include "backend/cpu/bf16_ops.hpp"
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/gemm_driver.hpp"
 #include "backend/cpu/head_rows.hpp"
@@ -33,10 +34,13 @@ const cpu::PackedPanels& panels_of(const HeadInput& input) {
   return dynamic_cast<const cpu::Panels&>(*input.weight).packed();
 }
 
-bool has_transform(const HeadInput& input) { return input.logit_multiplier != 1 || input.logit_softcap != 0; }
+bool has_transform(const HeadInput& input) {
+  return input.logit_multiplier != 1 || input.logit_softcap != 0 || input.bf16_ops;
+}
 
 /// Products of a row, n of them, into logits where more than a bias is done to them.
 void transform(cpu::Isa isa, const HeadInput& input, const float* bias, int64_t n, float* logits) {
+  if (input.bf16_ops) return cpu::logits_row_bf16(bias, input.logit_multiplier, input.logit_softcap, n, logits);
   if (bias != nullptr) cpu::add_row(isa, logits, bias, 1, n, logits);
   cpu::transform_logits(isa, input.logit_multiplier, input.logit_softcap, n, logits);
 }
@@ -218,9 +222,10 @@ void CpuBackend::logits(const HeadInput& input, std::span<float> out) {
                   scales.apply(r, c0, sums, outliers.empty() ? nullptr : outliers.row<float>(r) + c0, c1 - c0, to);
                   sums = to;
                 }
-                cpu::finish_row(isa_, sums, bias == nullptr ? nullptr : bias + c0, 1,
-                                static_cast<const float*>(nullptr), c1 - c0, to);
-                if (has_transform(input)) transform(isa_, input, nullptr, c1 - c0, to);
+                const float* part = bias == nullptr ? nullptr : bias + c0;
+                cpu::finish_row(isa_, sums, input.bf16_ops ? nullptr : part, 1, static_cast<const float*>(nullptr),
+                                c1 - c0, to);
+                if (has_transform(input)) transform(isa_, input, input.bf16_ops ? part : nullptr, c1 - c0, to);
               }
             });
 }
