@@ -15,8 +15,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const mxlm::Config config = mxlm::Config::parse({reinterpret_cast<const char*>(data), size}, "fuzz");
     const mxlm::ModelSpec spec = mxlm::load_spec(config, checkpoint);
     if (spec.linears().empty() || spec.parameters() <= 0) std::abort();
-    const int64_t key = spec.rope.length_key(spec.max_positions);
-    if (static_cast<int64_t>(spec.rope.inverse_frequencies(key).size()) != spec.rope.dim / 2) std::abort();
+    for (const mxlm::RopeSpec& rope : spec.ropes) {
+      const int64_t key = rope.length_key(spec.max_positions);
+      if (static_cast<int64_t>(rope.inverse_frequencies(key).size()) != rope.dim / 2) std::abort();
+    }
   } catch (const mxlm::Error&) {
     return 0;
   }
