@@ -24,7 +24,8 @@ Names variants(const std::string& arguments) {
   const Outcome outcome = run_mxlm("eval " + kSmall + arguments + " --json -");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   Names names;
-  for (const json& v : json::parse(outcome.out)["runs"][0]["variants"]) names.push_back(v["name"]);
+  const json result = json::parse(outcome.out);
+  for (const json& v : result["runs"][0]["variants"]) names.push_back(v["name"]);
   EXPECT_EQ(names.at(0), "baseline");
   names.erase(names.begin());
   return names;
@@ -87,7 +88,7 @@ TEST(Habits, NearNamesAreSuggested) {
   suggests("eval --quiet --protocol windw", "window");
   suggests("eval --quiet --mx mlp=mxpf4", "mxfp4");
   suggests("eval --quiet --mx mpl=mxfp4", "mlp");
-  suggests("eval --quiet --tier al", "all");
+  suggests("eval --quiet --tier alll", "all");
   suggests("eval --quiet llama-3.1-8", "llama-3.1-8b");
   suggests("suite quik", "quick");
   suggests("completion bsh", "bash");
@@ -129,7 +130,7 @@ TEST(Habits, ManualRendersWithoutWarnings) {
   ASSERT_EQ(page.code, 0) << page.err;
   EXPECT_THAT(page.out, HasSubstr("\\-\\-workers\\-per\\-device"));
   if (std::system("command -v groff > /dev/null") != 0) GTEST_SKIP() << "no groff";
-  const Outcome rendered = run_mxlm("man | groff -man -Tutf8 -ww -rLL=80n");
+  const Outcome rendered = run_mxlm("man | groff -man -Tutf8 -ww -rLL=80n -P-cbou");
   EXPECT_EQ(rendered.code, 0);
   EXPECT_EQ(rendered.err, "");
   EXPECT_THAT(rendered.out, HasSubstr("SYNOPSIS"));
