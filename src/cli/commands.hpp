@@ -11,11 +11,13 @@ inline CLI::Range a_count() { return CLI::Range(int64_t{1}, int64_t{1} << 40); }
 // does the work. Callbacks throw mxlm::Error, UsageError or Interrupted; main turns them into messages and exit codes.
 void add_bench(CLI::App& app);
 void add_cast(CLI::App& app);
+void add_completion(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_fetch(CLI::App& app);
 void add_formats(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_logits(CLI::App& app);
+void add_man(CLI::App& app);
 void add_models(CLI::App& app);
 void add_report(CLI::App& app);
 void add_suite(CLI::App& app);

@@ -84,6 +84,9 @@ std::vector<std::string> with_config_file(const CLI::App& app, std::vector<std::
       }
       if (value == "true") added.push_back(option);
     } else {
+      if (item.inputs.size() > 1 && known->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeLast) {
+        fail("{}: {} takes one value, not {}.", quote(*path), quote(item.fullname()), item.inputs.size());
+      }
       for (const std::string& value : item.inputs) added.push_back(fmt::format("{}={}", option, value));
     }
   }

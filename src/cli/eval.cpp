@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <chrono>
@@ -49,13 +50,25 @@ std::vector<Variant> collect_variants(const CLI::App& command, const EvalArgumen
     }
   }
   if (arguments.no_variants) {
-    if (!out.empty()) fail_usage("--no-variants and variants exclude one another; leave one of them out.");
+    if (!out.empty() || arguments.stages.full_pipeline) {
+      fail_usage("--no-variants and variants exclude one another; leave one of them out.");
+    }
     return out;
   }
-  if (out.empty()) out.push_back(default_variant());
+  if (arguments.stages.skip_mx) {
+    if (next_variant > 0) fail_usage("--skip-mx and --mx exclude one another; leave one of them out.");
+    out.clear();
+  } else if (out.empty()) {
+    out.push_back(default_variant());
+  }
   if (arguments.quantize_outputs) {
     std::transform(out.begin(), out.end(), out.begin(), [](const Variant& v) { return v.with_quantized_outputs(); });
   }
+  using Targets = std::vector<std::string>;
+  std::vector<Variant> stages = pipeline_variants(arguments.stages, arguments.all_linears ? Targets{"linear"}
+                                                                    : arguments.mlp_only  ? Targets{"mlp"}
+                                                                                         : Targets{"attention", "mlp"});
+  out.insert(out.begin(), std::make_move_iterator(stages.begin()), std::make_move_iterator(stages.end()));
   return out;
 }
 
@@ -78,19 +91,17 @@ DocumentSource embedded_text() {
   return source;
 }
 
-DocumentSource read_documents_or_texts(const EvalArguments& arguments) {
-  if (!arguments.data.empty() && !arguments.texts.empty()) {
-    fail_usage("--text and --data exclude one another; leave one of them out.");
-  }
-  if (!arguments.data.empty()) {
-    const hub::DataRequest request = hub::parse_data_request(arguments.data);
-    // These take each row for a document; the others take WikiText as the one text that it was.
-    const bool rows = arguments.protocol == "document" || arguments.protocol == "self";
-    ProgressLine line(arguments.data, global_options().quiet);
-    return hub::read_data_set(request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
-                              {.field = arguments.field, .max_documents = arguments.max_samples, .wikitext_rows = rows},
-                              [&line](const hub::FetchProgress& progress) { line.update(progress); });
-  }
+DocumentSource read_data_set(const std::string& name, const EvalArguments& arguments) {
+  const hub::DataRequest request = hub::parse_data_request(modern_data_name(name));
+  // These take each row for a document; the others take WikiText as the one text that it was.
+  const bool rows = arguments.protocol == "document" || arguments.protocol == "self";
+  ProgressLine line(name, global_options().quiet);
+  return hub::read_data_set(request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
+                            {.field = arguments.field, .max_documents = arguments.max_samples, .wikitext_rows = rows},
+                            [&line](const hub::FetchProgress& progress) { line.update(progress); });
+}
+
+DocumentSource read_texts(const EvalArguments& arguments) {
   if (arguments.texts.empty()) {
     spdlog::info("no --text or --data given: using the embedded text, Alice's Adventures in Wonderland");
     return embedded_text();
@@ -126,23 +137,8 @@ int loader_workers(const EvalArguments& arguments) {
   return arguments.threads > 0 ? arguments.threads : default_thread_count();
 }
 
-}  // namespace
-
-DocumentSource read_data(const EvalArguments& arguments) {
-  DocumentSource data = read_documents_or_texts(arguments);
-  if (data.invalid_utf8 > 0) {
-    spdlog::warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
-                 data.documents.size());
-  }
-  return data;
-}
-
 EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentSource& data,
                                  std::vector<Variant> variants) {
-  check_device(arguments.device);
-  if ((arguments.json == "-" ? 1 : 0) + arguments.reports.to_stdout() > 1) {
-    fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
-  }
   EvaluateOptions options;
   options.variants = std::move(variants);
   options.dtype = parse_dtype(arguments.dtype);
@@ -162,8 +158,6 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentS
   return options;
 }
 
-namespace {
-
 RunResult evaluate_model(const std::string& name, const DocumentSource& data, const EvaluateOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const LoadedModel model = load_model_by_name(name, /*with_tokenizer=*/true);
@@ -180,27 +174,88 @@ RunResult evaluate_model(const std::string& name, const DocumentSource& data, co
   return run;
 }
 
+void note_failure(Failures& failures, const std::string& run, const Error& error) {
+  spdlog::error("{}: {}", run, error.what());
+  failures.runs.push_back(run);
+}
+
+void check_run_options(const EvalArguments& arguments) {
+  check_device(arguments.device);
+  check_gemm(arguments.gemm);
+  if ((arguments.json == "-" ? 1 : 0) + arguments.reports.to_stdout() > 1) {
+    fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
+  }
+}
+
 }  // namespace
 
+std::vector<std::string> data_names(const EvalArguments& arguments) {
+  std::vector<std::string> names = arguments.data;
+  names.insert(names.end(), arguments.datasets.begin(), arguments.datasets.end());
+  return names;
+}
+
+size_t task_count(const EvalArguments& arguments) { return std::max<size_t>(data_names(arguments).size(), 1); }
+
+std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<Variant>& variants) {
+  check_run_options(arguments);
+  const std::vector<std::string> names = data_names(arguments);
+  if (!names.empty() && !arguments.texts.empty()) {
+    fail_usage("--text and --data exclude one another; leave one of them out.");
+  }
+  std::vector<Task> tasks(std::max<size_t>(names.size(), 1));
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    DocumentSource& data = tasks[i].data;
+    data = names.empty() ? read_texts(arguments) : read_data_set(names[i], arguments);
+    if (data.invalid_utf8 > 0) {
+      spdlog::warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
+                   data.documents.size());
+    }
+    tasks[i].options = evaluate_options(arguments, data, variants);
+  }
+  return tasks;
+}
+
 EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArguments& arguments,
-                           const DocumentSource& data, const EvaluateOptions& options,
-                           std::vector<std::string>* failed) {
+                           const std::vector<Task>& tasks, Failures* failures) {
   EvalResult result;
   result.machine = machine_info(arguments.threads);
   for (const std::string& name : models) {
-    try {
-      result.runs.push_back(evaluate_model(name, data, options));
-    } catch (const UsageError&) {
-      throw;
-    } catch (const Error& error) {
-      if (failed == nullptr) throw;
-      spdlog::error("{}: {}", name, error.what());
-      failed->push_back(name);
-      continue;
+    for (const Task& task : tasks) {
+      const std::string shown = name.empty() ? "the embedded model" : name;
+      const std::string run = tasks.size() == 1 ? shown : fmt::format("{} on {}", shown, task.data.name);
+      try {
+        result.runs.push_back(evaluate_model(name, task.data, task.options));
+      } catch (const Interrupted&) {
+        if (failures == nullptr || result.runs.empty()) throw;
+        failures->interrupted = true;
+        return result;
+      } catch (const UsageError& error) {
+        if (failures == nullptr || result.runs.empty()) throw;
+        note_failure(*failures, run, error);
+        continue;
+      } catch (const Error& error) {
+        if (failures == nullptr) throw;
+        note_failure(*failures, run, error);
+        continue;
+      }
+      if (!result.runs.back().complete) return result;
     }
-    if (!result.runs.back().complete) break;
   }
   return result;
+}
+
+void evaluate_and_report(const std::vector<std::string>& models, const EvalArguments& arguments,
+                         const std::vector<Task>& tasks) {
+  const size_t runs = models.size() * tasks.size();
+  Failures failures;
+  const EvalResult result = evaluate_models(models, arguments, tasks, runs > 1 ? &failures : nullptr);
+  if (!result.runs.empty()) report_result(result, arguments);
+  if (failures.interrupted) throw Interrupted();
+  if (!failures.runs.empty()) {
+    fail("{} of {} {} could not be evaluated ({}); the log above says why.", failures.runs.size(), runs,
+         tasks.size() == 1 ? "models" : "runs", fmt::join(failures.runs, ", "));
+  }
 }
 
 void report_result(const EvalResult& result, const EvalArguments& arguments) {
@@ -219,10 +274,13 @@ void add_data_options(CLI::App& command, EvalArguments& a) {
   command.add_option("--text", a.texts, "A plain text, '-' is stdin; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command.add_option(
-      "--data", a.data,
-      "A data set, NAME_OR_PATH[:SPLIT[:SUBSET]]: pile, wikitext2, wikitext103, a .txt, .jsonl, .jsonl.gz, "
-      ".jsonl.zst or .parquet file, or a folder of them");
+  command
+      .add_option("--data", a.data,
+                  "A data set, NAME_OR_PATH[:SPLIT[:SUBSET]]: pile, wikitext2, wikitext103, a .txt, .jsonl, .jsonl.gz, "
+                  ".jsonl.zst or .parquet file, or a folder of them; repeatable, each is a run")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command.add_option("--datasets", a.datasets, "Several of them at once; wikitext is wikitext2");
   command.add_option("--field", a.field, "The JSON member or column that holds a document's text")
       ->capture_default_str();
   command.add_option(
@@ -254,6 +312,7 @@ void add_variant_options(CLI::App& command, EvalArguments& a) {
   command.add_flag("--no-variants", a.no_variants, "The baseline alone");
   command.add_flag("--quantize-outputs", a.quantize_outputs,
                    "Quantise what replaced Linears put out, too, in the format of their activations (not logits)");
+  add_stage_options(command, a.stages);
 }
 
 void add_run_options(CLI::App& command, EvalArguments& a) {
@@ -262,11 +321,14 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   command.add_option("--dtype", a.dtype, "auto (as the checkpoint; F16 in float32), float32 or bfloat16")
       ->capture_default_str();
   command.add_option("--device", a.device, "auto or cpu")->capture_default_str();
+  command.add_option("--gemm", a.gemm, "exact or fast products (fast: a GPU's; a CPU has the exact ones only)")
+      ->capture_default_str();
   command.add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
   command.add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
   command.add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
   command.add_option("--loader-workers", a.loader_workers, "Threads that tokenise documents (as --threads)")
       ->check(CLI::Range(0, 4096));
+  add_device_options(command, a.devices);
   command.add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
   command.add_option("--per-token", a.per_token, "Write every scored token's figures to this .csv file");
   command.add_flag("--linear-errors", a.linear_errors,
@@ -296,13 +358,12 @@ void add_eval(CLI::App& app) {
       "out.json");
   command->callback([command, arguments] {
     // Mistakes of the command line are told before a large data set is read.
-    std::vector<Variant> variants = collect_variants(*command, *arguments);
+    const std::vector<Variant> variants = collect_variants(*command, *arguments);
     const auto models = arguments->models.empty() ? std::vector<std::string>{""} : arguments->models;
-    PerTokenFile per_token(arguments->per_token, models.size());
-    const DocumentSource data = read_data(*arguments);
-    EvaluateOptions options = evaluate_options(*arguments, data, std::move(variants));
-    per_token.attach(options);
-    report_result(evaluate_models(models, *arguments, data, options), *arguments);
+    PerTokenFile per_token(arguments->per_token, models.size() * task_count(*arguments));
+    std::vector<Task> tasks = read_tasks(*arguments, variants);
+    per_token.attach(tasks.front().options);
+    evaluate_and_report(models, *arguments, tasks);
     per_token.finish();
   });
 }

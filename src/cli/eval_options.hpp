@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/prototype_options.hpp"
 #include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
 
@@ -14,24 +15,28 @@ namespace mxlm::cli {
 
 /// The options of `eval` as they were typed.
 struct EvalArguments {
-  std::vector<std::string> models, texts, variants, formats, tiers;
-  std::string data, field = "text", protocol, bos = "template", dtype = "auto", device = "auto", json, config,
-                    per_token;
+  std::vector<std::string> models, texts, data, datasets, variants, formats, tiers;
+  std::string field = "text", protocol, bos = "template", dtype = "auto", device = "auto", gemm = "exact", json, config,
+              per_token;
   bool mlp_only = false, all_linears = false, quantize_outputs = false, no_variants = false, allow_long_context = false,
        stream = false, noise = false, linear_errors = false, exponents = false;
   int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, batch_size = 0;
   int threads = 0, loader_workers = -1;
+  StageArguments stages;
+  DeviceArguments devices;
   ReportFiles reports;
 };
 
-/// What is evaluated: --text, --data, --field, --protocol, --context, --stride, --max-samples, --max-windows, --bos,
+/// What is evaluated: --text, --data, --datasets, --field, --protocol, --context, --stride, --max-samples,
+/// --max-windows, --bos,
 /// --allow-long-context.
 void add_data_options(CLI::App& command, EvalArguments& arguments);
 /// Which variants: --mx, --mx-format, --mlp-only, --all-linears, --tier, --no-variants,
-/// --quantize-outputs.
+/// --quantize-outputs, and the prototype's stages.
 void add_variant_options(CLI::App& command, EvalArguments& arguments);
 /// How it runs and where the results go: --noise, --dtype, --device, --batch-size, --stream, --threads,
-/// --loader-workers, --json, --per-token, --linear-errors, --exponents, --config.
+/// --loader-workers, --gemm, --min-free-ratio, --workers-per-device, --json, --per-token, --linear-errors, --exponents,
+/// --config.
 void add_run_options(CLI::App& command, EvalArguments& arguments);
 /// Pages and tables of the result: --html, --csv, --markdown.
 void add_report_options(CLI::App& command, EvalArguments& arguments);
@@ -40,19 +45,39 @@ void add_report_options(CLI::App& command, EvalArguments& arguments);
 /// Throws UsageError.
 std::vector<Variant> collect_variants(const CLI::App& command, const EvalArguments& arguments);
 
-/// Reads what --text or --data name (the embedded text without either), with a warning about invalid UTF-8.
-DocumentSource read_data(const EvalArguments& arguments);
+/// A data set, and how to evaluate on it.
+struct Task {
+  DocumentSource data;
+  EvaluateOptions options;
+};
 
-/// Everything else that `evaluate` takes, for data read by read_data. Checks --device.
-EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentSource& data,
-                                 std::vector<Variant> variants);
+/// What --data and then --datasets name.
+std::vector<std::string> data_names(const EvalArguments& arguments);
 
-/// Loads and evaluates one model after the other ("" is the embedded one) with a progress line each. Stops after an
-/// interrupt, with the last run not complete. With `failed`, a model that cannot be evaluated is told in the log and
-/// noted there, and the next one follows; without, its Error ends the run.
+/// How many tasks there will be.
+size_t task_count(const EvalArguments& arguments);
+
+/// Reads what --text, --data and --datasets name (the embedded text without any), with a warning about invalid UTF-8,
+/// and puts everything else that `evaluate` takes beside it. Checks --device, --gemm and where results go.
+std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<Variant>& variants);
+
+/// What else happened while several runs were on their way.
+struct Failures {
+  std::vector<std::string> runs;  // those that failed
+  bool interrupted = false;       // before the first round of a run
+};
+
+/// Loads and evaluates one model after the other ("" is the embedded one), each on all tasks, with a progress line
+/// each. Stops after an interrupt, with the last run not complete. With `failures`, a run that fails is told in the
+/// log and noted there, and the next follows; without, its Error ends all. A mistake of the command line that shows
+/// before any run has finished ends all in either case.
 EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArguments& arguments,
-                           const DocumentSource& data, const EvaluateOptions& options,
-                           std::vector<std::string>* failed = nullptr);
+                           const std::vector<Task>& tasks, Failures* failures = nullptr);
+
+/// evaluate_models for several, whose failures cost no finished run: prints and writes what there is, then throws one
+/// Error for the runs that failed. A single run that fails throws its own.
+void evaluate_and_report(const std::vector<std::string>& models, const EvalArguments& arguments,
+                         const std::vector<Task>& tasks);
 
 /// Prints the table and writes the files that the arguments ask for; throws Interrupted if the last run is not
 /// complete.

@@ -138,9 +138,10 @@ void run_inspect(const InspectArguments& arguments) {
   Window window;
   window.tokens.assign(static_cast<size_t>(context), 0);
   const std::vector<Window> windows(static_cast<size_t>(arguments.windows), window);
-  const Plan plan = make_plan(
-      model, forward, tree, windows,
-      {.batch_windows = arguments.batch_size, .stream = arguments.stream, .memory_limit = memory_limit_bytes()});
+  const Plan plan = make_plan(model, forward, tree, windows,
+                              {.batch_windows = arguments.batch_size,
+                               .keep = arguments.stream ? KeepWeights::never : KeepWeights::automatic,
+                               .memory_limit = memory_limit_bytes()});
   out += fmt::format("\nMemory plan for {} windows of {} tokens, {} variant{} beside the baseline, on {}:\n",
                      arguments.windows, context, variants.size() - 1, variants.size() == 2 ? "" : "s",
                      backend->description());

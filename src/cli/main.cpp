@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
@@ -13,7 +14,10 @@
 #include "base/quote.hpp"
 #include "cli/commands.hpp"
 #include "cli/config_file.hpp"
+#include "cli/help_format.hpp"
 #include "cli/options.hpp"
+#include "cli/parse_error.hpp"
+#include "cli/values.hpp"
 
 namespace {
 
@@ -40,12 +44,16 @@ void complain(const char* what) noexcept {
 int run(int argc, char** argv) {
   CLI::App app{"What happens to a language model when its matrix products run in a Microscaling (MX) format?", "mxlm"};
   app.set_version_flag("--version", "mxlm " MXLM_VERSION);
+  // Before the commands, which inherit it.
+  app.formatter(std::make_shared<mxlm::cli::HelpFormatter>());
   app.require_subcommand(1);
   app.fallthrough();
   mxlm::cli::GlobalOptions& global = mxlm::cli::global_options();
   app.add_flag("--quiet", global.quiet, "No progress; warnings and errors stay");
   app.add_option("--log-file", global.log_file, "Write the log here too");
-  app.footer("Example: mxlm eval --mx attention=mxfp8,mlp=mxfp4\nEvery command has --help with an example.");
+  app.footer(
+      "Example: mxlm eval --mx attention=mxfp8,mlp=mxfp4\nEvery command has --help with an example.\n"
+      "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.");
 
   for (int i = 0; i < argc; ++i) {
     global.command_line += i > 0 ? " " + mxlm::shell_quote(argv[i]) : "mxlm";
@@ -63,6 +71,9 @@ int run(int argc, char** argv) {
   mxlm::cli::add_fetch(app);
   mxlm::cli::add_formats(app);
   mxlm::cli::add_bench(app);
+  mxlm::cli::add_completion(app);
+  mxlm::cli::add_man(app);
+  mxlm::cli::name_values(app);
 
   mxlm::configure_logging(false, "");
   // After all options have their values, before any command runs.
@@ -76,7 +87,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::CallForVersion& e) {
     mxlm::cli::print_result(std::string(e.what()) + "\n");
   } catch (const CLI::ParseError& e) {
-    mxlm::fail_usage("{}; see 'mxlm --help'.", e.what());
+    mxlm::fail_usage("{}", mxlm::cli::describe(app, e));
   }
   return 0;
 }

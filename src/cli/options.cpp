@@ -27,6 +27,12 @@ void check_device(const std::string& device) {
   fail_usage("--device '{}' is not known; it is auto or cpu.", device);
 }
 
+void check_gemm(const std::string& gemm) {
+  if (gemm == "exact") return;
+  if (gemm == "fast") fail("This build of mxlm runs on the CPU, which has the exact products only; use --gemm exact.");
+  fail_usage("--gemm '{}' is not known; it is exact or fast.", gemm);
+}
+
 LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer) {
   ProgressLine line(model, global_options().quiet);
   return load_model(model, with_tokenizer, [&line](const hub::FetchProgress& progress) { line.update(progress); });

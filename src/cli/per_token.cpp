@@ -6,12 +6,12 @@
 
 namespace mxlm::cli {
 
-PerTokenFile::PerTokenFile(const std::string& path, size_t models) {
+PerTokenFile::PerTokenFile(const std::string& path, size_t runs) {
   if (path.empty()) return;
   if (!path.ends_with(".csv")) {
     fail_usage("--per-token {} has no known extension; it is a .csv file.", quote(path));
   }
-  if (models > 1) fail_usage("--per-token writes the tokens of one model, not of {}; run them one by one.", models);
+  if (runs > 1) fail_usage("--per-token writes the tokens of one run, not of {}; run them one by one.", runs);
   file_.emplace(path);
 }
 

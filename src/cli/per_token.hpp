@@ -13,9 +13,9 @@ namespace mxlm::cli {
 /// wrong while writing is kept until `finish`, so that it does not cost the results either.
 class PerTokenFile {
  public:
-  /// "" does nothing. Throws UsageError for an extension other than .csv, or more than one model, whose tokens would
+  /// "" does nothing. Throws UsageError for an extension other than .csv, or more than one run, whose tokens would
   /// need a file each.
-  PerTokenFile(const std::string& path, size_t models);
+  PerTokenFile(const std::string& path, size_t runs);
   /// Makes an evaluation write this file, which must outlive it.
   void attach(EvaluateOptions& options);
   /// Rethrows what went wrong while writing.

@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "base/error.hpp"
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
@@ -39,9 +38,8 @@ std::string describe(const std::vector<const RegisteredModel*>& models, const st
                     variant.canonical());
   }
   if (variants.empty()) out += "  none\n";
-  out += fmt::format("data: {}\n", !arguments.data.empty()    ? arguments.data
-                                   : !arguments.texts.empty() ? fmt::format("{}", fmt::join(arguments.texts, ", "))
-                                                              : "the embedded text");
+  const std::vector<std::string> data = data_names(arguments).empty() ? arguments.texts : data_names(arguments);
+  out += fmt::format("data: {}\n", data.empty() ? "the embedded text" : fmt::format("{}", fmt::join(data, ", ")));
   return out;
 }
 
@@ -64,24 +62,16 @@ void add_suite(CLI::App& app) {
   command->footer("Example: mxlm suite quick --data pile --max-samples 100 --tier all --dry-run");
   command->callback([command, arguments] {
     const auto models = suite_models(arguments->suite);
-    std::vector<Variant> variants = collect_variants(*command, *arguments);
+    const std::vector<Variant> variants = collect_variants(*command, *arguments);
     if (arguments->dry_run) {
       print_result(describe(models, variants, *arguments));
       return;
     }
-    const DocumentSource data = read_data(*arguments);
-    const EvaluateOptions options = evaluate_options(*arguments, data, std::move(variants));
     std::vector<std::string> names;
     names.reserve(models.size());
     for (const RegisteredModel* model : models) names.emplace_back(model->name);
     // Hours of work are not lost for one model that is gated or too large.
-    std::vector<std::string> failed;
-    const EvalResult result = evaluate_models(names, *arguments, data, options, &failed);
-    if (!result.runs.empty()) report_result(result, *arguments);
-    if (!failed.empty()) {
-      fail("{} of {} models could not be evaluated ({}); the log above says why.", failed.size(), names.size(),
-           fmt::join(failed, ", "));
-    }
+    evaluate_and_report(names, *arguments, read_tasks(*arguments, variants));
   });
 }
 

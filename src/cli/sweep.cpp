@@ -64,21 +64,22 @@ void run_sweep(const SweepArguments& arguments) {
           sensitivity_variants(arguments.axes, unit, load_model_by_name(name, /*with_tokenizer=*/false).spec));
     }
   }
-  PerTokenFile per_token(arguments.eval.per_token, models.size());
-  const DocumentSource data = read_data(arguments.eval);
+  PerTokenFile per_token(arguments.eval.per_token, models.size() * task_count(arguments.eval));
+  std::vector<Task> tasks = read_tasks(arguments.eval, {});
+  for (Task& task : tasks) per_token.attach(task.options);
 
   EvalResult result;
   for (size_t m = 0; m < models.size(); ++m) {
     std::vector<Variant> plain;
     for (const SweepVariant& v : variants[m]) plain.push_back(v.variant);
-    EvaluateOptions options = evaluate_options(arguments.eval, data, std::move(plain));
-    per_token.attach(options);
-    EvalResult one = evaluate_models({models[m]}, arguments.eval, data, options);
-    RunResult& run = one.runs.back();
-    for (size_t v = 0; v < variants[m].size(); ++v) run.variants[v + 1].sweep = variants[m][v].point;
-    rate_points(run);
+    for (Task& task : tasks) task.options.variants = plain;
+    EvalResult one = evaluate_models({models[m]}, arguments.eval, tasks);
     result.machine = one.machine;
-    result.runs.push_back(std::move(run));
+    for (RunResult& run : one.runs) {
+      for (size_t v = 0; v < variants[m].size(); ++v) run.variants[v + 1].sweep = variants[m][v].point;
+      rate_points(run);
+      result.runs.push_back(std::move(run));
+    }
     if (!result.runs.back().complete) break;
   }
   report_sweep(result, arguments);

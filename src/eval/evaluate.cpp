@@ -226,9 +226,10 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     const VariantTree tree = build_tree(model.spec, forward, variants);
     run.forwards = tree.forwards();
     steps = step_names(forward);
-    const Plan plan = make_plan(
-        model.spec, forward, tree, set.windows,
-        {.batch_windows = options.batch_windows, .stream = options.stream, .memory_limit = memory_limit_bytes()});
+    const Plan plan = make_plan(model.spec, forward, tree, set.windows,
+                                {.batch_windows = options.batch_windows,
+                                 .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
+                                 .memory_limit = memory_limit_bytes()});
     return Engine(model.spec, *backend, forward, tree, plan, set.kind).run(set.windows, on_progress);
   };
   const EngineResult result = run_with(cpu::Order::forward);

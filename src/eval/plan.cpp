@@ -12,8 +12,11 @@ namespace {
 // Enough rows for the matrix products to run at full speed, few enough for a step's activations to stay in the caches.
 constexpr int64_t kMicroBatchTokens = 2048;
 // A round is the unit of a lost or resumed run: about this much arithmetic, and no more tokens than this.
-constexpr double kRoundFlops = 6e12;
+constexpr double kRoundFlops = 2.4e13;
 constexpr int64_t kRoundTokens = 65536;
+// Rounds from which on keeping weights has paid for encoding them (measured: encoding 4 times as long as quantising for
+// one round, decoding 0.7 times).
+constexpr size_t kRoundsWorthKeeping = 12;
 // Share of the limit that the estimate may reach before weights are no longer kept.
 constexpr double kResidentShare = 0.7;
 
@@ -183,8 +186,12 @@ Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const Variant
   }
   plan.hidden_states = hidden_a_token * static_cast<uint64_t>(most);
 
-  // Weights are worth keeping only if a second round reads them.
-  plan.resident = plan.rounds.size() > 1 && !options.stream;
+  uint64_t on_disk = 0;
+  for (const LinearSpec* linear : model.linears()) on_disk += linear->weight.entry.size;
+  const bool uncached = on_disk > plan.limit / 2;
+  plan.resident = plan.rounds.size() > 1 &&
+                  (options.keep == KeepWeights::always ||
+                   (options.keep == KeepWeights::automatic && (plan.rounds.size() > kRoundsWorthKeeping || uncached)));
   if (plan.resident && static_cast<double>(plan.total()) > kResidentShare * static_cast<double>(plan.limit)) {
     plan.resident = false;
   }

@@ -30,9 +30,14 @@ struct Plan {
   }
 };
 
+/// Whether weights stay between rounds. `automatic` keeps them where that is faster: quantising a weight again takes
+/// about as long as decoding what was kept, but encoding it costs several times that, so only after many rounds, or
+/// where the checkpoint does not fit the page cache beside the run.
+enum class KeepWeights : uint8_t { automatic, always, never };
+
 struct PlanOptions {
   int64_t batch_windows = 0;  // windows a micro-batch; 0 = chosen from their lengths
-  bool stream = false;        // never keep weights
+  KeepWeights keep = KeepWeights::automatic;
   uint64_t memory_limit = 0;
   int64_t round_tokens = 0;  // tokens a round at most (but one micro-batch at least); 0 = chosen from the arithmetic
 };

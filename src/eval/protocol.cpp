@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.hpp"
+#include "base/suggest.hpp"
 #include "eval/protocols/job.hpp"
 
 namespace mxlm {
@@ -35,7 +36,8 @@ const Protocol& find_protocol(const std::string& name) {
   const auto* protocol =
       std::find_if(std::begin(kProtocols), std::end(kProtocols), [&](const Protocol& p) { return p.name == name; });
   if (protocol == std::end(kProtocols)) {
-    fail_usage("unknown protocol '{}'; there are {}", name, fmt::join(protocol_names(), ", "));
+    fail_usage("There is no protocol '{}'; it is one of {}.{}", name, fmt::join(protocol_names(), ", "),
+               suggestion(name, protocol_names()));
   }
   return *protocol;
 }

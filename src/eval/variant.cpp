@@ -11,6 +11,7 @@
 #include <span>
 
 #include "base/error.hpp"
+#include "base/suggest.hpp"
 
 namespace mxlm {
 namespace {
@@ -36,22 +37,6 @@ std::string shown(std::string_view text) {
   return "'" + out + (text.size() > longest ? "...'" : "'");
 }
 
-/// Levenshtein distance.
-size_t distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substitute = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
-    }
-  }
-  return row[b.size()];
-}
-
 /// " (did you mean 'x'?)" for the nearest of `known`, or nothing if none is near.
 std::string suggestion(std::string_view found, std::span<const std::string_view> known) {
   constexpr size_t longest = 32;
@@ -59,7 +44,7 @@ std::string suggestion(std::string_view found, std::span<const std::string_view>
   std::string_view best;
   size_t best_distance = std::clamp<size_t>(found.size() / 2, 1, 3) + 1;
   for (const std::string_view name : known) {
-    if (const size_t d = distance(found, name); d < best_distance) {
+    if (const size_t d = edit_distance(found, name); d < best_distance) {
       best = name;
       best_distance = d;
     }

@@ -70,15 +70,15 @@ void add_figures(Json& out, const VariantFigures& figures) {
   }
   if (figures.self) {
     name_for_self(out, {{"nll", "self_nll"},
-                          {"ppl", "self_perplexity"},
-                          {"ppl_stderr", "self_perplexity_stderr"},
-                          {"ppl_stderr_windows", "self_perplexity_stderr_windows"}});
+                        {"ppl", "self_perplexity"},
+                        {"ppl_stderr", "self_perplexity_stderr"},
+                        {"ppl_stderr_windows", "self_perplexity_stderr_windows"}});
     out["mean_entropy"] = figures.self->entropy;
     out["mean_entropy_stderr"] = figures.self->entropy_stderr;
     if (figures.vs_baseline) {
       name_for_self(out["vs_baseline"], {{"ppl_ratio", "self_perplexity_ratio"},
-                                           {"ln_ppl_ratio", "ln_self_perplexity_ratio"},
-                                           {"ln_ppl_ratio_stderr", "ln_self_perplexity_ratio_stderr"}});
+                                         {"ln_ppl_ratio", "ln_self_perplexity_ratio"},
+                                         {"ln_ppl_ratio_stderr", "ln_self_perplexity_ratio_stderr"}});
     }
   }
 }

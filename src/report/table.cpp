@@ -367,9 +367,11 @@ void add_overview(std::string& out, const std::vector<RunResult>& runs) {
   std::string title = left("model, variant", name_width);
   for (const Column& column : columns) title += "  " + right(column.title, column.columns());
   add_line(title);
+  const bool several_data =
+      std::any_of(runs.begin(), runs.end(), [&](const RunResult& run) { return run.data.name != runs[0].data.name; });
   size_t row = 0;
   for (const RunResult& run : runs) {
-    add_wrapped(out, printable(run.model.name));
+    add_wrapped(out, printable(run.model.name) + (several_data ? " on " + printable(run.data.name) : ""));
     for (const VariantResult& v : run.variants) {
       if (v.figures.tokens == 0) continue;
       for (size_t i = 0; i < names[row].size(); ++i) {

@@ -81,7 +81,7 @@ Outcome run(const ModelSpec& model, const std::vector<Variant>& variants, const 
   out.nodes = tree.nodes();
   out.plan = make_plan(model, forward, tree, windows,
                        {.batch_windows = cut.batch_windows,
-                        .stream = cut.stream,
+                        .keep = cut.stream ? KeepWeights::never : KeepWeights::always,
                         .memory_limit = kGigabyte,
                         .round_tokens = cut.round_tokens});
   out.result = Engine(model, *backend, forward, tree, out.plan).run(windows, on_progress);
@@ -284,20 +284,35 @@ TEST_F(Plans, EstimateWhatIsHeld) {
   EXPECT_GT(one.scores, 0U);
   EXPECT_GT(one.total(), one.step_weights + one.head_weights);
   EXPECT_FALSE(one.resident);  // one round reads every weight once
-  const Plan many = plan(kVariants, {.batch_windows = 1, .memory_limit = kGigabyte, .round_tokens = 60});
+  const Plan many =
+      plan(kVariants, {.batch_windows = 1, .keep = KeepWeights::always, .memory_limit = kGigabyte, .round_tokens = 60});
   EXPECT_TRUE(many.resident);
   EXPECT_GT(many.kept_weights, many.step_weights);
   EXPECT_GT(many.step_weights, one.step_weights);
   EXPECT_GT(many.scores, one.scores);
   EXPECT_LT(many.total(), kGigabyte);
   const Plan streamed =
-      plan(kVariants, {.batch_windows = 1, .stream = true, .memory_limit = kGigabyte, .round_tokens = 60});
+      plan(kVariants, {.batch_windows = 1, .keep = KeepWeights::never, .memory_limit = kGigabyte, .round_tokens = 60});
   EXPECT_FALSE(streamed.resident);
   EXPECT_EQ(streamed.total() + streamed.kept_weights, many.total());
   // Just enough for the rest: weights are not kept.
-  const Plan tight = plan(kVariants, {.batch_windows = 1, .memory_limit = many.total(), .round_tokens = 60});
+  const Plan tight = plan(
+      kVariants, {.batch_windows = 1, .keep = KeepWeights::always, .memory_limit = many.total(), .round_tokens = 60});
   EXPECT_FALSE(tight.resident);
   EXPECT_LE(tight.total(), tight.limit);
+}
+
+TEST_F(Plans, WeightsAreKeptAfterManyRoundsOnly) {
+  Window window;
+  window.tokens.assign(20, 1);
+  windows_.assign(14, window);
+  const auto rounds = [&](int64_t tokens) {
+    return plan(kVariants, {.batch_windows = 1, .memory_limit = kGigabyte, .round_tokens = tokens});
+  };
+  EXPECT_EQ(rounds(1).rounds.size(), 14U);
+  EXPECT_TRUE(rounds(1).resident);
+  EXPECT_EQ(rounds(40).rounds.size(), 7U);
+  EXPECT_FALSE(rounds(40).resident);
 }
 
 TEST_F(Plans, TooLittleMemoryIsAnErrorThatSaysHowMuch) {
