@@ -115,7 +115,8 @@ const std::vector<std::string> kVariants = {"mlp=mxfp4",
                                             "linear=mxint8/none",
                                             "attention=mxfp6@block=0,qk=mxfp8,pv=mxfp8",
                                             "model.layers.1.*=mxfp4@rule=rceil",
-                                            "lm_head=mxfp4"};
+                                            "lm_head=mxfp4",
+                                            "mlp=mxfp4,pv=mxfp8,vector=bf16"};
 
 TEST(Engine, HowARunIsCutChangesNoBit) {
   for (const char* name : {"gqa_tied", "bfloat16", "rope_dynamic", "mlp_bias"}) {
