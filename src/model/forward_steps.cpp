@@ -36,6 +36,7 @@ Requests requests_of(const Backend& backend, std::span<const StepLinear> linears
 
 std::vector<const LinearSpec*> pointers(const std::vector<LinearSpec>& linears) {
   std::vector<const LinearSpec*> out;
+  out.reserve(linears.size());
   for (const LinearSpec& linear : linears) out.push_back(&linear);
   return out;
 }

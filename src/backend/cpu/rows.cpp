@@ -21,8 +21,8 @@ float turned(float x, float cos, float y, float sin) {
 
 template <typename T, typename Table>
 void rotate_portable(const Rotation& r, T* x, const Table* cos, const Table* sin) {
-  const int step = r.interleaved ? 2 : 1;
-  const int other = r.interleaved ? 1 : r.half;
+  const int64_t step = r.interleaved ? 2 : 1;
+  const int64_t other = r.interleaved ? 1 : r.half;
   for (int h = 0; h < r.heads; ++h, x += r.head_stride) {
     for (int i = 0; i < r.half; ++i) {
       T& first = x[step * i];
@@ -246,7 +246,7 @@ MXLM_TARGET_AVX512 void rotate_interleaved_avx512(const Rotation& r, T* x, const
   const __m512i each_twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
   const __m512 minus_even = _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000));
   for (int i = 0; i < r.half; i += 8) {
-    const __mmask16 mask = lanes_left(2 * (r.half - i));
+    const __mmask16 mask = lanes_left(int64_t{2} * (r.half - i));
     const __mmask16 half_mask = lanes_left(std::min(r.half - i, 8));
     const __m512 c = _mm512_permutexvar_ps(each_twice, load_row(half_mask, cos + i));
     const __m512 s = _mm512_xor_ps(_mm512_permutexvar_ps(each_twice, load_row(half_mask, sin + i)), minus_even);
