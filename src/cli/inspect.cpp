@@ -31,7 +31,7 @@ struct InspectArguments {
 std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
 
 std::string rope_text(const RopeSpec& rope) {
-  const std::string theta = fmt::format("rotary on {} dimensions of a head, theta {}", rope.dim, rope.theta);
+  std::string theta = fmt::format("rotary on {} dimensions of a head, theta {}", rope.dim, rope.theta);
   const auto scaling = [&](const char* name) {
     return fmt::format("{}, {} scaling by {:.6g} of {} positions", theta, name, rope.factor,
                        rope.original_max_positions);
