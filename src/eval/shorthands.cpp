@@ -77,9 +77,8 @@ std::vector<Variant> stage_variants(PipelineStage stage, const std::vector<std::
 std::vector<Variant> uniform_variants(const std::vector<std::string>& targets,
                                       const std::vector<std::string>& formats) {
   std::vector<Variant> out;
-  for (const std::string& format : formats) {
-    out.push_back(Variant::parse(uniform_text(targets, format)));
-  }
+  out.reserve(formats.size());
+  for (const std::string& format : formats) out.push_back(Variant::parse(uniform_text(targets, format)));
   return out;
 }
 
