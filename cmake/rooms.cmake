@@ -8,6 +8,8 @@ target_compile_definitions(mxlm_options INTERFACE MXLM_VERSION="${PROJECT_VERSIO
 if(MXLM_SANITIZE)
   target_compile_options(mxlm_options INTERFACE -fsanitize=${MXLM_SANITIZE} -fno-sanitize-recover=all
                                                 -fno-omit-frame-pointer)
+  # With sanitizers g++ takes the standard library's std::function for uninitialised.
+  target_compile_options(mxlm_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(mxlm_options INTERFACE -fsanitize=${MXLM_SANITIZE})
 endif()
 
