@@ -9,49 +9,19 @@
 
 #include "report/digits.hpp"
 #include "report/report.hpp"
+#include "report/text_layout.hpp"
 
 namespace mxlm {
 namespace {
 
-constexpr size_t kWidth = 80;
 constexpr size_t kNarrowestName = 10;
 constexpr size_t kMostNameLines = 4;
-
-/// Columns a text takes on a terminal: its code points (nothing wide is printed but by a user's own names).
-size_t width(std::string_view text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
-}
-
-std::string padding(size_t taken, size_t wanted) { return std::string(wanted > taken ? wanted - taken : 0, ' '); }
-std::string left(std::string_view text, size_t columns) { return std::string(text) + padding(width(text), columns); }
-std::string right(std::string_view text, size_t columns) { return padding(width(text), columns) + std::string(text); }
-
-/// A name from outside without control characters, which could move the cursor.
-std::string printable(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return out;
-}
-
-/// The first `columns` code points of `text` are removed from it and returned.
-std::string_view take_columns(std::string_view& text, size_t columns) {
-  size_t bytes = 0;
-  while (bytes < text.size() && (columns > 0 || (text[bytes] & 0xC0) == 0x80)) {
-    if ((text[bytes] & 0xC0) != 0x80) --columns;
-    ++bytes;
-  }
-  const std::string_view head = text.substr(0, bytes);
-  text.remove_prefix(bytes);
-  return head;
-}
 
 /// Lines of a name: a clause each (the comma between them is dropped), and a clause that is still too long broken
 /// before
 /// '/' or '@', after '=', or anywhere.
 std::vector<std::string> break_name(std::string_view name, size_t columns) {
-  if (width(name) <= columns) return {std::string(name)};
+  if (text_width(name) <= columns) return {std::string(name)};
   std::vector<std::string> lines;
   while (!name.empty()) {
     const size_t comma = std::min(name.find(','), name.size());
@@ -77,37 +47,6 @@ std::vector<std::string> break_name(std::string_view name, size_t columns) {
   return lines;
 }
 
-/// Words of `text` in lines of at most kWidth columns, later lines indented.
-void add_wrapped(std::string& out, std::string_view text) {
-  constexpr size_t indent = 2;
-  size_t column = 0;
-  bool begun = false;  // the line has a word
-  const auto new_line = [&] {
-    out.append(1, '\n').append(indent, ' ');
-    column = indent;
-    begun = false;
-  };
-  while (!text.empty()) {
-    const size_t end = std::min(text.find(' '), text.size());
-    std::string_view word = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
-    const bool fits_a_line = indent + width(word) <= kWidth;
-    if (begun && column + 1 + width(word) > kWidth && fits_a_line) new_line();
-    if (begun) {
-      out += ' ';
-      ++column;
-    }
-    while (column + width(word) > kWidth) {  // a word longer than a line
-      out += take_columns(word, kWidth - column);
-      new_line();
-    }
-    out += word;
-    column += width(word);
-    begun = true;
-  }
-  out += '\n';
-}
-
 /// A column of figures: "value ± error" aligned at the sign where their sizes are alike, or plain text aligned right.
 struct Column {
   struct Cell {
@@ -123,7 +62,7 @@ struct Column {
   }
   [[nodiscard]] size_t error_width() const {
     size_t out = 0;
-    for (const Cell& c : cells) out = std::max(out, width(c.error));
+    for (const Cell& c : cells) out = std::max(out, text_width(c.error));
     return out;
   }
   /// Pads errors to one width, so that the signs are below each other, unless that would make a wide column wider.
@@ -132,13 +71,13 @@ struct Column {
     constexpr size_t wide = 14;
     Column aligned = *this;
     for (Cell& c : aligned.cells) {
-      if (!c.error.empty()) c.error = left(c.error, wanted);
+      if (!c.error.empty()) c.error = pad_right(c.error, wanted);
     }
     if (aligned.columns() <= std::max(before, wide)) *this = aligned;
   }
   [[nodiscard]] size_t columns() const {
-    size_t out = width(title);
-    for (const Cell& c : cells) out = std::max({out, width(c.text()), width(c.below)});
+    size_t out = text_width(title);
+    for (const Cell& c : cells) out = std::max({out, text_width(c.text()), text_width(c.below)});
     return out;
   }
 };
@@ -226,22 +165,22 @@ void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
     return sum;
   };
   // Figures so long that they do not fit cost the space between columns, then the last columns.
-  while (columns.size() > 1 && taken(1) + kNarrowestName > kWidth) columns.pop_back();
-  const size_t gap = taken(2) + kNarrowestName <= kWidth ? 2 : 1;
-  const size_t room = std::max(kNarrowestName, kWidth - std::min(kWidth, taken(gap)));
+  while (columns.size() > 1 && taken(1) + kNarrowestName > kTerminalWidth) columns.pop_back();
+  const size_t gap = taken(2) + kNarrowestName <= kTerminalWidth ? 2 : 1;
+  const size_t room = std::max(kNarrowestName, kTerminalWidth - std::min(kTerminalWidth, taken(gap)));
 
   std::vector<std::vector<std::string>> names;
   std::string legend;
-  size_t name_width = width("variant");
+  size_t name_width = text_width("variant");
   for (size_t v = 0; v < variants.size(); ++v) {
-    const std::string name = printable(variants[v].name), spec = printable(variants[v].spec);
+    const std::string name = printable_text(variants[v].name), spec = printable_text(variants[v].spec);
     std::vector<std::string> lines = break_name(name, room);
     const bool label = lines.size() > kMostNameLines;
     if (label) lines = {fmt::format("[{}]", v)};
     std::string line = label ? fmt::format("[{}] {}", v, name) : name;
     if (!spec.empty() && spec != name) line += ": " + spec;
-    if (label || line != name) add_wrapped(legend, line);
-    for (const std::string& part : lines) name_width = std::max(name_width, width(part));
+    if (label || line != name) legend += wrapped(line);
+    for (const std::string& part : lines) name_width = std::max(name_width, text_width(part));
     names.push_back(std::move(lines));
   }
 
@@ -249,18 +188,18 @@ void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
     line.erase(line.find_last_not_of(' ') + 1);
     out += line + '\n';
   };
-  std::string title = left("variant", name_width);
-  for (const Column& column : columns) title += std::string(gap, ' ') + right(column.title, column.columns());
+  std::string title = pad_right("variant", name_width);
+  for (const Column& column : columns) title += std::string(gap, ' ') + pad_left(column.title, column.columns());
   add_line(title);
   for (size_t v = 0; v < variants.size(); ++v) {
     const bool below =
         std::any_of(columns.begin(), columns.end(), [&](const Column& c) { return !c.cells[v].below.empty(); });
     for (size_t i = 0; i < std::max<size_t>(names[v].size(), below ? 2 : 1); ++i) {
-      std::string line = left(i < names[v].size() ? names[v][i] : "", name_width);
+      std::string line = pad_right(i < names[v].size() ? names[v][i] : "", name_width);
       for (const Column& column : columns) {
         const Column::Cell& c = column.cells[v];
         const std::string text = i == 0 ? c.text() : i == 1 ? c.below : std::string{};
-        line += std::string(gap, ' ') + right(text, column.columns());
+        line += std::string(gap, ' ') + pad_left(text, column.columns());
       }
       add_line(line);
     }
@@ -274,11 +213,11 @@ std::string plural(int64_t n, std::string_view noun) {
 
 void add_run(std::string& out, const RunResult& run, const MachineInfo& machine) {
   const bool empty = run.variants.empty() || run.variants[0].figures.tokens == 0;
-  const std::string model = printable(run.model.name), data = printable(run.data.name);
+  const std::string model = printable_text(run.model.name), data = printable_text(run.data.name);
   if (!run.complete) {
-    add_wrapped(out, empty ? "INTERRUPTED before anything was scored."
-                           : fmt::format("INTERRUPTED: these figures are of the first {} only.",
-                                         plural(run.windows, "window")));
+    out += wrapped(
+        empty ? "INTERRUPTED before anything was scored."
+              : fmt::format("INTERRUPTED: these figures are of the first {} only.", plural(run.windows, "window")));
     out += '\n';
   }
   const int64_t tokens = empty ? 0 : run.variants[0].figures.tokens;
@@ -293,13 +232,13 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   if (run.protocol.skipped_documents > 0) {
     protocol += fmt::format("; {} too short to score", plural(run.protocol.skipped_documents, "document"));
   }
-  add_wrapped(out, protocol + '.');
+  out += wrapped(protocol + '.');
   std::string work = run.model.compute_dtype.empty() ? "" : run.model.compute_dtype + ", ";
-  work += printable(machine.backend);
+  work += printable_text(machine.backend);
   if (machine.threads > 0) work += ", " + plural(machine.threads, "thread");
   if (run.seconds_total > 0) work += ", " + seconds_text(run.seconds_total);
   if (run.peak_memory_bytes > 0) work += ", peak memory " + bytes_text(static_cast<double>(run.peak_memory_bytes));
-  add_wrapped(out, work + '.');
+  out += wrapped(work + '.');
   if (empty) return;
   const bool noise =
       std::any_of(run.variants.begin(), run.variants.end(), [](const auto& v) { return v.noise_measured; });
@@ -320,11 +259,11 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
         "model is, not how right, and no perplexity. entropy: mean of a position, in nats.";
   }
   if (run.variants[0].weight_bytes_variant > 0) key += " MB: weights of the Linears.";
-  add_wrapped(out, key);
+  out += wrapped(key);
   for (const VariantResult& v : run.variants) {
     if (v.figures.nonfinite == 0) continue;
-    add_wrapped(out, fmt::format("{}: {} of {} tokens have NaN or infinite logits, so it has no figures.",
-                                 printable(v.name), count_text(v.figures.nonfinite), count_text(v.figures.tokens)));
+    out += wrapped(fmt::format("{}: {} of {} tokens have NaN or infinite logits, so it has no figures.",
+                               printable_text(v.name), count_text(v.figures.nonfinite), count_text(v.figures.tokens)));
   }
 }
 
@@ -347,37 +286,37 @@ void add_overview(std::string& out, const std::vector<RunResult>& runs) {
     return sum;
   };
   constexpr size_t indent = 2;
-  while (columns.size() > 1 && taken() + indent + kNarrowestName > kWidth) columns.pop_back();
-  const size_t room = std::max(kNarrowestName, kWidth - indent - std::min(kWidth - indent, taken()));
+  while (columns.size() > 1 && taken() + indent + kNarrowestName > kTerminalWidth) columns.pop_back();
+  const size_t room = std::max(kNarrowestName, kTerminalWidth - indent - std::min(kTerminalWidth - indent, taken()));
   std::vector<std::vector<std::string>> names;
-  size_t name_width = width("model, variant");
+  size_t name_width = text_width("model, variant");
   for (const VariantResult& v : all) {
-    std::string name = printable(v.name);
+    std::string name = printable_text(v.name);
     names.push_back(break_name(name, room));
     if (names.back().size() > kMostNameLines) {
       std::string_view rest = name;
       names.back() = {std::string(take_columns(rest, room - 1)) + "…"};
     }
-    for (const std::string& part : names.back()) name_width = std::max(name_width, indent + width(part));
+    for (const std::string& part : names.back()) name_width = std::max(name_width, indent + text_width(part));
   }
   const auto add_line = [&out](std::string line) {
     line.erase(line.find_last_not_of(' ') + 1);
     out += line + '\n';
   };
-  std::string title = left("model, variant", name_width);
-  for (const Column& column : columns) title += "  " + right(column.title, column.columns());
+  std::string title = pad_right("model, variant", name_width);
+  for (const Column& column : columns) title += "  " + pad_left(column.title, column.columns());
   add_line(title);
   const bool several_data =
       std::any_of(runs.begin(), runs.end(), [&](const RunResult& run) { return run.data.name != runs[0].data.name; });
   size_t row = 0;
   for (const RunResult& run : runs) {
-    add_wrapped(out, printable(run.model.name) + (several_data ? " on " + printable(run.data.name) : ""));
+    out += wrapped(printable_text(run.model.name) + (several_data ? " on " + printable_text(run.data.name) : ""));
     for (const VariantResult& v : run.variants) {
       if (v.figures.tokens == 0) continue;
       for (size_t i = 0; i < names[row].size(); ++i) {
-        std::string line = left(std::string(indent, ' ') + names[row][i], name_width);
+        std::string line = pad_right(std::string(indent, ' ') + names[row][i], name_width);
         for (const Column& column : columns) {
-          line += "  " + right(i == 0 ? column.cells[row].text() : std::string{}, column.columns());
+          line += "  " + pad_left(i == 0 ? column.cells[row].text() : std::string{}, column.columns());
         }
         add_line(line);
       }

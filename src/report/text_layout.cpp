@@ -7,7 +7,8 @@ namespace {
 
 bool begins_code_point(char c) { return (c & 0xC0) != 0x80; }
 
-/// The first `columns` code points of `text` are removed from it and returned.
+}  // namespace
+
 std::string_view take_columns(std::string_view& text, size_t columns) {
   size_t bytes = 0;
   while (bytes < text.size() && (columns > 0 || !begins_code_point(text[bytes]))) {
@@ -18,8 +19,6 @@ std::string_view take_columns(std::string_view& text, size_t columns) {
   text.remove_prefix(bytes);
   return head;
 }
-
-}  // namespace
 
 size_t text_width(std::string_view text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), begins_code_point));

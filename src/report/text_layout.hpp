@@ -13,6 +13,8 @@ constexpr size_t kTerminalWidth = 80;
 
 /// Columns that a text takes.
 size_t text_width(std::string_view text);
+/// The first `columns` code points of `text` are removed from it and returned.
+std::string_view take_columns(std::string_view& text, size_t columns);
 /// Padded to `columns`; longer texts stay as they are.
 std::string pad_right(std::string_view text, size_t columns);
 std::string pad_left(std::string_view text, size_t columns);
