@@ -286,6 +286,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
                               std::span<Tensor* const> out, const OnRows& on_rows) const {
   const Piece piece{*this};
   const MlpSpec& mlp = layer.mlp;
+  assert(!mlp.post_norm);
   std::vector<int64_t> windows{0};  // of all micro-batches
   std::vector<int64_t> first_row{0};
   for (const MicroBatch& batch : batches) {
@@ -364,13 +365,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
   }
   for (size_t b = 0; b < batches.size(); ++b) {
     Tensor part = sum.view(first_row[b], batches[b].batch.rows(), 0, spec_.hidden);
-    if (mlp.post_norm) {
-      Tensor y = backend_.empty(compute_, part.rows(), spec_.hidden);
-      backend_.norm(part, constants_->norm(*mlp.post_norm, weights.bf16_ops()), y);
-      backend_.add(y, *in[b], spec_.residual_multiplier, *out[b]);
-    } else {
-      backend_.add(part, *in[b], spec_.residual_multiplier, *out[b]);
-    }
+    backend_.add(part, *in[b], spec_.residual_multiplier, *out[b]);
   }
 }
 

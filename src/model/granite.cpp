@@ -22,21 +22,14 @@ ModelSpec read_granite(const SpecReader& reader) {
   const double divisor = config.number_or("logits_scaling", 1);
   if (!(scale > 0) || !(divisor > 0)) fail("'{}': the multipliers of granite should be positive.", config.name());
   spec.logit_multiplier = static_cast<float>(1 / divisor);
-  read_embedding(reader, "model.embed_tokens.weight", spec);
-  for (int64_t i = 0; i < sizes.layers; ++i) {
-    const std::string at = fmt::format("model.layers.{}.", i);
+  const auto read_layer = [&](const std::string& at, size_t /*i*/) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
     layer.attention.scale = scale;
-    layer.attention.norm = reader.rms_norm(at + "input_layernorm", spec.hidden, epsilon);
     layer.mlp = gated_mlp(reader, spec, at + "mlp.", intermediate, mlp_bias, activation);
-    layer.mlp.norm = reader.rms_norm(at + "post_attention_layernorm", spec.hidden, epsilon);
-
-    spec.layers.push_back(std::move(layer));
-  }
-  spec.final_norm = reader.rms_norm("model.norm", spec.hidden, epsilon);
-  read_head(reader, "lm_head", false, false, spec);
-
+    return layer;
+  };
+  read_llama_layout(reader, sizes.layers, epsilon, false, read_layer, spec);
   return spec;
 }
 

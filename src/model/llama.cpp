@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include "model/families.hpp"
 #include "model/parts.hpp"
 
@@ -15,18 +13,13 @@ ModelSpec read_llama(const SpecReader& reader) {
   const bool mlp_bias = config.boolean_or("mlp_bias", false);
   const Activation activation = read_activation(config, "hidden_act", "silu");
   const int64_t intermediate = read_width(config, "intermediate_size");
-  read_embedding(reader, "model.embed_tokens.weight", spec);
-  for (int64_t i = 0; i < sizes.layers; ++i) {
-    const std::string at = fmt::format("model.layers.{}.", i);
+  const auto read_layer = [&](const std::string& at, size_t /*i*/) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", attention_bias, attention_bias);
-    layer.attention.norm = reader.rms_norm(at + "input_layernorm", spec.hidden, epsilon);
     layer.mlp = gated_mlp(reader, spec, at + "mlp.", intermediate, mlp_bias, activation);
-    layer.mlp.norm = reader.rms_norm(at + "post_attention_layernorm", spec.hidden, epsilon);
-    spec.layers.push_back(std::move(layer));
-  }
-  spec.final_norm = reader.rms_norm("model.norm", spec.hidden, epsilon);
-  read_head(reader, "lm_head", false, false, spec);
+    return layer;
+  };
+  read_llama_layout(reader, sizes.layers, epsilon, false, read_layer, spec);
   return spec;
 }
 

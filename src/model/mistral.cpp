@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include "model/families.hpp"
 #include "model/parts.hpp"
 
@@ -17,21 +15,14 @@ ModelSpec read_mistral(const SpecReader& reader) {
   const int64_t window =
       config.integer_or("sliding_window", config.mentions("sliding_window") ? 0 : 4096, 0, int64_t{1} << 31);
   const std::vector<int64_t> windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
-  read_embedding(reader, "model.embed_tokens.weight", spec);
-  for (int64_t i = 0; i < sizes.layers; ++i) {
-    const std::string at = fmt::format("model.layers.{}.", i);
+  const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", false, false);
-    layer.attention.window = windows[static_cast<size_t>(i)];
-    layer.attention.norm = reader.rms_norm(at + "input_layernorm", spec.hidden, epsilon);
+    layer.attention.window = windows[i];
     layer.mlp = gated_mlp(reader, spec, at + "mlp.", intermediate, false, activation);
-    layer.mlp.norm = reader.rms_norm(at + "post_attention_layernorm", spec.hidden, epsilon);
-
-    spec.layers.push_back(std::move(layer));
-  }
-  spec.final_norm = reader.rms_norm("model.norm", spec.hidden, epsilon);
-  read_head(reader, "lm_head", false, false, spec);
-
+    return layer;
+  };
+  read_llama_layout(reader, sizes.layers, epsilon, false, read_layer, spec);
   return spec;
 }
 

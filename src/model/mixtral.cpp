@@ -18,13 +18,10 @@ ModelSpec read_mixtral(const SpecReader& reader) {
   RouteArgs route;
   route.top_k = static_cast<int>(config.integer_or("num_experts_per_tok", 2, 1, experts));
   route.normalise = true;
-  read_embedding(reader, "model.embed_tokens.weight", spec);
-  for (int64_t i = 0; i < sizes.layers; ++i) {
-    const std::string at = fmt::format("model.layers.{}.", i);
+  const auto read_layer = [&](const std::string& at, size_t /*i*/) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", false, false);
     layer.attention.window = window;
-    layer.attention.norm = reader.rms_norm(at + "input_layernorm", spec.hidden, epsilon);
     const std::string moe = at + "block_sparse_moe.";
     layer.mlp.activation.activation = activation;
     layer.mlp.route = route;
@@ -36,13 +33,9 @@ ModelSpec read_mixtral(const SpecReader& reader) {
       linears.in.push_back(reader.linear(expert + "w3", Role::mlp, intermediate, spec.hidden, false));
       linears.out = reader.linear(expert + "w2", Role::mlp, spec.hidden, intermediate, false);
     }
-    layer.mlp.norm = reader.rms_norm(at + "post_attention_layernorm", spec.hidden, epsilon);
-
-    spec.layers.push_back(std::move(layer));
-  }
-  spec.final_norm = reader.rms_norm("model.norm", spec.hidden, epsilon);
-  read_head(reader, "lm_head", false, false, spec);
-
+    return layer;
+  };
+  read_llama_layout(reader, sizes.layers, epsilon, false, read_layer, spec);
   return spec;
 }
 

@@ -1,5 +1,6 @@
 #include "model/parts.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.hpp"
@@ -139,6 +140,35 @@ MlpSpec plain_mlp(const SpecReader& reader, const ModelSpec& spec, const std::st
   mlp.in.push_back(reader.linear(in, Role::mlp, intermediate, spec.hidden, bias, transposed));
   mlp.out = reader.linear(out, Role::mlp, spec.hidden, intermediate, bias, transposed);
   return mlp;
+}
+
+void read_llama_layout(const SpecReader& reader, int64_t layers, float epsilon, bool tied,
+                       const std::function<LayerSpec(const std::string& at, size_t i)>& layer, ModelSpec& spec) {
+  read_embedding(reader, "model.embed_tokens.weight", spec);
+  for (int64_t i = 0; i < layers; ++i) {
+    const std::string at = fmt::format("model.layers.{}.", i);
+    LayerSpec read = layer(at, static_cast<size_t>(i));
+    read.attention.norm = reader.rms_norm(at + "input_layernorm", spec.hidden, epsilon);
+    read.mlp.norm = reader.rms_norm(at + "post_attention_layernorm", spec.hidden, epsilon);
+    spec.layers.push_back(std::move(read));
+  }
+  spec.final_norm = reader.rms_norm("model.norm", spec.hidden, epsilon);
+  read_head(reader, "lm_head", tied, false, spec);
+}
+
+std::vector<int64_t> qwen_windows(const Config& config, int64_t layers, int64_t first) {
+  const bool sliding = config.boolean_or("use_sliding_window", false);
+  const int64_t window = sliding ? config.integer_or("sliding_window", 4096, 0, int64_t{1} << 31) : 0;
+  std::vector<int64_t> windows = layer_windows(config, layers, window, [](int64_t) { return true; });
+  if (!config.has("layer_types")) std::fill_n(windows.begin(), std::min(first, layers), 0);
+  return windows;
+}
+
+void read_head_norms(const SpecReader& reader, const ModelSpec& spec, const std::string& at, float epsilon,
+                     AttentionSpec& attention) {
+  attention.q_norm = reader.rms_norm(at + "q_norm", spec.head_dim, epsilon);
+  attention.k_norm = reader.rms_norm(at + "k_norm", spec.head_dim, epsilon);
+  attention.q_norm->group = attention.k_norm->group = spec.head_dim;
 }
 
 void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec) {

@@ -2,6 +2,7 @@
 
 // Pieces that several families are made of.
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,6 +56,17 @@ MlpSpec gated_mlp(const SpecReader& reader, const ModelSpec& spec, const std::st
 /// out(act(in(x))).
 MlpSpec plain_mlp(const SpecReader& reader, const ModelSpec& spec, const std::string& in, const std::string& out,
                   int64_t intermediate, bool bias, Activation activation, bool transposed = false);
+
+/// A model in llama's layout, whose layers `layer` fills but for their two RMSNorms (`at` is "model.layers.I."): reads
+/// embedding, layers, norms and head, which is tied where config does not say otherwise and `tied`.
+void read_llama_layout(const SpecReader& reader, int64_t layers, float epsilon, bool tied,
+                       const std::function<LayerSpec(const std::string& at, size_t i)>& layer, ModelSpec& spec);
+
+/// Qwen's windows: `sliding_window` under `use_sliding_window`, from layer `first` on unless `layer_types` says which.
+std::vector<int64_t> qwen_windows(const Config& config, int64_t layers, int64_t first);
+/// RMSNorms over each head of q and k, AT + q_norm and k_norm.
+void read_head_norms(const SpecReader& reader, const ModelSpec& spec, const std::string& at, float epsilon,
+                     AttentionSpec& attention);
 
 /// Reads the table of token embeddings and takes its dtype for the model's.
 void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec);

@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include "model/families.hpp"
 #include "model/parts.hpp"
 
@@ -15,9 +13,7 @@ ModelSpec read_phi3(const SpecReader& reader) {
   const int64_t intermediate = read_width(config, "intermediate_size");
   const int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 31);
   const std::vector<int64_t> windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
-  read_embedding(reader, "model.embed_tokens.weight", spec);
-  for (int64_t i = 0; i < sizes.layers; ++i) {
-    const std::string at = fmt::format("model.layers.{}.", i);
+  const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention.layout = QkvLayout::blocks;
     layer.attention.qkv.push_back(reader.linear(at + "self_attn.qkv_proj", Role::attention,
@@ -25,19 +21,14 @@ ModelSpec read_phi3(const SpecReader& reader) {
     layer.attention.o = reader.linear(at + "self_attn.o_proj", Role::attention, spec.hidden, sizes.q_width, false);
     layer.attention.rope = 0;
     layer.attention.scale = default_scale(spec);
-    layer.attention.window = windows[static_cast<size_t>(i)];
-    layer.attention.norm = reader.rms_norm(at + "input_layernorm", spec.hidden, epsilon);
+    layer.attention.window = windows[i];
     layer.mlp.kind = MlpSpec::Kind::gated_fused;
     layer.mlp.activation.activation = activation;
     layer.mlp.in.push_back(reader.linear(at + "mlp.gate_up_proj", Role::mlp, 2 * intermediate, spec.hidden, false));
     layer.mlp.out = reader.linear(at + "mlp.down_proj", Role::mlp, spec.hidden, intermediate, false);
-    layer.mlp.norm = reader.rms_norm(at + "post_attention_layernorm", spec.hidden, epsilon);
-
-    spec.layers.push_back(std::move(layer));
-  }
-  spec.final_norm = reader.rms_norm("model.norm", spec.hidden, epsilon);
-  read_head(reader, "lm_head", false, false, spec);
-
+    return layer;
+  };
+  read_llama_layout(reader, sizes.layers, epsilon, false, read_layer, spec);
   return spec;
 }
 

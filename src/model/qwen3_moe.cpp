@@ -15,9 +15,7 @@ ModelSpec read_qwen3_moe(const SpecReader& reader) {
   const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
   const Activation activation = read_activation(config, "hidden_act", "silu");
 
-  const bool sliding = config.boolean_or("use_sliding_window", false);
-  const int64_t window = sliding ? config.integer_or("sliding_window", 4096, 0, int64_t{1} << 31) : 0;
-  const std::vector<int64_t> windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
+  const std::vector<int64_t> windows = qwen_windows(config, sizes.layers, 0);
   const bool bias = config.boolean_or("attention_bias", false);
   const int64_t expert_width = read_width(config, "moe_intermediate_size");
   const char* count_key = config.has("num_experts") ? "num_experts" : "num_local_experts";
@@ -28,17 +26,13 @@ ModelSpec read_qwen3_moe(const SpecReader& reader) {
   route.top_k = static_cast<int>(config.integer_or("num_experts_per_tok", 8, 1, experts));
   route.normalise = config.boolean_or("norm_topk_prob", false);
   route.round_weights = true;
-  read_embedding(reader, "model.embed_tokens.weight", spec);
-  for (int64_t i = 0; i < sizes.layers; ++i) {
-    const std::string at = fmt::format("model.layers.{}.", i);
+  const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
-    layer.attention.window = windows[static_cast<size_t>(i)];
-    layer.attention.q_norm = reader.rms_norm(at + "self_attn.q_norm", spec.head_dim, epsilon);
-    layer.attention.k_norm = reader.rms_norm(at + "self_attn.k_norm", spec.head_dim, epsilon);
-    layer.attention.q_norm->group = layer.attention.k_norm->group = spec.head_dim;
-    layer.attention.norm = reader.rms_norm(at + "input_layernorm", spec.hidden, epsilon);
-    const bool mixture = (i + 1) % step == 0 && std::find(dense.begin(), dense.end(), i) == dense.end();
+    layer.attention.window = windows[i];
+    read_head_norms(reader, spec, at + "self_attn.", epsilon, layer.attention);
+    const auto index = static_cast<int64_t>(i);
+    const bool mixture = (index + 1) % step == 0 && std::find(dense.begin(), dense.end(), index) == dense.end();
     if (mixture) {
       layer.mlp.activation.activation = activation;
       layer.mlp.route = route;
@@ -51,13 +45,9 @@ ModelSpec read_qwen3_moe(const SpecReader& reader) {
     } else {
       layer.mlp = gated_mlp(reader, spec, at + "mlp.", read_width(config, "intermediate_size"), false, activation);
     }
-    layer.mlp.norm = reader.rms_norm(at + "post_attention_layernorm", spec.hidden, epsilon);
-
-    spec.layers.push_back(std::move(layer));
-  }
-  spec.final_norm = reader.rms_norm("model.norm", spec.hidden, epsilon);
-  read_head(reader, "lm_head", false, false, spec);
-
+    return layer;
+  };
+  read_llama_layout(reader, sizes.layers, epsilon, false, read_layer, spec);
   return spec;
 }
 

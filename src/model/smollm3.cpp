@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include "model/families.hpp"
 #include "model/parts.hpp"
 
@@ -27,22 +25,15 @@ ModelSpec read_smollm3(const SpecReader& reader) {
   }
   const bool bias = config.boolean_or("attention_bias", false);
   const bool mlp_bias = config.boolean_or("mlp_bias", false);
-  read_embedding(reader, "model.embed_tokens.weight", spec);
-  for (int64_t i = 0; i < sizes.layers; ++i) {
-    const std::string at = fmt::format("model.layers.{}.", i);
+  const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
-    layer.attention.window = windows[static_cast<size_t>(i)];
-    if (rotates[static_cast<size_t>(i)] == 0) layer.attention.rope = -1;
-    layer.attention.norm = reader.rms_norm(at + "input_layernorm", spec.hidden, epsilon);
+    layer.attention.window = windows[i];
+    if (rotates[i] == 0) layer.attention.rope = -1;
     layer.mlp = gated_mlp(reader, spec, at + "mlp.", intermediate, mlp_bias, activation);
-    layer.mlp.norm = reader.rms_norm(at + "post_attention_layernorm", spec.hidden, epsilon);
-
-    spec.layers.push_back(std::move(layer));
-  }
-  spec.final_norm = reader.rms_norm("model.norm", spec.hidden, epsilon);
-  read_head(reader, "lm_head", true, false, spec);
-
+    return layer;
+  };
+  read_llama_layout(reader, sizes.layers, epsilon, true, read_layer, spec);
   return spec;
 }
 
