@@ -2,14 +2,16 @@
 
 add_library(mxlm_options INTERFACE)
 target_include_directories(mxlm_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
-target_compile_options(mxlm_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
-                                              -Wnon-virtual-dtor -Woverloaded-virtual -Werror -ffp-contract=off)
+target_compile_options(mxlm_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion;-Wnon-virtual-dtor;-Woverloaded-virtual;-Werror;-ffp-contract=off>"
+  # Device code rounds where the host's does: a multiplication and an addition are two roundings.
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;--fmad=false;-Xcompiler=-Wall,-Wextra,-ffp-contract=off>")
 target_compile_definitions(mxlm_options INTERFACE MXLM_VERSION="${PROJECT_VERSION}")
 if(MXLM_SANITIZE)
-  target_compile_options(mxlm_options INTERFACE -fsanitize=${MXLM_SANITIZE} -fno-sanitize-recover=all
-                                                -fno-omit-frame-pointer)
-  # With sanitizers g++ takes the standard library's std::function for uninitialised.
-  target_compile_options(mxlm_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+  target_compile_options(mxlm_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${MXLM_SANITIZE};-fno-sanitize-recover=all;-fno-omit-frame-pointer>"
+    # With sanitizers g++ takes the standard library's std::function for uninitialised.
+    $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized>)
   target_link_options(mxlm_options INTERFACE -fsanitize=${MXLM_SANITIZE})
 endif()
 

@@ -4,6 +4,7 @@
 // produces an activation (a norm, an activation function, attention) for operands in the specs that its consumers want,
 // so that a backend can fuse the quantising into what it was computing anyway.
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -11,10 +12,17 @@
 #include <string>
 #include <vector>
 
+#include "base/error.hpp"
 #include "mx/format.hpp"
 #include "tensor/tensor.hpp"
 
 namespace mxlm {
+
+/// An allocation that the device refused. Whoever cut the work into micro-batches may cut it smaller and try again.
+class OutOfDeviceMemory : public Error {
+ public:
+  using Error::Error;
+};
 
 /// One side of a matrix product: a block format, or nothing (the values as they are in the model dtype).
 using OperandSpec = std::optional<mx::BlockFormat>;
@@ -60,6 +68,8 @@ class PreparedWeight {
   [[nodiscard]] virtual size_t bytes() const = 0;  // of memory held
   /// BF16 when every value is exactly a bfloat16, else float32: decides what its operands are stored as.
   [[nodiscard]] virtual DType storage() const = 0;
+  /// How its products are computed, for the report: "bf16", "float32", "fp8" (exponents folded)...
+  [[nodiscard]] virtual std::string route() const { return storage() == DType::bf16 ? "bf16" : "float32"; }
 };
 
 /// A weight in the form that is kept between rounds: codes and scales for a block format of at most 8 bits a code
@@ -207,12 +217,41 @@ struct ErrorSums {
   [[nodiscard]] double cosine() const;
 };
 
+/// A point in a backend's work: where its operations run beside the caller, the moment when all that were asked for
+/// before it are done.
+struct Mark {
+  std::chrono::steady_clock::time_point time;
+  std::shared_ptr<void> event;  // of a device
+};
+
+/// Memory of the device that a backend runs on; all zero where that is the machine's own.
+struct DeviceMemory {
+  uint64_t limit = 0;  // what this backend may use
+  uint64_t used = 0, peak = 0;
+};
+
+/// How often products took a route other than the exact one, in rows of operands.
+struct RouteCounts {
+  int64_t products = 0;   // of the fast route
+  int64_t rows = 0;       // of their operands
+  int64_t fell_back = 0;  // of these, computed on the exact route because they did not fit
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
 
   /// What computes, for the report and the plan's hash: "cpu amx-bf16", ...
   [[nodiscard]] virtual std::string description() const = 0;
+
+  // --- time; operations of a device run beside the caller, so that a clock of the host alone says nothing of them
+  virtual Mark mark() { return {.time = std::chrono::steady_clock::now(), .event = nullptr}; }
+  /// Seconds between two marks; waits for the second.
+  virtual double seconds(const Mark& from, const Mark& to) {
+    return std::chrono::duration<double>(to.time - from.time).count();
+  }
+  [[nodiscard]] virtual DeviceMemory device_memory() const { return {}; }
+  [[nodiscard]] virtual RouteCounts route_counts() { return {}; }
 
   // --- memory
   /// An uninitialised [rows, cols] activation.
@@ -227,6 +266,10 @@ class Backend {
   virtual void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) = 0;
 
   // --- weights
+  /// Starts bringing a matrix that prepare or keep will be asked for to the device, while it computes other things;
+  /// only a hint. The source stays valid until `forget`, which lets go of what was brought.
+  virtual void prefetch(const HostMatrix& /*source*/) {}
+  virtual void forget(const HostMatrix& /*source*/) {}
   /// Quantises (along K) and lays out a weight.
   virtual std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) = 0;
   /// The form to keep between rounds, and back from it; prepare(*keep(w, s)) multiplies to the same bits as prepare(w,

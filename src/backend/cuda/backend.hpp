@@ -1,0 +1,48 @@
+#pragma once
+
+// The operations on NVIDIA GPUs. The one header of this folder that others may include: it names no CUDA type.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.hpp"
+
+namespace mxlm {
+
+/// A GPU as the driver lists it (CUDA_VISIBLE_DEVICES counts).
+struct CudaDevice {
+  int index = 0;
+  std::string name;          // "NVIDIA H100 80GB HBM3"
+  std::string architecture;  // "sm_90"
+  std::string bus_id;        // PCI bus id, "0000:3b:00.0", by which NVML knows the device
+  uint64_t memory_bytes = 0, free_bytes = 0;
+  bool supported = false;  // this build has code for it
+};
+
+/// The GPUs of this machine, or why there are none.
+struct CudaDevices {
+  std::vector<CudaDevice> devices;
+  std::string reason;  // the end of a sentence: "this build has no CUDA", "there is no NVIDIA driver"...
+};
+CudaDevices find_cuda_devices();
+
+/// How MX products are computed where a route faster than the exact one exists (docs/numerics.md).
+enum class GemmRoute : uint8_t {
+  exact,  // quantised, decoded to bfloat16, multiplied with float32 sums
+  fast,   // exponents folded into FP8 with row and column scales, where that applies
+};
+
+struct CudaOptions {
+  int device = 0;
+  GemmRoute route = GemmRoute::exact;
+  bool reversed = false;      // sums of matrix products in another order
+  uint64_t memory_limit = 0;  // bytes of device memory that may be used; 0 = nine tenths of what is free
+};
+
+/// Operations may be asked for by one thread at a time. No result depends on which rows share a batch. Throws Error if
+/// there is no such device, OutOfDeviceMemory from operations.
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
+
+}  // namespace mxlm

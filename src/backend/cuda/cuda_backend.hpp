@@ -1,0 +1,108 @@
+#pragma once
+
+// The class behind make_cuda_backend. backend.cpp has memory, weights and products; elementwise.cu, norm.cu,
+// activation.cu, operands.cu, experts.cu and compare.cu what works row by row; attention*.{cpp,cu} attention; head.cu
+// the LM head. All work of a backend is on one stream, so no operation waits for another; only those that return
+// figures to the host wait for the device.
+
+#include <span>
+#include <vector>
+
+#include "backend/cuda/backend.hpp"
+#include "backend/cuda/gemm.hpp"
+#include "backend/cuda/runtime.hpp"
+#include "backend/cuda/sdpa.hpp"
+#include "backend/cuda/staging.hpp"
+
+namespace mxlm {
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const CudaOptions& options);
+  ~CudaBackend() override;
+
+  [[nodiscard]] std::string description() const override;
+  Mark mark() override;
+  double seconds(const Mark& from, const Mark& to) override;
+  [[nodiscard]] DeviceMemory device_memory() const override;
+  [[nodiscard]] RouteCounts route_counts() override;
+
+  // backend.cpp
+  Tensor empty(DType type, int64_t rows, int64_t cols) override;
+  Tensor upload(const HostMatrix& source, DType type) override;
+  void download(const Tensor& from, std::span<float> out) override;
+  void prefetch(const HostMatrix& source) override;
+  void forget(const HostMatrix& source) override;
+  std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override;
+  std::shared_ptr<const KeptWeight> keep(const HostMatrix& source, const OperandSpec& spec) override;
+  std::shared_ptr<const PreparedWeight> prepare(std::shared_ptr<const KeptWeight> kept) override;
+  [[nodiscard]] OperandType operand_type(const OperandSpec& activations, const PreparedWeight& weight,
+                                         DType model) const override;
+  void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) override;
+
+  // elementwise.cu
+  void copy(const Tensor& from, Tensor& to) override;
+  void embed(const Batch& batch, const HostMatrix& table, float multiplier, const HostMatrix* positions,
+             int64_t position_offset, Tensor& hidden) override;
+  void rotate(Tensor& x, int heads, int head_stride, const Rotary& rotary) override;
+  void clamp(Tensor& x, float limit) override;
+  void round_to_bf16(Tensor& x) override;
+  void add(const Tensor& a, const Tensor& b, float multiplier, Tensor& out) override;
+  void zero(Tensor& x) override;
+  Tensor gather(const Tensor& x, std::span<const int32_t> rows) override;
+  // norm.cu, activation.cu, operands.cu
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows, std::span<Operand> outs) override;
+  void norm(const Tensor& x, const NormArgs& args, Tensor& out) override;
+  void activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
+                  std::span<Operand> outs) override;
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
+                        std::span<Operand> outs) override;
+  void operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) override;
+  // experts.cu, compare.cu
+  Routing route(const Tensor& logits, const RouteArgs& args) override;
+  void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights, Tensor& sum) override;
+  void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override;
+  // attention.cpp
+  void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
+                 std::span<Operand> outs) override;
+  // head.cu
+  void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) override;
+  void logits(const HeadInput& input, std::span<float> out) override;
+
+  // --- for the files above
+  [[nodiscard]] cudaStream_t stream() const { return stream_.get(); }
+  /// Scratch that lives until the work asked for so far has used it (handing it back early is fine: one stream).
+  std::shared_ptr<void> scratch(size_t bytes) { return memory_.allocate(bytes); }
+  /// A device copy of a small host array (offsets, row numbers, scales), in order with the stream's work; the source
+  /// may be gone at once.
+  template <typename T>
+  std::shared_ptr<T> to_device(std::span<const T> values) {
+    return std::static_pointer_cast<T>(to_device_bytes(values.data(), values.size_bytes()));
+  }
+  /// Waits for the stream and copies `bytes` back.
+  void to_host(void* to, const void* from, size_t bytes);
+  /// The memory of an operand of this type: values [rows, cols] of its storage, and the row scales and outliers that
+  /// its format has.
+  void allocate_operand(int64_t rows, int64_t cols, DType model, Operand& out);
+  /// x W^T in float32 or out's dtype, before any epilogue but the bias (float32, may be null). `x` and `weight` as
+  /// `linear` takes them; scales and outliers are applied.
+  void product(const Operand& x, const PreparedWeight& weight, const float* bias, Tensor& out);
+  [[nodiscard]] int multiprocessors() const { return multiprocessors_; }
+
+ private:
+  std::shared_ptr<void> to_device_bytes(const void* from, size_t bytes);
+
+  CudaOptions options_;
+  std::string name_;
+  int multiprocessors_ = 0;
+  cuda::Stream stream_;
+  cuda::DeviceCache memory_;
+  cuda::SmallUploads small_;  // pinned ring for to_device
+  cuda::Staging staging_;     // weights on their way
+  cuda::Gemm gemm_;
+  cuda::Sdpa sdpa_;
+  RouteCounts routes_;
+  std::shared_ptr<void> fallback_rows_;  // device counter, see route_counts
+};
+
+}  // namespace mxlm

@@ -1,0 +1,69 @@
+#pragma once
+
+// Weights in device memory, and the kernels that make them.
+
+#include <memory>
+
+#include "backend/backend.hpp"
+#include "backend/cuda/runtime.hpp"
+
+namespace mxlm::cuda {
+
+/// How a weight is laid out for its products.
+enum class Layout : uint8_t {
+  bf16,    // [N, K] bfloat16: every value is one
+  split,   // [N, 3 K] bfloat16: w = sum of its three parts, the smallest first ([w2 | w1 | w0])
+  folded,  // [N, K] FP8 codes with a float32 scale a row: the block scales are folded into the elements
+};
+
+/// [N, K] ready to multiply with; K is padded with zeros to padded(K).
+class Weight final : public PreparedWeight {
+ public:
+  [[nodiscard]] int64_t rows() const override { return n; }
+  [[nodiscard]] int64_t cols() const override { return k; }
+  [[nodiscard]] size_t bytes() const override { return size; }
+  [[nodiscard]] DType storage() const override { return layout == Layout::split ? DType::f32 : DType::bf16; }
+  [[nodiscard]] std::string route() const override;
+
+  Layout layout = Layout::bf16;
+  DType code = DType::bf16;  // folded: f8_e4m3 or f8_e5m2
+  int64_t n = 0, k = 0;
+  int64_t stride = 0;             // elements between rows: padded(k), 3 * padded(k) if split
+  size_t size = 0;                // bytes of device memory
+  std::shared_ptr<void> values;   // device
+  std::shared_ptr<float> scales;  // device, [N] factors of the outputs; null if there are none
+};
+
+/// A weight as codes and block scales (mx::keeps_codes), or the prepared form itself.
+class Kept final : public KeptWeight {
+ public:
+  [[nodiscard]] size_t bytes() const override { return prepared ? prepared->bytes() : size; }
+  std::shared_ptr<const PreparedWeight> prepared;  // if not null, that is all; else:
+  mx::BlockFormat format;
+  int64_t n = 0, k = 0;
+  size_t size = 0;
+  std::shared_ptr<void> codes;   // device, [N, mx::packed_bytes(element, K)] rows packed as in mx/quantize.hpp
+  std::shared_ptr<void> scales;  // device, [N, mx::block_count(format, K)] E8M0 codes
+};
+
+// --- kernels (weights.cu). Everything is bit-exact with mx/quantize.hpp and mx/stage.hpp. Rows of `out` are zero from
+//     their last column to their stride.
+
+/// `in` (f32, f16 or bf16) quantised along its rows and decoded into `out` (bf16 or f32) without the row scales, which
+/// go to `row_scales` ([rows], for formats that have them, else null). For formats that look at a whole tensor
+/// `scratch` has 8 bytes that are used on the way. LLM.int8 has no outliers in a weight.
+void quantize_matrix(const mx::BlockFormat& format, const View& in, const View& out, float* row_scales, void* scratch,
+                     cudaStream_t stream);
+/// `in` (f32, f16 or bf16) converted to `out`'s type, to nearest even.
+void convert_matrix(const View& in, const View& out, cudaStream_t stream);
+/// Codes and block scales of `in` (block formats of at most 8 bits), as Kept has them.
+void encode_matrix(const mx::BlockFormat& format, const View& in, void* codes, void* scales, cudaStream_t stream);
+/// The values of codes and scales as bfloat16.
+void decode_matrix(const mx::BlockFormat& format, const void* codes, const void* scales, const View& out,
+                   cudaStream_t stream);
+/// The three bfloat16 parts of f32 values: x = x0 + x1 + x2 up to 2^-25 |x|; `out` is [rows, 3 * part] and holds them
+/// as [x2 | x1 | x0] (`smallest_first`, a weight) or [x0 | x1 | x2] (an operand), each padded with zeros to `part`
+/// columns. NaN and Inf stay what they are in x0 and are zero in the others.
+void split_matrix(const View& in, const View& out, int64_t part, bool smallest_first, cudaStream_t stream);
+
+}  // namespace mxlm::cuda
