@@ -74,6 +74,7 @@ struct Timing {
   /// Seconds of forward and head, without making weights ready.
   [[nodiscard]] std::vector<double> net() const {
     std::vector<double> out;
+    out.reserve(rounds.size());
     for (size_t r = 0; r < rounds.size(); ++r) out.push_back(rounds[r] - prepare[r]);
     std::sort(out.begin(), out.end());
     return out;
@@ -353,7 +354,8 @@ Json run_mixtral(const Settings& settings) {
   const size_t count = settings.smoke ? 8 : 32;  // 65536 tokens
   const int64_t few = settings.smoke ? 1 : 4, more = settings.smoke ? 2 : 8;
   if (settings.smoke) shape.layers = 4;
-  const int64_t of_layer = shape.experts * 3 * shape.hidden * shape.intermediate + 4 * shape.hidden * shape.hidden;
+  const int64_t of_layer =
+      int64_t{shape.experts} * 3 * shape.hidden * shape.intermediate + 4 * shape.hidden * shape.hidden;
   // Weights of `few` layers with addresses of their own, far more than any cache holds; further ones overlap them.
   RandomWeights weights(DType::bf16, few * of_layer + 4 * shape.vocabulary * shape.hidden);
   const std::vector<Window> windows = random_windows(count, length, shape.vocabulary);
