@@ -196,6 +196,7 @@ std::vector<std::vector<float>> unchanging(Backend& b, DType type, int64_t cols)
 }
 
 TEST(Ops, NormAndRotateGiveTheSameBitsOnEveryInstructionSet) {
+  MXLM_CPU_ONLY("of instruction sets");
   for (const DType type : {DType::bf16, DType::f32}) {
     for (const int64_t cols : {2, 18, 50, 576, 577, 592, 600}) {
       const auto want = unchanging(*backend(Isa::portable, 1), type, cols);
@@ -210,6 +211,7 @@ TEST(Ops, NormAndRotateGiveTheSameBitsOnEveryInstructionSet) {
 }
 
 TEST_P(OpsOnEachIsa, ThreadsChangeNoBit) {
+  MXLM_CPU_ONLY("of threads");
   std::vector<std::vector<float>> want;
   for (const int threads : {1, 2, 3}) {
     const auto b = backend(GetParam(), threads);
@@ -228,6 +230,7 @@ TEST_P(OpsOnEachIsa, ThreadsChangeNoBit) {
 }
 
 TEST(Ops, ThreadsMayShareABackend) {
+  MXLM_CPU_ONLY("of threads");
   const auto b = backend();
   const std::vector<BFloat16> values = random_bf16(64UL * 96, 47);
   Operand x = operand(DType::bf16);
@@ -345,6 +348,7 @@ TEST_P(OpsOnEachIsa, RotateKeepsFloat32AndTheRestOfAHead) {
 // --- operands
 
 TEST_P(OpsOnEachIsa, ProducersQuantiseTheValueInTheModelDtype) {
+  MXLM_CPU_ONLY("looks into host memory");
   const auto b = backend(GetParam());
   for (const DType type : {DType::bf16, DType::f32}) {
     for (const int64_t cols : {1, 40, 577}) {
@@ -391,6 +395,7 @@ TEST_P(OpsOnEachIsa, ProducersQuantiseTheValueInTheModelDtype) {
 }
 
 TEST_P(OpsOnEachIsa, AttentionFillsItsOperands) {
+  MXLM_CPU_ONLY("looks into host memory");
   const auto b = backend(GetParam());
   const std::vector<BFloat16> values = random_bf16(7UL * 80, 30);
   const Tensor q = b->upload(view(values, 7), DType::bf16);
@@ -481,6 +486,7 @@ TEST_P(OpsOnEachIsa, PreparedWeightsHoldTheQuantisedValues) {
 }
 
 TEST_P(OpsOnEachIsa, SubnormalQuantisedWeightsAreKeptInFloat32) {
+  MXLM_CPU_ONLY("of what the instructions for bfloat16 flush");
   const auto b = backend(GetParam());
   const mx::BlockFormat format = format_of("mxfp8_e4m3");
   for (const DType type : {DType::bf16, DType::f32}) {
@@ -630,6 +636,7 @@ TEST(Ops, EmptyBatchesAreFine) {
 }
 
 TEST(Ops, AnInstructionSetTheProcessorLacksIsAnError) {
+  MXLM_CPU_ONLY("of instruction sets");
   if (cpu::detect_isa() == Isa::amx_bf16) GTEST_SKIP() << "this processor has them all";
   EXPECT_THROW(backend(Isa::amx_bf16), Error);
 }
