@@ -12,17 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "base/error.hpp"
 #include "mx/format.hpp"
 #include "tensor/tensor.hpp"
 
 namespace mxlm {
-
-/// An allocation that the device refused. Whoever cut the work into micro-batches may cut it smaller and try again.
-class OutOfDeviceMemory : public Error {
- public:
-  using Error::Error;
-};
 
 /// One side of a matrix product: a block format, or nothing (the values as they are in the model dtype).
 using OperandSpec = std::optional<mx::BlockFormat>;
