@@ -20,7 +20,7 @@ struct Product {
   DType out_type = DType::bf16;  // bf16 or f32
   int64_t m = 0, n = 0, k = 0;
   int64_t x_stride = 0, w_stride = 0, out_stride = 0;  // elements
-  const float* bias = nullptr;                         // [N], added in float32; not together with `add`
+  const void* bias = nullptr;                          // [N] of out's type, added in float32; not together with `add`
   const float* x_scales = nullptr;                     // [M], FP8 only
   const float* w_scales = nullptr;                     // [N], FP8 only
   bool add = false;                                    // out += (float32 out)
@@ -28,8 +28,7 @@ struct Product {
 
 class Gemm {
  public:
-  /// `reversed`: another order of sums, where the library has one.
-  explicit Gemm(bool reversed);
+  Gemm();
   ~Gemm();
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;

@@ -1,0 +1,322 @@
+#include "backend/cuda/backend.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "backend/cuda/cuda_backend.hpp"
+#include "backend/cuda/epilogue.hpp"
+#include "base/error.hpp"
+#include "mx/quantize.hpp"
+
+namespace mxlm {
+
+using cuda::View;
+using cuda::Weight;
+
+namespace {
+
+constexpr double kShareOfFree = 0.9;
+// Of the device's memory: weights that are brought ahead, and tables that stay.
+constexpr uint64_t kAheadShare = 6, kTableShare = 8;
+
+/// The device's memory that may be used, once it is the current one.
+uint64_t select(const CudaOptions& options) {
+  cuda::check(cudaSetDevice(options.device), "selecting it");
+  size_t free = 0, total = 0;
+  cuda::check(cudaMemGetInfo(&free, &total), "asking for its memory");
+  const auto most = static_cast<uint64_t>(kShareOfFree * static_cast<double>(free));
+  return options.memory_limit > 0 ? std::min(options.memory_limit, most) : most;
+}
+
+}  // namespace
+
+namespace cuda {
+
+std::string Weight::route() const {
+  switch (layout) {
+    case Layout::bf16:
+      return "bf16";
+    case Layout::split:
+      return "3 x bf16";
+    case Layout::folded:
+      return "fp8";
+  }
+  return "?";
+}
+
+}  // namespace cuda
+
+CudaBackend::CudaBackend(const CudaOptions& options)
+    : options_(options),
+      memory_(select(options)),
+      stream_(cuda::make_stream()),
+      staging_(memory_, stream_.get(), options.device, memory_.limit() / kAheadShare),
+      products_(memory_, stream_.get(), options.reversed),
+      sdpa_(stream_.get()) {
+  cudaDeviceProp properties{};
+  cuda::check(cudaGetDeviceProperties(&properties, options.device), "asking what it is");
+  multiprocessors_ = properties.multiProcessorCount;
+  name_ = fmt::format("cuda sm_{}{} {}", properties.major, properties.minor, properties.name);
+}
+
+CudaBackend::~CudaBackend() { cudaStreamSynchronize(stream_.get()); }
+
+std::string CudaBackend::description() const {
+  return fmt::format("{}{}{}", name_, options_.route == GemmRoute::fast ? " fast" : "",
+                     options_.reversed ? " reversed" : "");
+}
+
+// --- time and memory
+
+Mark CudaBackend::mark() { return {.time = std::chrono::steady_clock::now(), .event = cuda::record_event(stream())}; }
+
+double CudaBackend::seconds(const Mark& from, const Mark& to) {
+  assert(from.event && to.event);
+  cuda::check(cudaEventSynchronize(cuda::event_of(to.event)), "waiting for it");
+  float milliseconds = 0;
+  cuda::check(cudaEventElapsedTime(&milliseconds, cuda::event_of(from.event), cuda::event_of(to.event)), "timing");
+  return static_cast<double>(milliseconds) / 1e3;
+}
+
+DeviceMemory CudaBackend::device_memory() const {
+  return {.limit = memory_.limit(), .used = memory_.used(), .peak = memory_.peak()};
+}
+
+RouteCounts CudaBackend::route_counts() { return {}; }
+
+Tensor CudaBackend::empty(DType type, int64_t rows, int64_t cols) {
+  assert(rows >= 0 && cols >= 0);
+  const int64_t stride = cuda::padded(std::max<int64_t>(cols, 1));
+  return {type, rows, cols, stride, memory_.allocate(static_cast<size_t>(rows * stride) * dtype_size(type))};
+}
+
+std::shared_ptr<void> CudaBackend::to_device_bytes(const void* from, size_t bytes) {
+  auto memory = memory_.allocate(std::max<size_t>(bytes, 1));
+  small_.copy(memory.get(), from, bytes, stream());
+  return memory;
+}
+
+void CudaBackend::to_host(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  cuda::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()), "a download");
+  cuda::check(cudaStreamSynchronize(stream()), "a download");
+}
+
+Tensor CudaBackend::upload(const HostMatrix& source, DType type) {
+  Tensor result = empty(type, source.rows, source.cols);
+  if (source.rows == 0) return result;
+  const size_t element = dtype_size(source.type);
+  const auto cols = static_cast<size_t>(source.cols);
+  std::vector<std::byte> packed;
+  const std::byte* data = source.data;
+  if (source.stride != source.cols && source.rows > 1) {
+    packed.resize(static_cast<size_t>(source.rows) * cols * element);
+    for (int64_t r = 0; r < source.rows; ++r) {
+      std::memcpy(packed.data() + static_cast<size_t>(r) * cols * element,
+                  source.data + static_cast<size_t>(r * source.stride) * element, cols * element);
+    }
+    data = packed.data();
+  }
+  const auto raw = to_device_bytes(data, static_cast<size_t>(source.rows) * cols * element);
+  cuda::convert_matrix(
+      {.data = raw.get(), .type = source.type, .rows = source.rows, .cols = source.cols, .stride = source.cols},
+      cuda::view(result), stream());
+  return result;
+}
+
+void CudaBackend::download(const Tensor& from, std::span<float> out) {
+  assert(static_cast<int64_t>(out.size()) == from.rows() * from.cols());
+  if (out.empty()) return;
+  const auto packed = scratch(out.size_bytes());
+  cuda::convert_matrix(
+      cuda::view(from),
+      {.data = packed.get(), .type = DType::f32, .rows = from.rows(), .cols = from.cols(), .stride = from.cols()},
+      stream());
+  to_host(out.data(), packed.get(), out.size_bytes());
+}
+
+void CudaBackend::allocate_operand(int64_t rows, int64_t cols, DType model, Operand& out) {
+  out.values = empty(out.type.storage, rows, cols);
+  if (!out.type.spec) return;
+  if (mx::has_row_scales(*out.type.spec)) out.row_scales = empty(DType::f32, 1, rows);
+  if (out.type.spec->scaling == mx::Scaling::int8_outliers) out.outliers = empty(model, rows, cols);
+}
+
+std::optional<View> CudaBackend::resident_table(const HostMatrix& table) {
+  const auto found = tables_.find(table.data);
+  if (found != tables_.end()) return found->second.view;
+  const uint64_t bytes = static_cast<uint64_t>(table.rows * cuda::padded(table.cols)) * dtype_size(table.type);
+  if (bytes > memory_.limit() / kTableShare) return std::nullopt;
+  return tables_.emplace(table.data, staging_.get(table)).first->second.view;
+}
+
+// --- weights
+
+void CudaBackend::prefetch(const HostMatrix& source) { staging_.prefetch(source); }
+void CudaBackend::forget(const HostMatrix& source) { staging_.forget(source); }
+
+std::shared_ptr<Weight> CudaBackend::split(const View& values, int64_t n, int64_t k) {
+  auto weight = std::make_shared<Weight>();
+  weight->layout = cuda::Layout::split;
+  weight->n = n;
+  weight->k = k;
+  weight->stride = 3 * cuda::padded(k);
+  weight->size = static_cast<size_t>(n * weight->stride) * 2;
+  weight->values = memory_.allocate(std::max<size_t>(weight->size, 1));
+  cuda::split_matrix(
+      values,
+      {.data = weight->values.get(), .type = DType::bf16, .rows = n, .cols = weight->stride, .stride = weight->stride},
+      cuda::padded(k), /*smallest_first=*/true, stream());
+  return weight;
+}
+
+std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& source, const OperandSpec& spec) {
+  const cuda::Staging::Arrived arrived = staging_.get(source);
+  const int64_t n = source.rows, k = source.cols, stride = cuda::padded(k);
+  const auto float32_copy = [&](DType type) {
+    return View{.data = nullptr, .type = type, .rows = n, .cols = k, .stride = stride};
+  };
+  if (!spec && source.type == DType::f32) return split(arrived.view, n, k);
+  if (!spec && source.type == DType::f16) {
+    View wide = float32_copy(DType::f32);
+    const auto memory = scratch(static_cast<size_t>(n * stride) * sizeof(float));
+    wide.data = memory.get();
+    cuda::convert_matrix(arrived.view, wide, stream());
+    return split(wide, n, k);
+  }
+  auto weight = std::make_shared<Weight>();
+  weight->n = n;
+  weight->k = k;
+  weight->stride = stride;
+  weight->size = static_cast<size_t>(n * stride) * 2;
+  if (!spec) {
+    weight->values = arrived.memory;
+    return weight;
+  }
+  std::shared_ptr<float> scales;
+  if (mx::has_row_scales(*spec)) {
+    scales =
+        std::static_pointer_cast<float>(memory_.allocate(std::max<size_t>(static_cast<size_t>(n), 1) * sizeof(float)));
+    weight->size += static_cast<size_t>(n) * sizeof(float);
+  }
+  const auto counters = scratch(64);
+  if (!mx::decodes_exactly_to_bf16(*spec)) {
+    View wide = float32_copy(DType::f32);
+    const auto memory = scratch(static_cast<size_t>(n * stride) * sizeof(float));
+    wide.data = memory.get();
+    cuda::quantize_matrix(*spec, arrived.view, wide, scales.get(), counters.get(), stream());
+    weight = split(wide, n, k);
+  } else {
+    weight->values = memory_.allocate(std::max<size_t>(static_cast<size_t>(n * stride) * 2, 1));
+    View values = float32_copy(DType::bf16);
+    values.data = weight->values.get();
+    cuda::quantize_matrix(*spec, arrived.view, values, scales.get(), counters.get(), stream());
+  }
+  weight->scales = std::move(scales);
+  return weight;
+}
+
+std::shared_ptr<const KeptWeight> CudaBackend::keep(const HostMatrix& source, const OperandSpec& spec) {
+  auto kept = std::make_shared<cuda::Kept>();
+  if (!spec || spec->scaling != mx::Scaling::block || !mx::keeps_codes(*spec)) {
+    kept->prepared = prepare(source, spec);
+    return kept;
+  }
+  const cuda::Staging::Arrived arrived = staging_.get(source);
+  kept->format = *spec;
+  kept->n = source.rows;
+  kept->k = source.cols;
+  const auto codes = static_cast<size_t>(source.rows * mx::packed_bytes(spec->element, source.cols));
+  const auto scales = static_cast<size_t>(source.rows * mx::block_count(*spec, source.cols));
+  kept->codes = memory_.allocate(std::max<size_t>(codes, 1));
+  kept->scales = memory_.allocate(std::max<size_t>(scales, 1));
+  kept->size = codes + scales;
+  cuda::encode_matrix(*spec, arrived.view, kept->codes.get(), kept->scales.get(), stream());
+  return kept;
+}
+
+std::shared_ptr<const PreparedWeight> CudaBackend::prepare(std::shared_ptr<const KeptWeight> kept) {
+  const auto& k = dynamic_cast<const cuda::Kept&>(*kept);
+  if (k.prepared) return k.prepared;
+  auto weight = std::make_shared<Weight>();
+  weight->n = k.n;
+  weight->k = k.k;
+  weight->stride = cuda::padded(k.k);
+  weight->size = static_cast<size_t>(k.n * weight->stride) * 2;
+  weight->values = memory_.allocate(std::max<size_t>(weight->size, 1));
+  cuda::decode_matrix(
+      k.format, k.codes.get(), k.scales.get(),
+      {.data = weight->values.get(), .type = DType::bf16, .rows = k.n, .cols = k.k, .stride = weight->stride},
+      stream());
+  return weight;
+}
+
+OperandType CudaBackend::operand_type(const OperandSpec& activations, const PreparedWeight& /*weight*/,
+                                      DType model) const {
+  const bool exact = activations ? mx::decodes_exactly_to_bf16(*activations) : model == DType::bf16;
+  return {activations, exact ? DType::bf16 : DType::f32};
+}
+
+// --- products
+
+void CudaBackend::product(const Operand& x, const Weight& weight, const float* bias, Tensor& out) {
+  const cuda::Factor factor = products_.factor(x.values);
+  const bool scaled = !x.row_scales.empty() || !x.outliers.empty() || weight.scales;
+  if (!scaled && products_.single(factor, weight)) {
+    std::shared_ptr<void> narrow;
+    const void* own_bias = bias;
+    if (bias != nullptr && out.dtype() == DType::bf16) {
+      narrow = scratch(static_cast<size_t>(out.cols()) * sizeof(BFloat16));
+      cuda::convert_bias(bias, narrow.get(), out.cols(), stream());
+      own_bias = narrow.get();
+    }
+    products_.multiply(factor, 0, weight, 0, own_bias, cuda::view(out));
+    return;
+  }
+  if (!scaled && bias == nullptr && out.dtype() == DType::f32) {
+    products_.multiply(factor, 0, weight, 0, nullptr, cuda::view(out));
+    return;
+  }
+  Tensor sums = empty(DType::f32, out.rows(), out.cols());
+  products_.multiply(factor, 0, weight, 0, nullptr, cuda::view(sums));
+  Tensor outliers;
+  if (!x.outliers.empty()) {
+    outliers = empty(DType::f32, out.rows(), out.cols());
+    products_.multiply(products_.factor(x.outliers), 0, weight, 0, nullptr, cuda::view(outliers));
+  }
+  cuda::scale_sums(cuda::view(sums), x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0),
+                   outliers.empty() ? View{} : cuda::view(outliers), weight.scales.get(), bias, cuda::view(out),
+                   stream());
+}
+
+void CudaBackend::linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) {
+  const auto& w = dynamic_cast<const Weight&>(weight);
+  assert(x.values.cols() == w.k && out.cols() == w.n && x.values.rows() == out.rows());
+  assert(epilogue.bias == nullptr || epilogue.bias->dtype() == DType::f32);
+  if (out.rows() == 0) return;
+  const float* bias = epilogue.bias == nullptr ? nullptr : epilogue.bias->row<float>(0);
+  const bool later = epilogue.residual != nullptr || epilogue.outputs || epilogue.multiplier != 1 || epilogue.bf16_ops;
+  if (!later) return product(x, w, bias, out);
+  Tensor y = empty(out.dtype(), out.rows(), out.cols());
+  product(x, w, epilogue.bf16_ops ? nullptr : bias, y);
+  cuda::finish_rows(cuda::view(y), epilogue.bf16_ops ? bias : nullptr, epilogue.outputs, epilogue.multiplier,
+                    cuda::view(epilogue.residual), epilogue.bf16_ops, cuda::view(out), stream());
+}
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+  const CudaDevices found = find_cuda_devices();
+  if (found.devices.empty()) fail("There is no GPU to use: {}.", found.reason);
+  const auto device = std::find_if(found.devices.begin(), found.devices.end(),
+                                   [&](const CudaDevice& d) { return d.index == options.device; });
+  if (device == found.devices.end()) {
+    fail("There is no GPU {}; the driver lists {}.", options.device, found.devices.size());
+  }
+  if (!device->supported) {
+    fail("This build has no code for GPU {} ({}, {}); build it with -DCMAKE_CUDA_ARCHITECTURES for it.", options.device,
+         device->name, device->architecture);
+  }
+  return std::make_unique<CudaBackend>(options);
+}
+
+}  // namespace mxlm
