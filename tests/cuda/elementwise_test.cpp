@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "base/error.hpp"
 #include "support.hpp"
 
 namespace mxlm::cuda_test {
