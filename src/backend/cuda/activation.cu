@@ -173,20 +173,27 @@ void with_types(DType type, bool bf16_ops, const F& f) {
   type == DType::bf16 ? with_type(static_cast<BFloat16*>(nullptr)) : with_type(static_cast<float*>(nullptr));
 }
 
-void activate_rows(const View& x, Activation activation, bool bf16_ops, const Targets& targets, cudaStream_t stream) {
+/// Writes all targets of a plan.
+template <typename Produce>
+void write_targets(const Produce& produce, int64_t rows, int64_t cols, const OperandPlan& plan, cudaStream_t stream) {
+  for (const Targets& targets : plan.launches) launch_write_rows(produce, rows, cols, targets, stream);
+  for (const FoldTargets& targets : plan.folds) launch_fold_rows(produce, rows, cols, targets, stream);
+}
+
+void activate_rows(const View& x, Activation activation, bool bf16_ops, const OperandPlan& plan, cudaStream_t stream) {
   with_activation(activation, [&](auto constant) {
     constexpr Activation which = decltype(constant)::value;
     if constexpr (which != Activation::swiglu_oai) {
       with_types(x.type, bf16_ops, [&](auto* pointer, auto rounds) {
         using T = std::remove_pointer_t<decltype(pointer)>;
         constexpr bool kRounds = decltype(rounds)::value;
-        launch_write_rows(Activated<which, T, kRounds>{make_rows(x)}, x.rows, x.cols, targets, stream);
+        write_targets(Activated<which, T, kRounds>{make_rows(x)}, x.rows, x.cols, plan, stream);
       });
     }
   });
 }
 
-void gate_rows(const View& gate, const View& up, int64_t cols, const GatedArgs& args, const Targets& targets,
+void gate_rows(const View& gate, const View& up, int64_t cols, const GatedArgs& args, const OperandPlan& plan,
                cudaStream_t stream) {
   with_activation(args.activation, [&](auto constant) {
     with_types(gate.type, args.bf16_ops, [&](auto* pointer, auto rounds) {
@@ -196,7 +203,7 @@ void gate_rows(const View& gate, const View& up, int64_t cols, const GatedArgs& 
       if (sizeof(T) == 2) limit = to_float(to_bfloat16(limit));
       const Gated<decltype(constant)::value, T, kRounds> gated{make_rows(gate), make_rows(up), cols, args.interleaved,
                                                                limit};
-      launch_write_rows(gated, gate.rows, cols, targets, stream);
+      write_targets(gated, gate.rows, cols, plan, stream);
     });
   });
 }
@@ -208,9 +215,7 @@ void CudaBackend::activation(const Tensor& x, Activation activation, bool bf16_o
                              std::span<Operand> outs) {
   assert(activation != Activation::swiglu_oai);
   const cuda::OperandPlan plan = cuda::plan_operands(*this, x.dtype(), x.rows(), x.cols(), outs);
-  for (const cuda::Targets& targets : plan.launches) {
-    cuda::activate_rows(cuda::view(x), activation, bf16_ops, targets, stream());
-  }
+  cuda::activate_rows(cuda::view(x), activation, bf16_ops, plan, stream());
   cuda::finish_operands(*this, plan, windows);
 }
 
@@ -221,9 +226,7 @@ void CudaBackend::gated_activation(const Tensor& gate, const Tensor& up, const G
                           : gate.dtype() == up.dtype() && gate.rows() == up.rows() && gate.cols() == up.cols());
   const cuda::OperandPlan plan = cuda::plan_operands(*this, gate.dtype(), gate.rows(), cols, outs);
   const cuda::View up_view = args.interleaved ? cuda::View{} : cuda::view(up);
-  for (const cuda::Targets& targets : plan.launches) {
-    cuda::gate_rows(cuda::view(gate), up_view, cols, args, targets, stream());
-  }
+  cuda::gate_rows(cuda::view(gate), up_view, cols, args, plan, stream());
   cuda::finish_operands(*this, plan, windows);
 }
 

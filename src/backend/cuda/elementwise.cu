@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstring>
-#include <vector>
 
 #include "backend/cuda/cuda_backend.hpp"
+#include "backend/cuda/embed.hpp"
 #include "backend/cuda/finish.cuh"
-#include "base/error.hpp"
 
 namespace mxlm {
 namespace cuda {
@@ -31,7 +29,6 @@ struct Lookup {
   DType type = DType::f32;
   const int32_t* index = nullptr;  // row of each token
 };
-Lookup make_lookup(const View& v, const int32_t* index) { return {make_rows(v), v.type, index}; }
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -191,27 +188,25 @@ void gather_rows(const View& from, const int32_t* rows, const View& to, int64_t 
   check_launch("gathering rows");
 }
 
-/// The rows of `table` that occur in `tokens`, each once, packed; `index` becomes each token's row among them.
-std::vector<std::byte> distinct_rows(const HostMatrix& table, const std::vector<int32_t>& tokens,
-                                     std::vector<int32_t>& index) {
-  std::vector<int32_t> distinct(tokens);
-  std::sort(distinct.begin(), distinct.end());
-  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
-  index.resize(tokens.size());
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    index[i] = static_cast<int32_t>(std::lower_bound(distinct.begin(), distinct.end(), tokens[i]) - distinct.begin());
-  }
-  const size_t element = dtype_size(table.type);
-  const size_t bytes = static_cast<size_t>(table.cols) * element;
-  std::vector<std::byte> packed(distinct.size() * bytes);
-  for (size_t i = 0; i < distinct.size(); ++i) {
-    std::memcpy(packed.data() + i * bytes,
-                table.data + static_cast<size_t>(distinct[i]) * static_cast<size_t>(table.stride) * element, bytes);
-  }
-  return packed;
+}  // namespace
+
+void embed_rows(const View& table, const int32_t* tokens, float multiplier, const View& positions,
+                const int32_t* places, const View& out, cudaStream_t stream) {
+  const Lookup words{make_rows(table), table.type, tokens};
+  const Lookup learned{make_rows(positions), positions.type, places};
+  const Rows to = make_rows(out);
+  const int64_t chunks = chunks_in(out.cols);
+  for_parts(out.rows, chunks, [&](uint32_t first, uint32_t rows, uint32_t blocks) {
+    const auto per_row = static_cast<uint32_t>(chunks);
+    if (out.type == DType::bf16) {
+      embed_chunks<BFloat16><<<blocks, kThreads, 0, stream>>>(words, multiplier, learned, to, first, rows, per_row);
+    } else {
+      embed_chunks<float><<<blocks, kThreads, 0, stream>>>(words, multiplier, learned, to, first, rows, per_row);
+    }
+  });
+  check_launch("embeddings");
 }
 
-}  // namespace
 }  // namespace cuda
 
 void CudaBackend::copy(const Tensor& from, Tensor& to) {
@@ -230,78 +225,6 @@ void CudaBackend::zero(Tensor& x) {
   cuda::check(cudaMemset2DAsync(x.data(), static_cast<size_t>(x.stride()) * size, 0,
                                 static_cast<size_t>(x.cols()) * size, static_cast<size_t>(x.rows()), stream()),
               "clearing an activation");
-}
-
-void CudaBackend::embed(const Batch& batch, const HostMatrix& table, float multiplier, const HostMatrix* positions,
-                        int64_t position_offset, Tensor& hidden) {
-  assert(hidden.rows() == batch.rows() && hidden.cols() == table.cols);
-  for (const int32_t token : batch.tokens) {
-    if (token < 0 || token >= table.rows) {
-      fail("Token id {} is outside the model's vocabulary of {}; use the tokenizer that belongs to the model.", token,
-           table.rows);
-    }
-  }
-  std::vector<int32_t> position;  // of each token in its window
-  int64_t longest = 0;
-  if (positions != nullptr) {
-    assert(positions->cols == table.cols);
-    for (int64_t w = 0; w < batch.windows(); ++w) {
-      const int64_t length = batch.offsets[static_cast<size_t>(w) + 1] - batch.offsets[static_cast<size_t>(w)];
-      if (length + position_offset > positions->rows) {
-        fail("A window of {} tokens is longer than the {} positions that the model knows; use shorter windows.", length,
-             positions->rows - position_offset);
-      }
-      longest = std::max(longest, length);
-      for (int64_t i = 0; i < length; ++i) position.push_back(static_cast<int32_t>(i));
-    }
-  }
-  if (hidden.rows() == 0) return;
-
-  Tensor brought;  // rows of the table, where it is not on the device
-  std::vector<int32_t> index;
-  std::shared_ptr<int32_t> tokens;
-  cuda::Lookup words;
-  if (const auto resident = resident_table(table)) {
-    tokens = to_device(std::span<const int32_t>(batch.tokens));
-    words = cuda::make_lookup(*resident, tokens.get());
-  } else {
-    const std::vector<std::byte> packed = cuda::distinct_rows(table, batch.tokens, index);
-    const HostMatrix rows{.type = table.type,
-                          .rows = static_cast<int64_t>(packed.size() / dtype_size(table.type)) / table.cols,
-                          .cols = table.cols,
-                          .stride = table.cols,
-                          .data = packed.data()};
-    brought = upload(rows, hidden.dtype());
-    tokens = to_device(std::span<const int32_t>(index));
-    words = cuda::make_lookup(cuda::view(brought), tokens.get());
-  }
-  Tensor learned;
-  std::shared_ptr<int32_t> places;
-  cuda::Lookup places_table;
-  if (positions != nullptr) {
-    const auto skipped = static_cast<size_t>(position_offset * positions->stride) * dtype_size(positions->type);
-    learned = upload({.type = positions->type,
-                      .rows = longest,
-                      .cols = positions->cols,
-                      .stride = positions->stride,
-                      .data = positions->data + skipped},
-                     hidden.dtype());
-    places = to_device(std::span<const int32_t>(position));
-    places_table = cuda::make_lookup(cuda::view(learned), places.get());
-  }
-  const cuda::Rows out = cuda::make_rows(cuda::view(hidden));
-  const int64_t chunks = cuda::chunks_in(hidden.cols());
-  cuda::for_parts(hidden.rows(), chunks, [&](uint32_t first, uint32_t rows, uint32_t blocks) {
-    const auto per_row = static_cast<uint32_t>(chunks);
-    if (hidden.dtype() == DType::bf16) {
-      cuda::embed_chunks<BFloat16>
-          <<<blocks, cuda::kThreads, 0, stream()>>>(words, multiplier, places_table, out, first, rows, per_row);
-    } else {
-      cuda::embed_chunks<float>
-          <<<blocks, cuda::kThreads, 0, stream()>>>(words, multiplier, places_table, out, first, rows, per_row);
-    }
-  });
-  cuda::check_launch("embeddings");
 }
 
 void CudaBackend::rotate(Tensor& x, int heads, int head_stride, const Rotary& rotary) {

@@ -113,9 +113,9 @@ constexpr int resident_blocks(int items, int max_threads, size_t size) {
   return threads / max_threads;
 }
 
-template <typename T, int items, int max_threads>
+template <typename T, int items, int max_threads, typename Sink>
 __global__ void __launch_bounds__(max_threads, resident_blocks(items, max_threads, sizeof(T)))
-    norm_rows(const __grid_constant__ Norm norm, const __grid_constant__ Targets targets) {
+    norm_rows(const __grid_constant__ Norm norm, const __grid_constant__ Sink targets) {
   __shared__ float shared[max_threads / 32];
   const int64_t r = blockIdx.x;
   const int step = static_cast<int>(blockDim.x) * kChunk;
@@ -149,14 +149,23 @@ __global__ void __launch_bounds__(max_threads, resident_blocks(items, max_thread
   } else {
     m.scale = inverse_root(sum / count, norm.epsilon);
   }
-#pragma unroll
-  for (int k = 0; k < items; ++k) {
+  const auto get = [&](int k, float(&x)[kChunk]) {
     const int64_t c = start + k * step;
-    float x[kChunk];
     held[k].get(x);
     if (c < norm.cols) normalise<T>(norm, m, 0, c, x);
-    const uint32_t amax = largest_of(x);
-    for (int t = 0; t < targets.count; ++t) write_target(targets.at[t], true, r, c, norm.cols, amax, x);
+  };
+  if constexpr (std::is_same_v<Sink, FoldTargets>) {
+    __shared__ uint32_t shared_fold[max_threads / 32 + 1];
+    for (int t = 0; t < targets.count; ++t) fold_row<items>(targets.at[t], r, norm.cols, get, shared_fold);
+  } else {
+#pragma unroll
+    for (int k = 0; k < items; ++k) {
+      float x[kChunk];
+      get(k, x);
+      const uint32_t amax = largest_of(x);
+      for (int t = 0; t < targets.count; ++t)
+        write_target(targets.at[t], true, r, start + k * step, norm.cols, amax, x);
+    }
   }
 }
 
@@ -273,15 +282,15 @@ Norm make_norm(const Tensor& x, const NormArgs& args) {
   return norm;
 }
 
-template <typename T, int items, int max_threads>
-void launch_norm_rows(const Norm& norm, int64_t rows, int64_t chunks, const Targets& targets, cudaStream_t stream) {
+template <typename T, int items, int max_threads, typename Sink>
+void launch_norm_rows(const Norm& norm, int64_t rows, int64_t chunks, const Sink& targets, cudaStream_t stream) {
   const int64_t threads = ((chunks + items - 1) / items + 31) / 32 * 32;
   norm_rows<T, items, max_threads>
       <<<static_cast<unsigned>(rows), static_cast<unsigned>(threads), 0, stream>>>(norm, targets);
 }
 
-template <typename T>
-void run_norm_rows(const Norm& norm, int64_t rows, const Targets& targets, cudaStream_t stream) {
+template <typename T, typename Sink>
+void run_norm_rows(const Norm& norm, int64_t rows, const Sink& targets, cudaStream_t stream) {
   if (rows == 0 || norm.cols == 0) return;
   const int64_t chunks = padded(norm.cols) / kChunk;
   if (chunks <= 256) {
@@ -346,10 +355,12 @@ void CudaBackend::norm(const Tensor& x, const NormArgs& args, std::span<const in
   }
   const cuda::Norm norm = cuda::make_norm(x, args);
   const cuda::OperandPlan plan = cuda::plan_operands(*this, x.dtype(), x.rows(), x.cols(), outs);
-  for (const cuda::Targets& targets : plan.launches) {
+  const auto write = [&](const auto& targets) {
     x.dtype() == DType::bf16 ? cuda::run_norm_rows<BFloat16>(norm, x.rows(), targets, stream())
                              : cuda::run_norm_rows<float>(norm, x.rows(), targets, stream());
-  }
+  };
+  for (const cuda::Targets& targets : plan.launches) write(targets);
+  for (const cuda::FoldTargets& targets : plan.folds) write(targets);
   cuda::finish_operands(*this, plan, windows);
 }
 

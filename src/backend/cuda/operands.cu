@@ -11,6 +11,22 @@ void append(std::vector<Targets>& launches, const Target& target) {
   last.at[last.count++] = target;
 }
 
+/// The target that folds into an operand.
+FoldTarget fold_target(Operand& out) {
+  FoldTarget target;
+  const View codes = view(out.values);
+  target.out = make_rows(codes.data, DType::u8, codes.stride, codes.stride);
+  target.e5m2 = codes.type == DType::f8_e5m2;
+  target.row_scales = out.row_scales.row<float>(0);
+  target.quantizer = make_quantizer(*out.type.spec);
+  if (!out.inexact.empty()) {
+    target.inexact = out.inexact.row<BFloat16>(0);
+    target.inexact_stride = out.inexact.stride();
+    target.inexact_rows = out.inexact_rows.row<int32_t>(0);
+  }
+  return target;
+}
+
 }  // namespace
 
 Target plain_target(const View& out, int64_t width) {
@@ -37,6 +53,10 @@ OperandPlan plan_operands(CudaBackend& backend, DType model, int64_t rows, int64
     if (!out.type.spec) {
       append(plan.launches, plain_target(values, values.stride));
       if (values.type == model && plan.plain.data == nullptr) plan.plain = values;
+    } else if (dtype_size(values.type) == 1) {
+      if (plan.folds.empty() || plan.folds.back().count == kMaxFolds) plan.folds.emplace_back();
+      FoldTargets& last = plan.folds.back();
+      last.at[last.count++] = fold_target(out);
     } else if (is_fast(*out.type.spec)) {
       append(plan.launches, quantized_target(values, *out.type.spec));
     } else {
@@ -116,12 +136,18 @@ void CudaBackend::operands(const Tensor& x, std::span<const int64_t> windows, st
     }
   }
   const cuda::OperandPlan plan = cuda::plan_operands(*this, x.dtype(), x.rows(), x.cols(), made, &from);
-  for (const cuda::Targets& targets : plan.launches) {
-    if (x.dtype() == DType::bf16) {
-      cuda::launch_write_rows(cuda::Source<BFloat16>{cuda::make_rows(from)}, x.rows(), x.cols(), targets, stream());
-    } else {
-      cuda::launch_write_rows(cuda::Source<float>{cuda::make_rows(from)}, x.rows(), x.cols(), targets, stream());
+  const auto write = [&](const auto& source) {
+    for (const cuda::Targets& targets : plan.launches) {
+      cuda::launch_write_rows(source, x.rows(), x.cols(), targets, stream());
     }
+    for (const cuda::FoldTargets& targets : plan.folds) {
+      cuda::launch_fold_rows(source, x.rows(), x.cols(), targets, stream());
+    }
+  };
+  if (x.dtype() == DType::bf16) {
+    write(cuda::Source<BFloat16>{cuda::make_rows(from)});
+  } else {
+    write(cuda::Source<float>{cuda::make_rows(from)});
   }
   cuda::finish_operands(*this, plan, windows);
   for (size_t i = 0; i < made.size(); ++i) outs[which[i]] = std::move(made[i]);

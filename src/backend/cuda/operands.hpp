@@ -6,14 +6,16 @@
 #include <vector>
 
 #include "backend/cuda/cuda_backend.hpp"
-#include "backend/cuda/rows.cuh"
+#include "backend/cuda/fold.cuh"
 
 namespace mxlm::cuda {
 
-/// How the operands of an activation [rows, cols] are made: `launches` are what its producer writes in one pass each;
-/// `rest`, formats off the fast path, are made from `plain`, the values themselves, which are among the targets then.
+/// How the operands of an activation [rows, cols] are made: `launches` and `folds` are what its producer writes in one
+/// pass each; `rest`, formats off the fast path, are made from `plain`, the values themselves, which are among the
+/// targets then.
 struct OperandPlan {
   std::vector<Targets> launches;
+  std::vector<FoldTargets> folds;
   std::vector<Operand*> rest;
   View plain;
   Tensor aside;  // memory of `plain` where no operand is plain
