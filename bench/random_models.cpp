@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/error.hpp"
 #include "base/parallel.hpp"
 
 namespace mxlm::bench {

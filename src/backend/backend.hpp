@@ -36,7 +36,7 @@ struct ProductSpec {
 };
 
 /// What a consumer wants of an activation: the spec, and the dtype that its values are stored in (bf16 wherever that is
-/// exact, float32 where it is not).
+/// exact, float32 where it is not, FP8 with row scales where a backend folds exponents).
 struct OperandType {
   OperandSpec spec;
   DType storage = DType::bf16;
@@ -50,6 +50,9 @@ struct Operand {
   Tensor row_scales =
       {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
   Tensor outliers = {};  // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
+  /// Of an operand in a storage narrower than its format (exponents folded into FP8): the rows that it cannot hold, in
+  /// bfloat16, one after the other, and which they are ([1, rows + 1] int32: how many, then their numbers); else empty.
+  Tensor inexact = {}, inexact_rows = {};
 };
 
 /// What a backend made of a weight [N, K] and a spec, ready to multiply with.

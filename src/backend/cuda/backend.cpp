@@ -6,6 +6,7 @@
 
 #include "backend/cuda/cuda_backend.hpp"
 #include "backend/cuda/epilogue.hpp"
+#include "backend/cuda/fold.hpp"
 #include "base/error.hpp"
 #include "mx/quantize.hpp"
 
@@ -57,6 +58,8 @@ CudaBackend::CudaBackend(const CudaOptions& options)
   cudaDeviceProp properties{};
   cuda::check(cudaGetDeviceProperties(&properties, options.device), "asking what it is");
   multiprocessors_ = properties.multiProcessorCount;
+  fell_back_ = memory_.allocate(sizeof(unsigned long long));
+  cuda::check(cudaMemsetAsync(fell_back_.get(), 0, sizeof(unsigned long long), stream()), "starting");
   name_ = fmt::format("cuda sm_{}{} {}", properties.major, properties.minor, properties.name);
 }
 
@@ -83,7 +86,12 @@ DeviceMemory CudaBackend::device_memory() const {
   return {.limit = memory_.limit(), .used = memory_.used(), .peak = memory_.peak()};
 }
 
-RouteCounts CudaBackend::route_counts() { return {}; }
+RouteCounts CudaBackend::route_counts() {
+  unsigned long long rows = 0;
+  to_host(&rows, fell_back_.get(), sizeof rows);
+  routes_.fell_back = static_cast<int64_t>(rows);
+  return routes_;
+}
 
 Tensor CudaBackend::empty(DType type, int64_t rows, int64_t cols) {
   assert(rows >= 0 && cols >= 0);
@@ -139,6 +147,14 @@ void CudaBackend::download(const Tensor& from, std::span<float> out) {
 void CudaBackend::allocate_operand(int64_t rows, int64_t cols, DType model, Operand& out) {
   out.values = empty(out.type.storage, rows, cols);
   if (!out.type.spec) return;
+  if (dtype_size(out.type.storage) == 1) {
+    out.row_scales = empty(DType::f32, 1, rows);
+    if (cuda::fold_rounds(*out.type.spec)) return;
+    out.inexact = empty(DType::bf16, rows, cols);
+    out.inexact_rows = empty(DType::i32, 1, rows + 1);
+    cuda::check(cudaMemsetAsync(out.inexact_rows.data(), 0, sizeof(int32_t), stream()), "folding an operand");
+    return;
+  }
   if (mx::has_row_scales(*out.type.spec)) out.row_scales = empty(DType::f32, 1, rows);
   if (out.type.spec->scaling == mx::Scaling::int8_outliers) out.outliers = empty(model, rows, cols);
 }
@@ -171,6 +187,32 @@ std::shared_ptr<Weight> CudaBackend::split(const View& values, int64_t n, int64_
   return weight;
 }
 
+std::shared_ptr<Weight> CudaBackend::fold(const mx::BlockFormat& format, const View& values) {
+  auto weight = std::make_shared<Weight>();
+  weight->layout = cuda::Layout::folded;
+  weight->n = values.rows;
+  weight->k = values.cols;
+  weight->stride = cuda::padded(values.cols);
+  const auto bytes = static_cast<size_t>(weight->n * weight->stride);
+  weight->size = bytes + static_cast<size_t>(weight->n) * sizeof(float);
+  weight->values = memory_.allocate(std::max<size_t>(bytes, 1));
+  weight->fold_scales = std::static_pointer_cast<float>(
+      memory_.allocate(std::max<size_t>(static_cast<size_t>(weight->n), 1) * sizeof(float)));
+  const auto inexact = scratch(sizeof(int32_t));
+  const bool rounds = cuda::fold_rounds(format);
+  if (!rounds) cuda::check(cudaMemsetAsync(inexact.get(), 0, sizeof(int32_t), stream()), "folding a weight");
+  cuda::fold_weight(format, values,
+                    {.data = weight->values.get(),
+                     .type = DType::f8_e4m3,
+                     .rows = weight->n,
+                     .cols = weight->k,
+                     .stride = weight->stride},
+                    weight->fold_scales.get(), rounds ? nullptr : static_cast<int32_t*>(inexact.get()), stream());
+  int32_t misfits = 0;
+  if (!rounds) to_host(&misfits, inexact.get(), sizeof misfits);
+  return misfits == 0 ? weight : nullptr;
+}
+
 std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& source, const OperandSpec& spec) {
   const cuda::Staging::Arrived arrived = staging_.get(source);
   const int64_t n = source.rows, k = source.cols, stride = cuda::padded(k);
@@ -184,6 +226,9 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& sou
     wide.data = memory.get();
     cuda::convert_matrix(arrived.view, wide, stream());
     return split(wide, n, k);
+  }
+  if (options_.route == GemmRoute::fast && cuda::fold_type(spec, /*weight=*/true, k)) {
+    if (auto folded = fold(*spec, arrived.view)) return folded;
   }
   auto weight = std::make_shared<Weight>();
   weight->n = n;
@@ -219,7 +264,8 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& sou
 
 std::shared_ptr<const KeptWeight> CudaBackend::keep(const HostMatrix& source, const OperandSpec& spec) {
   auto kept = std::make_shared<cuda::Kept>();
-  if (!spec || spec->scaling != mx::Scaling::block || !mx::keeps_codes(*spec)) {
+  const bool folds = options_.route == GemmRoute::fast && cuda::fold_type(spec, /*weight=*/true, source.cols);
+  if (!spec || spec->scaling != mx::Scaling::block || !mx::keeps_codes(*spec) || folds) {
     kept->prepared = prepare(source, spec);
     return kept;
   }
@@ -252,18 +298,84 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(std::shared_ptr<const
   return weight;
 }
 
-OperandType CudaBackend::operand_type(const OperandSpec& activations, const PreparedWeight& /*weight*/,
-                                      DType model) const {
+OperandType CudaBackend::operand_type(const OperandSpec& activations, const PreparedWeight& weight, DType model) const {
+  const auto& w = dynamic_cast<const Weight&>(weight);
+  if (w.layout == cuda::Layout::folded) {
+    if (const auto type = cuda::fold_type(activations, /*weight=*/false, w.k)) return {activations, *type};
+  }
   const bool exact = activations ? mx::decodes_exactly_to_bf16(*activations) : model == DType::bf16;
   return {activations, exact ? DType::bf16 : DType::f32};
 }
 
 // --- products
 
-void CudaBackend::product(const Operand& x, const Weight& weight, const float* bias, Tensor& out) {
-  const cuda::Factor factor = products_.factor(x.values);
-  const bool scaled = !x.row_scales.empty() || !x.outliers.empty() || weight.scales;
-  if (!scaled && products_.single(factor, weight)) {
+const Weight& CudaBackend::layout_for(DType storage, const Weight& weight) {
+  if (weight.layout != cuda::Layout::folded || dtype_size(storage) == 1) return weight;
+  if (!weight.unfolded) {
+    auto wide = std::make_shared<Weight>();
+    wide->n = weight.n;
+    wide->k = weight.k;
+    wide->stride = weight.stride;
+    wide->size = static_cast<size_t>(weight.n * weight.stride) * 2;
+    wide->values = memory_.allocate(std::max<size_t>(wide->size, 1));
+    const View codes{.data = weight.values.get(),
+                     .type = DType::f8_e4m3,
+                     .rows = weight.n,
+                     .cols = weight.k,
+                     .stride = weight.stride};
+    const View values{
+        .data = wide->values.get(), .type = DType::bf16, .rows = weight.n, .cols = weight.k, .stride = weight.stride};
+    cuda::unfold(codes, weight.fold_scales.get(), values, stream());
+    weight.unfolded = std::move(wide);
+  }
+  return *weight.unfolded;
+}
+
+cuda::Factor CudaBackend::factor_of(const Operand& x) {
+  return dtype_size(x.type.storage) == 1 ? cuda::Products::folded(x.values, x.row_scales) : products_.factor(x.values);
+}
+
+void CudaBackend::recompute(const Operand& x, const Weight& weight, int64_t first_row, int64_t first, const View& out) {
+  if (x.inexact.empty()) return;
+  const View codes{.data = static_cast<std::byte*>(weight.values.get()) + first * weight.stride,
+                   .type = DType::f8_e4m3,
+                   .rows = out.cols,
+                   .cols = weight.k,
+                   .stride = weight.stride};
+  cuda::recompute_rows(cuda::view(x.inexact), x.inexact_rows.row<int32_t>(0), codes, weight.fold_scales.get() + first,
+                       first_row, out, static_cast<unsigned long long*>(fell_back_.get()), stream());
+}
+
+void CudaBackend::finish_sums(const Operand& x, const cuda::Factor& outliers, const Weight& weight, int64_t first_row,
+                              int64_t first, const float* bias, const View& sums, const View& out) {
+  const bool folded = weight.layout == cuda::Layout::folded;  // its scales are in the sums
+  const float* row_scales = folded || x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0) + first_row;
+  const float* column_scales = weight.scales ? weight.scales.get() + first : nullptr;
+  std::shared_ptr<void> memory;
+  View aside;
+  if (!x.outliers.empty()) {
+    aside = sums;
+    memory = scratch(static_cast<size_t>(sums.rows * sums.stride) * sizeof(float));
+    aside.data = memory.get();
+    products_.multiply(outliers, first_row, weight, first, nullptr, aside);
+  }
+  if (row_scales == nullptr && column_scales == nullptr && aside.data == nullptr && bias == nullptr &&
+      sums.data == out.data) {
+    return;
+  }
+  cuda::scale_sums(sums, row_scales, aside, column_scales, bias, out, stream());
+}
+
+void CudaBackend::product(const Operand& x, const Weight& prepared, const float* bias, Tensor& out) {
+  const Weight& weight = layout_for(x.type.storage, prepared);
+  const cuda::Factor factor = factor_of(x);
+  const bool folded = weight.layout == cuda::Layout::folded;
+  if (folded) {
+    ++routes_.products;
+    routes_.rows += out.rows();
+  }
+  const bool scaled = (!folded && !x.row_scales.empty()) || !x.outliers.empty() || weight.scales;
+  if (!scaled && products_.single(factor, weight) && !(folded && bias != nullptr)) {
     std::shared_ptr<void> narrow;
     const void* own_bias = bias;
     if (bias != nullptr && out.dtype() == DType::bf16) {
@@ -272,22 +384,17 @@ void CudaBackend::product(const Operand& x, const Weight& weight, const float* b
       own_bias = narrow.get();
     }
     products_.multiply(factor, 0, weight, 0, own_bias, cuda::view(out));
+    recompute(x, weight, 0, 0, cuda::view(out));
     return;
   }
-  if (!scaled && bias == nullptr && out.dtype() == DType::f32) {
-    products_.multiply(factor, 0, weight, 0, nullptr, cuda::view(out));
-    return;
-  }
-  Tensor sums = empty(DType::f32, out.rows(), out.cols());
-  products_.multiply(factor, 0, weight, 0, nullptr, cuda::view(sums));
-  Tensor outliers;
-  if (!x.outliers.empty()) {
-    outliers = empty(DType::f32, out.rows(), out.cols());
-    products_.multiply(products_.factor(x.outliers), 0, weight, 0, nullptr, cuda::view(outliers));
-  }
-  cuda::scale_sums(cuda::view(sums), x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0),
-                   outliers.empty() ? View{} : cuda::view(outliers), weight.scales.get(), bias, cuda::view(out),
-                   stream());
+  const bool in_place = out.dtype() == DType::f32;
+  Tensor aside;
+  if (!in_place) aside = empty(DType::f32, out.rows(), out.cols());
+  const View sums = cuda::view(in_place ? out : aside);
+  products_.multiply(factor, 0, weight, 0, nullptr, sums);
+  recompute(x, weight, 0, 0, sums);
+  finish_sums(x, x.outliers.empty() ? cuda::Factor{} : products_.factor(x.outliers), weight, 0, 0, bias, sums,
+              cuda::view(out));
 }
 
 void CudaBackend::linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) {

@@ -94,9 +94,21 @@ class CudaBackend final : public Backend {
  private:
   std::shared_ptr<void> to_device_bytes(const void* from, size_t bytes);
   std::shared_ptr<cuda::Weight> split(const cuda::View& values, int64_t n, int64_t k);
+  /// A weight with its exponents folded; null where they do not fit.
+  std::shared_ptr<cuda::Weight> fold(const mx::BlockFormat& format, const cuda::View& values);
+  /// The weight in the layout that an operand of this storage is multiplied with.
+  const cuda::Weight& layout_for(DType storage, const cuda::Weight& weight);
+  /// The operand as products read it.
+  cuda::Factor factor_of(const Operand& x);
+  /// What is still to be done to sums of rows from `first_row` and outputs from `first` on, in float32: scales, and
+  /// outliers' products.
+  void finish_sums(const Operand& x, const cuda::Factor& outliers, const cuda::Weight& weight, int64_t first_row,
+                   int64_t first, const float* bias, const cuda::View& sums, const cuda::View& out);
+  /// Rows of a product that folding could not hold.
+  void recompute(const Operand& x, const cuda::Weight& weight, int64_t first_row, int64_t first, const cuda::View& out);
   /// `out` = x W^T with scales, outliers and bias.
   void product(const Operand& x, const cuda::Weight& weight, const float* bias, Tensor& out);
-  /// Products of the head for rows from `first_row` and outputs from `first` on, with scales and outliers.
+  /// Float32 products of the head for rows from `first_row` and outputs from `first` on.
   void head_products(const cuda::Factor& values, const cuda::Factor& outliers, const HeadInput& input,
                      int64_t first_row, int64_t first, const cuda::View& out);
 
@@ -110,6 +122,8 @@ class CudaBackend final : public Backend {
   cuda::Products products_;
   cuda::Sdpa sdpa_;
   std::map<const std::byte*, cuda::Staging::Arrived> tables_;
+  RouteCounts routes_;               // what the host counts
+  std::shared_ptr<void> fell_back_;  // and the device: an unsigned long long
 };
 
 }  // namespace mxlm

@@ -236,20 +236,10 @@ __global__ void logits_kernel(float* products, int64_t stride, Transform transfo
 
 void CudaBackend::head_products(const cuda::Factor& values, const cuda::Factor& outliers, const HeadInput& input,
                                 int64_t first_row, int64_t first, const View& out) {
-  const Weight& weight = weight_of(input);
+  const Weight& weight = layout_for(input.hidden->type.storage, weight_of(input));
   products_.multiply(values, first_row, weight, first, nullptr, out);
-  const Operand& x = *input.hidden;
-  if (x.row_scales.empty() && x.outliers.empty() && !weight.scales) return;
-  std::shared_ptr<void> memory;
-  View aside;
-  if (!x.outliers.empty()) {
-    memory = scratch(static_cast<size_t>(out.rows * out.stride) * sizeof(float));
-    aside = out;
-    aside.data = memory.get();
-    products_.multiply(outliers, first_row, weight, first, nullptr, aside);
-  }
-  cuda::scale_sums(out, x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0) + first_row, aside,
-                   weight.scales ? weight.scales.get() + first : nullptr, nullptr, out, stream());
+  recompute(*input.hidden, weight, first_row, first, out);
+  finish_sums(*input.hidden, outliers, weight, first_row, first, nullptr, out, out);
 }
 
 void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) {
@@ -262,7 +252,7 @@ void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32
   std::vector<Side> sides;
   for (const HeadInput& input : inputs) {
     assert(input.hidden->values.rows() == rows && static_cast<int64_t>(input.scores.size()) == rows);
-    Side side{.input = &input, .values = products_.factor(input.hidden->values), .outliers = {}};
+    Side side{.input = &input, .values = factor_of(*input.hidden), .outliers = {}};
     if (!input.hidden->outliers.empty()) side.outliers = products_.factor(input.hidden->outliers);
     sides.push_back(std::move(side));
   }
@@ -336,7 +326,7 @@ void CudaBackend::logits(const HeadInput& input, std::span<float> out) {
   const int64_t vocabulary = input.weight->rows();
   assert(static_cast<int64_t>(out.size()) == values.rows() * vocabulary);
   if (values.rows() == 0) return;
-  const cuda::Factor factor = products_.factor(values);
+  const cuda::Factor factor = factor_of(*input.hidden);
   const cuda::Factor outliers =
       input.hidden->outliers.empty() ? cuda::Factor{} : products_.factor(input.hidden->outliers);
   const int64_t tile_rows = std::min(values.rows(), kTileRows);

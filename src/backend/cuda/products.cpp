@@ -25,14 +25,22 @@ std::vector<Term> terms_of(int x_parts, int w_parts, int64_t k) {
 
 Factor Products::factor(const Tensor& values) {
   if (values.dtype() == DType::bf16) {
-    return {.memory = nullptr, .data = values.data(), .rows = values.rows(), .stride = values.stride(), .parts = 1};
+    return {.memory = nullptr,
+            .data = values.data(),
+            .type = DType::bf16,
+            .rows = values.rows(),
+            .stride = values.stride(),
+            .parts = 1,
+            .row_scales = nullptr};
   }
   const int64_t part = padded(values.cols());
   Factor out{.memory = memory_.allocate(std::max<size_t>(static_cast<size_t>(values.rows() * 3 * part) * 2, 1)),
              .data = nullptr,
+             .type = DType::bf16,
              .rows = values.rows(),
              .stride = 3 * part,
-             .parts = 3};
+             .parts = 3,
+             .row_scales = nullptr};
   out.data = out.memory.get();
   split_matrix(
       view(values),
@@ -41,8 +49,18 @@ Factor Products::factor(const Tensor& values) {
   return out;
 }
 
+Factor Products::folded(const Tensor& codes, const Tensor& row_scales) {
+  return {.memory = nullptr,
+          .data = codes.data(),
+          .type = codes.dtype(),
+          .rows = codes.rows(),
+          .stride = codes.stride(),
+          .parts = 1,
+          .row_scales = row_scales.row<float>(0)};
+}
+
 bool Products::single(const Factor& x, const Weight& w) const {
-  return x.parts == 1 && w.layout == Layout::bf16 && !(reversed_ && padded(w.k) > kRowStep);
+  return x.parts == 1 && w.layout != Layout::split && !(reversed_ && padded(w.k) > kRowStep);
 }
 
 void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int64_t first, const void* bias,
@@ -60,14 +78,17 @@ void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int
     terms = std::move(halves);
   }
   assert(terms.size() == 1 || (out.type == DType::f32 && bias == nullptr));
-  const auto* x_data = static_cast<const uint16_t*>(x.data) + first_row * x.stride;
-  const auto* w_data = static_cast<const uint16_t*>(w.values.get()) + first * w.stride;
+  const DType w_type = w.layout == Layout::folded ? DType::f8_e4m3 : DType::bf16;
+  assert((w_type == DType::bf16) == (x.type == DType::bf16));
+  const auto size = static_cast<int64_t>(dtype_size(w_type));
+  const auto* x_data = static_cast<const std::byte*>(x.data) + first_row * x.stride * size;
+  const auto* w_data = static_cast<const std::byte*>(w.values.get()) + first * w.stride * size;
   for (size_t t = 0; t < terms.size(); ++t) {
-    gemm_.run({.x = x_data + terms[t].x,
-               .w = w_data + terms[t].w,
+    gemm_.run({.x = x_data + terms[t].x * size,
+               .w = w_data + terms[t].w * size,
                .out = out.data,
-               .x_type = DType::bf16,
-               .w_type = DType::bf16,
+               .x_type = x.type,
+               .w_type = w_type,
                .out_type = out.type,
                .m = out.rows,
                .n = out.cols,
@@ -76,6 +97,8 @@ void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int
                .w_stride = w.stride,
                .out_stride = out.stride,
                .bias = bias,
+               .x_scales = x.row_scales == nullptr ? nullptr : x.row_scales + first_row,
+               .w_scales = w.fold_scales ? w.fold_scales.get() + first : nullptr,
                .add = t > 0},
               stream_);
   }

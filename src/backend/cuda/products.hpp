@@ -13,8 +13,10 @@ namespace mxlm::cuda {
 struct Factor {
   std::shared_ptr<void> memory;  // of the parts; null where the operand's own values are read
   const void* data = nullptr;
+  DType type = DType::bf16;
   int64_t rows = 0, stride = 0;
-  int parts = 1;  // 3: [x0 | x1 | x2], each stride / 3 columns
+  int parts = 1;                      // 3: [x0 | x1 | x2], each stride / 3 columns
+  const float* row_scales = nullptr;  // of folded values
 };
 
 class Products {
@@ -23,6 +25,8 @@ class Products {
       : memory_(memory), stream_(stream), reversed_(reversed) {}
 
   Factor factor(const Tensor& values);
+  /// Values in FP8 with a scale a row.
+  static Factor folded(const Tensor& codes, const Tensor& row_scales);
   /// True if the product can go to bfloat16, with a bias; else it needs float32 for its partial sums.
   [[nodiscard]] bool single(const Factor& x, const Weight& w) const;
   /// out [rows, n] = x[first_row...] w[first...]^T without scales; `bias` (of out's type, single products only) may be
