@@ -51,8 +51,6 @@ struct Settings {
   }
 };
 
-constexpr int kWarmUps = 2;
-
 /// What the engine is given: one round of windows.
 struct Work {
   const ModelSpec& model;
@@ -62,6 +60,7 @@ struct Work {
   size_t windows_a_batch = 0;
   bool resident = true;
   int repeats = 1;
+  int warm_ups = 2;
 };
 
 struct Timing {
@@ -100,7 +99,7 @@ Timing run(Backend& backend, const Work& work) {
   }
   Engine engine(work.model, backend, forward, tree, plan);
   Timing timing;
-  for (int r = -kWarmUps; r < work.repeats; ++r) {
+  for (int r = -work.warm_ups; r < work.repeats; ++r) {
     const Mark from = backend.mark();
     const EngineResult result = engine.run(work.windows, {});
     const Mark to = backend.mark();
@@ -373,7 +372,8 @@ Json run_mixtral(const Settings& settings) {
                           .windows = windows,
                           .windows_a_batch = batch,
                           .resident = resident,
-                          .repeats = repeats});
+                          .repeats = resident ? repeats : std::min(repeats, 2),
+                          .warm_ups = 1});
   };
   const Timing few_resident = time(few, true);
   report.row(fmt::format("{} layers resident", few), few_resident);

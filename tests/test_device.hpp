@@ -28,19 +28,13 @@ inline bool test_on_gpu() {
 }
 
 /// The backend under test: that of the CPU as `options` say, or the GPU's, of which threads and instruction sets are no
-/// concern; there is one for each order of sums, kept to the end of the process.
-inline std::shared_ptr<Backend> test_backend(const CpuOptions& options) {
+/// concern. A new one each time: a backend may keep tables by their address, where the next test's may lie.
+inline std::unique_ptr<Backend> test_backend(const CpuOptions& options) {
   if (!test_on_gpu()) return make_cpu_backend(options);
-  const bool reversed = options.order == cpu::Order::reversed;
-  static Backend* made[2] = {nullptr, nullptr};
-  if (made[reversed ? 1 : 0] == nullptr) {
-    // A limit, so that both fit.
-    CudaOptions cuda;
-    cuda.reversed = reversed;
-    cuda.memory_limit = uint64_t{4} << 30;
-    made[reversed ? 1 : 0] = make_cuda_backend(cuda).release();
-  }
-  return {made[reversed ? 1 : 0], [](Backend*) {}};
+  CudaOptions cuda;
+  cuda.reversed = options.order == cpu::Order::reversed;
+  cuda.memory_limit = uint64_t{4} << 30;
+  return make_cuda_backend(cuda);
 }
 
 /// The instruction sets to go through: all that this processor has, or one that stands for the GPU.

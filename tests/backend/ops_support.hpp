@@ -24,7 +24,7 @@ namespace mxlm {
 
 inline std::vector<cpu::Isa> isas() { return test_isas(); }
 
-inline std::shared_ptr<Backend> backend(cpu::Isa isa = cpu::detect_isa(), int threads = 2) {
+inline std::unique_ptr<Backend> backend(cpu::Isa isa = cpu::detect_isa(), int threads = 2) {
   CpuOptions options;
   options.threads = threads;
   options.isa = isa;

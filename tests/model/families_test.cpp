@@ -43,7 +43,7 @@ struct Case {
   std::vector<std::vector<int32_t>> windows;
   Checkpoint checkpoint;
   ModelSpec spec;
-  std::shared_ptr<Backend> backend;
+  std::unique_ptr<Backend> backend;
 
   explicit Case(const std::string& name) : checkpoint(Checkpoint::open(kFamilies / name)) {
     std::ifstream file(kFamilies / name / "expected/golden.json");
