@@ -148,7 +148,6 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentS
   options.exponents = arguments.exponents;
   options.stream = arguments.stream;
   options.batch_windows = arguments.batch_size;
-  options.threads = arguments.threads;
   options.protocol.context = arguments.context;
   options.protocol.stride = arguments.stride;
   options.protocol.max_windows = arguments.max_windows;
@@ -180,8 +179,6 @@ void note_failure(Failures& failures, const std::string& run, const Error& error
 }
 
 void check_run_options(const EvalArguments& arguments) {
-  check_device(arguments.device);
-  check_gemm(arguments.gemm);
   if ((arguments.json == "-" ? 1 : 0) + arguments.reports.to_stdout() > 1) {
     fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
   }
@@ -199,6 +196,7 @@ size_t task_count(const EvalArguments& arguments) { return std::max<size_t>(data
 
 std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<Variant>& variants) {
   check_run_options(arguments);
+  const DeviceSet devices = choose_devices(arguments.device, arguments.gemm, arguments.devices, arguments.threads);
   const std::vector<std::string> names = data_names(arguments);
   if (!names.empty() && !arguments.texts.empty()) {
     fail_usage("--text and --data exclude one another; leave one of them out.");
@@ -212,14 +210,14 @@ std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<V
                    data.documents.size());
     }
     tasks[i].options = evaluate_options(arguments, data, variants);
+    tasks[i].options.devices = devices;
   }
   return tasks;
 }
 
-EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArguments& arguments,
-                           const std::vector<Task>& tasks, Failures* failures) {
+EvalResult evaluate_models(const std::vector<std::string>& models, const std::vector<Task>& tasks, Failures* failures) {
   EvalResult result;
-  result.machine = machine_info(arguments.threads);
+  result.machine = machine_info(tasks.front().options.devices);
   for (const std::string& name : models) {
     for (const Task& task : tasks) {
       const std::string shown = name.empty() ? "the embedded model" : name;
@@ -249,7 +247,7 @@ void evaluate_and_report(const std::vector<std::string>& models, const EvalArgum
                          const std::vector<Task>& tasks) {
   const size_t runs = models.size() * tasks.size();
   Failures failures;
-  const EvalResult result = evaluate_models(models, arguments, tasks, runs > 1 ? &failures : nullptr);
+  const EvalResult result = evaluate_models(models, tasks, runs > 1 ? &failures : nullptr);
   if (!result.runs.empty()) report_result(result, arguments);
   if (failures.interrupted) throw Interrupted();
   if (!failures.runs.empty()) {
@@ -320,8 +318,11 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
                    "Run everything twice with float32 sums in another order, and print no digit below the difference");
   command.add_option("--dtype", a.dtype, "auto (as the checkpoint; F16 in float32), float32 or bfloat16")
       ->capture_default_str();
-  command.add_option("--device", a.device, "auto or cpu")->capture_default_str();
-  command.add_option("--gemm", a.gemm, "exact or fast products (fast: a GPU's; a CPU has the exact ones only)")
+  command
+      .add_option("--device", a.device,
+                  "auto (GPUs, if there are any), cpu, cuda (all GPUs), or cuda:0,2 for some of them")
+      ->capture_default_str();
+  command.add_option("--gemm", a.gemm, "exact or fast products (fast: a GPU's, in FP8; a CPU has the exact ones only)")
       ->capture_default_str();
   command.add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
   command.add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");

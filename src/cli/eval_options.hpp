@@ -58,7 +58,7 @@ std::vector<std::string> data_names(const EvalArguments& arguments);
 size_t task_count(const EvalArguments& arguments);
 
 /// Reads what --text, --data and --datasets name (the embedded text without any), with a warning about invalid UTF-8,
-/// and puts everything else that `evaluate` takes beside it. Checks --device, --gemm and where results go.
+/// and puts everything else that `evaluate` takes beside it, the devices among it. Checks where results go.
 std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<Variant>& variants);
 
 /// What else happened while several runs were on their way.
@@ -71,8 +71,8 @@ struct Failures {
 /// each. Stops after an interrupt, with the last run not complete. With `failures`, a run that fails is told in the
 /// log and noted there, and the next follows; without, its Error ends all. A mistake of the command line that shows
 /// before any run has finished ends all in either case.
-EvalResult evaluate_models(const std::vector<std::string>& models, const EvalArguments& arguments,
-                           const std::vector<Task>& tasks, Failures* failures = nullptr);
+EvalResult evaluate_models(const std::vector<std::string>& models, const std::vector<Task>& tasks,
+                           Failures* failures = nullptr);
 
 /// evaluate_models for several, whose failures cost no finished run: prints and writes what there is, then throws one
 /// Error for the runs that failed. A single run that fails throws its own.

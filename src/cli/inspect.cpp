@@ -147,11 +147,11 @@ void run_inspect(const InspectArguments& arguments) {
                      backend->description());
   out += fmt::format("  {} round{} of up to {} micro-batches; weights are {}\n", plan.rounds.size(),
                      plan.rounds.size() == 1 ? "" : "s", plan.rounds.empty() ? 0 : plan.rounds.front().size(),
-                     plan.resident ? "kept between rounds" : "read once a round");
+                     plan.resident() ? "kept between rounds" : "read once a round");
   const auto line = [&out](const char* what, uint64_t bytes) {
     out += fmt::format("  {:<28} {:>12}\n", what, megabytes(bytes));
   };
-  if (plan.resident) line("kept weights", plan.kept_weights);
+  if (plan.resident()) line("kept weights", plan.kept_weights);
   line("weights of one step", plan.step_weights);
   line("head", plan.head_weights);
   line("hidden states of a round", plan.hidden_states);

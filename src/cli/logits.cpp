@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
+#include "cli/prototype_options.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/weight_store.hpp"
 #include "io/safetensors.hpp"
@@ -18,7 +18,7 @@ namespace mxlm::cli {
 namespace {
 
 struct LogitsArguments {
-  std::string model, tokens, out, variant, dtype = "auto", device = "auto";
+  std::string model, tokens, out, variant, dtype = "auto", device = "auto", gemm = "exact";
   bool hidden = false;
   int64_t batch_size = 0;
   int threads = 0;
@@ -64,7 +64,6 @@ void append_tensor(SafetensorsWriter& writer, Backend& backend, const Tensor& te
 }
 
 void run_logits(const LogitsArguments& arguments) {
-  check_device(arguments.device);
   const auto windows = read_windows(arguments.tokens);
   const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
   const ModelSpec& model = loaded.spec;
@@ -73,11 +72,10 @@ void run_logits(const LogitsArguments& arguments) {
   check_targets(model, variants);
   if (variants.empty()) variants.push_back({.name = "baseline", .clauses = {}});
 
-  const auto backend =
-      make_cpu_backend({.threads = arguments.threads, .isa = std::nullopt, .order = cpu::Order::forward});
+  const auto backend = choose_devices(arguments.device, arguments.gemm, {}, arguments.threads).make_backend(0);
   const ForwardPass forward(model, *backend, compute_dtype(model, parse_dtype(arguments.dtype)));
   const VariantTree tree = build_tree(model, forward, variants);
-  WeightStore store(*backend, forward.dtype(), /*resident=*/false);
+  WeightStore store(*backend, forward.dtype(), KeptForm::nothing);
 
   const auto count = static_cast<int64_t>(windows.size());
   const auto length = static_cast<int64_t>(windows.front().size());
@@ -108,7 +106,7 @@ void run_logits(const LogitsArguments& arguments) {
     const StepProducts& products = tree.levels[static_cast<size_t>(step)].front().products;
     const auto linears = forward.step_linears(step);
     StepWeights weights{.linears = {}, .qk = products.qk, .pv = products.pv};
-    const auto fetch = [&](size_t l) { return store.get(*linears[l], products.linears[l]).first; };
+    const auto fetch = [&](size_t l) { return store.get(*linears[l], products.linears[l]).prepared; };
     for (size_t l = 0; l < linears.size(); ++l) {
       weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? fetch(l) : nullptr,
                                  .activations = products.linears[l].activations,
@@ -127,7 +125,7 @@ void run_logits(const LogitsArguments& arguments) {
     if (arguments.hidden && layer_ends) write_hidden();
   }
 
-  const StepLinear head{.weight = store.get(model.head, tree.head.front()).first,
+  const StepLinear head{.weight = store.get(model.head, tree.head.front()).prepared,
                         .activations = tree.head.front().activations,
                         .bf16_ops = tree.head.front().bf16_ops};
   constexpr int64_t kRows = 64;  // at a time: never windows x tokens x vocabulary in memory
@@ -168,7 +166,8 @@ void add_logits(CLI::App& app) {
   command->add_flag("--hidden", a.hidden,
                     "Also writes 'hidden' F32 [layers + 1, windows, tokens, hidden], before the final norm");
   command->add_option("--dtype", a.dtype, "auto, float32 or bfloat16")->capture_default_str();
-  command->add_option("--device", a.device, "auto or cpu")->capture_default_str();
+  command->add_option("--device", a.device, "auto, cpu, or a GPU: cuda, cuda:1")->capture_default_str();
+  command->add_option("--gemm", a.gemm, "exact or fast products (fast: a GPU's)")->capture_default_str();
   command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")->check(a_count());
   command->add_option("--threads", a.threads, "Threads")->check(CLI::Range(1, 4096));
   command->footer("Example: mxlm logits ./SmolLM2-135M --tokens ids.json --mx mlp=mxfp4 -o logits.safetensors");

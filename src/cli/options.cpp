@@ -21,15 +21,9 @@ DTypeChoice parse_dtype(const std::string& text) {
   fail_usage("--dtype '{}' is not known; it is auto, float32 or bfloat16.", text);
 }
 
-void check_device(const std::string& device) {
-  if (device == "auto" || device == "cpu") return;
-  if (device.rfind("cuda", 0) == 0) fail("This build of mxlm has no CUDA backend; use --device cpu.");
-  fail_usage("--device '{}' is not known; it is auto or cpu.", device);
-}
-
-void check_gemm(const std::string& gemm) {
-  if (gemm == "exact") return;
-  if (gemm == "fast") fail("This build of mxlm runs on the CPU, which has the exact products only; use --gemm exact.");
+GemmRoute parse_gemm(const std::string& gemm) {
+  if (gemm == "exact") return GemmRoute::exact;
+  if (gemm == "fast") return GemmRoute::fast;
   fail_usage("--gemm '{}' is not known; it is exact or fast.", gemm);
 }
 

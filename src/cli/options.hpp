@@ -16,11 +16,8 @@ GlobalOptions& global_options();
 
 DTypeChoice parse_dtype(const std::string& text);
 
-/// Refuses devices that this build or machine lacks.
-void check_device(const std::string& device);
-
-/// Refuses products ("exact", "fast") that this build lacks.
-void check_gemm(const std::string& gemm);
+/// Products by name: "exact" or "fast".
+GemmRoute parse_gemm(const std::string& gemm);
 
 /// load_model with a progress line for what has to be downloaded.
 LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer);

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "cli/commands.hpp"
+#include "cli/options.hpp"
 #include "eval/shorthands.hpp"
 
 namespace mxlm::cli {
@@ -39,13 +40,23 @@ std::vector<Variant> pipeline_variants(const StageArguments& s, const std::vecto
 
 void add_device_options(CLI::App& command, DeviceArguments& d) {
   command
-      .add_option("--min-free-ratio", d.min_free_ratio,
-                  "Share of a GPU's memory, 0 to 1, that must be free for it to be used; nothing to a CPU")
+      .add_option(
+          "--min-free-ratio", d.min_free_ratio,
+          "Share of a GPU's memory, 0 to 1, that must be free for it to be used unless it is named; nothing to a CPU")
       ->check(CLI::Range(0.0, 1.0));
   command
       .add_option("--workers-per-device", d.workers_per_device,
                   "Workers a GPU; a CPU has one whatever is asked for, with --threads threads")
       ->check(CLI::Range(1, 64));
+}
+
+DeviceSet choose_devices(const std::string& device, const std::string& gemm, const DeviceArguments& devices,
+                         int threads) {
+  return mxlm::choose_devices({.request = DeviceRequest::parse(device),
+                               .min_free_ratio = devices.min_free_ratio,
+                               .workers_per_device = devices.workers_per_device,
+                               .gemm = parse_gemm(gemm)},
+                              threads);
 }
 
 std::string modern_data_name(const std::string& name) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "eval/devices.hpp"
 #include "eval/variant.hpp"
 
 namespace mxlm::cli {
@@ -30,6 +31,10 @@ struct DeviceArguments {
 
 /// --min-free-ratio, --workers-per-device.
 void add_device_options(CLI::App& command, DeviceArguments& devices);
+
+/// The devices that --device and the rest ask for, with `threads` for the CPU. Throws Error.
+DeviceSet choose_devices(const std::string& device, const std::string& gemm, const DeviceArguments& devices,
+                         int threads);
 
 /// The name of a data set in today's words: the prototype's `wikitext` is wikitext2. Splits and paths that exist stay.
 std::string modern_data_name(const std::string& name);

@@ -73,7 +73,7 @@ void run_sweep(const SweepArguments& arguments) {
     std::vector<Variant> plain;
     for (const SweepVariant& v : variants[m]) plain.push_back(v.variant);
     for (Task& task : tasks) task.options.variants = plain;
-    EvalResult one = evaluate_models({models[m]}, arguments.eval, tasks);
+    EvalResult one = evaluate_models({models[m]}, tasks);
     result.machine = one.machine;
     for (RunResult& run : one.runs) {
       for (size_t v = 0; v < variants[m].size(); ++v) run.variants[v + 1].sweep = variants[m][v].point;

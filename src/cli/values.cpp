@@ -62,7 +62,7 @@ const std::vector<ValueKind>& kinds() {
       {"ROUND", names_of(mx::kRoundings), false},
       {"UNIT", {"linear", "role", "layer"}, false},
       {"DTYPE", {"auto", "float32", "bfloat16"}, false},
-      {"DEVICE", {"auto", "cpu"}, false},
+      {"DEVICE", {"auto", "cpu", "cuda", "cuda:0"}, false},
       {"BOS", {"template", "always", "never"}, false},
       {"GEMM", {"exact", "fast"}, false},
       {"SHELL", {"bash", "zsh", "fish"}, false},

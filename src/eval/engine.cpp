@@ -1,17 +1,12 @@
 #include "eval/engine.hpp"
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 
 namespace mxlm {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// Tells attention which keys of each window are real, if any are not.
 void mark_padding(std::span<const Window> windows, Batch& batch) {
@@ -21,87 +16,106 @@ void mark_padding(std::span<const Window> windows, Batch& batch) {
 
 }  // namespace
 
-Engine::Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const VariantTree& tree,
-               const Plan& plan, ScoreKind kind)
-    : model_(model),
-      backend_(backend),
-      forward_(forward),
-      tree_(tree),
-      plan_(plan),
-      kind_(kind),
-      store_(backend, forward.dtype(), plan.resident),
-      layer_errors_(backend, tree) {}
-
-EngineResult Engine::run(std::span<const Window> windows, const std::function<void(const Progress&)>& on_progress) {
-  const size_t variants = tree_.leaf.size();
-  EngineResult result;
-  result.scores.resize(variants);
-  result.forward_seconds.assign(variants, 0);
-  result.prepare_seconds.assign(variants, 0);
-  result.head_seconds.assign(variants, 0);
-
-  // Progress counts nodes, which are what is computed; the head counts as one step.
-  int64_t positions = 0;
-  for (const Window& window : windows) positions += static_cast<int64_t>(window.tokens.size());
-  const double nodes_a_token = static_cast<double>(tree_.nodes() + variants);
-  Progress progress{.done = 0,
-                    .total = static_cast<double>(positions) * static_cast<double>(variants),
-                    .seconds = 0,
-                    .round = 0,
-                    .rounds = plan_.rounds.size()};
-  const auto start = Clock::now();
-  const auto on_work = [&](double node_tokens) {
-    progress.done += node_tokens / nodes_a_token * static_cast<double>(variants);
-    progress.seconds = seconds_since(start);
-    if (on_progress) on_progress(progress);
-  };
-
-  try {
-    if (heads_.empty()) {
-      for (size_t v = 0; v < variants; ++v) {
-        auto [weight, seconds] = store_.get(model_.head, tree_.head[v]);
-        heads_.push_back({.weight = std::move(weight),
-                          .activations = tree_.head[v].activations,
-                          .bf16_ops = tree_.head[v].bf16_ops});
-        result.prepare_seconds[v] += seconds;
-      }
-      model_.head.weight.release();
-    }
-    for (const auto& batches : plan_.rounds) {
-      run_round(windows, batches, result, on_work);
-      ++progress.round;
-    }
-  } catch (const Interrupted&) {
-    result.complete = false;
-    layer_errors_.drop_round();
+/// Collects stretches of the backend's work while it runs, and asks how long they took only at the end: asking waits.
+class Engine::Timer {
+ public:
+  using Part = double VariantSeconds::*;
+  /// The time between the marks counts `factor` times as `part` of these variants.
+  void add(Mark from, Mark to, Part part, std::span<const size_t> variants, double factor = 1) {
+    spans_.push_back({std::move(from), std::move(to), part, {variants.begin(), variants.end()}, factor});
   }
-  for (size_t v = 0; v < variants; ++v) result.layer_errors.push_back(layer_errors_.of_variant(v));
-  return result;
+  void resolve(Backend& backend, std::vector<VariantSeconds>& seconds) const {
+    for (const Span& span : spans_) {
+      const double took = backend.seconds(span.from, span.to) * span.factor;
+      for (const size_t v : span.variants) seconds[v].*span.part += took;
+    }
+  }
+
+ private:
+  struct Span {
+    Mark from, to;
+    Part part;
+    std::vector<size_t> variants;
+    double factor;
+  };
+  std::vector<Span> spans_;
+};
+
+Engine::Engine(const EngineJob& job, Backend& backend, const ForwardPass& forward)
+    : job_(job), backend_(backend), forward_(forward), store_(backend, forward.dtype(), job.plan.kept) {}
+
+Engine::~Engine() {
+  for (const auto& [linear, source] : prefetched_) backend_.forget(source);
 }
 
-void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::Range>& batches, EngineResult& result,
-                       const std::function<void(double)>& on_work) {
+void Engine::prefetch(const LinearSpec& linear, const ProductSpec& product) {
+  if (prefetched_.contains(&linear)) return;
+  const auto source = store_.source_of(linear, product);
+  if (!source) return;
+  prefetched_.emplace(&linear, *source);
+  backend_.prefetch(*source);
+}
+
+void Engine::prefetch(int64_t step) {
+  const auto linears = forward_.step_linears(step);
+  for (const LinearSpec* linear : linears) store_.will_need(*linear);
+  // In the order in which nodes prepare them; a later node's other spec is made of the same source.
+  for (const TreeNode& node : job_.tree.levels[static_cast<size_t>(step)]) {
+    for (size_t l = 0; l < linears.size(); ++l) prefetch(*linears[l], node.products.linears[l]);
+  }
+}
+
+void Engine::forget(const LinearSpec& linear) {
+  const auto found = prefetched_.find(&linear);
+  if (found != prefetched_.end()) {
+    backend_.forget(found->second);
+    prefetched_.erase(found);
+  }
+  linear.weight.release();
+}
+
+void Engine::prepare_heads(Timer& timer) {
+  std::vector<StepLinear> heads;
+  for (size_t v = 0; v < job_.tree.head.size(); ++v) {
+    const ProductSpec& product = job_.tree.head[v];
+    const Mark from = backend_.mark();
+    auto [weight, made] = store_.get(job_.model.head, product);
+    if (made) timer.add(from, backend_.mark(), &VariantSeconds::prepare, {&v, 1});
+    heads.push_back({.weight = std::move(weight), .activations = product.activations, .bf16_ops = product.bf16_ops});
+  }
+  heads_ = std::move(heads);
+  forget(job_.model.head);
+}
+
+RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::function<void(double)>& on_work) {
+  const VariantTree& tree = job_.tree;
+  const size_t variants = tree.leaf.size();
+  RoundResult result;
+  result.scores.resize(variants);
+  result.seconds.resize(variants);
+  Timer timer;
+  if (heads_.empty()) {
+    for (const ProductSpec& product : tree.head) prefetch(job_.model.head, product);
+  }
+  if (forward_.steps() > 0) prefetch(0);
+
   std::vector<MicroBatch> micro_batches;
   std::vector<std::vector<Tensor>> hidden(1);  // [node][micro-batch]
-  int64_t positions = 0;
   for (const auto& [begin, end] : batches) {
     std::vector<std::span<const int32_t>> tokens;
-    for (size_t w = begin; w < end; ++w) tokens.emplace_back(windows[w].tokens);
+    for (size_t w = begin; w < end; ++w) tokens.emplace_back(job_.windows[w].tokens);
     micro_batches.push_back(forward_.make_batch(tokens));
-    mark_padding(windows.subspan(begin, end - begin), micro_batches.back().batch);
+    mark_padding(job_.windows.subspan(begin, end - begin), micro_batches.back().batch);
     hidden[0].push_back(forward_.embed(micro_batches.back()));
-    positions += micro_batches.back().batch.rows();
+    result.positions += micro_batches.back().batch.rows();
   }
-  model_.embedding.release();
+  job_.model.embedding.release();
+  if (heads_.empty()) prepare_heads(timer);
 
-  const size_t variants = tree_.leaf.size();
-  std::vector<double> forward_seconds(variants, 0), prepare_seconds(variants, 0), head_seconds(variants, 0);
   for (int64_t step = 0; step < forward_.steps(); ++step) {
-    const auto& nodes = tree_.levels[static_cast<size_t>(step)];
+    const auto& nodes = tree.levels[static_cast<size_t>(step)];
     const auto linears = forward_.step_linears(step);
-    if (step + 1 < forward_.steps()) {
-      for (const LinearSpec* linear : forward_.step_linears(step + 1)) store_.will_need(*linear);
-    }
+    if (step + 1 < forward_.steps()) prefetch(step + 1);
     std::vector<StepWeights> weights(nodes.size());
     for (StepWeights& w : weights) w.linears.resize(linears.size());
 
@@ -110,17 +124,24 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
     for (const TreeNode& node : nodes) ++children[node.parent];
     std::vector<std::vector<Tensor>> next(nodes.size());
     for (size_t n = 0; n < nodes.size(); ++n) {
-      double preparing = prepare_node(linears, forward_.prepared_linears(step), nodes, n, weights);
+      const std::span<const size_t> passing = nodes[n].variants;
+      const Mark preparing = backend_.mark();
+      prepare_node(linears, forward_.prepared_linears(step), nodes, n, weights);
       auto& parent = hidden[nodes[n].parent];
       const bool last = --children[nodes[n].parent] == 0;
       // Experts are prepared one at a time, while the step runs.
-      double fetching = 0;
       const ForwardPass::Fetch fetch = [&](size_t l) {
-        auto [weight, took] = store_.get(*linears[l], nodes[n].products.linears[l]);
-        fetching += took;
+        const Mark from = backend_.mark();
+        auto [weight, made] = store_.get(*linears[l], nodes[n].products.linears[l]);
+        if (made) {
+          const Mark to = backend_.mark();
+          timer.add(from, to, &VariantSeconds::prepare, passing);
+          timer.add(from, to, &VariantSeconds::forward, passing, -1);
+        }
         return weight;
       };
-      const auto start = Clock::now();
+      const Mark start = backend_.mark();
+      timer.add(preparing, start, &VariantSeconds::prepare, passing);
       std::vector<const Tensor*> in;
       std::vector<Tensor*> out;
       next[n].reserve(parent.size());
@@ -133,50 +154,34 @@ void Engine::run_round(std::span<const Window> windows, const std::vector<Plan::
         throw_if_interrupted();
         on_work(static_cast<double>(rows));
       });
+      timer.add(start, backend_.mark(), &VariantSeconds::forward, passing);
       if (last) next[n] = std::move(parent);
-      const double seconds = seconds_since(start) - fetching;
-      preparing += fetching;
-      for (const size_t v : nodes[n].variants) {
-        forward_seconds[v] += seconds;
-        prepare_seconds[v] += preparing;
-      }
       weights[n] = {};
     }
-    for (const LinearSpec* linear : linears) linear->weight.release();
+    for (const LinearSpec* linear : linears) forget(*linear);
     hidden = std::move(next);
-    layer_errors_.add_step(static_cast<size_t>(step), hidden);
+    result.layer_errors.push_back(LayerErrors::of_step(backend_, nodes, hidden, micro_batches));
   }
 
-  std::vector<std::vector<WindowScores>> scores(variants);
   for (size_t b = 0; b < batches.size(); ++b) {
     throw_if_interrupted();
     std::vector<const Tensor*> states;
-    for (size_t v = 0; v < variants; ++v) states.push_back(&hidden[tree_.leaf[v]][b]);
-    score_batch(windows.subspan(batches[b].first, batches[b].second - batches[b].first), micro_batches[b], states,
-                scores, head_seconds);
+    for (size_t v = 0; v < variants; ++v) states.push_back(&hidden[tree.leaf[v]][b]);
+    score_batch(job_.windows.subspan(batches[b].first, batches[b].second - batches[b].first), micro_batches[b], states,
+                timer, result);
     on_work(static_cast<double>(micro_batches[b].batch.rows()) * static_cast<double>(variants));
   }
-
-  // Only a finished round counts.
-  layer_errors_.commit_round();
-  for (size_t v = 0; v < variants; ++v) {
-    std::move(scores[v].begin(), scores[v].end(), std::back_inserter(result.scores[v]));
-    result.forward_seconds[v] += forward_seconds[v];
-    result.prepare_seconds[v] += prepare_seconds[v];
-    result.head_seconds[v] += head_seconds[v];
-  }
-  result.positions += positions;
+  timer.resolve(backend_, result.seconds);
+  return result;
 }
 
-double Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t prepared,
-                            const std::vector<TreeNode>& nodes, size_t n, std::vector<StepWeights>& weights) {
-  double seconds = 0;
+void Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t prepared,
+                          const std::vector<TreeNode>& nodes, size_t n, std::vector<StepWeights>& weights) {
   for (size_t l = 0; l < linears.size(); ++l) {
     throw_if_interrupted();
     const ProductSpec& spec = nodes[n].products.linears[l];
     if (l < prepared && !weights[n].linears[l].weight) {
-      auto [weight, took] = store_.get(*linears[l], spec);
-      seconds += took;
+      const auto weight = store_.get(*linears[l], spec).prepared;
       for (size_t m = n; m < nodes.size(); ++m) {
         if (nodes[m].products.linears[l].same_weights(spec)) weights[m].linears[l].weight = weight;
       }
@@ -187,12 +192,10 @@ double Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t p
   }
   weights[n].qk = nodes[n].products.qk;
   weights[n].pv = nodes[n].products.pv;
-  return seconds;
 }
 
 void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batch,
-                         std::span<const Tensor* const> hidden, std::vector<std::vector<WindowScores>>& scores,
-                         std::vector<double>& head_seconds) {
+                         std::span<const Tensor* const> hidden, Timer& timer, RoundResult& result) {
   std::vector<int32_t> rows, targets;
   std::vector<int64_t> offsets{0};  // of the windows in `rows`
   for (size_t w = 0; w < windows.size(); ++w) {
@@ -209,18 +212,18 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
   std::vector<HeadInput> inputs;
   operands.reserve(variants);
   for (size_t v = 0; v < variants; ++v) {
-    const auto start = Clock::now();
+    const Mark from = backend_.mark();
     operands.push_back(forward_.head_operand(*hidden[v], rows, offsets, heads_[v]));
-    head_seconds[v] += seconds_since(start);
+    timer.add(from, backend_.mark(), &VariantSeconds::head, {&v, 1});
     inputs.push_back({.hidden = &operands[v],
                       .weight = heads_[v].weight.get(),
                       .bias = forward_.head_bias(),
-                      .logit_multiplier = model_.logit_multiplier,
-                      .logit_softcap = model_.logit_softcap,
+                      .logit_multiplier = job_.model.logit_multiplier,
+                      .logit_softcap = job_.model.logit_softcap,
                       .bf16_ops = heads_[v].bf16_ops,
                       .scores = batch_scores[v],
-                      .seconds = &head_seconds[v],
-                      .kind = kind_});
+                      .seconds = &result.seconds[v].head,
+                      .kind = job_.kind});
   }
   backend_.score(inputs, targets);
   for (size_t v = 0; v < variants; ++v) {
@@ -228,10 +231,27 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
     for (const Window& window : windows) {
       const size_t count = window.scored();
       const auto first = batch_scores[v].begin() + static_cast<std::ptrdiff_t>(at);
-      scores[v].push_back({.tokens = {first, first + static_cast<std::ptrdiff_t>(count)}});
+      result.scores[v].push_back({.tokens = {first, first + static_cast<std::ptrdiff_t>(count)}});
       at += count;
     }
   }
+}
+
+std::vector<std::map<std::string, std::string>> Engine::routes() const {
+  std::vector<std::map<std::string, std::string>> out(job_.tree.leaf.size());
+  const auto add = [&](size_t variant, const LinearSpec& linear, const ProductSpec& product) {
+    if (const std::string route = store_.route(linear, product); !route.empty()) out[variant][linear.module] = route;
+  };
+  for (int64_t step = 0; step < forward_.steps(); ++step) {
+    const auto linears = forward_.step_linears(step);
+    for (const TreeNode& node : job_.tree.levels[static_cast<size_t>(step)]) {
+      for (const size_t v : node.variants) {
+        for (size_t l = 0; l < linears.size(); ++l) add(v, *linears[l], node.products.linears[l]);
+      }
+    }
+  }
+  for (size_t v = 0; v < out.size(); ++v) add(v, job_.model.head, job_.tree.head[v]);
+  return out;
 }
 
 }  // namespace mxlm

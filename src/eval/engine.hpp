@@ -1,11 +1,13 @@
 #pragma once
 
-// The layer-major engine: for each round of windows: for each step: for each variant: for each micro-batch. A step's
-// weights are read, moved and quantised once for every variant and token of the round, and the baseline and all
-// variants meet at the head in the same moment.
+// The layer-major engine: for each step: for each variant: for each micro-batch of a round. A step's weights are read,
+// moved and quantised once for every variant and token of the round, and the baseline and all variants meet at the head
+// in the same moment.
 
 #include <functional>
+#include <map>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "eval/layer_errors.hpp"
@@ -16,53 +18,72 @@
 
 namespace mxlm {
 
-/// Work done so far, in positions x variants through the whole model.
-struct Progress {
-  double done = 0, total = 0;
-  double seconds = 0;
-  size_t round = 0, rounds = 0;
+/// Of one variant: its own products plus the prefix it shares; preparing its weights; its part of the head.
+struct VariantSeconds {
+  double forward = 0, prepare = 0, head = 0;
+  VariantSeconds& operator+=(const VariantSeconds& more) {
+    forward += more.forward;
+    prepare += more.prepare;
+    head += more.head;
+    return *this;
+  }
 };
 
-struct EngineResult {
-  /// [variant][window], windows of finished rounds only; variant 0 is the baseline.
-  std::vector<std::vector<WindowScores>> scores;
-  bool complete = true;   // false after Ctrl-C
-  int64_t positions = 0;  // through the model, of finished rounds
-  /// [variant][step]: of the hidden state against the baseline's.
-  std::vector<std::vector<ErrorSums>> layer_errors;
-  /// Seconds by variant: own products plus the prefix it shares; preparing its weights; its part of the head.
-  std::vector<double> forward_seconds, prepare_seconds, head_seconds;
+/// What a finished round leaves.
+struct RoundResult {
+  std::vector<std::vector<WindowScores>> scores;    // [variant][window of the round]
+  std::vector<LayerErrors::StepSums> layer_errors;  // [step]
+  std::vector<VariantSeconds> seconds;              // [variant]
+  int64_t positions = 0;                            // through the model
 };
 
+/// What is computed, for every worker the same. Everything is borrowed.
+struct EngineJob {
+  const ModelSpec& model;
+  const VariantTree& tree;
+  const Plan& plan;
+  std::span<const Window> windows;
+  ScoreKind kind = ScoreKind::next_token;
+};
+
+/// Runs rounds on one backend, one after the other, and keeps between them what the plan says. Used by one thread.
 class Engine {
  public:
   /// Everything is borrowed and must outlive the engine.
-  Engine(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const VariantTree& tree,
-         const Plan& plan, ScoreKind kind = ScoreKind::next_token);
+  Engine(const EngineJob& job, Backend& backend, const ForwardPass& forward);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
 
-  /// Runs all rounds. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds.
-  EngineResult run(std::span<const Window> windows, const std::function<void(const Progress&)>& on_progress);
+  /// Runs the windows of `batches`. `on_work` is told of each piece of work, in nodes of the tree times tokens, the
+  /// head of a variant being a node. Throws Interrupted between pieces, and Error; after OutOfDeviceMemory a round may
+  /// be run again.
+  RoundResult run_round(std::span<const Plan::Range> batches, const std::function<void(double)>& on_work);
+
+  /// [variant] -> module of a Linear -> PreparedWeight::route of the weight that it multiplied with.
+  [[nodiscard]] std::vector<std::map<std::string, std::string>> routes() const;
 
  private:
-  void run_round(std::span<const Window> windows, const std::vector<Plan::Range>& batches, EngineResult& result,
-                 const std::function<void(double)>& on_work);
+  class Timer;
+  void prepare_heads(Timer& timer);
   /// Prepares what node `n` of a step needs, just before it runs so that it is still in the caches, and hands what
-  /// later nodes share on to them. Returns the seconds it took.
-  /// Only the first `prepared` Linears are; the rest, experts, are fetched while the step runs.
-  double prepare_node(std::span<const LinearSpec* const> linears, size_t prepared, const std::vector<TreeNode>& nodes,
-                      size_t n, std::vector<StepWeights>& weights);
+  /// later nodes share on to them. Only the first `prepared` Linears are; the rest, experts, are fetched while the step
+  /// runs.
+  void prepare_node(std::span<const LinearSpec* const> linears, size_t prepared, const std::vector<TreeNode>& nodes,
+                    size_t n, std::vector<StepWeights>& weights);
   void score_batch(std::span<const Window> windows, const MicroBatch& batch, std::span<const Tensor* const> hidden,
-                   std::vector<std::vector<WindowScores>>& scores, std::vector<double>& head_seconds);
+                   Timer& timer, RoundResult& result);
+  /// Asks the backend to bring the weights of a step, which are on their way until `forget`.
+  void prefetch(int64_t step);
+  void prefetch(const LinearSpec& linear, const ProductSpec& product);
+  void forget(const LinearSpec& linear);
 
-  const ModelSpec& model_;
+  const EngineJob job_;
   Backend& backend_;
   const ForwardPass& forward_;
-  const VariantTree& tree_;
-  const Plan& plan_;
-  const ScoreKind kind_;
   WeightStore store_;
-  LayerErrors layer_errors_;
-  std::vector<StepLinear> heads_;  // [variant]
+  std::vector<StepLinear> heads_;                       // [variant]
+  std::map<const LinearSpec*, HostMatrix> prefetched_;  // not yet forgotten
 };
 
 }  // namespace mxlm

@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <stdexcept>
 
-#include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
-#include "base/parallel.hpp"
 #include "base/system.hpp"
 
 namespace mxlm {
@@ -96,16 +95,20 @@ int64_t weight_bytes(const ModelSpec& model, const Variant& variant) {
   return static_cast<int64_t>(sum);
 }
 
-std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Variant& variant) {
+/// `routes`: by module.
+std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Variant& variant,
+                                             const std::map<std::string, std::string>& routes) {
   std::vector<ReplacedLinear> out;
   for (const LinearSpec* linear : model.linears()) {
     const ProductSpec product = variant.product(linear->module, linear->role);
     if (!product.replaced()) continue;
+    const auto route = routes.find(linear->module);
     out.push_back({.tensor = linear->module + ".weight",
                    .role = std::string(role_name(linear->role)),
                    .weights = to_text(product.weights),
                    .activations = to_text(product.activations),
-                   .outputs = to_text(product.outputs)});
+                   .outputs = to_text(product.outputs),
+                   .route = route == routes.end() ? "" : route->second});
   }
   for (const char* which : {"qk", "pv"}) {
     const ProductSpec product = variant.attention_product(which);
@@ -140,10 +143,10 @@ std::vector<LayerError> step_names(const ForwardPass& forward) {
   return out;
 }
 
-/// Figures of each subset name that documents carry, by first appearance. Only finished windows have scores.
+/// Figures of each subset name that documents carry, by first appearance; `set` has the windows of the result.
 std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSource& data, const EngineResult& result) {
   std::vector<std::pair<std::string, std::vector<size_t>>> subsets;  // name, windows
-  for (size_t w = 0; w < result.scores[0].size(); ++w) {
+  for (size_t w = 0; w < set.windows.size(); ++w) {
     const std::string& name = data.documents[static_cast<size_t>(set.windows[w].document)].subset;
     if (name.empty()) continue;
     auto found = std::find_if(subsets.begin(), subsets.end(), [&](const auto& s) { return s.first == name; });
@@ -163,6 +166,22 @@ std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSou
                    .variants = summarize(scores, set.aggregate, notes, set.kind)});
   }
   return out;
+}
+
+void add_device_figures(const DeviceSet& devices, const EngineResult& result, RunResult& run) {
+  run.gemm_route = devices.gemm == GemmRoute::fast ? "fast" : "exact";
+  for (const WorkerReport& worker : result.workers) {
+    run.gemm_counts.products += worker.routes.products;
+    run.gemm_counts.rows += worker.routes.rows;
+    run.gemm_counts.fell_back += worker.routes.fell_back;
+  }
+  double joules = 0;
+  for (const DeviceUse& use : run.devices) {
+    if (!use.energy_joules) return;
+    joules += *use.energy_joules;
+  }
+  const auto tokens = static_cast<double>(result.positions) * static_cast<double>(result.scores.size());
+  if (!run.devices.empty() && tokens > 0) run.joules_per_token = joules / tokens;
 }
 
 }  // namespace
@@ -185,25 +204,13 @@ void check_targets(const ModelSpec& model, const std::vector<Variant>& variants)
   for (const Variant& variant : variants) variant.require_matches(linears);
 }
 
-MachineInfo machine_info(int threads) {
-  MachineInfo info;
-  info.cpu = cpu_name();
-  info.os = os_name();
-  info.cores = default_thread_count();
-  info.threads = threads > 0 ? threads : info.cores;
-  info.memory_bytes = memory_limit_bytes();
-  info.backend = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward})->description();
-  return info;
-}
-
 RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
                    const std::function<void(const Progress&)>& on_progress) {
   const auto start = Clock::now();
   check_targets(model.spec, options.variants);
   if (!model.tokenizer) throw std::logic_error("evaluate needs a model that was loaded with its tokenizer");
   const ProtocolOptions protocol = resolve_protocol(model, *model.tokenizer, options);
-  const WindowSet set = make_windows(protocol, data, *model.tokenizer);
-  const std::vector<WindowNote> notes = notes_of(set);
+  WindowSet set = make_windows(protocol, data, *model.tokenizer);
   const double tokenize_seconds = seconds_since(start);
 
   std::vector<Variant> variants{{.name = "baseline", .clauses = {}}};
@@ -219,27 +226,50 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                .revision = model.revision,
                .sha256 = model.checkpoint.sha256(),
                .parameters = model.spec.parameters()};
+  const DeviceSet& devices = options.devices;
   std::vector<LayerError> steps;
-  const auto run_with = [&](cpu::Order order) {
-    const auto backend = make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = order});
-    const ForwardPass forward(model.spec, *backend, compute);
-    const VariantTree tree = build_tree(model.spec, forward, variants);
+  const auto run_with = [&](bool reversed) {
+    Worker first(devices.make_backend(0, reversed), model.spec, compute);
+    std::vector<std::function<std::unique_ptr<Worker>()>> others;
+    for (size_t w = 1; w < devices.workers(); ++w) {
+      others.emplace_back([&, w] {
+        return std::make_unique<Worker>(devices.make_backend(w, reversed), model.spec, compute, devices.device_of(w));
+      });
+    }
+    const VariantTree tree = build_tree(model.spec, *first.forward, variants);
     run.forwards = tree.forwards();
-    steps = step_names(forward);
-    const Plan plan = make_plan(model.spec, forward, tree, set.windows,
+    steps = step_names(*first.forward);
+    const Plan plan = make_plan(model.spec, *first.forward, tree, set.windows,
                                 {.batch_windows = options.batch_windows,
                                  .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
-                                 .memory_limit = memory_limit_bytes()});
-    return Engine(model.spec, *backend, forward, tree, plan, set.kind).run(set.windows, on_progress);
+                                 .memory_limit = memory_limit_bytes(),
+                                 .device_limit = devices.worker_limit(),
+                                 .workers = devices.workers()});
+    DeviceMonitor monitor(devices);
+    EngineResult done =
+        run_rounds({.model = model.spec, .tree = tree, .plan = plan, .windows = set.windows, .kind = set.kind}, first,
+                   others, [&](Progress progress) {
+                     monitor.complete(progress);
+                     if (on_progress) on_progress(progress);
+                   });
+    if (!reversed) run.devices = monitor.use(done.workers);
+    return done;
   };
-  const EngineResult result = run_with(cpu::Order::forward);
+  const EngineResult result = run_with(/*reversed=*/false);
+  if (result.windows.size() < set.windows.size()) {
+    // Only finished windows have figures.
+    std::vector<Window> finished;
+    for (const size_t w : result.windows) finished.push_back(std::move(set.windows[w]));
+    set.windows = std::move(finished);
+  }
+  const std::vector<WindowNote> notes = notes_of(set);
   if (options.on_scores) options.on_scores({.variants = variants, .windows = set.windows, .scores = result.scores});
   const auto figures = summarize(result.scores, set.aggregate, notes, set.kind);
   run.complete = result.complete;
 
   std::vector<VariantFigures> again;
   if (options.noise && result.complete) {
-    const EngineResult reversed = run_with(cpu::Order::reversed);
+    const EngineResult reversed = run_with(/*reversed=*/true);
     run.complete = reversed.complete;
     if (reversed.complete) again = summarize(reversed.scores, set.aggregate, notes, set.kind);
   }
@@ -247,11 +277,10 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   LinearStudy study;
   if (run.complete && (options.linear_errors || options.exponents)) {
     try {
-      const auto backend =
-          make_cpu_backend({.threads = options.threads, .isa = std::nullopt, .order = cpu::Order::forward});
+      const auto backend = devices.make_backend(0);
       study =
           study_linears(model.spec, *backend, compute, variants, set.windows,
-                        {.errors = options.linear_errors, .exponents = options.exponents, .threads = options.threads});
+                        {.errors = options.linear_errors, .exponents = options.exponents, .threads = devices.threads});
     } catch (const Interrupted&) {
       run.complete = false;
     }
@@ -276,14 +305,13 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     out.name = variants[v].name;
     out.spec = v == 0 ? "" : variants[v].canonical();
     out.figures = figures[v];
-    const double seconds = result.forward_seconds[v] + result.head_seconds[v];
-    out.tokens_per_second = seconds > 0 ? static_cast<double>(result.positions) / seconds : 0;
+    out.tokens_per_second = result.tokens_per_second(v);
     out.seconds = {.load = 0,
                    .tokenize = tokenize_seconds,
-                   .prepare = result.prepare_seconds[v],
-                   .forward = result.forward_seconds[v],
-                   .head = result.head_seconds[v]};
-    out.replaced = replaced_linears(model.spec, variants[v]);
+                   .prepare = result.seconds[v].prepare,
+                   .forward = result.seconds[v].forward,
+                   .head = result.seconds[v].head};
+    out.replaced = replaced_linears(model.spec, variants[v], result.routes[v]);
     out.weight_bytes_baseline = weight_bytes(model.spec, variants[0]);
     out.weight_bytes_variant = weight_bytes(model.spec, variants[v]);
     if (v > 0) {
@@ -303,6 +331,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     }
     run.variants.push_back(std::move(out));
   }
+  add_device_figures(devices, result, run);
   run.subsets = subset_figures(set, data, result);
   run.peak_memory_bytes = peak_memory_bytes();
   run.seconds_total = seconds_since(start);

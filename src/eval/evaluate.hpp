@@ -6,10 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "eval/devices.hpp"
 #include "eval/engine.hpp"
 #include "eval/load.hpp"
 #include "eval/protocol.hpp"
 #include "eval/results.hpp"
+#include "eval/scheduler.hpp"
 #include "eval/variant.hpp"
 
 namespace mxlm {
@@ -36,7 +38,7 @@ struct EvaluateOptions {
   bool linear_errors = false;  // also look at the operands and products of every replaced Linear
   bool exponents = false;      // also count the exponents of weights and activations
   int64_t batch_windows = 0;   // 0 = chosen
-  int threads = 0;             // 0 = all
+  DeviceSet devices;           // the CPU unless others are chosen
   /// Is given all scores at the end, also after an interrupt.
   std::function<void(const ScoredTokens&)> on_scores;
 };
@@ -48,8 +50,5 @@ void check_targets(const ModelSpec& model, const std::vector<Variant>& variants)
 /// `complete` is false. Throws Error.
 RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
                    const std::function<void(const Progress&)>& on_progress);
-
-/// This machine and the backend that `evaluate` would use.
-MachineInfo machine_info(int threads);
 
 }  // namespace mxlm

@@ -16,29 +16,40 @@ size_t node_of(const std::vector<TreeNode>& level, size_t variant) {
 
 }  // namespace
 
-LayerErrors::LayerErrors(Backend& backend, const VariantTree& tree) : backend_(backend), tree_(tree) {
+LayerErrors::LayerErrors(const VariantTree& tree) : tree_(tree) {
   for (const auto& level : tree.levels) total_.emplace_back(level.size());
-  round_ = total_;
 }
 
-void LayerErrors::add_step(size_t step, const std::vector<std::vector<Tensor>>& hidden) {
-  const auto& level = tree_.levels[step];
-  if (level.size() < 2) return;  // nobody has left the baseline
+LayerErrors::StepSums LayerErrors::of_step(Backend& backend, const std::vector<TreeNode>& level,
+                                           const std::vector<std::vector<Tensor>>& hidden,
+                                           std::span<const MicroBatch> batches) {
+  if (level.size() < 2) return {};
+  StepSums out(level.size());
   const size_t baseline = node_of(level, 0);
-  for (size_t b = 0; b < hidden[baseline].size(); ++b) {
+  std::vector<ErrorSums> rows;
+  for (size_t b = 0; b < batches.size(); ++b) {
     const Tensor& reference = hidden[baseline][b];
-    rows_.resize(static_cast<size_t>(reference.rows()));
+    const auto& offsets = batches[b].batch.offsets;
+    rows.resize(static_cast<size_t>(reference.rows()));
     for (size_t n = 0; n < level.size(); ++n) {
       if (n == baseline) continue;
-      backend_.compare(reference, hidden[n][b], rows_);
-      for (const ErrorSums& row : rows_) round_[step][n] += row;
+      backend.compare(reference, hidden[n][b], rows);
+      for (size_t w = 0; w + 1 < offsets.size(); ++w) {
+        ErrorSums& window = out[n].emplace_back();
+        for (int64_t r = offsets[w]; r < offsets[w + 1]; ++r) window += rows[static_cast<size_t>(r)];
+      }
+    }
+  }
+  return out;
+}
+
+void LayerErrors::add_round(const std::vector<StepSums>& round) {
+  for (size_t step = 0; step < round.size(); ++step) {
+    for (size_t n = 0; n < round[step].size(); ++n) {
+      for (const ErrorSums& window : round[step][n]) total_[step][n] += window;
     }
   }
 }
-
-void LayerErrors::commit_round() { total_ = round_; }
-
-void LayerErrors::drop_round() { round_ = total_; }
 
 std::vector<ErrorSums> LayerErrors::of_variant(size_t variant) const {
   std::vector<ErrorSums> out;

@@ -9,29 +9,26 @@
 
 namespace mxlm {
 
-/// Squared sums of every hidden state and of its difference from the baseline's, step by step, while they are all
-/// there. Rows are added in window order, so no digit depends on micro-batches or threads; a round counts only once it
-/// is committed.
+/// Squared sums of every hidden state and of its difference from the baseline's, step by step. A window's sums are its
+/// rows' in order, and windows are added in order, so no digit depends on micro-batches, rounds, threads or devices.
 class LayerErrors {
  public:
-  /// Both are borrowed.
-  LayerErrors(Backend& backend, const VariantTree& tree);
+  explicit LayerErrors(const VariantTree& tree);
 
+  /// Sums of one step of a round: [node][window of the round]; empty where nobody has left the baseline.
+  using StepSums = std::vector<std::vector<ErrorSums>>;
   /// `hidden[node][micro-batch]` are the states after `step`.
-  void add_step(size_t step, const std::vector<std::vector<Tensor>>& hidden);
-  void commit_round();
-  /// Forgets what was added since the last commit.
-  void drop_round();
+  static StepSums of_step(Backend& backend, const std::vector<TreeNode>& level,
+                          const std::vector<std::vector<Tensor>>& hidden, std::span<const MicroBatch> batches);
+  /// Adds the sums of a finished round, [step]. Rounds come in window order.
+  void add_round(const std::vector<StepSums>& round);
 
-  /// Committed sums of a variant, one a step: against themselves (difference 0) where it shares the baseline's states.
+  /// Sums of a variant, one a step: against themselves (difference 0) where it shares the baseline's states.
   [[nodiscard]] std::vector<ErrorSums> of_variant(size_t variant) const;
 
  private:
-  using Sums = std::vector<std::vector<ErrorSums>>;  // [step][node]
-  Backend& backend_;
   const VariantTree& tree_;
-  Sums round_, total_;
-  std::vector<ErrorSums> rows_;
+  std::vector<std::vector<ErrorSums>> total_;  // [step][node]
 };
 
 }  // namespace mxlm

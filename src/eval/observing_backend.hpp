@@ -22,6 +22,10 @@ class ObservingBackend final : public Backend {
   [[nodiscard]] const Tensor* plain(const Operand& operand) const;
 
   [[nodiscard]] std::string description() const override { return inner_.description(); }
+  Mark mark() override { return inner_.mark(); }
+  double seconds(const Mark& from, const Mark& to) override { return inner_.seconds(from, to); }
+  [[nodiscard]] DeviceMemory device_memory() const override { return inner_.device_memory(); }
+  [[nodiscard]] RouteCounts route_counts() override { return inner_.route_counts(); }
   Tensor empty(DType type, int64_t rows, int64_t cols) override { return inner_.empty(type, rows, cols); }
   Tensor upload(const HostMatrix& source, DType type) override { return inner_.upload(source, type); }
   void copy(const Tensor& from, Tensor& to) override { inner_.copy(from, to); }
@@ -29,6 +33,8 @@ class ObservingBackend final : public Backend {
   void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override {
     inner_.compare(reference, other, rows);
   }
+  void prefetch(const HostMatrix& source) override { inner_.prefetch(source); }
+  void forget(const HostMatrix& source) override { inner_.forget(source); }
   std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override {
     return inner_.prepare(source, spec);
   }

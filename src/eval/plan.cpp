@@ -11,9 +11,23 @@ namespace {
 
 // Enough rows for the matrix products to run at full speed, few enough for a step's activations to stay in the caches.
 constexpr int64_t kMicroBatchTokens = 2048;
+// The same for a GPU, whose products want more rows and whose memory has room for them.
+constexpr int64_t kDeviceMicroBatchTokens = 8192;
 // A round is the unit of a lost or resumed run: about this much arithmetic, and no more tokens than this.
 constexpr double kRoundFlops = 2.4e13;
 constexpr int64_t kRoundTokens = 65536;
+// About a minute of a GPU.
+constexpr double kDeviceRoundFlops = 1e16;
+constexpr int64_t kDeviceRoundTokens = 131072;
+// Rounds of at least this many tokens have room beside weights that are kept on a device: the kernels run at full
+// speed.
+constexpr int64_t kDeviceRoundTokensWorthKeeping = 16384;
+// Rounds that each worker gets, if there are windows enough: their ends then leave little time to wait.
+constexpr int64_t kRoundsAWorker = 4;
+// A device keeps rows in multiples of this many elements.
+constexpr int64_t kDeviceRowStep = 64;
+// Share of a device's limit that staging may take.
+constexpr uint64_t kStagingShare = 8;
 // Rounds from which on keeping weights has paid for encoding them (measured: encoding 4 times as long as quantising for
 // one round, decoding 0.7 times).
 constexpr size_t kRoundsWorthKeeping = 12;
@@ -67,135 +81,250 @@ uint64_t kept_weight_bytes(int64_t elements, int64_t row, const OperandSpec& spe
   return (mx::storage_bits(*spec, rows, static_cast<uint64_t>(row)) + 7) / 8;
 }
 
-Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const VariantTree& tree,
-               std::span<const Window> windows, const PlanOptions& options) {
-  Plan plan;
-  plan.limit = options.memory_limit;
+namespace {
 
-  const auto prepared_bytes = [&](const LinearSpec& linear, const OperandSpec& spec) {
+/// What a plan is made from, gathered once.
+struct Planner {
+  const ModelSpec& model;
+  const ForwardPass& forward;
+  const VariantTree& tree;
+  std::span<const Window> windows;
+  const PlanOptions& options;
+
+  Plan plan = {};
+  uint64_t prepared_weights = 0, code_weights = 0;
+  int64_t widest = 0;  // activations of a step, elements a token
+  bool mixture = false;
+  std::vector<Plan::Range> batches = {};
+  std::vector<int64_t> batch_tokens = {};
+  int64_t largest = 0;          // tokens of the largest micro-batch
+  uint64_t hidden_a_token = 0;  // bytes
+
+  [[nodiscard]] bool on_device() const { return options.device_limit > 0; }
+
+  [[nodiscard]] uint64_t prepared_bytes(const LinearSpec& linear, const OperandSpec& spec) const {
     const bool bf16 = spec ? mx::decodes_exactly_to_bf16(*spec)
                            : forward.dtype() == DType::bf16 || linear.weight.matrix.type == DType::bf16;
-    return static_cast<uint64_t>(linear.parameters()) * (bf16 ? 2 : 4);
-  };
-  const auto kept_bytes = [&](const LinearSpec& linear, const OperandSpec& spec) {
+    if (!on_device()) return static_cast<uint64_t>(linear.parameters()) * (bf16 ? 2 : 4);
+    // Values that need float32 lie there as three bfloat16 parts.
+    const int64_t row = (linear.inputs() + kDeviceRowStep - 1) / kDeviceRowStep * kDeviceRowStep;
+    return static_cast<uint64_t>(linear.outputs() * row) * (bf16 ? 2 : 6);
+  }
+  [[nodiscard]] uint64_t code_bytes(const LinearSpec& linear, const OperandSpec& spec) const {
     if (!spec || !mx::keeps_codes(*spec)) return prepared_bytes(linear, spec);
     mx::BlockFormat in_bytes = *spec;
     in_bytes.scale_bits = 8;  // fewer bits are kept in a byte each
     return kept_weight_bytes(linear.parameters(), linear.weight.matrix.cols, in_bytes, DType::bf16);
-  };
-  int64_t widest = 0;  // activations of a step, elements a token
-  bool mixture = false;
-  for (int64_t step = 0; step < forward.steps(); ++step) {
-    const auto linears = forward.step_linears(step);
-    const auto& nodes = tree.levels[static_cast<size_t>(step)];
-    const size_t prepared = forward.prepared_linears(step);
-    uint64_t live = live_bytes_of_step(std::span(linears).first(prepared), nodes, prepared_bytes);
-    if (const size_t a_time = forward.expert_linears(step); a_time > 0) {
-      // One expert of one variant at a time, with the routed rows beside it.
-      uint64_t most = 0;
-      for (size_t l = prepared; l < linears.size(); l += a_time) {
-        for (const TreeNode& node : nodes) {
-          uint64_t sum = 0;
-          for (size_t i = l; i < l + a_time; ++i) sum += prepared_bytes(*linears[i], node.products.linears[i].weights);
-          most = std::max(most, sum);
+  }
+
+  void measure_weights() {
+    const auto prepared_size = [this](const LinearSpec& l, const OperandSpec& s) { return prepared_bytes(l, s); };
+    const auto code_size = [this](const LinearSpec& l, const OperandSpec& s) { return code_bytes(l, s); };
+    uint64_t last_source = 0;
+    for (int64_t step = 0; step < forward.steps(); ++step) {
+      const auto linears = forward.step_linears(step);
+      const auto& nodes = tree.levels[static_cast<size_t>(step)];
+      const size_t prepared = forward.prepared_linears(step);
+      uint64_t live = live_bytes_of_step(std::span(linears).first(prepared), nodes, prepared_size);
+      if (const size_t a_time = forward.expert_linears(step); a_time > 0) {
+        // One expert of one variant at a time, with the routed rows beside it.
+        uint64_t most = 0;
+        for (size_t l = prepared; l < linears.size(); l += a_time) {
+          for (const TreeNode& node : nodes) {
+            uint64_t sum = 0;
+            for (size_t i = l; i < l + a_time; ++i) {
+              sum += prepared_bytes(*linears[i], node.products.linears[i].weights);
+            }
+            most = std::max(most, sum);
+          }
         }
+        live += most;
+        mixture = true;
       }
-      live += most;
-      mixture = true;
+      plan.step_weights = std::max(plan.step_weights, live);
+      code_weights += bytes_of_step(linears, nodes, code_size);
+      prepared_weights += bytes_of_step(linears, nodes, prepared_size);
+      int64_t width = 0;
+      for (size_t l = 0; l < std::min(linears.size(), prepared + forward.expert_linears(step)); ++l) {
+        width += linears[l]->outputs() + linears[l]->inputs();
+      }
+      widest = std::max(widest, width);
+      uint64_t source = 0;
+      for (const LinearSpec* linear : linears) {
+        source += static_cast<uint64_t>(linear->parameters()) * dtype_size(linear->weight.matrix.type);
+      }
+      plan.source_bytes += source;
+      // A step's sources and the next one's are there at once.
+      plan.staging = std::max(plan.staging, source + last_source);
+      last_source = source;
     }
-    plan.step_weights = std::max(plan.step_weights, live);
-    plan.kept_weights += bytes_of_step(linears, nodes, kept_bytes);
-    int64_t width = 0;
-    for (size_t l = 0; l < std::min(linears.size(), prepared + forward.expert_linears(step)); ++l) {
-      width += linears[l]->outputs() + linears[l]->inputs();
+    plan.staging = on_device() ? std::min(plan.staging, options.device_limit / kStagingShare) : 0;
+    std::vector<ProductSpec> heads;
+    for (const ProductSpec& head : tree.head) {
+      const auto same = [&](const ProductSpec& other) { return other.same_weights(head); };
+      if (std::any_of(heads.begin(), heads.end(), same)) continue;
+      heads.push_back(head);
+      plan.head_weights += prepared_bytes(model.head, head.weights);
     }
-    widest = std::max(widest, width);
-  }
-  std::vector<ProductSpec> heads;
-  for (const ProductSpec& head : tree.head) {
-    const auto same = [&](const ProductSpec& other) { return other.same_weights(head); };
-    if (std::any_of(heads.begin(), heads.end(), same)) continue;
-    heads.push_back(head);
-    plan.head_weights += prepared_bytes(model.head, head.weights);
   }
 
-  // Micro-batches.
-  std::vector<Plan::Range> batches;
-  std::vector<int64_t> batch_tokens;
-  for (size_t begin = 0; begin < windows.size();) {
-    size_t end = begin;
-    int64_t tokens = 0;
-    do {
-      tokens += static_cast<int64_t>(windows[end].tokens.size());
-      ++end;
-    } while (end < windows.size() &&
-             (options.batch_windows > 0
-                  ? static_cast<int64_t>(end - begin) < options.batch_windows
-                  : tokens + static_cast<int64_t>(windows[end].tokens.size()) <= kMicroBatchTokens));
-    batches.emplace_back(begin, end);
-    batch_tokens.push_back(tokens);
-    begin = end;
+  void cut_micro_batches() {
+    int64_t most = on_device() ? kDeviceMicroBatchTokens : kMicroBatchTokens;
+    if (options.workers > 1) {
+      int64_t all = 0;
+      for (const Window& window : windows) all += static_cast<int64_t>(window.tokens.size());
+      most = std::min(most, all / static_cast<int64_t>(options.workers));
+    }
+    for (size_t begin = 0; begin < windows.size();) {
+      size_t end = begin;
+      int64_t tokens = 0;
+      do {
+        tokens += static_cast<int64_t>(windows[end].tokens.size());
+        ++end;
+      } while (end < windows.size() &&
+               (options.batch_windows > 0 ? static_cast<int64_t>(end - begin) < options.batch_windows
+                                          : tokens + static_cast<int64_t>(windows[end].tokens.size()) <= most));
+      batches.emplace_back(begin, end);
+      batch_tokens.push_back(tokens);
+      begin = end;
+    }
+    largest = batch_tokens.empty() ? 0 : *std::max_element(batch_tokens.begin(), batch_tokens.end());
+    const auto size = static_cast<uint64_t>(dtype_size(forward.dtype()));
+    // Operands of a float32 run on a device are three bfloat16 parts.
+    const uint64_t wide = on_device() && forward.dtype() == DType::f32 ? 6 : size;
+    plan.scratch = static_cast<uint64_t>(largest * widest) * wide +
+                   static_cast<uint64_t>(largest * model.hidden) * wide * tree.head.size();
+    int64_t scored = 0;
+    for (const Window& window : windows) scored += static_cast<int64_t>(window.scored());
+    plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.head.size();
+    // A mixture keeps the normed state and the float32 sum of its experts for the whole round.
+    hidden_a_token =
+        static_cast<uint64_t>(model.hidden) * (size * (tree.width() + 1) + (mixture ? size + sizeof(float) : 0));
   }
-  const int64_t largest = batch_tokens.empty() ? 0 : *std::max_element(batch_tokens.begin(), batch_tokens.end());
-  const auto size = static_cast<uint64_t>(dtype_size(forward.dtype()));
-  plan.scratch = static_cast<uint64_t>(largest * widest) * size +
-                 static_cast<uint64_t>(largest * model.hidden) * size * tree.head.size();
-  int64_t scored = 0;
-  for (const Window& window : windows) scored += static_cast<int64_t>(window.scored());
-  plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.head.size();
 
-  // Rounds.
-  double flops_a_token = 0;
-  for (int64_t step = 0; step < forward.steps(); ++step) {
-    double step_flops = 0;
-    const MlpSpec& mlp = model.layers[static_cast<size_t>(forward.layer_of(step))].mlp;
-    for (const LinearSpec* linear : forward.step_linears(step)) {
-      step_flops += 2.0 * static_cast<double>(linear->parameters());
+  void count_arithmetic() {
+    for (int64_t step = 0; step < forward.steps(); ++step) {
+      double step_flops = 0;
+      const MlpSpec& mlp = model.layers[static_cast<size_t>(forward.layer_of(step))].mlp;
+      for (const LinearSpec* linear : forward.step_linears(step)) {
+        step_flops += 2.0 * static_cast<double>(linear->parameters());
+      }
+      if (forward.expert_linears(step) > 0) {
+        step_flops *= static_cast<double>(mlp.route.top_k) / static_cast<double>(mlp.experts.size());
+      }
+      plan.flops_a_token += step_flops * static_cast<double>(tree.levels[static_cast<size_t>(step)].size());
     }
-    if (forward.expert_linears(step) > 0) {
-      step_flops *= static_cast<double>(mlp.route.top_k) / static_cast<double>(mlp.experts.size());
-    }
-    flops_a_token += step_flops * static_cast<double>(tree.levels[static_cast<size_t>(step)].size());
+    plan.flops_a_token += 2.0 * static_cast<double>(model.head.parameters()) * static_cast<double>(tree.head.size());
   }
-  flops_a_token += 2.0 * static_cast<double>(model.head.parameters()) * static_cast<double>(tree.head.size());
-  // A mixture keeps the normed state and the float32 sum of its experts for the whole round.
-  const uint64_t hidden_a_token =
-      static_cast<uint64_t>(model.hidden) * (size * (tree.width() + 1) + (mixture ? size + sizeof(float) : 0));
-  const uint64_t fixed = plan.step_weights + plan.head_weights + plan.scratch + plan.scores;
-  if (fixed + hidden_a_token * static_cast<uint64_t>(largest) > plan.limit) {
+
+  /// Rounds of at most so many tokens (but one micro-batch at least), and what they hold.
+  void cut_rounds(int64_t round_tokens) {
+    if (options.round_tokens > 0) round_tokens = std::min(round_tokens, options.round_tokens);
+    round_tokens = std::max(round_tokens, largest);
+    plan.rounds.clear();
+    int64_t tokens = 0, most = 0;
+    for (size_t b = 0; b < batches.size(); ++b) {
+      if (plan.rounds.empty() || tokens + batch_tokens[b] > round_tokens) {
+        plan.rounds.emplace_back();
+        tokens = 0;
+      }
+      plan.rounds.back().push_back(batches[b]);
+      tokens += batch_tokens[b];
+      most = std::max(most, tokens);
+    }
+    plan.hidden_states = hidden_a_token * static_cast<uint64_t>(most);
+  }
+
+  /// Tokens of a round if every worker is to have `rounds` of them.
+  [[nodiscard]] int64_t tokens_for_workers(int64_t rounds) const {
+    int64_t all = 0;
+    for (const int64_t tokens : batch_tokens) all += tokens;
+    if (options.workers <= 1) return all;
+    return std::max<int64_t>(1, all / (static_cast<int64_t>(options.workers) * rounds));
+  }
+
+  void check(uint64_t needed, uint64_t limit) const {
+    if (needed <= limit) return;
     fail(
-        "The run needs about {} MB for its largest layer, head and one micro-batch, but only {} MB may be used; give "
+        "The run needs about {} MB for its largest layer, head and one micro-batch, but only {} MB{} may be used; give "
         "fewer variants, a smaller --batch-size or --context, or more memory.",
-        (fixed + hidden_a_token * static_cast<uint64_t>(largest)) >> 20, plan.limit >> 20);
+        needed >> 20, limit >> 20, on_device() ? " of the GPU's memory" : "");
   }
-  int64_t round_tokens =
-      std::clamp(static_cast<int64_t>(kRoundFlops / std::max(flops_a_token, 1.0)), int64_t{1}, kRoundTokens);
-  round_tokens =
-      std::min(round_tokens, static_cast<int64_t>((plan.limit - fixed) / 2 / std::max<uint64_t>(hidden_a_token, 1)));
-  if (options.round_tokens > 0) round_tokens = std::min(round_tokens, options.round_tokens);
-  round_tokens = std::max(round_tokens, largest);
-  int64_t tokens = 0, most = 0;
-  for (size_t b = 0; b < batches.size(); ++b) {
-    if (plan.rounds.empty() || tokens + batch_tokens[b] > round_tokens) {
-      plan.rounds.emplace_back();
-      tokens = 0;
-    }
-    plan.rounds.back().push_back(batches[b]);
-    tokens += batch_tokens[b];
-    most = std::max(most, tokens);
-  }
-  plan.hidden_states = hidden_a_token * static_cast<uint64_t>(most);
 
-  uint64_t on_disk = 0;
-  for (const LinearSpec* linear : model.linears()) on_disk += linear->weight.entry.size;
-  const bool uncached = on_disk > plan.limit / 2;
-  plan.resident = plan.rounds.size() > 1 &&
-                  (options.keep == KeepWeights::always ||
-                   (options.keep == KeepWeights::automatic && (plan.rounds.size() > kRoundsWorthKeeping || uncached)));
-  if (plan.resident && static_cast<double>(plan.total()) > kResidentShare * static_cast<double>(plan.limit)) {
-    plan.resident = false;
+  void plan_host() {
+    plan.limit = options.memory_limit;
+    const uint64_t fixed = plan.step_weights + plan.head_weights + plan.scratch + plan.scores;
+    check(fixed + hidden_a_token * static_cast<uint64_t>(largest), plan.limit);
+    int64_t round_tokens =
+        std::clamp(static_cast<int64_t>(kRoundFlops / std::max(plan.flops_a_token, 1.0)), int64_t{1}, kRoundTokens);
+    round_tokens =
+        std::min(round_tokens, static_cast<int64_t>((plan.limit - fixed) / 2 / std::max<uint64_t>(hidden_a_token, 1)));
+    if (options.workers > 1) round_tokens = std::min(round_tokens, tokens_for_workers(kRoundsAWorker));
+    cut_rounds(round_tokens);
+
+    plan.kept_weights = code_weights;
+    uint64_t on_disk = 0;
+    for (const LinearSpec* linear : model.linears()) on_disk += linear->weight.entry.size;
+    const bool uncached = on_disk > plan.limit / 2;
+    const size_t rounds = plan.rounds.size();
+    if (rounds > 1 && (options.keep == KeepWeights::always ||
+                       (options.keep == KeepWeights::automatic && (rounds > kRoundsWorthKeeping || uncached)))) {
+      plan.kept = KeptForm::codes;
+    }
+    if (plan.resident() && static_cast<double>(plan.total()) > kResidentShare * static_cast<double>(plan.limit)) {
+      plan.kept = KeptForm::nothing;
+    }
   }
-  return plan;
+
+  void plan_device() {
+    plan.on_device = true;
+    plan.limit = options.device_limit;
+    if (plan.scores > options.memory_limit) {
+      fail("The scores of the run take {} MB, but only {} MB of memory may be used; give fewer variants or windows.",
+           plan.scores >> 20, options.memory_limit >> 20);
+    }
+    // A tenth is left alone: fragments, and what libraries take.
+    const uint64_t usable = plan.limit - plan.limit / 10;
+    const uint64_t fixed = plan.head_weights + plan.scratch + plan.staging;
+    check(fixed + plan.step_weights + hidden_a_token * static_cast<uint64_t>(largest), usable);
+    const int64_t most_tokens = std::clamp(static_cast<int64_t>(kDeviceRoundFlops / std::max(plan.flops_a_token, 1.0)),
+                                           int64_t{1}, kDeviceRoundTokens);
+    struct Form {
+      KeptForm form;
+      uint64_t kept, bytes;  // bytes: with what else its weights take
+    };
+    for (const Form& form : {Form{KeptForm::prepared, prepared_weights, prepared_weights},
+                             Form{KeptForm::codes, code_weights, code_weights + plan.step_weights},
+                             Form{KeptForm::nothing, code_weights, plan.step_weights}}) {
+      const bool keeps = form.form != KeptForm::nothing;
+      if (keeps && options.keep == KeepWeights::never) continue;
+      const int64_t wanted = std::min(most_tokens, tokens_for_workers(keeps ? kRoundsAWorker : 1));
+      const int64_t least = keeps ? std::max(largest, std::min(wanted, kDeviceRoundTokensWorthKeeping)) : largest;
+      if (fixed + form.bytes + hidden_a_token * static_cast<uint64_t>(least) > usable) continue;
+      const uint64_t room = (usable - fixed - form.bytes) / std::max<uint64_t>(hidden_a_token, 1);
+      cut_rounds(static_cast<int64_t>(std::min(static_cast<uint64_t>(wanted), room)));
+      plan.kept_weights = form.kept;
+      if (keeps && plan.rounds.size() <= 1) continue;  // one round reads every weight once
+      plan.kept = form.form;
+      return;
+    }
+  }
+};
+
+}  // namespace
+
+Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const VariantTree& tree,
+               std::span<const Window> windows, const PlanOptions& options) {
+  Planner planner{.model = model, .forward = forward, .tree = tree, .windows = windows, .options = options};
+  planner.measure_weights();
+  planner.cut_micro_batches();
+  planner.count_arithmetic();
+  if (planner.on_device()) {
+    planner.plan_device();
+  } else {
+    planner.plan_host();
+  }
+  return std::move(planner.plan);
 }
 
 }  // namespace mxlm

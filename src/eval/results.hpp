@@ -8,16 +8,36 @@
 #include <string>
 #include <vector>
 
+#include "backend/backend.hpp"
 #include "eval/linear_study.hpp"
 #include "eval/statistics.hpp"
 #include "eval/variant.hpp"
 
 namespace mxlm {
 
+/// A GPU that was used.
+struct DeviceInfo {
+  std::string name;
+  int index = 0;
+  std::string architecture;  // "sm_90"
+  uint64_t memory_bytes = 0;
+  std::string driver;  // its version, "" if unknown
+};
+
 struct MachineInfo {
   std::string cpu, backend, os;
   int cores = 0, threads = 0;
   uint64_t memory_bytes = 0;
+  std::vector<DeviceInfo> devices = {};  // empty for the CPU
+};
+
+/// What a run took of a GPU.
+struct DeviceUse {
+  int index = 0;
+  std::string name;
+  uint64_t peak_memory_bytes = 0;       // of our workers; 0 = not measured
+  std::optional<double> energy_joules;  // of the whole device while the rounds ran
+  int64_t rounds = 0;
 };
 
 struct ModelInfo {
@@ -40,6 +60,7 @@ struct ProtocolInfo {
 struct ReplacedLinear {
   std::string tensor, role, weights, activations;
   std::string outputs = "none";
+  std::string route = {};  // PreparedWeight::route of its weight; "" where there is none, or it was never made
 };
 
 /// Error of the hidden state against the baseline's after one step of the forward pass.
@@ -109,6 +130,10 @@ struct RunResult {
   // --linear-errors, --exponents
   std::vector<LinearExponents> exponents;
   int64_t studied_windows = 0, studied_tokens = 0;
+  std::vector<DeviceUse> devices;          // empty for the CPU
+  std::optional<double> joules_per_token;  // of all devices / (positions x variants)
+  std::string gemm_route = "exact";        // what --gemm asked for
+  RouteCounts gemm_counts;                 // what became of it
   double forwards = 0;  // work of all variants in forward passes: those that share steps share their cost
 };
 

@@ -1,46 +1,66 @@
 #include "eval/weight_store.hpp"
 
 #include <algorithm>
-#include <chrono>
+#include <utility>
 
 namespace mxlm {
 
-std::pair<std::shared_ptr<const PreparedWeight>, double> WeightStore::get(const LinearSpec& linear,
-                                                                          const ProductSpec& product) {
-  const OperandSpec& spec = product.weights;
-  const bool rounded = compute_ == DType::bf16 || product.bf16_ops;
-  auto& entries = entries_[&linear];
-  auto entry = std::find_if(entries.begin(), entries.end(),
-                            [&](const Entry& e) { return e.spec == spec && e.rounded == rounded; });
-  if (entry == entries.end()) {
-    entries.push_back({.spec = spec, .rounded = rounded, .kept = nullptr, .prepared = {}});
-    entry = std::prev(entries.end());
-  }
-  if (auto prepared = entry->prepared.lock()) return {std::move(prepared), 0.0};
+const WeightStore::Entry* WeightStore::find(const LinearSpec& linear, const ProductSpec& product) const {
+  const auto entries = entries_.find(&linear);
+  if (entries == entries_.end()) return nullptr;
+  const auto entry = std::find_if(entries->second.begin(), entries->second.end(), [&](const Entry& e) {
+    return e.spec == product.weights && e.rounded == rounds(product);
+  });
+  return entry == entries->second.end() ? nullptr : &*entry;
+}
 
-  const auto start = std::chrono::steady_clock::now();
+WeightStore::Weight WeightStore::get(const LinearSpec& linear, const ProductSpec& product) {
+  const OperandSpec& spec = product.weights;
+  auto* entry = const_cast<Entry*>(std::as_const(*this).find(linear, product));
+  if (entry == nullptr) {
+    entry = &entries_[&linear].emplace_back();
+    entry->spec = spec;
+    entry->rounded = rounds(product);
+  }
+  if (auto prepared = entry->prepared.lock()) return {.prepared = std::move(prepared), .made = false};
+
   const auto from_source = [&](const auto& make) {
     std::vector<std::byte> storage;
     const HostMatrix source = linear.weight.view(storage);
-    if (rounded) {
+    if (entry->rounded) {
       make(RoundedMatrix(source).view());
     } else {
       make(source);
     }
   };
   std::shared_ptr<const PreparedWeight> prepared;
-  if (resident_) {
+  if (form_ == KeptForm::codes) {
     if (!entry->kept) from_source([&](const HostMatrix& m) { entry->kept = backend_.keep(m, spec); });
     prepared = backend_.prepare(entry->kept);
   } else {
     from_source([&](const HostMatrix& m) { prepared = backend_.prepare(m, spec); });
+    if (form_ == KeptForm::prepared) entry->strong = prepared;
   }
   entry->prepared = prepared;
-  return {std::move(prepared), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
+  entry->route = prepared->route();
+  return {.prepared = std::move(prepared), .made = true};
 }
 
 void WeightStore::will_need(const LinearSpec& linear) const {
-  if (!resident_ || !entries_.contains(&linear)) linear.weight.will_need();
+  if (form_ == KeptForm::nothing || !entries_.contains(&linear)) linear.weight.will_need();
+}
+
+std::optional<HostMatrix> WeightStore::source_of(const LinearSpec& linear, const ProductSpec& product) const {
+  const HostMatrix* source = linear.weight.in_place();
+  if (source == nullptr || (rounds(product) && source->type != DType::bf16)) return std::nullopt;
+  const Entry* entry = find(linear, product);
+  if (entry != nullptr && (entry->kept || !entry->prepared.expired())) return std::nullopt;
+  return *source;
+}
+
+std::string WeightStore::route(const LinearSpec& linear, const ProductSpec& product) const {
+  const Entry* entry = find(linear, product);
+  return entry == nullptr ? "" : entry->route;
 }
 
 }  // namespace mxlm

@@ -2,7 +2,8 @@
 
 #include <map>
 #include <memory>
-#include <utility>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "backend/backend.hpp"
@@ -10,30 +11,46 @@
 
 namespace mxlm {
 
-/// Prepared weights by (Linear, spec of its weights). Streaming: each is made from the checkpoint when a step asks for
-/// it and is gone with its last user. Resident: a kept form stays between rounds (packed codes for block formats), so
-/// that the checkpoint is read and quantised once. Both give the same bits. In a bfloat16 run of a float32 or float16
-/// checkpoint a weight is rounded to bfloat16 first, as it is everywhere under `bf16_ops`.
+/// What stays of a weight between rounds.
+enum class KeptForm : uint8_t {
+  nothing,   // made from the checkpoint whenever a step asks for it, gone with its last user: streaming
+  codes,     // a kept form (packed codes for block formats), decoded whenever a step asks for it
+  prepared,  // the prepared form itself
+};
+
+/// Prepared weights by (Linear, spec of its weights). All forms give the same bits. In a bfloat16 run of a float32 or
+/// float16 checkpoint a weight is rounded to bfloat16 first, as it is everywhere under `bf16_ops`.
 class WeightStore {
  public:
-  WeightStore(Backend& backend, DType compute, bool resident)
-      : backend_(backend), compute_(compute), resident_(resident) {}
+  WeightStore(Backend& backend, DType compute, KeptForm form) : backend_(backend), compute_(compute), form_(form) {}
 
-  /// The prepared weight, and the seconds that making it took. The caller releases the source once nobody needs it.
-  std::pair<std::shared_ptr<const PreparedWeight>, double> get(const LinearSpec& linear, const ProductSpec& product);
+  /// The prepared weight, and whether it had to be made. The caller releases the source once nobody needs it.
+  struct Weight {
+    std::shared_ptr<const PreparedWeight> prepared;
+    bool made = false;
+  };
+  Weight get(const LinearSpec& linear, const ProductSpec& product);
   /// Lets the kernel read ahead what get() will read of this Linear.
   void will_need(const LinearSpec& linear) const;
+  /// The matrix that get() will prepare or keep, if there is anything to make and it lies in the checkpoint as it is.
+  [[nodiscard]] std::optional<HostMatrix> source_of(const LinearSpec& linear, const ProductSpec& product) const;
+  /// PreparedWeight::route of what get() made last for this; "" if it made nothing.
+  [[nodiscard]] std::string route(const LinearSpec& linear, const ProductSpec& product) const;
 
  private:
   struct Entry {
     OperandSpec spec;
-    bool rounded;
+    bool rounded = false;
     std::shared_ptr<const KeptWeight> kept;
+    std::shared_ptr<const PreparedWeight> strong;
     std::weak_ptr<const PreparedWeight> prepared;
+    std::string route;
   };
+  [[nodiscard]] bool rounds(const ProductSpec& product) const { return compute_ == DType::bf16 || product.bf16_ops; }
+  [[nodiscard]] const Entry* find(const LinearSpec& linear, const ProductSpec& product) const;
   Backend& backend_;
   DType compute_;
-  bool resident_;
+  KeptForm form_;
   std::map<const LinearSpec*, std::vector<Entry>> entries_;
 };
 

@@ -37,6 +37,10 @@ struct WeightSource {
 
   /// The values row by row: in place where they lie so, else in `storage`.
   [[nodiscard]] HostMatrix view(std::vector<std::byte>& storage) const;
+  /// The values row by row in the checkpoint's own memory; null if they do not lie so.
+  [[nodiscard]] const HostMatrix* in_place() const {
+    return decode || !row_data.empty() || transposed ? nullptr : &matrix;
+  }
   /// Asks for the pages to be read ahead / lets them go once the weight is prepared.
   void will_need() const { entry.file.will_need(entry.offset, entry.size); }
   void release() const { entry.file.release(entry.offset, entry.size); }

@@ -164,6 +164,7 @@ Json variant(const VariantResult& v) {
     replaced.push_back(
         {{"tensor", r.tensor}, {"role", r.role}, {"weights", r.weights}, {"activations", r.activations}});
     if (r.outputs != "none") replaced.back()["outputs"] = r.outputs;
+    if (!r.route.empty()) replaced.back()["route"] = r.route;
   }
   out["replaced"] = std::move(replaced);
   out["weight_bytes"] = {{"baseline", v.weight_bytes_baseline}, {"variant", v.weight_bytes_variant}};
@@ -182,6 +183,33 @@ Json subset(const SubsetResult& s, const std::vector<VariantResult>& variants) {
     Json figures = {{"name", v < variants.size() ? variants[v].name : ""}};
     add_figures(figures, s.variants[v]);
     out["variants"].push_back(std::move(figures));
+  }
+  return out;
+}
+
+/// What was not measured is null.
+Json devices(const std::vector<DeviceUse>& uses) {
+  Json out = Json::array();
+  for (const DeviceUse& use : uses) {
+    out.push_back({{"index", use.index},
+                   {"name", use.name},
+                   {"peak_memory_bytes", use.peak_memory_bytes > 0 ? Json(use.peak_memory_bytes) : Json(nullptr)},
+                   {"energy_joules", use.energy_joules ? Json(*use.energy_joules) : Json(nullptr)},
+                   {"rounds", use.rounds}});
+  }
+  return out;
+}
+
+Json machine_json(const MachineInfo& machine) {
+  Json out = {{"cpu", machine.cpu},      {"backend", machine.backend}, {"os", machine.os},
+              {"cores", machine.cores},  {"threads", machine.threads}, {"memory_bytes", machine.memory_bytes},
+              {"devices", Json::array()}};
+  for (const DeviceInfo& d : machine.devices) {
+    out["devices"].push_back({{"name", d.name},
+                              {"index", d.index},
+                              {"architecture", d.architecture},
+                              {"memory_bytes", d.memory_bytes},
+                              {"driver", d.driver.empty() ? Json(nullptr) : Json(d.driver)}});
   }
   return out;
 }
@@ -209,6 +237,13 @@ Json run(const RunResult& r) {
       {"windows", r.windows},
       {"forwards", r.forwards},
       {"seconds", {{"total", r.seconds_total}, {"load", r.seconds_load}, {"tokenize", r.seconds_tokenize}}},
+      {"devices", devices(r.devices)},
+      {"joules_per_token", r.joules_per_token ? Json(*r.joules_per_token) : Json(nullptr)},
+      {"gemm",
+       {{"route", r.gemm_route},
+        {"products", r.gemm_counts.products},
+        {"rows", r.gemm_counts.rows},
+        {"fell_back", r.gemm_counts.fell_back}}},
       {"subsets", Json::array()},
       {"variants", Json::array()},
   };
@@ -238,13 +273,7 @@ void nullify(Json& node, const std::string& path, std::vector<std::string>& foun
 std::string render_json(const EvalResult& result) {
   Json out = {{"schema", "mxlm.eval/1"},
               {"version", MXLM_VERSION},
-              {"machine",
-               {{"cpu", result.machine.cpu},
-                {"backend", result.machine.backend},
-                {"os", result.machine.os},
-                {"cores", result.machine.cores},
-                {"threads", result.machine.threads},
-                {"memory_bytes", result.machine.memory_bytes}}},
+              {"machine", machine_json(result.machine)},
               {"runs", Json::array()}};
   for (const RunResult& r : result.runs) out["runs"].push_back(run(r));
   std::vector<std::string> not_finite;

@@ -160,7 +160,7 @@ std::string summary(const Run& run) {
     out += fmt::format("<p class=\"warning\"><b>Interrupted.</b> {}</p>\n",
                        run.variants.empty() || run.variants[0].figures.tokens == 0
                            ? "Nothing was scored."
-                           : fmt::format("These figures are of the first {} only.", plural(run.windows, "window")));
+                           : fmt::format("These figures are of {} only.", plural(run.windows, "window")));
   }
   if (run.variants.empty()) return out;
   const Variant& baseline = run.variants[0];

@@ -190,9 +190,9 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   const Rows rows = sorted_rows(run);
   const int64_t tokens = run.variants.empty() ? 0 : run.variants.front().figures.tokens;
   if (!run.complete) {
-    out += wrapped(tokens == 0 ? "INTERRUPTED before anything was scored."
-                               : fmt::format("INTERRUPTED: these figures are of the first {} windows only.",
-                                             count_text(run.windows)));
+    out += wrapped(tokens == 0
+                       ? "INTERRUPTED before anything was scored."
+                       : fmt::format("INTERRUPTED: these figures are of {} windows only.", count_text(run.windows)));
     out += '\n';
   }
   if (tokens > 0 && !rows.empty()) {

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -211,13 +212,32 @@ std::string plural(int64_t n, std::string_view noun) {
   return fmt::format("{} {}{}", count_text(n), noun, n == 1 ? "" : "s");
 }
 
+/// "NVIDIA H100 (cuda:0,1): 12 + 11 rounds, 0.51 J/token (...)."
+std::string devices_text(const RunResult& run) {
+  std::string out;
+  for (size_t i = 0; i < run.devices.size();) {
+    const std::string& name = run.devices[i].name;
+    std::vector<int> indices;
+    std::vector<int64_t> rounds;
+    for (; i < run.devices.size() && run.devices[i].name == name; ++i) {
+      indices.push_back(run.devices[i].index);
+      rounds.push_back(run.devices[i].rounds);
+    }
+    out += fmt::format("{}{} (cuda:{}): {} round{}", out.empty() ? "" : "; ", printable_text(name),
+                       fmt::join(indices, ","), fmt::join(rounds, " + "), rounds == std::vector<int64_t>{1} ? "" : "s");
+  }
+  if (run.joules_per_token) {
+    out += fmt::format(", {} J/token (positions through all variants)", significant_text(*run.joules_per_token, 2));
+  }
+  return out + '.';
+}
+
 void add_run(std::string& out, const RunResult& run, const MachineInfo& machine) {
   const bool empty = run.variants.empty() || run.variants[0].figures.tokens == 0;
   const std::string model = printable_text(run.model.name), data = printable_text(run.data.name);
   if (!run.complete) {
-    out += wrapped(
-        empty ? "INTERRUPTED before anything was scored."
-              : fmt::format("INTERRUPTED: these figures are of the first {} only.", plural(run.windows, "window")));
+    out += wrapped(empty ? "INTERRUPTED before anything was scored."
+                         : fmt::format("INTERRUPTED: these figures are of {} only.", plural(run.windows, "window")));
     out += '\n';
   }
   const int64_t tokens = empty ? 0 : run.variants[0].figures.tokens;
@@ -239,6 +259,7 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   if (run.seconds_total > 0) work += ", " + seconds_text(run.seconds_total);
   if (run.peak_memory_bytes > 0) work += ", peak memory " + bytes_text(static_cast<double>(run.peak_memory_bytes));
   out += wrapped(work + '.');
+  if (!run.devices.empty()) out += wrapped(devices_text(run));
   if (empty) return;
   const bool noise =
       std::any_of(run.variants.begin(), run.variants.end(), [](const auto& v) { return v.noise_measured; });

@@ -22,6 +22,7 @@
 #include "base/interrupt.hpp"
 #include "eval/load.hpp"
 #include "eval/plan.hpp"
+#include "eval/scheduler.hpp"
 #include "eval/statistics.hpp"
 #include "eval/tree.hpp"
 #include "eval/variant.hpp"
@@ -74,8 +75,9 @@ struct Outcome {
 
 Outcome run(const ModelSpec& model, const std::vector<Variant>& variants, const std::vector<Window>& windows,
             const Cut& cut, const std::function<void(const Progress&)>& on_progress = {}) {
-  const auto backend = make_cpu_backend({.threads = cut.threads, .isa = std::nullopt, .order = Order::forward});
-  const ForwardPass forward(model, *backend, cut.compute);
+  Worker worker(make_cpu_backend({.threads = cut.threads, .isa = std::nullopt, .order = Order::forward}), model,
+                cut.compute);
+  const ForwardPass& forward = *worker.forward;
   const VariantTree tree = build_tree(model, forward, variants);
   Outcome out;
   out.nodes = tree.nodes();
@@ -84,7 +86,8 @@ Outcome run(const ModelSpec& model, const std::vector<Variant>& variants, const 
                         .keep = cut.stream ? KeepWeights::never : KeepWeights::always,
                         .memory_limit = kGigabyte,
                         .round_tokens = cut.round_tokens});
-  out.result = Engine(model, *backend, forward, tree, out.plan).run(windows, on_progress);
+  out.result =
+      run_rounds({.model = model, .tree = tree, .plan = out.plan, .windows = windows}, worker, {}, on_progress);
   return out;
 }
 
@@ -135,7 +138,7 @@ TEST(Engine, HowARunIsCutChangesNoBit) {
                 loaded.spec, variants, windows,
                 {.threads = threads, .batch_windows = batch, .stream = stream, .round_tokens = 60, .compute = compute});
             EXPECT_GT(other.plan.rounds.size(), 1U);
-            EXPECT_EQ(other.plan.resident, !stream);
+            EXPECT_EQ(other.plan.resident(), !stream);
             EXPECT_EQ(bits(other.result), expected) << name << ", " << threads << " threads, " << batch
                                                     << " windows a batch, " << (stream ? "stream" : "resident");
             EXPECT_EQ(other.result.positions, whole.result.positions);
@@ -283,22 +286,22 @@ TEST_F(Plans, EstimateWhatIsHeld) {
   EXPECT_GT(one.scratch, 0U);
   EXPECT_GT(one.scores, 0U);
   EXPECT_GT(one.total(), one.step_weights + one.head_weights);
-  EXPECT_FALSE(one.resident);  // one round reads every weight once
+  EXPECT_FALSE(one.resident());  // one round reads every weight once
   const Plan many =
       plan(kVariants, {.batch_windows = 1, .keep = KeepWeights::always, .memory_limit = kGigabyte, .round_tokens = 60});
-  EXPECT_TRUE(many.resident);
+  EXPECT_TRUE(many.resident());
   EXPECT_GT(many.kept_weights, many.step_weights);
   EXPECT_GT(many.step_weights, one.step_weights);
   EXPECT_GT(many.scores, one.scores);
   EXPECT_LT(many.total(), kGigabyte);
   const Plan streamed =
       plan(kVariants, {.batch_windows = 1, .keep = KeepWeights::never, .memory_limit = kGigabyte, .round_tokens = 60});
-  EXPECT_FALSE(streamed.resident);
+  EXPECT_FALSE(streamed.resident());
   EXPECT_EQ(streamed.total() + streamed.kept_weights, many.total());
   // Just enough for the rest: weights are not kept.
   const Plan tight = plan(
       kVariants, {.batch_windows = 1, .keep = KeepWeights::always, .memory_limit = many.total(), .round_tokens = 60});
-  EXPECT_FALSE(tight.resident);
+  EXPECT_FALSE(tight.resident());
   EXPECT_LE(tight.total(), tight.limit);
 }
 
@@ -310,9 +313,9 @@ TEST_F(Plans, WeightsAreKeptAfterManyRoundsOnly) {
     return plan(kVariants, {.batch_windows = 1, .memory_limit = kGigabyte, .round_tokens = tokens});
   };
   EXPECT_EQ(rounds(1).rounds.size(), 14U);
-  EXPECT_TRUE(rounds(1).resident);
+  EXPECT_TRUE(rounds(1).resident());
   EXPECT_EQ(rounds(40).rounds.size(), 7U);
-  EXPECT_FALSE(rounds(40).resident);
+  EXPECT_FALSE(rounds(40).resident());
 }
 
 TEST_F(Plans, TooLittleMemoryIsAnErrorThatSaysHowMuch) {

@@ -12,8 +12,8 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/cpu/backend.hpp"
-#include "eval/engine.hpp"
 #include "eval/load.hpp"
+#include "eval/scheduler.hpp"
 
 namespace mxlm {
 namespace {
@@ -149,14 +149,16 @@ TEST(LinearStudy, ExponentsEqualNumpys) {
 
 TEST(LayerErrors, EqualTransformersHiddenStates) {
   const Golden g = golden();
-  const auto backend = make_cpu_backend({.threads = 2, .isa = std::nullopt, .order = Order::forward});
-  const ForwardPass forward(g.model.spec, *backend, DType::f32);
+  Worker worker(make_cpu_backend({.threads = 2, .isa = std::nullopt, .order = Order::forward}), g.model.spec,
+                DType::f32);
+  const ForwardPass& forward = *worker.forward;
   const VariantTree tree = build_tree(g.model.spec, forward, g.variants);
   std::vector<std::vector<ErrorSums>> first;
   for (const int64_t batch : {1, 2, 3}) {
     const Plan plan = make_plan(g.model.spec, forward, tree, g.windows,
                                 {.batch_windows = batch, .memory_limit = uint64_t{1} << 30, .round_tokens = 30});
-    const EngineResult result = Engine(g.model.spec, *backend, forward, tree, plan).run(g.windows, {});
+    const EngineResult result =
+        run_rounds({.model = g.model.spec, .tree = tree, .plan = plan, .windows = g.windows}, worker, {}, {});
     ASSERT_EQ(result.layer_errors.size(), g.variants.size());
     if (first.empty()) first = result.layer_errors;
     EXPECT_EQ(result.layer_errors, first) << batch;  // to the bit, however the run is cut

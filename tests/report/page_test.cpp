@@ -320,7 +320,7 @@ TEST(Page, OfAnOldOrInterruptedResult) {
   EXPECT_THAT(broken, HasSubstr("1 raises perplexity significantly and 1 has no finite figures"));
 
   run["complete"] = false;
-  EXPECT_THAT(render_html(read(result)), HasSubstr("These figures are of the first 6 windows only."));
+  EXPECT_THAT(render_html(read(result)), HasSubstr("These figures are of 6 windows only."));
   run["variants"] = json::array();
   EXPECT_THAT(render_html(read(result)), HasSubstr("Nothing was scored."));
   result["runs"] = json::array();

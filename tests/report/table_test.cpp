@@ -180,7 +180,7 @@ TEST(Table, AnInterruptedRunSaysSo) {
   result.runs[0].complete = false;
   result.runs[0].windows = 7;
   EXPECT_THAT(render_table(result),
-              testing::StartsWith("INTERRUPTED: these figures are of the first 7 windows only.\n"));
+              testing::StartsWith("INTERRUPTED: these figures are of 7 windows only.\n"));
   result.runs[0].variants.clear();
   const std::string empty = render_table(result);
   EXPECT_THAT(empty, testing::StartsWith("INTERRUPTED before anything was scored.\n"));

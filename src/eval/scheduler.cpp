@@ -1,0 +1,276 @@
+#include "eval/scheduler.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+
+namespace mxlm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+size_t most_windows(std::span<const Plan::Range> batches) {
+  size_t most = 0;
+  for (const auto& [begin, end] : batches) most = std::max(most, end - begin);
+  return most;
+}
+
+/// The same windows in micro-batches of at most `windows`.
+std::vector<Plan::Range> cut(std::span<const Plan::Range> batches, size_t windows) {
+  std::vector<Plan::Range> out;
+  for (const auto& [begin, end] : batches) {
+    for (size_t at = begin; at < end; at += windows) out.emplace_back(at, std::min(end, at + windows));
+  }
+  return out;
+}
+
+/// What the workers share: the queue, the results, and the progress of all.
+class Rounds {
+ public:
+  Rounds(const EngineJob& job, size_t workers, const std::function<void(const Progress&)>& on_progress)
+      : job_(job), on_progress_(on_progress), workers_(workers), results_(job.plan.rounds.size()) {
+    for (size_t r = 0; r < results_.size(); ++r) queue_.push_back(r);
+    // Progress counts nodes, which are what is computed; the head counts as one step.
+    const size_t variants = job.tree.leaf.size();
+    nodes_a_token_ = static_cast<double>(job.tree.nodes() + variants);
+    int64_t positions = 0;
+    for (const Window& window : job.windows) positions += static_cast<int64_t>(window.tokens.size());
+    progress_.total = static_cast<double>(positions) * static_cast<double>(variants);
+    progress_.rounds = results_.size();
+  }
+
+  /// The next round; none once all are done or the run ends early. Waits while others may hand rounds back.
+  std::optional<size_t> take() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return ending_ || !queue_.empty() || running_ == 0; });
+    if (ending_ || queue_.empty()) return std::nullopt;
+    const size_t round = queue_.front();
+    queue_.pop_front();
+    ++running_;
+    return round;
+  }
+
+  void finish(size_t round, RoundResult result) {
+    const std::lock_guard lock(mutex_);
+    results_[round] = std::move(result);
+    ++progress_.round;
+    --running_;
+    changed_.notify_all();
+  }
+
+  void add_work(size_t device, double node_tokens) {
+    const std::lock_guard lock(mutex_);
+    const double work = node_tokens / nodes_a_token_ * static_cast<double>(job_.tree.leaf.size());
+    progress_.done += work;
+    if (progress_.devices.size() <= device) progress_.devices.resize(device + 1);
+    progress_.devices[device].done += work;
+    progress_.seconds = seconds_since(start_);
+    if (on_progress_ && node_tokens > 0) on_progress_(progress_);
+  }
+
+  /// Ends the run: nobody takes another round.
+  void end(std::exception_ptr error) {
+    const std::lock_guard lock(mutex_);
+    if (!error_) error_ = std::move(error);
+    ending_ = true;
+    changed_.notify_all();
+  }
+  void interrupt() {
+    const std::lock_guard lock(mutex_);
+    interrupted_ = ending_ = true;
+    changed_.notify_all();
+  }
+  /// A round goes back because its worker cannot run it.
+  void give_back(size_t round) {
+    const std::lock_guard lock(mutex_);
+    queue_.push_front(round);
+    --running_;
+    changed_.notify_all();
+  }
+  /// A worker goes while others stay; false if it is the last.
+  bool leave() {
+    const std::lock_guard lock(mutex_);
+    if (workers_ <= 1) return false;
+    --workers_;
+    return true;
+  }
+
+  [[nodiscard]] const std::exception_ptr& error() const { return error_; }
+  [[nodiscard]] bool interrupted() const { return interrupted_; }
+  std::vector<std::optional<RoundResult>>& results() { return results_; }
+  [[nodiscard]] double seconds() const { return seconds_since(start_); }
+
+ private:
+  const EngineJob& job_;
+  const std::function<void(const Progress&)>& on_progress_;
+  const Clock::time_point start_ = Clock::now();
+  double nodes_a_token_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<size_t> queue_;
+  size_t workers_;
+  size_t running_ = 0;
+  bool ending_ = false, interrupted_ = false;
+  std::exception_ptr error_;
+  Progress progress_;
+  std::vector<std::optional<RoundResult>> results_;
+};
+
+struct Outcome {
+  WorkerReport report;
+  std::vector<std::map<std::string, std::string>> routes;
+};
+
+/// One worker's rounds. Throws Interrupted and Error; OutOfDeviceMemory where it has to leave, its round given back.
+class RoundLoop {
+ public:
+  RoundLoop(const EngineJob& job, Worker& worker, Rounds& rounds)
+      : job_(job), worker_(worker), rounds_(rounds), engine_(job, *worker.backend, *worker.forward) {
+    report_.device = worker.device;
+    report_.seconds.resize(job.tree.leaf.size());
+  }
+
+  void run() {
+    while (const auto round = rounds_.take()) {
+      RoundResult result = run(*round);
+      ++report_.rounds;
+      report_.positions += result.positions;
+      for (size_t v = 0; v < report_.seconds.size(); ++v) report_.seconds[v] += result.seconds[v];
+      rounds_.finish(*round, std::move(result));
+    }
+  }
+
+  Outcome outcome() {
+    report_.memory = worker_.backend->device_memory();
+    report_.routes = worker_.backend->route_counts();
+    return {.report = report_, .routes = engine_.routes()};
+  }
+
+ private:
+  RoundResult run(size_t round) {
+    const std::vector<Plan::Range>& planned = job_.plan.rounds[round];
+    while (true) {
+      const std::vector<Plan::Range> batches = windows_ > 0 ? cut(planned, windows_) : planned;
+      double work = 0;
+      try {
+        return engine_.run_round(batches, [&](double node_tokens) {
+          work += node_tokens;
+          rounds_.add_work(worker_.device, node_tokens);
+        });
+      } catch (const OutOfDeviceMemory& error) {
+        rounds_.add_work(worker_.device, -work);
+        const size_t most = most_windows(batches);
+        if (most <= 1) {
+          rounds_.give_back(round);
+          throw;
+        }
+        windows_ = most / 2;
+        spdlog::warn("{} Round {} is run again with {} window{} a micro-batch instead of {}.", error.what(), round + 1,
+                     windows_, windows_ == 1 ? "" : "s", most);
+      }
+    }
+  }
+
+  const EngineJob& job_;
+  Worker& worker_;
+  Rounds& rounds_;
+  Engine engine_;
+  size_t windows_ = 0;  // a micro-batch at most; 0 = as planned
+  WorkerReport report_;
+};
+
+void work(const EngineJob& job, const std::function<Worker&()>& make, Rounds& rounds, Outcome& outcome) {
+  try {
+    try {
+      Worker& worker = make();
+      RoundLoop loop(job, worker, rounds);
+      try {
+        loop.run();
+      } catch (const OutOfDeviceMemory&) {
+        outcome = loop.outcome();
+        throw;
+      } catch (const Interrupted&) {
+        rounds.interrupt();
+      }
+      outcome = loop.outcome();
+    } catch (const OutOfDeviceMemory& error) {
+      if (!rounds.leave()) throw;
+      spdlog::warn("{} Its worker leaves the rest to the others.", error.what());
+    }
+  } catch (...) {
+    rounds.end(std::current_exception());
+  }
+}
+
+}  // namespace
+
+double EngineResult::tokens_per_second(size_t variant) const {
+  double sum = 0;
+  for (const WorkerReport& worker : workers) {
+    if (worker.rounds == 0) continue;
+    const double took = worker.seconds[variant].forward + worker.seconds[variant].head;
+    if (took > 0) sum += static_cast<double>(worker.positions) / took;
+  }
+  return sum;
+}
+
+EngineResult run_rounds(const EngineJob& job, Worker& first,
+                        std::span<const std::function<std::unique_ptr<Worker>()>> others,
+                        const std::function<void(const Progress&)>& on_progress) {
+  Rounds rounds(job, 1 + others.size(), on_progress);
+  std::vector<Outcome> outcomes(1 + others.size());
+  std::vector<std::thread> threads;
+  threads.reserve(others.size());
+  for (size_t i = 0; i < others.size(); ++i) {
+    threads.emplace_back([&, i] {
+      std::unique_ptr<Worker> worker;
+      work(
+          job, [&]() -> Worker& { return *(worker = others[i]()); }, rounds, outcomes[i + 1]);
+    });
+  }
+  work(
+      job, [&]() -> Worker& { return first; }, rounds, outcomes[0]);
+  for (std::thread& thread : threads) thread.join();
+  if (rounds.error()) std::rethrow_exception(rounds.error());
+
+  const size_t variants = job.tree.leaf.size();
+  EngineResult result;
+  result.complete = !rounds.interrupted();
+  result.scores.resize(variants);
+  result.seconds.resize(variants);
+  result.routes.resize(variants);
+  LayerErrors layer_errors(job.tree);
+  for (size_t r = 0; r < rounds.results().size(); ++r) {
+    std::optional<RoundResult>& round = rounds.results()[r];
+    if (!round) continue;
+    for (const auto& [begin, end] : job.plan.rounds[r]) {
+      for (size_t w = begin; w < end; ++w) result.windows.push_back(w);
+    }
+    result.positions += round->positions;
+    layer_errors.add_round(round->layer_errors);
+    for (size_t v = 0; v < variants; ++v) {
+      std::move(round->scores[v].begin(), round->scores[v].end(), std::back_inserter(result.scores[v]));
+      result.seconds[v] += round->seconds[v];
+    }
+    round.reset();
+  }
+  for (size_t v = 0; v < variants; ++v) result.layer_errors.push_back(layer_errors.of_variant(v));
+  for (Outcome& outcome : outcomes) {
+    result.workers.push_back(std::move(outcome.report));
+    for (size_t v = 0; v < outcome.routes.size(); ++v) result.routes[v].merge(outcome.routes[v]);
+  }
+  result.wall_seconds = rounds.seconds();
+  return result;
+}
+
+}  // namespace mxlm

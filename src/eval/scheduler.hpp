@@ -1,0 +1,81 @@
+#pragma once
+
+// Rounds on workers: each has a backend, a forward pass and an engine of its own, on a thread of its own, and takes the
+// next round from one queue when it is done with the last. Results are put together in round order, so no digit depends
+// on how many workers there are, how fast they are, or which of them ran what.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/nvml/nvml.hpp"
+#include "eval/engine.hpp"
+
+namespace mxlm {
+
+/// The part of one device in the work done so far.
+struct DeviceProgress {
+  double done = 0;
+  int index = 0;  // of a GPU, as the driver counts
+  uint64_t memory_bytes = 0;
+  GpuSample sample;
+};
+
+/// Work done so far, in positions x variants through the whole model.
+struct Progress {
+  double done = 0, total = 0;
+  double seconds = 0;
+  size_t round = 0, rounds = 0;  // finished, in all
+  std::vector<DeviceProgress> devices;
+};
+
+/// A backend and the model's constants on it. Belongs to the thread that makes it.
+struct Worker {
+  Worker(std::unique_ptr<Backend> b, const ModelSpec& model, DType compute, size_t d = 0)
+      : device(d), backend(std::move(b)), forward(std::make_unique<ForwardPass>(model, *backend, compute)) {}
+  size_t device;  // what it runs on, a number that the caller gives
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<ForwardPass> forward;
+};
+
+/// What became of a worker.
+struct WorkerReport {
+  size_t device = 0;
+  size_t rounds = 0;  // finished
+  int64_t positions = 0;
+  std::vector<VariantSeconds> seconds;  // [variant]
+  DeviceMemory memory;
+  RouteCounts routes;
+};
+
+struct EngineResult {
+  /// [variant][window], windows of finished rounds only; variant 0 is the baseline.
+  std::vector<std::vector<WindowScores>> scores;
+  std::vector<size_t> windows;  // those of finished rounds, ascending
+  bool complete = true;         // false after Ctrl-C
+  int64_t positions = 0;        // through the model, of finished rounds
+  /// [variant][step]: of the hidden state against the baseline's.
+  std::vector<std::vector<ErrorSums>> layer_errors;
+  std::vector<VariantSeconds> seconds;  // [variant], of all workers together
+  std::vector<WorkerReport> workers;    // in the order of their numbers
+  /// As Engine::routes, of all workers.
+  std::vector<std::map<std::string, std::string>> routes;
+  double wall_seconds = 0;
+
+  /// Positions a second through a variant: each worker's own rate, summed.
+  [[nodiscard]] double tokens_per_second(size_t variant) const;
+};
+
+/// Runs all rounds of the plan. `first` works on the calling thread; each of `others` makes one more worker, on a
+/// thread of its own. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds; an Error
+/// of a worker is thrown once the others have finished their rounds. A worker whose device has no memory for a round
+/// cuts its micro-batches in halves and runs it again; where nothing can be halved, it leaves the round and all others
+/// to the other workers. `on_progress` is called by one thread at a time.
+EngineResult run_rounds(const EngineJob& job, Worker& first,
+                        std::span<const std::function<std::unique_ptr<Worker>()>> others,
+                        const std::function<void(const Progress&)>& on_progress);
+
+}  // namespace mxlm
