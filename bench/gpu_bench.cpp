@@ -126,7 +126,8 @@ Timing run(Backend& backend, const Work& work) {
       timing.nll.push_back(sum / static_cast<double>(count));
     }
   }
-  for (const auto& [module, route] : engine.routes().front()) ++timing.linears[route];
+  const auto routes = engine.routes();
+  for (const auto& [module, route] : routes.front()) ++timing.linears[route];
   timing.memory = backend.device_memory();
   timing.routes = backend.route_counts();
   return timing;
