@@ -266,6 +266,9 @@ class Backend {
   /// only a hint. The source stays valid until `forget`, which lets go of what was brought.
   virtual void prefetch(const HostMatrix& /*source*/) {}
   virtual void forget(const HostMatrix& /*source*/) {}
+  /// Says that `embed` will read this table again and again until `drop_table`, so that a device may keep a copy.
+  virtual void hold_table(const HostMatrix& /*table*/) {}
+  virtual void drop_table(const HostMatrix& /*table*/) {}
   /// Quantises (along K) and lays out a weight.
   virtual std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) = 0;
   /// The form to keep between rounds, and back from it; prepare(*keep(w, s)) multiplies to the same bits as prepare(w,

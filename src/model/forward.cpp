@@ -116,9 +116,10 @@ ForwardPass::ForwardPass(const ModelSpec& spec, Backend& backend, DType compute)
     }
   }
   add_norm(spec.final_norm);
+  backend.hold_table(spec.embedding.matrix);
 }
 
-ForwardPass::~ForwardPass() = default;
+ForwardPass::~ForwardPass() { backend_.drop_table(spec_.embedding.matrix); }
 
 std::vector<const LinearSpec*> ForwardPass::step_linears(int64_t step) const {
   const LayerSpec& layer = spec_.layers[at(step).layer];

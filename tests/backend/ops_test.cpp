@@ -165,10 +165,17 @@ TEST_P(OpsOnEachIsa, LinearRoundsAsTorchInBf16) {
   const Tensor bias = b->upload(view(golden("linear.bias").values, 1), DType::f32);
   Tensor residual = b->upload(view(golden("linear.residual").bf16, 3), DType::bf16);
   Tensor out = b->empty(DType::bf16, 3, 37);
+  // Sums of a GPU are in another order: a value next to a tie may be a step off, twice where it is rounded again.
+  const auto check = [&](const Tensor& got, const std::vector<float>& want, float steps) {
+    if (!test_on_gpu()) return expect_same(download(*b, got), want);
+    const std::vector<float> values = download(*b, got);
+    ASSERT_EQ(values.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(values[i], want[i], steps * 0x1p-8F * 4) << i;
+  };
   b->linear(x, *weight, {.bias = &bias}, out);
-  expect_same(download(*b, out), golden("linear.y").values);
+  check(out, golden("linear.y").values, 1);
   b->linear(x, *weight, {.bias = &bias, .residual = &residual}, residual);  // in place
-  expect_same(download(*b, residual), golden("linear.y_residual").values);
+  check(residual, golden("linear.y_residual").values, 2);
 }
 
 // --- the same on every instruction set and with any number of threads
@@ -528,6 +535,7 @@ TEST_P(OpsOnEachIsa, NanBlocksOfAWeightStayNan) {
 }
 
 TEST(Ops, OperandTypesAreBf16WhereThatIsExact) {
+  MXLM_CPU_ONLY("a GPU's operands are bfloat16 whatever the weight is");
   const auto b = backend();
   const auto exact = b->prepare(view(random_bf16(64, 8), 2), std::nullopt);
   const auto wide = b->prepare(view(random_values(64, 8), 2), std::nullopt);

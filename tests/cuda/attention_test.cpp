@@ -415,13 +415,19 @@ int64_t rows_off(const Problem& p, const Tensor& out, const std::vector<float>& 
         is_off |= !(std::abs(value(out, r, c) - y) <= tolerance);
       }
       off += is_off ? 1 : 0;
+      if (is_off) {
+        for (int64_t c = first; c < first + p.args.head_dim; ++c) {
+          const float y = expected[static_cast<size_t>(r * out.cols() + c)];
+          if (std::abs(value(out, r, c) - y) > 2e-6F + 0x1p-7F * std::abs(y)) printf("OFF r %ld h %d c %ld: %.9g want %.9g\n", long(r), h, long(c), value(out, r, c), y);
+        }
+      }
     }
   }
   return off;
 }
 
 // tests/data/backend/attention_mx.{txt,bin}, from microxcaling and torch, as the CPU's test reads them: where P is
-// quantised, one that lies between two steps may go the other way and move its row.
+// rounded to bfloat16 or quantised, one that lies between two steps may go the other way and move its row.
 TEST_F(CudaAttention, QuantisedAgreesWithMicroxcaling) {
   std::ifstream file(MXLM_TEST_DATA "/backend/attention_mx.txt");
   std::ifstream data(MXLM_TEST_DATA "/backend/attention_mx.bin", std::ios::binary);
@@ -451,8 +457,8 @@ TEST_F(CudaAttention, QuantisedAgreesWithMicroxcaling) {
     std::vector<float> expected(static_cast<size_t>(rows * problem.q.cols()));
     const auto bytes = static_cast<std::streamsize>(expected.size() * sizeof(float));
     ASSERT_TRUE(data.read(reinterpret_cast<char*>(expected.data()), bytes)) << line;
-    EXPECT_LE(rows_off(problem, attend(gpu(), problem), expected), problem.args.pv.weights ? rows * heads / 50 : 0)
-        << line;
+    const bool rounds = type == DType::bf16 || problem.args.pv.weights;
+    EXPECT_LE(rows_off(problem, attend(gpu(), problem), expected), rounds ? rows * heads / 50 : 0) << line;
     ++cases;
   }
   EXPECT_GE(cases, 14);
@@ -489,8 +495,9 @@ TEST_F(CudaAttention, QuantisedAgreesWithTheCpu) {
       Problem problem = make_problem(type, {1, 37, 90}, 4, 2, 40, 31);
       problem.args.qk = c.qk;
       problem.args.pv = c.pv;
-      // Only Q, K and V are quantised: both sides quantise the same numbers.
-      EXPECT_EQ(rows_off(problem, attend(gpu(), problem), floats_of(attend(cpu(), problem))), 0)
+      // Only Q, K and V are quantised: both sides quantise the same numbers. bfloat16 rounds P, too.
+      EXPECT_LE(rows_off(problem, attend(gpu(), problem), floats_of(attend(cpu(), problem))),
+                type == DType::bf16 ? 128 * 4 / 50 : 0)
           << c.name << " " << dtype_name(type);
     }
   }

@@ -1,6 +1,6 @@
 // The GPU's operations on single values and rows beside the CPU's, to the bit; sums over rows within their rounding.
 
-#include <numeric>
+#include <deque>
 
 #include "base/error.hpp"
 #include "support.hpp"
@@ -131,26 +131,38 @@ TEST_F(Elementwise, Rotates) {
   }
 }
 
-TEST_F(Elementwise, Embeds) {
-  constexpr int64_t kVocabulary = 50, kPositions = 12;
+/// Two windows of tokens of a vocabulary of 50.
+Batch some_tokens() {
   Batch batch;
   batch.tokens = {49, 0, 3, 3, 7, 49, 12, 1, 0};
   batch.offsets = {0, 4, 9};
+  return batch;
+}
+
+constexpr int64_t kVocabulary = 50, kPositions = 12;
+
+TEST_F(Elementwise, Embeds) {
+  const Batch batch = some_tokens();
+  // A backend knows tables by where they lie, so all stay to the end.
+  static std::deque<std::vector<float>> wide;
+  static std::deque<std::vector<BFloat16>> narrow;
+  static std::deque<std::vector<uint16_t>> halves;
   for (const int64_t cols : {1, 31, 100, 576}) {
-    const auto words = random_values(static_cast<size_t>(kVocabulary * cols), 8, 2, true),
-               places = random_values(static_cast<size_t>(kPositions * cols), 9);
-    const auto narrow = to_bf16(words);
-    std::vector<uint16_t> halves(words.size());
+    const auto size = static_cast<size_t>(kVocabulary * cols);
+    const auto& words = wide.emplace_back(random_values(size, 8, 2, true));
+    const auto& places = wide.emplace_back(random_values(static_cast<size_t>(kPositions * cols), 9));
+    const auto& rounded = narrow.emplace_back(to_bf16(words));
+    auto& bits = halves.emplace_back(size);
     std::mt19937 engine(10);
-    for (uint16_t& h : halves) h = static_cast<uint16_t>(engine() % 0x7c00U | (engine() % 2) << 15);
+    for (uint16_t& h : bits) h = static_cast<uint16_t>(engine() % 0x7c00U | (engine() % 2) << 15);
     const HostMatrix half{.type = DType::f16,
                           .rows = kVocabulary,
                           .cols = cols,
                           .stride = cols,
-                          .data = reinterpret_cast<const std::byte*>(halves.data())};
+                          .data = reinterpret_cast<const std::byte*>(bits.data())};
     const HostMatrix learned = matrix(places, kPositions, cols);
     for (const DType type : {DType::bf16, DType::f32}) {
-      for (const HostMatrix& table : {matrix(words, kVocabulary, cols), matrix(narrow, kVocabulary, cols), half}) {
+      for (const HostMatrix& table : {matrix(words, kVocabulary, cols), matrix(rounded, kVocabulary, cols), half}) {
         for (const float multiplier : {1.0F, 22.6F}) {
           for (const int64_t offset : {-1, 0, 2}) {  // -1: no positions
             const auto run = [&](Backend& b) {
@@ -164,15 +176,28 @@ TEST_F(Elementwise, Embeds) {
         }
       }
     }
-    // Tables are known by where they lie; these are gone when others take their place.
-    for (const HostMatrix& table : {matrix(words, kVocabulary, cols), matrix(narrow, kVocabulary, cols), half}) {
-      gpu().forget(table);
+  }
+  Tensor hidden = gpu().empty(DType::f32, batch.rows(), 1);
+  const HostMatrix too_few = matrix(wide.front(), 40, 1);
+  EXPECT_THROW(gpu().embed(batch, too_few, 1, nullptr, 0, hidden), Error);
+}
+
+TEST_F(Elementwise, EmbedsFromATableThatIsTooLargeForTheGpu) {
+  const Batch batch = some_tokens();
+  constexpr int64_t kCols = 1000;
+  const auto small = make_cuda_backend({.memory_limit = uint64_t{1} << 20});
+  const auto words = random_values(kVocabulary * kCols, 8);
+  const auto rounded = to_bf16(words);
+  for (const DType type : {DType::bf16, DType::f32}) {
+    for (const HostMatrix& table : {matrix(words, kVocabulary, kCols), matrix(rounded, kVocabulary, kCols)}) {
+      const auto run = [&](Backend& b) {
+        Tensor hidden = b.empty(type, batch.rows(), kCols);
+        b.embed(batch, table, 3.5F, nullptr, 0, hidden);
+        return values_of(b, hidden);
+      };
+      expect_same("", run, *small, cpu());
     }
   }
-  const auto words = random_values(kVocabulary * 8, 11);
-  Tensor hidden = gpu().empty(DType::f32, 9, 8);
-  const HostMatrix too_few = matrix(words, 40, 8);
-  EXPECT_THROW(gpu().embed(batch, too_few, 1, nullptr, 0, hidden), Error);
 }
 
 TEST_F(Elementwise, RoutesAndAccumulates) {

@@ -16,11 +16,8 @@ constexpr float kInverseSqrt2 = 0.70710678118654752440F;
 
 __device__ float sigmoid(float x) { return 1.0F / (1.0F + expf(-x)); }
 
-/// x / (1 + e^-x) without overflow.
-__device__ float silu(float x) {
-  const float e = expf(-fabsf(x));
-  return (x < 0 ? x * e : x) / (1.0F + e);
-}
+/// torch's formula, which gives -0 where e^-x overflows.
+__device__ float silu(float x) { return x / (1.0F + expf(-x)); }
 
 __device__ float gelu_erf(float x) {
   const float tail = 0.5F * erfcf(fabsf(x) * kInverseSqrt2);  // 1 + erf would cancel

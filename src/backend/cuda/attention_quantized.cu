@@ -40,6 +40,7 @@ Side side_of(const OperandSpec& spec, bool bf16) {
   Side side;
   side.bf16 = bf16;
   if (spec) {
+    assert(!mx::has_row_scales(*spec));  // variants refuse those in attention
     side.quantised = true;
     side.format = *spec;
   }

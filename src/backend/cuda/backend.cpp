@@ -159,12 +159,17 @@ void CudaBackend::allocate_operand(int64_t rows, int64_t cols, DType model, Oper
   if (out.type.spec->scaling == mx::Scaling::int8_outliers) out.outliers = empty(model, rows, cols);
 }
 
-std::optional<View> CudaBackend::resident_table(const HostMatrix& table) {
-  const auto found = tables_.find(table.data);
-  if (found != tables_.end()) return found->second.view;
+void CudaBackend::hold_table(const HostMatrix& table) {
   const uint64_t bytes = static_cast<uint64_t>(table.rows * cuda::padded(table.cols)) * dtype_size(table.type);
-  if (bytes > memory_.limit() / kTableShare) return std::nullopt;
-  return tables_.emplace(table.data, staging_.get(table)).first->second.view;
+  if (bytes <= memory_.limit() / kTableShare) tables_.insert_or_assign(table.data, staging_.get(table));
+}
+
+void CudaBackend::drop_table(const HostMatrix& table) { tables_.erase(table.data); }
+
+std::optional<View> CudaBackend::resident_table(const HostMatrix& table) const {
+  const auto found = tables_.find(table.data);
+  if (found == tables_.end()) return std::nullopt;
+  return found->second.view;
 }
 
 // --- weights

@@ -35,6 +35,8 @@ class CudaBackend final : public Backend {
   void download(const Tensor& from, std::span<float> out) override;
   void prefetch(const HostMatrix& source) override;
   void forget(const HostMatrix& source) override;
+  void hold_table(const HostMatrix& table) override;
+  void drop_table(const HostMatrix& table) override;
   std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override;
   std::shared_ptr<const KeptWeight> keep(const HostMatrix& source, const OperandSpec& spec) override;
   std::shared_ptr<const PreparedWeight> prepare(std::shared_ptr<const KeptWeight> kept) override;
@@ -86,9 +88,8 @@ class CudaBackend final : public Backend {
   /// The memory of an operand of this type: values [rows, cols] of its storage, and the row scales and outliers that
   /// its format has.
   void allocate_operand(int64_t rows, int64_t cols, DType model, Operand& out);
-  /// A matrix that many operations read (the table of embeddings), brought to the device at its first use and kept
-  /// while the backend lives; nullopt where it would take too much of the memory.
-  std::optional<cuda::View> resident_table(const HostMatrix& table);
+  /// The device's copy of a table that is held; nullopt if it is not, or too large.
+  [[nodiscard]] std::optional<cuda::View> resident_table(const HostMatrix& table) const;
   [[nodiscard]] int multiprocessors() const { return multiprocessors_; }
 
  private:

@@ -16,6 +16,8 @@ constexpr size_t kWorkspace = size_t{32} << 20;
 // Rows that an algorithm is chosen for; it then serves any number of them.
 constexpr int64_t kTypicalRows = 8192;
 constexpr int kCandidates = 16;
+constexpr int64_t kRowsWorthTiming = 1024;
+constexpr int kTimed = 3;
 
 void check(cublasStatus_t status, const char* doing) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -71,7 +73,7 @@ uint32_t alignment(bool aligned16, DType type) { return aligned16 ? 16 : static_
 }  // namespace
 
 struct Gemm::State {
-  State() {
+  explicit State(DeviceCache& cache) : memory(cache) {
     check(cublasLtCreate(&handle), "starting");
     cuda::check(cudaMalloc(&workspace, kWorkspace), "the workspace of matrix products");
   }
@@ -112,8 +114,8 @@ struct Gemm::State {
             make_layout(p.out_type, p.n, rows, p.out_stride)};
   }
 
-  /// The first proposal of the library's heuristics that splits no sum and can do one row as well as many.
-  cublasLtMatmulAlgo_t choose(const Product& p, const Operation& operation) {
+  /// The library's proposals that split no sum and can do one row as well as many, best first by its heuristics.
+  std::vector<cublasLtMatmulAlgo_t> propose(const Product& p, const Operation& operation) {
     cublasLtMatmulPreference_t raw = nullptr;
     check(cublasLtMatmulPreferenceCreate(&raw), "choosing an algorithm");
     const Preference preference(raw);
@@ -136,6 +138,7 @@ struct Gemm::State {
     check(cublasLtMatmulAlgoGetHeuristic(handle, operation.get(), typical.w.get(), typical.x.get(), typical.out.get(),
                                          typical.out.get(), preference.get(), kCandidates, found.data(), &count),
           "choosing an algorithm");
+    std::vector<cublasLtMatmulAlgo_t> usable;
     for (int i = 0; i < count; ++i) {
       const cublasLtMatmulHeuristicResult_t& candidate = found[static_cast<size_t>(i)];
       if (candidate.state != CUBLAS_STATUS_SUCCESS) continue;
@@ -152,17 +155,70 @@ struct Gemm::State {
           checked.workspaceSize > kWorkspace) {
         continue;
       }
-      return candidate.algo;
+      usable.push_back(candidate.algo);
     }
+    if (!usable.empty()) return usable;
     fail("cuBLASLt has no algorithm for a product of {} outputs and {} inputs; run with --device cpu.", p.n, p.k);
   }
 
+  void multiply(const Product& p, const Operation& operation, const Layouts& layouts,
+                const cublasLtMatmulAlgo_t& algorithm, void* out, cudaStream_t stream) {
+    const float one = 1, beta = p.add ? 1.0F : 0.0F;
+    check(cublasLtMatmul(handle, operation.get(), &one, p.w, layouts.w.get(), p.x, layouts.x.get(), &beta, out,
+                         layouts.out.get(), out, layouts.out.get(), &algorithm, workspace, kWorkspace, stream),
+          "computing a product");
+  }
+
+  /// Seconds of a few products, the first of them not counted.
+  double time(const Product& p, const Operation& operation, const Layouts& layouts,
+              const cublasLtMatmulAlgo_t& algorithm, void* out, cudaStream_t stream) {
+    multiply(p, operation, layouts, algorithm, out, stream);
+    const auto start = record_event(stream);
+    for (int i = 0; i < kTimed; ++i) multiply(p, operation, layouts, algorithm, out, stream);
+    const auto end = record_event(stream);
+    cuda::check(cudaEventSynchronize(event_of(end)), "timing products");
+    float milliseconds = 0;
+    cuda::check(cudaEventElapsedTime(&milliseconds, event_of(start), event_of(end)), "timing products");
+    return milliseconds;
+  }
+
+  /// The fastest of the proposals whose product has the bits of the first one's.
+  cublasLtMatmulAlgo_t fastest(const Product& p, const Operation& operation, const Layouts& layouts,
+                               const std::vector<cublasLtMatmulAlgo_t>& proposals, cudaStream_t stream) {
+    const size_t bytes = static_cast<size_t>(p.m * p.out_stride) * dtype_size(p.out_type);
+    const auto first = memory.allocate(bytes), other = memory.allocate(bytes),
+               counter = memory.allocate(sizeof(int32_t));
+    const auto matrix = [&](const std::shared_ptr<void>& data) {
+      return View{.data = data.get(), .type = p.out_type, .rows = p.m, .cols = p.n, .stride = p.out_stride};
+    };
+    size_t best = 0;
+    double least = time(p, operation, layouts, proposals[0], first.get(), stream);
+    for (size_t i = 1; i < proposals.size(); ++i) {
+      multiply(p, operation, layouts, proposals[i], other.get(), stream);
+      if (!same_bits(matrix(first), matrix(other), static_cast<int32_t*>(counter.get()), stream)) continue;
+      const double took = time(p, operation, layouts, proposals[i], other.get(), stream);
+      if (took < least) {
+        least = took;
+        best = i;
+      }
+    }
+    return proposals[best];
+  }
+
+  /// What is known of a kind of product.
+  struct Choice {
+    std::vector<cublasLtMatmulAlgo_t> proposals;
+    cublasLtMatmulAlgo_t algorithm{};
+    bool timed = false;
+  };
+
+  DeviceCache& memory;
   cublasLtHandle_t handle = nullptr;
   void* workspace = nullptr;
-  std::map<Key, cublasLtMatmulAlgo_t> algorithms;
+  std::map<Key, Choice> choices;
 };
 
-Gemm::Gemm() : state_(std::make_unique<State>()) {}
+Gemm::Gemm(DeviceCache& memory) : state_(std::make_unique<State>(memory)) {}
 Gemm::~Gemm() = default;
 
 void Gemm::run(const Product& p, cudaStream_t stream) {
@@ -178,16 +234,23 @@ void Gemm::run(const Product& p, cudaStream_t stream) {
                 aligned(p.x, p.x_stride, p.x_type),
                 aligned(p.w, p.w_stride, p.w_type),
                 aligned(p.out, p.out_stride, p.out_type)};
-  auto found = state_->algorithms.find(key);
-  if (found == state_->algorithms.end()) {
-    found = state_->algorithms.emplace(key, state_->choose(p, operation)).first;
+  auto found = state_->choices.find(key);
+  if (found == state_->choices.end()) {
+    State::Choice choice{.proposals = state_->propose(p, operation), .algorithm = {}, .timed = false};
+    choice.algorithm = choice.proposals.front();
+    found = state_->choices.emplace(key, std::move(choice)).first;
   }
+  State::Choice& choice = found->second;
   const State::Layouts layouts = State::make_layouts(p, p.m);
-  const float one = 1, beta = p.add ? 1.0F : 0.0F;
-  check(cublasLtMatmul(state_->handle, operation.get(), &one, p.w, layouts.w.get(), p.x, layouts.x.get(), &beta, p.out,
-                       layouts.out.get(), p.out, layouts.out.get(), &found->second, state_->workspace, kWorkspace,
-                       stream),
-        "computing a product");
+  if (!choice.timed && !p.add && p.m >= kRowsWorthTiming && choice.proposals.size() > 1) {
+    choice.timed = true;
+    try {
+      choice.algorithm = state_->fastest(p, operation, layouts, choice.proposals, stream);
+    } catch (const OutOfDeviceMemory&) {
+      // The first proposal serves.
+    }
+  }
+  state_->multiply(p, operation, layouts, choice.algorithm, p.out, stream);
 }
 
 }  // namespace mxlm::cuda

@@ -1,7 +1,9 @@
 #pragma once
 
-// Matrix products by cuBLASLt, with one algorithm for each (N, K, types): chosen once without split-K and used for
-// every number of rows, so that a row gives the same bits whatever else is in the batch.
+// Matrix products by cuBLASLt, with one algorithm for each (N, K, types), without split-K, for every number of rows, so
+// that a row gives the same bits whatever else is in the batch. The library's first proposal sets the bits; of its
+// other proposals, those that give the same bits are timed at the first large product, and the fastest is used from
+// then on. So timing, which differs from run to run, never changes a digit.
 
 #include <cstdint>
 #include <memory>
@@ -26,9 +28,13 @@ struct Product {
   bool add = false;                                    // out += (float32 out)
 };
 
+/// True if two matrices of one shape and type have the same bits; waits for the stream (products.cu).
+bool same_bits(const View& a, const View& b, int32_t* scratch, cudaStream_t stream);
+
 class Gemm {
  public:
-  Gemm();
+  /// `memory` lends space for comparing proposals.
+  explicit Gemm(DeviceCache& memory);
   ~Gemm();
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;

@@ -7,6 +7,9 @@
 namespace mxlm::cuda {
 namespace {
 
+/// The deepest part of a product whose parts are summed in float32.
+constexpr int64_t kDepth = 1024;
+
 /// A part of a product: `depth` columns of both sides from these on.
 struct Term {
   int64_t x = 0, w = 0, depth = 0;
@@ -68,6 +71,14 @@ void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int
   const int w_parts = w.layout == Layout::split ? 3 : 1;
   const int64_t k = padded(w.k);
   std::vector<Term> terms = terms_of(x.parts, w_parts, k);
+  if (terms.size() > 1) {
+    // Sums of the tensor cores lose a little at every step; float32 additions between parts of them keep that small.
+    const Term last = terms.back();
+    terms.pop_back();
+    for (int64_t at = 0; at < last.depth; at += kDepth) {
+      terms.push_back({last.x + at, last.w + at, std::min(kDepth, last.depth - at)});
+    }
+  }
   if (reversed_) {
     std::vector<Term> halves;
     for (const Term& term : terms) {

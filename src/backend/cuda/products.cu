@@ -27,6 +27,15 @@ __global__ void scale_kernel(const float* sums, int64_t sums_stride, const float
   }
 }
 
+template <typename Word>
+__global__ void compare_kernel(const Word* a, int64_t a_stride, const Word* b, int64_t b_stride, int64_t cols,
+                               int32_t* differ) {
+  const int64_t r = blockIdx.x;
+  bool differs = false;
+  for (int64_t c = threadIdx.x; c < cols; c += kThreads) differs |= a[r * a_stride + c] != b[r * b_stride + c];
+  if (__syncthreads_or(differs) != 0 && threadIdx.x == 0) *differ = 1;
+}
+
 __global__ void bias_kernel(const float* in, __nv_bfloat16* out, int64_t n) {
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (i < n) out[i] = __float2bfloat16_rn(in[i]);
@@ -54,6 +63,23 @@ void scale_sums(const View& sums, const float* row_scales, const View& outliers,
 bool has_code_for_this_device() {
   cudaFuncAttributes attributes{};
   return cudaFuncGetAttributes(&attributes, bias_kernel) == cudaSuccess;
+}
+
+bool same_bits(const View& a, const View& b, int32_t* scratch, cudaStream_t stream) {
+  check(cudaMemsetAsync(scratch, 0, sizeof *scratch, stream), "comparing products");
+  const auto blocks = static_cast<unsigned>(a.rows);
+  if (dtype_size(a.type) == 2) {
+    compare_kernel<<<blocks, kThreads, 0, stream>>>(a.as<uint16_t>(), a.stride, b.as<uint16_t>(), b.stride, a.cols,
+                                                    scratch);
+  } else {
+    compare_kernel<<<blocks, kThreads, 0, stream>>>(a.as<uint32_t>(), a.stride, b.as<uint32_t>(), b.stride, a.cols,
+                                                    scratch);
+  }
+  check_launch("comparing products");
+  int32_t differ = 0;
+  check(cudaMemcpyAsync(&differ, scratch, sizeof differ, cudaMemcpyDeviceToHost, stream), "comparing products");
+  check(cudaStreamSynchronize(stream), "comparing products");
+  return differ == 0;
 }
 
 void convert_bias(const float* in, void* out, int64_t n, cudaStream_t stream) {

@@ -22,7 +22,7 @@ struct Factor {
 class Products {
  public:
   Products(DeviceCache& memory, cudaStream_t stream, bool reversed)
-      : memory_(memory), stream_(stream), reversed_(reversed) {}
+      : memory_(memory), stream_(stream), reversed_(reversed), gemm_(memory) {}
 
   Factor factor(const Tensor& values);
   /// Values in FP8 with a scale a row.

@@ -98,9 +98,9 @@ __device__ inline void store(float value, BFloat16& out) {
 
 /// Two values as a pair of bfloat16s, the first one low.
 __device__ inline uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return static_cast<uint32_t>(__bfloat16_as_ushort(pair.x)) |
-         (static_cast<uint32_t>(__bfloat16_as_ushort(pair.y)) << 16);
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
 }
 
 /// The bits of the largest magnitude.

@@ -96,8 +96,8 @@ __device__ inline void load_chunk(const Rows& rows, int64_t r, int64_t c, float 
 /// The 8 values from `to` on, of which the first `left` are written.
 __device__ inline void store_values(float* to, int64_t left, bool vector, const float (&x)[kChunk]) {
   if (vector && left >= kChunk) {
-    *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
-    *reinterpret_cast<float4*>(to + 4) = make_float4(x[4], x[5], x[6], x[7]);
+    __stcg(reinterpret_cast<float4*>(to), make_float4(x[0], x[1], x[2], x[3]));
+    __stcg(reinterpret_cast<float4*>(to + 4), make_float4(x[4], x[5], x[6], x[7]));
     return;
   }
 #pragma unroll
@@ -107,8 +107,8 @@ __device__ inline void store_values(float* to, int64_t left, bool vector, const 
 }
 __device__ inline void store_values(BFloat16* to, int64_t left, bool vector, const float (&x)[kChunk]) {
   if (vector && left >= kChunk) {
-    *reinterpret_cast<uint4*>(to) =
-        make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
+    __stcg(reinterpret_cast<uint4*>(to),
+           make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])));
     return;
   }
 #pragma unroll

@@ -1,6 +1,5 @@
 #include "backend/cuda/sdpa.hpp"
 
-#include <array>
 #include <cassert>
 #include <limits>
 #include <map>
@@ -120,16 +119,21 @@ struct Sdpa::State {
     std::map<int64_t, Plan> plans;  // by number of windows
   };
 
-  explicit State(cudaStream_t s) : stream(s) {
-    usable = cudnnCreate(&handle) == CUDNN_STATUS_SUCCESS;
-    if (usable && cudnnSetStream(handle, stream) != CUDNN_STATUS_SUCCESS) usable = false;
-  }
+  explicit State(cudaStream_t s) : stream(s) {}
   ~State() {
     families.clear();
     if (handle != nullptr) cudnnDestroy(handle);
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
+
+  /// Loads cuDNN at the first question, for it takes its time. False if it cannot be used.
+  bool start() {
+    if (started) return usable;
+    started = true;
+    usable = cudnnCreate(&handle) == CUDNN_STATUS_SUCCESS && cudnnSetStream(handle, stream) == CUDNN_STATUS_SUCCESS;
+    return usable;
+  }
 
   Family& family(const SdpaProblem& p) {
     const auto [at, is_new] = families.try_emplace(shape_of(p));
@@ -164,7 +168,7 @@ struct Sdpa::State {
 
   cudaStream_t stream;
   cudnnHandle_t handle = nullptr;
-  bool usable = false;
+  bool started = false, usable = false;
   std::map<Shape, Family> families;
 };
 
@@ -173,9 +177,9 @@ Sdpa::~Sdpa() = default;
 
 bool Sdpa::supports(const SdpaProblem& problem) {
   const SdpaProblem p = normalised(problem);
-  if (!state_->usable || p.head_dim % 8 != 0 || p.head_dim > 256 || p.length < 1 || !is_aligned(p)) return false;
+  if (p.head_dim % 8 != 0 || p.head_dim > 256 || p.length < 1 || !is_aligned(p)) return false;
   if (p.length > std::numeric_limits<int32_t>::max()) return false;
-  return state_->family(p).supported;
+  return state_->start() && state_->family(p).supported;
 }
 
 void Sdpa::run(const SdpaProblem& problem, DeviceCache& memory) {
