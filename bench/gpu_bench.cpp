@@ -92,22 +92,23 @@ Timing run(Backend& backend, const Work& work) {
   const ForwardPass forward(work.model, backend, work.compute);
   const VariantTree tree = build_tree(work.model, forward, variants);
   Plan plan;
-  plan.resident = work.resident;
+  plan.kept = work.resident ? KeptForm::prepared : KeptForm::nothing;
+  plan.on_device = true;
   plan.rounds.emplace_back();
   for (size_t begin = 0; begin < work.windows.size(); begin += work.windows_a_batch) {
     plan.rounds.back().emplace_back(begin, std::min(begin + work.windows_a_batch, work.windows.size()));
   }
-  Engine engine(work.model, backend, forward, tree, plan);
+  const EngineJob job{.model = work.model, .tree = tree, .plan = plan, .windows = work.windows};
+  Engine engine(job, backend, forward);
   Timing timing;
   for (int r = -work.warm_ups; r < work.repeats; ++r) {
     const Mark from = backend.mark();
-    const EngineResult result = engine.run(work.windows, {});
+    const RoundResult result = engine.run_round(plan.rounds.front(), [](double /*work*/) {});
     const Mark to = backend.mark();
-    if (!result.complete) throw Interrupted();
     if (r < 0) continue;
     timing.rounds.push_back(backend.seconds(from, to));
     double prepare = 0;
-    for (const double seconds : result.prepare_seconds) prepare += seconds;
+    for (const VariantSeconds& seconds : result.seconds) prepare += seconds.prepare;
     timing.prepare.push_back(prepare);
     timing.positions = result.positions;
     if (r + 1 < work.repeats) continue;
