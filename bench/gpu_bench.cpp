@@ -95,6 +95,7 @@ Timing run(Backend& backend, const Work& work) {
   const VariantTree tree = build_tree(work.model, forward, variants);
   Plan plan;
   plan.kept = work.kept;
+  plan.on_device = true;
   plan.rounds.emplace_back();
   for (size_t begin = 0; begin < work.windows.size(); begin += work.windows_a_batch) {
     plan.rounds.back().emplace_back(begin, std::min(begin + work.windows_a_batch, work.windows.size()));
