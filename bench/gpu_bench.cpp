@@ -3,9 +3,9 @@
 //
 // A row is a round of windows through the engine as an evaluation runs it (tree of variants, forward pass, head with
 // loss over the vocabulary), timed by the backend's own marks around whole rounds, after rounds that warm up. Weights
-// are kept on the device between rounds; what the engine says that making them ready again took (a block format is
-// decoded from its codes) is taken off a round's seconds, and stands beside them. --smoke runs tiny shapes on the CPU,
-// to see that the program works.
+// stay on the device as they are multiplied with. Where several variants leave no room for that they stay as codes, and
+// what the engine says that decoding them took is taken off a round's seconds, and stands beside them. --smoke runs
+// tiny shapes on the CPU, to see that the program works.
 
 #include <fmt/format.h>
 
@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -58,7 +59,7 @@ struct Work {
   std::vector<std::string> variants;  // "" = the baseline; the first stands where the engine has the baseline
   std::vector<Window> windows;
   size_t windows_a_batch = 0;
-  bool resident = true;
+  KeptForm kept = KeptForm::prepared;
   int repeats = 1;
   int warm_ups = 2;
 };
@@ -69,6 +70,7 @@ struct Timing {
   int64_t positions = 0;                // of a round
   DeviceMemory memory;
   RouteCounts routes;
+  std::map<std::string, int> linears;  // of the first variant, by the route of their products
 
   /// Seconds of forward and head, without making weights ready.
   [[nodiscard]] std::vector<double> net() const {
@@ -92,22 +94,23 @@ Timing run(Backend& backend, const Work& work) {
   const ForwardPass forward(work.model, backend, work.compute);
   const VariantTree tree = build_tree(work.model, forward, variants);
   Plan plan;
-  plan.resident = work.resident;
+  plan.kept = work.kept;
+  plan.on_device = true;
   plan.rounds.emplace_back();
   for (size_t begin = 0; begin < work.windows.size(); begin += work.windows_a_batch) {
     plan.rounds.back().emplace_back(begin, std::min(begin + work.windows_a_batch, work.windows.size()));
   }
-  Engine engine(work.model, backend, forward, tree, plan);
+  const EngineJob job{.model = work.model, .tree = tree, .plan = plan, .windows = work.windows};
+  Engine engine(job, backend, forward);
   Timing timing;
   for (int r = -work.warm_ups; r < work.repeats; ++r) {
     const Mark from = backend.mark();
-    const EngineResult result = engine.run(work.windows, {});
+    const RoundResult result = engine.run_round(plan.rounds.front(), [](double) {});
     const Mark to = backend.mark();
-    if (!result.complete) throw Interrupted();
     if (r < 0) continue;
     timing.rounds.push_back(backend.seconds(from, to));
     double prepare = 0;
-    for (const double seconds : result.prepare_seconds) prepare += seconds;
+    for (const VariantSeconds& seconds : result.seconds) prepare += seconds.prepare;
     timing.prepare.push_back(prepare);
     timing.positions = result.positions;
     if (r + 1 < work.repeats) continue;
@@ -124,6 +127,8 @@ Timing run(Backend& backend, const Work& work) {
       timing.nll.push_back(sum / static_cast<double>(count));
     }
   }
+  const auto routes = engine.routes();
+  for (const auto& [module, route] : routes.front()) ++timing.linears[route];
   timing.memory = backend.device_memory();
   timing.routes = backend.route_counts();
   return timing;
@@ -152,7 +157,8 @@ class Report {
              {"tokens_per_second", tokens / timing.best()},
              {"tokens_per_second_median", tokens / timing.median()},
              {"nll", timing.nll},
-             {"peak_bytes", timing.memory.peak}};
+             {"peak_bytes", timing.memory.peak},
+             {"linears_by_route", timing.linears}};
     if (timing.routes.products > 0) {
       row["fast_route"] = {
           {"products", timing.routes.products}, {"rows", timing.routes.rows}, {"fell_back", timing.routes.fell_back}};
@@ -297,8 +303,12 @@ Json run_llama8b_variants(const Settings& settings) {
   const int repeats = std::max(3, settings.repeats / 2);
   const auto time = [&](const std::vector<std::string>& which) {
     const auto backend = settings.backend(GemmRoute::exact);
-    return run(*backend,
-               {.model = model, .variants = which, .windows = windows, .windows_a_batch = count, .repeats = repeats});
+    return run(*backend, {.model = model,
+                          .variants = which,
+                          .windows = windows,
+                          .windows_a_batch = count,
+                          .kept = KeptForm::codes,
+                          .repeats = repeats});
   };
   double sum = 0, sum_of_rounds = 0;
   for (const std::string& variant : variants) {
@@ -371,7 +381,7 @@ Json run_mixtral(const Settings& settings) {
                           .variants = {""},
                           .windows = windows,
                           .windows_a_batch = batch,
-                          .resident = resident,
+                          .kept = resident ? KeptForm::prepared : KeptForm::nothing,
                           .repeats = resident ? repeats : std::min(repeats, 2),
                           .warm_ups = 1});
   };

@@ -6,12 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
 #include "base/parallel.hpp"
 #include "base/system.hpp"
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
+#include "cli/prototype_options.hpp"
+#include "eval/device_rates.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/linear_study.hpp"
 #include "io/file.hpp"
@@ -21,7 +22,7 @@ namespace mxlm::cli {
 namespace {
 
 struct InspectArguments {
-  std::string model, dtype = "auto";
+  std::string model, dtype = "auto", device = "cpu";
   std::vector<std::string> variants;
   int64_t context = 0, windows = 16, batch_size = 0;
   bool stream = false, exponents = false;
@@ -97,6 +98,28 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
   return out;
 }
 
+std::string kept_text(const Plan& plan) {
+  switch (plan.kept) {
+    case KeptForm::nothing:
+      return plan.on_device ? "streamed: read once a round" : "read once a round";
+    case KeptForm::codes:
+      return plan.on_device ? "resident: kept between rounds as codes" : "kept between rounds";
+    case KeptForm::prepared:
+      return "resident: kept between rounds as products read them";
+  }
+  return "?";
+}
+
+/// What streaming takes on this device.
+std::string describe_streaming(const Plan& plan, Backend& backend) {
+  const DeviceRates rates = measure_rates(backend);
+  return fmt::format(
+      "Measured: weights come at {:.1f} GB/s, BF16 products run at {:.0f} TFLOP/s. Streaming the {} of weights hides\n"
+      "behind the arithmetic from rounds of {} tokens on.\n",
+      rates.bytes_per_second / 1e9, rates.flops_per_second / 1e12, megabytes(plan.source_bytes),
+      tokens_to_hide_transfer(plan, rates));
+}
+
 /// Histograms of all Linears' weights, on their own.
 void inspect_exponents(const LoadedModel& loaded, const InspectArguments& arguments) {
   ThreadPool pool(default_thread_count());
@@ -130,7 +153,8 @@ void run_inspect(const InspectArguments& arguments) {
   check_targets(model, variants);
   std::string out = describe_model(loaded, compute) + describe_linears(model, variants);
 
-  const auto backend = make_cpu_backend({.threads = 0, .isa = std::nullopt, .order = cpu::Order::forward});
+  const DeviceSet devices = choose_devices(arguments.device, "exact", {}, /*threads=*/0);
+  const auto backend = devices.make_backend(0);
   const ForwardPass forward(model, *backend, compute);
   variants.insert(variants.begin(), Variant{.name = "baseline", .clauses = {}});
   const VariantTree tree = build_tree(model, forward, variants);
@@ -141,24 +165,31 @@ void run_inspect(const InspectArguments& arguments) {
   const Plan plan = make_plan(model, forward, tree, windows,
                               {.batch_windows = arguments.batch_size,
                                .keep = arguments.stream ? KeepWeights::never : KeepWeights::automatic,
-                               .memory_limit = memory_limit_bytes()});
+                               .memory_limit = memory_limit_bytes(),
+                               .device_limit = devices.worker_limit(),
+                               .workers = devices.workers()});
   out += fmt::format("\nMemory plan for {} windows of {} tokens, {} variant{} beside the baseline, on {}:\n",
                      arguments.windows, context, variants.size() - 1, variants.size() == 2 ? "" : "s",
                      backend->description());
   out += fmt::format("  {} round{} of up to {} micro-batches; weights are {}\n", plan.rounds.size(),
                      plan.rounds.size() == 1 ? "" : "s", plan.rounds.empty() ? 0 : plan.rounds.front().size(),
-                     plan.resident() ? "kept between rounds" : "read once a round");
+                     kept_text(plan));
   const auto line = [&out](const char* what, uint64_t bytes) {
     out += fmt::format("  {:<28} {:>12}\n", what, megabytes(bytes));
   };
   if (plan.resident()) line("kept weights", plan.kept_weights);
   line("weights of one step", plan.step_weights);
   line("head", plan.head_weights);
+  if (plan.on_device) line("weights on their way", plan.staging);
   line("hidden states of a round", plan.hidden_states);
   line("scratch of a micro-batch", plan.scratch);
-  line("scores", plan.scores);
+  if (!plan.on_device) line("scores", plan.scores);
   line("in all", plan.total());
   line("limit", plan.limit);
+  if (plan.on_device) {
+    line("scores, in host memory", plan.scores);
+    out += describe_streaming(plan, *backend);
+  }
   print_result(out);
 }
 
@@ -174,6 +205,8 @@ void add_inspect(CLI::App& app) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("--dtype", a.dtype, "auto, float32 or bfloat16")->capture_default_str();
+  command->add_option("--device", a.device, "Plan for cpu, or for a GPU (auto, cuda, cuda:1) and measure what it reads")
+      ->capture_default_str();
   command->add_option("--context", a.context, "Tokens a window of the plan")->check(a_count());
   command->add_option("--max-windows", a.windows, "Windows of the plan")
       ->check(CLI::Range(1, 1 << 20))

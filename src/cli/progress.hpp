@@ -8,13 +8,6 @@
 
 namespace mxlm::cli {
 
-/// What is known of the devices in at most `columns` columns (" | gpu0 98% 71/80 GB 65 C 650 W 1.98 GHz"), the less of
-/// each the more there are; "" without devices, or where not even their utilisation fits.
-std::string device_text(const std::vector<DeviceProgress>& devices, size_t columns);
-
-/// The progress of a run in at most 80 columns.
-std::string progress_text(const std::string& what, const Progress& progress);
-
 /// The progress line on stderr: redrawn in place on a terminal, one plain line every 10 s elsewhere, nothing if quiet.
 class ProgressLine {
  public:

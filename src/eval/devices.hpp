@@ -27,7 +27,7 @@ struct DeviceRequest {
 
 /// How the GPUs of the request are used.
 struct DeviceOptions {
-  DeviceRequest request;
+  DeviceRequest request = {};
   double min_free_ratio = 0;  // of a GPU's memory, for it to be used without being named
   int workers_per_device = 1;
   GemmRoute gemm = GemmRoute::exact;

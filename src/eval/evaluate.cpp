@@ -277,7 +277,9 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   LinearStudy study;
   if (run.complete && (options.linear_errors || options.exponents)) {
     try {
-      const auto backend = devices.make_backend(0);
+      DeviceSet exact = devices;
+      exact.gemm = GemmRoute::exact;
+      const auto backend = exact.make_backend(0);
       study =
           study_linears(model.spec, *backend, compute, variants, set.windows,
                         {.errors = options.linear_errors, .exponents = options.exponents, .threads = devices.threads});

@@ -40,7 +40,21 @@ TEST(Habits, StagesOfThePrototype) {
   EXPECT_EQ(variants("--skip_mx --skip_bf16 --mx_format fp4_e2m1"), Names{});
   EXPECT_EQ(run_mxlm("eval --quiet --skip-mx --mx mlp=mxfp4").code, 2);
   EXPECT_EQ(run_mxlm("eval --quiet --min-free-ratio 1.5").code, 2);
-  EXPECT_EQ(run_mxlm("eval --quiet --gemm fast").code, 1);
+}
+
+TEST(Habits, DevicesAreNamedOrTheirLackIs) {
+  EXPECT_EQ(run_mxlm("eval --quiet --device cpu --gemm fast").code, 1);
+  EXPECT_THAT(run_mxlm("eval --quiet --device cpu --gemm fast").err, HasSubstr("exact"));
+  EXPECT_EQ(run_mxlm("eval --quiet --gemm faster").code, 2);
+  for (const char* command : {"eval --quiet", "suite quick --quiet", "sweep --quiet", "inspect"}) {
+    EXPECT_EQ(run_mxlm(std::string(command) + " --device cuda:").code, 2) << command;
+    EXPECT_EQ(run_mxlm(std::string(command) + " --device gpu").code, 2) << command;
+  }
+  // No machine has that many.
+  const auto many = run_mxlm("eval --quiet --device cuda:999 --max-windows 1");
+  EXPECT_EQ(many.code, 1);
+  EXPECT_THAT(many.err, HasSubstr("GPU"));
+  EXPECT_THAT(run_mxlm("inspect --device cpu").out, HasSubstr("on cpu"));
 }
 
 TEST(Habits, TheLastOfAScalarCounts) {

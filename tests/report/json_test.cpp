@@ -111,6 +111,41 @@ TEST(Json, HasTheFieldsOfTheSchema) {
   EXPECT_THAT(keys(v["vs_baseline"]["kld_percentiles"]), testing::ElementsAre("0.1", "1", "5", "10", "99.9"));
 }
 
+TEST(Json, TellsOfDevicesAndRoutes) {
+  EvalResult result = sample();
+  ordered_json j = ordered_json::parse(render_json(result));
+  EXPECT_EQ(j["machine"]["devices"], ordered_json::array());
+  EXPECT_EQ(j["runs"][0]["devices"], ordered_json::array());
+  EXPECT_TRUE(j["runs"][0]["joules_per_token"].is_null());
+  EXPECT_EQ(j["runs"][0]["gemm"], ordered_json({{"route", "exact"}, {"products", 0}, {"rows", 0}, {"fell_back", 0}}));
+
+  result.machine.devices = {
+      {.name = "a gpu", .index = 2, .architecture = "sm_90", .memory_bytes = 80, .driver = "580.1"},
+      {.name = "a gpu", .index = 3, .architecture = "sm_90", .memory_bytes = 80, .driver = ""}};
+  RunResult& run = result.runs[0];
+  run.devices = {{.index = 2, .name = "a gpu", .peak_memory_bytes = 70, .energy_joules = 12.5, .rounds = 4},
+                 {.index = 3, .name = "a gpu", .peak_memory_bytes = 0, .energy_joules = {}, .rounds = 5}};
+  run.joules_per_token = 0.25;
+  run.gemm_route = "fast";
+  run.gemm_counts = {.products = 10, .rows = 20, .fell_back = 3};
+  run.variants[1].replaced[0].route = "fp8";
+  j = ordered_json::parse(render_json(result));
+  EXPECT_EQ(
+      j["machine"]["devices"][0],
+      ordered_json(
+          {{"name", "a gpu"}, {"index", 2}, {"architecture", "sm_90"}, {"memory_bytes", 80}, {"driver", "580.1"}}));
+  EXPECT_TRUE(j["machine"]["devices"][1]["driver"].is_null());
+  const ordered_json& out = j["runs"][0];
+  EXPECT_EQ(out["devices"][0],
+            ordered_json(
+                {{"index", 2}, {"name", "a gpu"}, {"peak_memory_bytes", 70}, {"energy_joules", 12.5}, {"rounds", 4}}));
+  EXPECT_TRUE(out["devices"][1]["peak_memory_bytes"].is_null());
+  EXPECT_TRUE(out["devices"][1]["energy_joules"].is_null());
+  EXPECT_EQ(out["joules_per_token"], 0.25);
+  EXPECT_EQ(out["gemm"], ordered_json({{"route", "fast"}, {"products", 10}, {"rows", 20}, {"fell_back", 3}}));
+  EXPECT_EQ(out["variants"][1]["replaced"][0]["route"], "fp8");
+}
+
 TEST(Json, FiguresOfSomeProtocolsHaveNamesOfTheirOwn) {
   EvalResult result = sample();
   for (VariantResult& v : result.runs[0].variants) {

@@ -179,8 +179,7 @@ TEST(Table, AnInterruptedRunSaysSo) {
   EvalResult result = booklet();
   result.runs[0].complete = false;
   result.runs[0].windows = 7;
-  EXPECT_THAT(render_table(result),
-              testing::StartsWith("INTERRUPTED: these figures are of 7 windows only.\n"));
+  EXPECT_THAT(render_table(result), testing::StartsWith("INTERRUPTED: these figures are of 7 windows only.\n"));
   result.runs[0].variants.clear();
   const std::string empty = render_table(result);
   EXPECT_THAT(empty, testing::StartsWith("INTERRUPTED before anything was scored.\n"));
@@ -204,6 +203,16 @@ TEST(Table, SeveralRunsEndInAnOverview) {
                               "  attention=mxfp8_e4m3  18.9 ± 0.2  +0.70 ± 0.07  7.12 ± 0.05  96.12  19,800\n"
                               "   mlp=mxfp8_e4m3\n"));
   EXPECT_THAT(text, testing::EndsWith("interrupted\n"));
+}
+
+TEST(Table, NamesTheDevicesAndTheirEnergy) {
+  EvalResult result = booklet();
+  result.runs[0].devices = {
+      {.index = 0, .name = "NVIDIA H100", .peak_memory_bytes = 1, .energy_joules = 9, .rounds = 4},
+      {.index = 2, .name = "NVIDIA H100", .peak_memory_bytes = 1, .energy_joules = 9, .rounds = 5}};
+  EXPECT_THAT(render_table(result), testing::HasSubstr("NVIDIA H100 (cuda:0,2): 4 + 5 rounds."));
+  result.runs[0].joules_per_token = 0.01234;
+  EXPECT_THAT(render_table(result), testing::HasSubstr("NVIDIA H100 (cuda:0,2): 4 + 5 rounds, 0.012 J/token"));
 }
 
 TEST(Table, BaselineAlone) {
