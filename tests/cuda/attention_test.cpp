@@ -416,12 +416,6 @@ int64_t rows_off(const Problem& p, const Tensor& out, const std::vector<float>& 
         is_off |= !(std::abs(value(out, r, c) - y) <= tolerance);
       }
       off += is_off ? 1 : 0;
-      if (is_off) {
-        for (int64_t c = first; c < first + p.args.head_dim; ++c) {
-          const float y = expected[static_cast<size_t>(r * out.cols() + c)];
-          if (std::abs(value(out, r, c) - y) > 2e-6F + 0x1p-7F * std::abs(y)) printf("OFF r %ld h %d c %ld: %.9g want %.9g\n", long(r), h, long(c), value(out, r, c), y);
-        }
-      }
     }
   }
   return off;
