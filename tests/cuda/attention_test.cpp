@@ -404,7 +404,7 @@ TEST_F(CudaAttention, GivesTheOperandsThatAreAskedFor) {
 }
 
 // Rows of a head that differ by more than sums of another order, and one step of the output's dtype.
-int64_t rows_off(const Problem& p, const Tensor& out, const std::vector<float>& expected, float extra = 0) {
+int64_t rows_off(const Problem& p, const Tensor& out, const std::vector<float>& expected) {
   int64_t off = 0;
   for (int64_t r = 0; r < out.rows(); ++r) {
     for (int h = 0; h < p.args.heads; ++h) {
@@ -412,7 +412,7 @@ int64_t rows_off(const Problem& p, const Tensor& out, const std::vector<float>& 
       const int64_t first = static_cast<int64_t>(h) * p.args.head_dim;
       for (int64_t c = first; c < first + p.args.head_dim; ++c) {
         const float y = expected[static_cast<size_t>(r * out.cols() + c)];
-        const float tolerance = 2e-6F + extra + (out.dtype() == DType::bf16 ? 0x1p-7F * std::abs(y) : 0);
+        const float tolerance = 2e-6F + (out.dtype() == DType::bf16 ? 0x1p-7F * std::abs(y) : 0);
         is_off |= !(std::abs(value(out, r, c) - y) <= tolerance);
       }
       off += is_off ? 1 : 0;
