@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare mxlm's figures with reference implementations; prints a table and exits 1 if a figure is out of tolerance.
 
-usage: check_reference.py MXLM_BINARY [booklet] [smollm2 --smollm2 DIR --wiki FILE --reference FOLDER] [--threads N]
+usage: check_reference.py MXLM_BINARY [booklet] [smollm2 --smollm2 DIR --wiki FILE --reference FOLDER] [--threads N] [--device D]
 
 booklet   booklet-7m on both books against tests/data/reference/figures.json: baseline, weights and activations (coarse:
           the order of float32 sums flips roundings), weights only. One run a text, all variants in it.
@@ -46,6 +46,7 @@ def evaluate(args, model, text, *options):
     with tempfile.TemporaryDirectory() as tmp:
         out = Path(tmp) / "out.json"
         threads = ["--threads", str(args.threads)] if args.threads else []
+        threads += ["--device", args.device] if args.device else []
         subprocess.run([args.binary, "eval", str(model), "--text", str(text), *options, *threads, "--quiet", "--json",
                         str(out)], check=True, stdout=subprocess.DEVNULL)
         run = json.loads(out.read_text())["runs"][0]
@@ -131,6 +132,7 @@ def main():
     parser.add_argument("--reference", help="folder of reference_nll.py's results")
     parser.add_argument("--bfloat16-windows", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", help="of mxlm eval: cuda runs it on a GPU")
     args = parser.parse_args()
     if unknown := set(args.what) - {"booklet", "smollm2"}:
         parser.error(f"no check named {unknown.pop()!r}; there are booklet and smollm2")

@@ -12,17 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "base/error.hpp"
 #include "mx/format.hpp"
 #include "tensor/tensor.hpp"
 
 namespace mxlm {
-
-/// An allocation that the device refused. Whoever cut the work into micro-batches may cut it smaller and try again.
-class OutOfDeviceMemory : public Error {
- public:
-  using Error::Error;
-};
 
 /// One side of a matrix product: a block format, or nothing (the values as they are in the model dtype).
 using OperandSpec = std::optional<mx::BlockFormat>;
@@ -43,7 +36,7 @@ struct ProductSpec {
 };
 
 /// What a consumer wants of an activation: the spec, and the dtype that its values are stored in (bf16 wherever that is
-/// exact, float32 where it is not).
+/// exact, float32 where it is not, FP8 with row scales where a backend folds exponents).
 struct OperandType {
   OperandSpec spec;
   DType storage = DType::bf16;
@@ -57,6 +50,9 @@ struct Operand {
   Tensor row_scales =
       {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
   Tensor outliers = {};  // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
+  /// Of an operand in a storage narrower than its format (exponents folded into FP8): the rows that it cannot hold, in
+  /// bfloat16, one after the other, and which they are ([1, rows + 1] int32: how many, then their numbers); else empty.
+  Tensor inexact = {}, inexact_rows = {};
 };
 
 /// What a backend made of a weight [N, K] and a spec, ready to multiply with.
@@ -270,6 +266,9 @@ class Backend {
   /// only a hint. The source stays valid until `forget`, which lets go of what was brought.
   virtual void prefetch(const HostMatrix& /*source*/) {}
   virtual void forget(const HostMatrix& /*source*/) {}
+  /// Says that `embed` will read this table again and again until `drop_table`, so that a device may keep a copy.
+  virtual void hold_table(const HostMatrix& /*table*/) {}
+  virtual void drop_table(const HostMatrix& /*table*/) {}
   /// Quantises (along K) and lays out a weight.
   virtual std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) = 0;
   /// The form to keep between rounds, and back from it; prepare(*keep(w, s)) multiplies to the same bits as prepare(w,

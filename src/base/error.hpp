@@ -21,6 +21,12 @@ class UsageError : public Error {
   using Error::Error;
 };
 
+/// An allocation that a device refused. Whoever cut the work into micro-batches may cut it smaller and try again.
+class OutOfDeviceMemory : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Ctrl-C or SIGTERM was seen. Ends the program with code 130; finished rounds are kept.
 class Interrupted : public std::exception {
  public:

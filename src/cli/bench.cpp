@@ -15,6 +15,7 @@
 #include "base/interrupt.hpp"
 #include "base/parallel.hpp"
 #include "base/system.hpp"
+#include "cli/bench_gpu.hpp"
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "io/file.hpp"
@@ -141,6 +142,7 @@ void run_bench(const BenchArguments& arguments) {
     format.element = element.format;
     prepare(std::string(element.name), format);
   }
+  out += bench_gpus(json);
   if (arguments.json != "-") print_result(out);
   if (!arguments.json.empty()) write_file(arguments.json, json.dump(2) + "\n");
 }
@@ -149,7 +151,8 @@ void run_bench(const BenchArguments& arguments) {
 
 void add_bench(CLI::App& app) {
   auto arguments = std::make_shared<BenchArguments>();
-  CLI::App* command = app.add_subcommand("bench", "This machine's peaks and the kernels' share of them");
+  CLI::App* command =
+      app.add_subcommand("bench", "This machine's peaks and the kernels' share of them, on CPU and GPUs");
   command->add_option("--threads", arguments->threads, "Threads")->check(CLI::Range(1, 4096));
   command->add_option("--json", arguments->json, "Write the figures as JSON here ('-' is stdout, without the table)");
   command->footer("Example: mxlm bench --threads 1");

@@ -48,7 +48,7 @@ std::vector<std::string> data_files(const std::vector<hub::ListedFile>& files,
 }
 
 hub::FetchPlan make_plan(const FetchArguments& arguments, const hub::Options& options) {
-  const auto known = hub::data_set_names();
+  const auto& known = hub::data_set_names();
   const std::string head = arguments.name.substr(0, arguments.name.find(':'));
   if (std::find(known.begin(), known.end(), head) != known.end()) {
     return hub::plan_data_set(options, hub::parse_data_request(arguments.name));

@@ -27,6 +27,8 @@ class ForwardingBackend : public Backend {
   }
   void prefetch(const HostMatrix& source) override { inner_.prefetch(source); }
   void forget(const HostMatrix& source) override { inner_.forget(source); }
+  void hold_table(const HostMatrix& table) override { inner_.hold_table(table); }
+  void drop_table(const HostMatrix& table) override { inner_.drop_table(table); }
   std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override {
     return inner_.prepare(source, spec);
   }

@@ -11,35 +11,31 @@
 namespace mxlm {
 namespace {
 
-/// Rotary tables of one RopeSpec for windows of these lengths.
-RotaryTables make_tables(Backend& backend, const RopeSpec& rope, std::span<const int64_t> lengths, DType compute) {
-  std::map<int64_t, int64_t> longest;  // length key -> rows its table needs
-  for (const int64_t length : lengths) {
-    int64_t& rows = longest[rope.length_key(length)];
-    rows = std::max(rows, length);
-  }
-  std::map<int64_t, int64_t> first_row;
+/// The table of one RopeSpec with this many rows for each length key.
+std::shared_ptr<const RotaryTable> make_table(Backend& backend, const RopeSpec& rope,
+                                              const std::map<int64_t, int64_t>& rows_of_key, DType compute) {
+  const auto out = std::make_shared<RotaryTable>();
   int64_t table_rows = 0;
-  for (const auto& [key, rows] : longest) {
-    first_row[key] = table_rows;
+  for (const auto& [key, rows] : rows_of_key) {
+    out->parts[key] = {table_rows, rows};
     table_rows += rows;
   }
   const int64_t half = rope.dim / 2;
   std::vector<float> cos(static_cast<size_t>(table_rows * half)), sin(cos.size());
-  for (const auto& [key, rows] : longest) {
+  for (const auto& [key, part] : out->parts) {
     const std::vector<float> frequencies = rope.inverse_frequencies(key);
     const auto scale = static_cast<float>(rope.attention_factor);
-    for (int64_t position = 0; position < rows; ++position) {
+    for (int64_t position = 0; position < part.second; ++position) {
       for (int64_t i = 0; i < half; ++i) {
         const double angle =
             static_cast<float>(position) * frequencies[static_cast<size_t>(i)];  // float32, as the reference
-        const auto at = static_cast<size_t>((first_row[key] + position) * half + i);
+        const auto at = static_cast<size_t>((part.first + position) * half + i);
         cos[at] = static_cast<float>(std::cos(angle)) * scale;
         sin[at] = static_cast<float>(std::sin(angle)) * scale;
       }
     }
   }
-  const auto table = [&](const std::vector<float>& values) {
+  const auto upload = [&](const std::vector<float>& values) {
     return backend.upload({.type = DType::f32,
                            .rows = table_rows,
                            .cols = half,
@@ -47,12 +43,27 @@ RotaryTables make_tables(Backend& backend, const RopeSpec& rope, std::span<const
                            .data = reinterpret_cast<const std::byte*>(values.data())},
                           rope.float32_tables ? DType::f32 : compute);
   };
-  RotaryTables out;
-  out.cos = table(cos);
-  out.sin = table(sin);
-  out.interleaved = rope.interleaved;
+  out->cos = upload(cos);
+  out->sin = upload(sin);
+  return out;
+}
+
+/// Rotary tables for windows of these lengths; `last`, the table of the micro-batch before, serves again where it can.
+RotaryTables make_tables(Backend& backend, const RopeSpec& rope, std::span<const int64_t> lengths, DType compute,
+                         std::shared_ptr<const RotaryTable>& last) {
+  std::map<int64_t, int64_t> longest;  // length key -> rows its table needs
   for (const int64_t length : lengths) {
-    const int64_t first = first_row[rope.length_key(length)];
+    int64_t& rows = longest[rope.length_key(length)];
+    rows = std::max(rows, length);
+  }
+  const bool serves = last && std::all_of(longest.begin(), longest.end(), [&](const auto& wanted) {
+                        const auto found = last->parts.find(wanted.first);
+                        return found != last->parts.end() && found->second.second >= wanted.second;
+                      });
+  if (!serves) last = make_table(backend, rope, longest, compute);
+  RotaryTables out{.table = last, .rows = {}, .interleaved = rope.interleaved};
+  for (const int64_t length : lengths) {
+    const int64_t first = last->parts.at(rope.length_key(length)).first;
     for (int64_t p = 0; p < length; ++p) out.rows.push_back(static_cast<int32_t>(first + p));
   }
   return out;
@@ -105,9 +116,10 @@ ForwardPass::ForwardPass(const ModelSpec& spec, Backend& backend, DType compute)
     }
   }
   add_norm(spec.final_norm);
+  backend.hold_table(spec.embedding.matrix);
 }
 
-ForwardPass::~ForwardPass() = default;
+ForwardPass::~ForwardPass() { backend_.drop_table(spec_.embedding.matrix); }
 
 std::vector<const LinearSpec*> ForwardPass::step_linears(int64_t step) const {
   const LayerSpec& layer = spec_.layers[at(step).layer];
@@ -158,7 +170,10 @@ MicroBatch ForwardPass::make_batch(std::span<const std::span<const int32_t>> win
            lengths.back(), spec_.positions->matrix.rows - spec_.position_offset);
     }
   }
-  for (const RopeSpec& rope : spec_.ropes) out.ropes.push_back(make_tables(backend_, rope, lengths, compute_));
+  constants_->tables.resize(spec_.ropes.size());
+  for (size_t i = 0; i < spec_.ropes.size(); ++i) {
+    out.ropes.push_back(make_tables(backend_, spec_.ropes[i], lengths, compute_, constants_->tables[i]));
+  }
   return out;
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -16,12 +17,19 @@
 
 namespace mxlm {
 
-/// Rotary tables of a micro-batch for one RopeSpec.
+/// Sines and cosines of one RopeSpec for windows of some lengths.
+struct RotaryTable {
+  Tensor cos, sin;  // [table rows, rotary_dim / 2]
+  /// By RopeSpec::length_key: the first row, and how many.
+  std::map<int64_t, std::pair<int64_t, int64_t>> parts;
+};
+
+/// A micro-batch's part in them.
 struct RotaryTables {
-  Tensor cos, sin;            // [table rows, rotary_dim / 2]
+  std::shared_ptr<const RotaryTable> table;
   std::vector<int32_t> rows;  // table row of each token
   bool interleaved = false;
-  [[nodiscard]] Rotary view() const { return {&cos, &sin, rows, interleaved}; }
+  [[nodiscard]] Rotary view() const { return {&table->cos, &table->sin, rows, interleaved}; }
 };
 
 /// A micro-batch on the device: packed windows and the rotary tables of their lengths. Stays the same for all steps.

@@ -53,7 +53,7 @@ MXLM_HOST_DEVICE constexpr float outer_scale(const BlockFormat& f, uint32_t amax
 /// positive number); at least E4M3's smallest normal number.
 MXLM_HOST_DEVICE constexpr float nvfp4_block_scale(const BlockFormat& f, float outer, uint32_t amax) {
   constexpr float smallest = 0x1p-6F;
-  const ElementFormat& e4m3 = detail::kE4M3;
+  constexpr ElementFormat e4m3 = detail::kE4M3;
   const float scale = detail::float_of(amax) / f.element.max / outer;
   if (!(scale > smallest)) return smallest;
   return scale >= e4m3.max ? e4m3.max : quantize_decode(e4m3, Rounding::even, 0, scale);

@@ -114,12 +114,13 @@ void read_rows(std::span<const std::byte> file, const std::string& field,
     if (subset_column >= 0) subsets.emplace(*group, subset_column);
     std::optional<std::string_view> text, subset;
     const int64_t rows = group->metadata()->num_rows();
+    const std::string no_value = "has no value in the column '" + field + "' of ";
     for (int64_t i = 0; i < rows; ++i) {
       const std::string row = "row " + std::to_string(++number);
       if (!texts.next(text) || (subsets && !subsets->next(subset))) {
         refuse("is damaged: a column ends in " + row + " before its row group does; get the file again");
       }
-      if (!text) refuse("has no value in the column '" + field + "' of " + row + "; leave such rows out");
+      if (!text) refuse(no_value + row + "; leave such rows out");
       if (text->size() > kLongestText) refuse("has more than 256 MiB in " + row + "; cut it into documents");
       if (!take(*text, subset.value_or(std::string_view()))) return;
     }

@@ -56,9 +56,7 @@ TEST(AttentionQuantized, AgreesWithMicroxcaling) {
     const auto bytes = static_cast<std::streamsize>(expected.size() * sizeof(float));
     ASSERT_TRUE(data.read(reinterpret_cast<char*>(expected.data()), bytes)) << line;
     for (const Isa isa : isas()) {
-      ThreadPool pool(2);
-      Tensor out = make_tensor(type, rows, problem.q.cols());
-      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, out);
+      const Tensor out = attend(problem, isa);
       int64_t rows_off = 0;
       for (int64_t r = 0; r < rows; ++r) {
         for (int h = 0; h < heads; ++h) {

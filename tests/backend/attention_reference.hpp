@@ -11,19 +11,14 @@
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "backend/cpu/attention.hpp"
 #include "backend/cpu/gemm.hpp"
 #include "tensor/tensor.hpp"
+#include "test_device.hpp"
 
 namespace mxlm::cpu {
 
-/// What this machine can run.
-inline std::vector<Isa> isas() {
-  std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
-    if (isa <= detect_isa()) all.push_back(isa);
-  }
-  return all;
-}
+inline std::vector<Isa> isas() { return test_isas(); }
 
 inline Tensor make_tensor(DType type, int64_t rows, int64_t cols) {
   const auto bytes = static_cast<size_t>(rows * cols) * dtype_size(type);
@@ -88,6 +83,31 @@ inline Problem make_problem(DType type, const std::vector<int64_t>& windows, int
     }
   }
   return p;
+}
+
+/// Attention of a problem on the device under test, in host memory.
+inline Tensor attend(const Problem& p, Isa isa, int threads = 2, Order order = Order::forward) {
+  Tensor out = make_tensor(p.q.dtype(), p.q.rows(), static_cast<int64_t>(p.args.heads) * p.args.head_dim);
+  if (!test_on_gpu()) {
+    ThreadPool pool(threads);
+    attention(isa, order, pool, p.q, p.k, p.v, p.offsets, p.keys, p.args, out);
+    return out;
+  }
+  const auto backend = test_backend({.threads = threads, .isa = isa, .order = order});
+  const auto upload = [&](const Tensor& t) {
+    const HostMatrix source{t.dtype(), t.rows(), t.cols(), t.stride(), static_cast<const std::byte*>(t.data())};
+    return backend->upload(source, t.dtype());
+  };
+  const Batch batch{
+      .tokens = std::vector<int32_t>(static_cast<size_t>(p.q.rows())), .offsets = p.offsets, .keys = p.keys};
+  Operand result{.type = {.spec = std::nullopt, .storage = p.q.dtype()}};
+  backend->attention(upload(p.q), upload(p.k), upload(p.v), batch, p.args, {&result, 1});
+  std::vector<float> values(static_cast<size_t>(out.rows() * out.cols()));
+  backend->download(result.values, values);
+  for (int64_t r = 0; r < out.rows(); ++r) {
+    for (int64_t c = 0; c < out.cols(); ++c) set(out, r, c, values[static_cast<size_t>(r * out.cols() + c)]);
+  }
+  return out;
 }
 
 /// Window w of a problem as a problem of its own.

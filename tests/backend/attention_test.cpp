@@ -169,9 +169,7 @@ TEST(AttentionAccuracy, IsThatOfTorch) {
     const Problem problem = make_problem(type, {rows}, heads, kv_heads, head_dim, seed, spread);
     const Reference reference = attend_reference(problem);
     for (const Isa isa : isas()) {
-      ThreadPool pool(2);
-      Tensor out = make_tensor(type, problem.q.rows(), problem.q.cols());
-      attention(isa, Order::forward, pool, problem.q, problem.k, problem.v, problem.offsets, {}, problem.args, out);
+      const Tensor out = attend(problem, isa);
       double total = 0;
       for (int64_t r = 0; r < out.rows(); ++r) {
         for (int64_t c = 0; c < out.cols(); ++c) {

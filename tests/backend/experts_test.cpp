@@ -144,6 +144,7 @@ TEST_P(ExpertsOnEachIsa, RotateMatchesOtherModels) {
 }
 
 TEST_P(ExpertsOnEachIsa, RotateGivesTheSameBitsEverywhereAndOnViews) {
+  MXLM_CPU_ONLY("compares instruction sets");
   const auto b = backend(GetParam());
   const auto portable = backend(cpu::Isa::portable);
   for (const auto& [type, tables] :

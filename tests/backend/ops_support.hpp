@@ -1,6 +1,6 @@
 #pragma once
 
-// What the tests of the CPU backend's operations share: matrices, torch's results (tests/data/backend/ops.bin, made by
+// What the tests of a backend's operations share: matrices, torch's results (tests/data/backend/ops.bin, made by
 // tools/make_ops_goldens.py), and running on every instruction set.
 
 #include <gtest/gtest.h>
@@ -18,23 +18,17 @@
 
 #include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
+#include "test_device.hpp"
 
 namespace mxlm {
 
-inline std::vector<cpu::Isa> isas() {
-  std::vector<cpu::Isa> all;
-  for (const cpu::Isa isa :
-       {cpu::Isa::portable, cpu::Isa::avx2, cpu::Isa::avx512, cpu::Isa::avx512_bf16, cpu::Isa::amx_bf16}) {
-    if (isa <= cpu::detect_isa()) all.push_back(isa);
-  }
-  return all;
-}
+inline std::vector<cpu::Isa> isas() { return test_isas(); }
 
 inline std::unique_ptr<Backend> backend(cpu::Isa isa = cpu::detect_isa(), int threads = 2) {
   CpuOptions options;
   options.threads = threads;
   options.isa = isa;
-  return make_cpu_backend(options);
+  return test_backend(options);
 }
 
 inline HostMatrix view(const std::vector<BFloat16>& values, int64_t rows) {
@@ -128,6 +122,7 @@ class OnEachIsa : public testing::TestWithParam<cpu::Isa> {
  protected:
   void SetUp() override {
     if (GetParam() > cpu::detect_isa()) GTEST_SKIP() << "this processor lacks it";
+    if (test_on_gpu() && GetParam() != cpu::Isa::portable) GTEST_SKIP() << "once is enough on a GPU";
   }
 };
 

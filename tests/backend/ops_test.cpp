@@ -165,10 +165,17 @@ TEST_P(OpsOnEachIsa, LinearRoundsAsTorchInBf16) {
   const Tensor bias = b->upload(view(golden("linear.bias").values, 1), DType::f32);
   Tensor residual = b->upload(view(golden("linear.residual").bf16, 3), DType::bf16);
   Tensor out = b->empty(DType::bf16, 3, 37);
+  // Sums of a GPU are in another order: a value next to a tie may be a step off, twice where it is rounded again.
+  const auto check = [&](const Tensor& got, const std::vector<float>& want, float steps) {
+    if (!test_on_gpu()) return expect_same(download(*b, got), want);
+    const std::vector<float> values = download(*b, got);
+    ASSERT_EQ(values.size(), want.size());
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(values[i], want[i], steps * 0x1p-8F * 4) << i;
+  };
   b->linear(x, *weight, {.bias = &bias}, out);
-  expect_same(download(*b, out), golden("linear.y").values);
+  check(out, golden("linear.y").values, 1);
   b->linear(x, *weight, {.bias = &bias, .residual = &residual}, residual);  // in place
-  expect_same(download(*b, residual), golden("linear.y_residual").values);
+  check(residual, golden("linear.y_residual").values, 2);
 }
 
 // --- the same on every instruction set and with any number of threads
@@ -196,6 +203,7 @@ std::vector<std::vector<float>> unchanging(Backend& b, DType type, int64_t cols)
 }
 
 TEST(Ops, NormAndRotateGiveTheSameBitsOnEveryInstructionSet) {
+  MXLM_CPU_ONLY("of instruction sets");
   for (const DType type : {DType::bf16, DType::f32}) {
     for (const int64_t cols : {2, 18, 50, 576, 577, 592, 600}) {
       const auto want = unchanging(*backend(Isa::portable, 1), type, cols);
@@ -210,6 +218,7 @@ TEST(Ops, NormAndRotateGiveTheSameBitsOnEveryInstructionSet) {
 }
 
 TEST_P(OpsOnEachIsa, ThreadsChangeNoBit) {
+  MXLM_CPU_ONLY("of threads");
   std::vector<std::vector<float>> want;
   for (const int threads : {1, 2, 3}) {
     const auto b = backend(GetParam(), threads);
@@ -228,6 +237,7 @@ TEST_P(OpsOnEachIsa, ThreadsChangeNoBit) {
 }
 
 TEST(Ops, ThreadsMayShareABackend) {
+  MXLM_CPU_ONLY("of threads");
   const auto b = backend();
   const std::vector<BFloat16> values = random_bf16(64UL * 96, 47);
   Operand x = operand(DType::bf16);
@@ -345,6 +355,7 @@ TEST_P(OpsOnEachIsa, RotateKeepsFloat32AndTheRestOfAHead) {
 // --- operands
 
 TEST_P(OpsOnEachIsa, ProducersQuantiseTheValueInTheModelDtype) {
+  MXLM_CPU_ONLY("looks into host memory");
   const auto b = backend(GetParam());
   for (const DType type : {DType::bf16, DType::f32}) {
     for (const int64_t cols : {1, 40, 577}) {
@@ -391,6 +402,7 @@ TEST_P(OpsOnEachIsa, ProducersQuantiseTheValueInTheModelDtype) {
 }
 
 TEST_P(OpsOnEachIsa, AttentionFillsItsOperands) {
+  MXLM_CPU_ONLY("looks into host memory");
   const auto b = backend(GetParam());
   const std::vector<BFloat16> values = random_bf16(7UL * 80, 30);
   const Tensor q = b->upload(view(values, 7), DType::bf16);
@@ -481,6 +493,7 @@ TEST_P(OpsOnEachIsa, PreparedWeightsHoldTheQuantisedValues) {
 }
 
 TEST_P(OpsOnEachIsa, SubnormalQuantisedWeightsAreKeptInFloat32) {
+  MXLM_CPU_ONLY("of what the instructions for bfloat16 flush");
   const auto b = backend(GetParam());
   const mx::BlockFormat format = format_of("mxfp8_e4m3");
   for (const DType type : {DType::bf16, DType::f32}) {
@@ -522,6 +535,7 @@ TEST_P(OpsOnEachIsa, NanBlocksOfAWeightStayNan) {
 }
 
 TEST(Ops, OperandTypesAreBf16WhereThatIsExact) {
+  MXLM_CPU_ONLY("a GPU's operands are bfloat16 whatever the weight is");
   const auto b = backend();
   const auto exact = b->prepare(view(random_bf16(64, 8), 2), std::nullopt);
   const auto wide = b->prepare(view(random_values(64, 8), 2), std::nullopt);
@@ -630,6 +644,7 @@ TEST(Ops, EmptyBatchesAreFine) {
 }
 
 TEST(Ops, AnInstructionSetTheProcessorLacksIsAnError) {
+  MXLM_CPU_ONLY("of instruction sets");
   if (cpu::detect_isa() == Isa::amx_bf16) GTEST_SKIP() << "this processor has them all";
   EXPECT_THROW(backend(Isa::amx_bf16), Error);
 }

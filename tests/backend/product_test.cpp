@@ -13,6 +13,7 @@
 #include "io/file.hpp"
 #include "io/safetensors.hpp"
 #include "mx/format.hpp"
+#include "test_device.hpp"
 
 namespace mxlm {
 namespace {
@@ -20,14 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 using cpu::Isa;
 using cpu::Order;
-
-std::vector<Isa> available() {
-  std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
-    if (isa <= cpu::detect_isa()) all.push_back(isa);
-  }
-  return all;
-}
 
 struct NamedFormat {
   const char* name;
@@ -62,6 +55,12 @@ std::vector<double> doubles(const TensorEntry& entry) {
 
 /// What a producer of activations hands to the product.
 Operand quantized_operand(Backend& backend, Isa isa, const HostMatrix& x, const OperandType& type) {
+  if (test_on_gpu()) {
+    Operand out{.type = type};
+    const std::vector<int64_t> window{0, x.rows};
+    backend.operands(backend.upload(x, DType::f32), window, {&out, 1});
+    return out;
+  }
   Operand out{.type = type, .values = backend.empty(type.storage, x.rows, x.cols)};
   std::memset(out.values.data(), 0, out.values.bytes());  // products read the padding of rows, which has to be zeros
   for (int64_t r = 0; r < x.rows; ++r) {
@@ -87,11 +86,12 @@ TEST_P(Product, IsTheFloat64SumOfTheQuantisedOperands) {
     const auto exact = doubles(golden.tensors().at(std::string("y.") + name));
     const auto scale = doubles(golden.tensors().at(std::string("abs.") + name));
     ASSERT_EQ(exact.size(), static_cast<size_t>(x.rows * w.rows));
-    for (const Isa isa : available()) {
+    for (const Isa isa : test_isas()) {
       for (const Order order : {Order::forward, Order::reversed}) {
-        const auto backend = make_cpu_backend({.threads = 1, .isa = isa, .order = order});
+        const auto backend = test_backend({.threads = 1, .isa = isa, .order = order});
         const auto made = backend->prepare(w, format);
         const auto kept = backend->prepare(backend->keep(w, format));
+        backend->forget(w);
         const Operand operand = quantized_operand(*backend, isa, x, backend->operand_type(format, *made, DType::f32));
         Tensor y = backend->empty(DType::f32, x.rows, w.rows), again = backend->empty(DType::f32, x.rows, w.rows);
         backend->linear(operand, *made, {}, y);

@@ -15,6 +15,7 @@
 #include "backend/cpu/backend.hpp"
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/stages.hpp"
+#include "test_device.hpp"
 
 namespace mxlm {
 namespace {
@@ -23,14 +24,6 @@ using cpu::Isa;
 using cpu::Order;
 using mx::BlockFormat;
 using mx::Scaling;
-
-std::vector<Isa> available() {
-  std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
-    if (isa <= cpu::detect_isa()) all.push_back(isa);
-  }
-  return all;
-}
 
 float widen(float x) { return x; }
 float widen(BFloat16 x) { return to_float(x); }
@@ -109,7 +102,7 @@ void compare_rows(const mx::NamedStage& stage, BlockFormat f, Isa isa, const std
 
 TEST(StageRows, EveryInstructionSetGivesTheDefinitionsBits) {
   for (const mx::NamedStage& stage : mx::kStages) {
-    for (const Isa isa : available()) {
+    for (const Isa isa : test_isas()) {
       uint32_t seed = 0;
       for (const int64_t n : {1, 15, 16, 37, 128}) {
         for (const int exponent : {3, 60, 127, 132, 254}) {
@@ -206,12 +199,13 @@ template <typename T>
 void check_products(Isa isa, const OperandSpec& weights, const OperandSpec& activations) {
   constexpr DType type = sizeof(T) == 2 ? DType::bf16 : DType::f32;
   const Problem p(type == DType::bf16);
-  const auto backend = make_cpu_backend({.threads = 2, .isa = isa, .order = Order::forward});
+  const auto backend = test_backend({.threads = 2, .isa = isa, .order = Order::forward});
   const auto x = stored<T>(p.x), w = stored<T>(p.w);
   const HostMatrix source{type, p.n, p.k, p.k, reinterpret_cast<const std::byte*>(w.data())};
   const auto weight = backend->prepare(source, weights);
   const auto kept = backend->keep(source, weights);
   const auto again = backend->prepare(kept);
+  backend->forget(source);
   const Tensor hidden = backend->upload({type, p.rows, p.k, p.k, reinterpret_cast<const std::byte*>(x.data())}, type);
   Operand operand;
   operand.type = backend->operand_type(activations, *weight, type);
@@ -271,7 +265,7 @@ void check_products(Isa isa, const OperandSpec& weights, const OperandSpec& acti
 
 TEST(StageProducts, AreTheProductsOfTheDefinitions) {
   const OperandSpec mxfp4 = mx::parse_format("mxfp4");
-  for (const Isa isa : available()) {
+  for (const Isa isa : test_isas()) {
     for (const mx::NamedStage& stage : mx::kStages) {
       SCOPED_TRACE(std::string(stage.name) + " " + isa_name(isa));
       const OperandSpec spec = stage.format;
@@ -286,7 +280,8 @@ TEST(StageProducts, AreTheProductsOfTheDefinitions) {
 }
 
 TEST(StageProducts, KeptWeightsTakeWhatTheyShould) {
-  const auto backend = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = Order::forward});
+  MXLM_CPU_ONLY("of the layout of kept weights");
+  const auto backend = test_backend({.threads = 1, .isa = std::nullopt, .order = Order::forward});
   const std::vector<float> w(64 * 128, 0.5F);
   const HostMatrix source{DType::f32, 64, 128, 128, reinterpret_cast<const std::byte*>(w.data())};
   const auto bytes = [&](const char* name) { return backend->keep(source, mx::parse_format(name))->bytes(); };
@@ -298,17 +293,19 @@ TEST(StageProducts, KeptWeightsTakeWhatTheyShould) {
 }
 
 TEST(QuantizedOutputs, FollowTheBiasAndPrecedeTheResidual) {
-  for (const Isa isa : available()) {
+  for (const Isa isa : test_isas()) {
     for (const char* name : {"mxfp4", "mxfp8", "mxint16", "fp8_e4m3_row", "bf16"}) {
       SCOPED_TRACE(std::string(name) + " " + isa_name(isa));
       const BlockFormat format = mx::parse_format(name).value();
       const Problem p(true);
-      const auto backend = make_cpu_backend({.threads = 2, .isa = isa, .order = Order::forward});
+      const auto backend = test_backend({.threads = 2, .isa = isa, .order = Order::forward});
       const auto check = [&]<typename T>(T) {
         constexpr DType type = sizeof(T) == 2 ? DType::bf16 : DType::f32;
         const auto x = stored<T>(p.x), w = stored<T>(p.w);
         const auto bytes = [](const auto& v) { return reinterpret_cast<const std::byte*>(v.data()); };
-        const auto weight = backend->prepare({type, p.n, p.k, p.k, bytes(w)}, std::nullopt);
+        const HostMatrix source{type, p.n, p.k, p.k, bytes(w)};
+        const auto weight = backend->prepare(source, std::nullopt);
+        backend->forget(source);
         const Tensor hidden = backend->upload({type, p.rows, p.k, p.k, bytes(x)}, type);
         Operand operand;
         operand.type = backend->operand_type(std::nullopt, *weight, type);

@@ -15,13 +15,13 @@
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
-#include "backend/cpu/quantize.hpp"
 #include "io/file.hpp"
 #include "io/safetensors.hpp"
 #include "logits_of.hpp"
 #include "model/config.hpp"
 #include "model/forward.hpp"
 #include "model/spec.hpp"
+#include "test_device.hpp"
 
 namespace mxlm {
 namespace {
@@ -51,7 +51,7 @@ struct Case {
     windows = golden["windows"].get<std::vector<std::vector<int32_t>>>();
     const FileView config = FileView::map(kFamilies / name / "config.json");
     spec = load_spec(Config::parse(config.text(), config.name()), checkpoint);
-    backend = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
+    backend = test_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
   }
 };
 
@@ -233,20 +233,14 @@ TEST(FamilyProducts, AreTheFloat64SumsOfTheQuantisedOperands) {
                        .cols = entry.shape.at(1),
                        .stride = entry.shape.at(1),
                        .data = entry.data()};
+    const Tensor values = model.backend->upload(x, DType::f32);
+    const HostMatrix source = (*linear)->weight.view(storage);
     for (const auto& [format_name, figures] : model.golden["weight_only"].items()) {
       const mx::BlockFormat format = format_of(format_name);
-      const auto weight = model.backend->prepare((*linear)->weight.view(storage), format);
+      const auto weight = model.backend->prepare(source, format);
       Operand operand{.type = model.backend->operand_type(format, *weight, DType::f32), .values = {}};
-      operand.values = model.backend->empty(operand.type.storage, x.rows, x.cols);
-      std::memset(operand.values.data(), 0, operand.values.bytes());  // products read the padding of rows
-      for (int64_t r = 0; r < x.rows; ++r) {
-        const float* row = reinterpret_cast<const float*>(x.data) + r * x.stride;
-        if (operand.type.storage == DType::bf16) {
-          cpu::quantize_decode_row(cpu::detect_isa(), format, row, x.cols, operand.values.row<BFloat16>(r));
-        } else {
-          cpu::quantize_decode_row(cpu::detect_isa(), format, row, x.cols, operand.values.row<float>(r));
-        }
-      }
+      const std::vector<int64_t> window{0, x.rows};
+      model.backend->operands(values, window, {&operand, 1});
       Tensor y = model.backend->empty(DType::f32, x.rows, weight->rows());
       model.backend->linear(operand, *weight, {}, y);
       std::vector<float> ours(static_cast<size_t>(y.rows() * y.cols()));
@@ -265,6 +259,7 @@ TEST(FamilyProducts, AreTheFloat64SumsOfTheQuantisedOperands) {
         }
       }
     }
+    model.backend->forget(source);
   }
   EXPECT_GE(found, 2);
 }

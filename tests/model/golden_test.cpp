@@ -18,6 +18,7 @@
 #include "model/config.hpp"
 #include "model/forward.hpp"
 #include "model/spec.hpp"
+#include "test_device.hpp"
 
 namespace mxlm {
 namespace {
@@ -33,14 +34,6 @@ std::vector<std::string> model_names() {
   for (const auto& entry : fs::directory_iterator(kModels)) names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
-}
-
-std::vector<Isa> available() {
-  std::vector<Isa> all;
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
-    if (isa <= cpu::detect_isa()) all.push_back(isa);
-  }
-  return all;
 }
 
 /// One file of expected logits, [windows * length, vocabulary] row-major.
@@ -145,15 +138,15 @@ TEST_P(Golden, Float32LogitsAreThoseOfTransformers) {
   const Model model(kModels / GetParam());
   for (const Expected& expected : all_expected(kModels / GetParam())) {
     ASSERT_EQ(expected.vocabulary, model.spec.vocabulary);
-    for (const Isa isa : available()) {
+    for (const Isa isa : test_isas()) {
       for (const Order order : {Order::forward, Order::reversed}) {
-        const auto backend = make_cpu_backend({.threads = 1, .isa = isa, .order = order});
+        const auto backend = test_backend({.threads = 1, .isa = isa, .order = order});
         const auto ours = logits_of(model.spec, *backend, DType::f32, expected.spans());
         const double difference = largest_difference(ours, expected.logits);
         // Theirs is double_error away from the exact result. Ours may be twice as far, on the other side.
         EXPECT_LE(difference, 3 * expected.double_error) << expected.file << " " << isa_name(isa);
         EXPECT_LE(difference, 2e-5 * largest(expected.logits)) << expected.file << " " << isa_name(isa);
-        if (order == Order::forward && isa == available().back()) {
+        if (order == Order::forward && isa == test_isas().back()) {
           RecordProperty(expected.file, std::to_string(difference / expected.double_error));
         }
       }
@@ -170,8 +163,8 @@ TEST_P(Golden, AWindowGivesTheSameBitsAloneInCompanyAndOnTwoThreads) {
     for (const auto& window : expected.spans()) together.push_back(window);
   }
   for (const DType compute : {DType::f32, DType::bf16}) {
-    const auto one = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = Order::forward});
-    const auto two = make_cpu_backend({.threads = 2, .isa = std::nullopt, .order = Order::forward});
+    const auto one = test_backend({.threads = 1, .isa = std::nullopt, .order = Order::forward});
+    const auto two = test_backend({.threads = 2, .isa = std::nullopt, .order = Order::forward});
     const std::vector<float> all = logits_of(model.spec, *two, compute, together);
     size_t at = 0;
     for (const auto& window : together) {
@@ -186,7 +179,7 @@ TEST_P(Golden, AWindowGivesTheSameBitsAloneInCompanyAndOnTwoThreads) {
 
 TEST_P(Golden, TokensOutsideTheVocabularyAreRefused) {
   const Model model(kModels / GetParam());
-  const auto backend = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = Order::forward});
+  const auto backend = test_backend({.threads = 1, .isa = std::nullopt, .order = Order::forward});
   const ForwardPass forward(model.spec, *backend, DType::f32);
   for (const int64_t bad : {int64_t{-1}, model.spec.vocabulary}) {
     const std::vector<int32_t> window{0, static_cast<int32_t>(bad), 1};
@@ -202,8 +195,8 @@ TEST(GoldenBfloat16, IsAsFarFromFloat32AsTransformers) {
   const Expected expected = read_expected(kModels / "bfloat16/expected.safetensors");
   ASSERT_FALSE(expected.logits_bfloat16.empty());
   const double theirs = rms_difference(expected.logits_bfloat16, expected.logits);
-  for (const Isa isa : available()) {
-    const auto backend = make_cpu_backend({.threads = 1, .isa = isa, .order = Order::forward});
+  for (const Isa isa : test_isas()) {
+    const auto backend = test_backend({.threads = 1, .isa = isa, .order = Order::forward});
     const auto ours = logits_of(model.spec, *backend, DType::bf16, expected.spans());
     EXPECT_LE(rms_difference(ours, expected.logits), 1.1 * theirs) << isa_name(isa);
     EXPECT_GT(rms_difference(ours, expected.logits), 0.5 * theirs) << isa_name(isa);  // it does round

@@ -25,8 +25,12 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
   const auto prepare = [&](const LinearSpec& linear) {
     const ProductSpec product = product_of(linear);
     const HostMatrix source = linear.weight.view(storage);
-    return product.bf16_ops ? backend.prepare(RoundedMatrix(source).view(), product.weights)
-                            : backend.prepare(source, product.weights);
+    std::optional<RoundedMatrix> rounded;
+    if (product.bf16_ops) rounded.emplace(source);
+    const HostMatrix& matrix = rounded ? rounded->view() : source;
+    auto weight = backend.prepare(matrix, product.weights);
+    backend.forget(matrix);  // its memory is another weight's next
+    return weight;
   };
   Tensor hidden = forward.embed(batches.front());
   const std::vector<const Tensor*> in{&hidden};

@@ -13,6 +13,7 @@
 #include "io/file.hpp"
 #include "logits_of.hpp"
 #include "model/spec.hpp"
+#include "test_device.hpp"
 
 namespace mxlm {
 namespace {
@@ -44,7 +45,7 @@ TEST(Outputs, AreQuantisedWhereThePrototypeQuantisesThem) {
   std::vector<int32_t> tokens;
   for (const int64_t id : values<int64_t>(golden, "tokens")) tokens.push_back(static_cast<int32_t>(id));
   const std::vector<std::span<const int32_t>> windows{tokens};
-  const auto backend = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
+  const auto backend = test_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
   const auto ours = [&](const ProductSpec& product) {
     return logits_of(spec, *backend, DType::f32, windows,
                      [&](const LinearSpec& linear) { return linear.role == Role::lm_head ? ProductSpec{} : product; });

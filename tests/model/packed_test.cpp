@@ -17,6 +17,7 @@
 #include "io/file.hpp"
 #include "logits_of.hpp"
 #include "model/spec.hpp"
+#include "test_device.hpp"
 
 namespace mxlm {
 namespace {
@@ -75,7 +76,7 @@ TEST_P(Packed, WeightsAndLogitsAreThoseOfTheDecodedCheckpoint) {
 
   const std::vector<int32_t> window{3, 14, 15, 9, 26, 5, 35, 8};
   const std::vector<std::span<const int32_t>> windows{window};
-  const auto backend = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
+  const auto backend = test_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
   for (const char* format : {"none", "mxfp4"}) {
     ProductSpec product;
     product.weights = product.activations = mx::parse_format(format);

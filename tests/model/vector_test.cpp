@@ -16,6 +16,7 @@
 #include "logits_of.hpp"
 #include "model/config.hpp"
 #include "model/spec.hpp"
+#include "test_device.hpp"
 
 namespace mxlm {
 namespace {
@@ -82,9 +83,9 @@ Comparison compare(const std::vector<double>& ours, const json& expected) {
 // token in forty is within 1e-4 (plain_same).
 TEST(VectorOperations, GiveTheNllOfMicroxcaling) {
   ASSERT_GE(goldens()["families"].size(), 6U);
-  for (const cpu::Isa isa : {cpu::Isa::portable, cpu::detect_isa()}) {
+  for (const cpu::Isa isa : {test_isas().front(), cpu::detect_isa()}) {
     for (const cpu::Order order : {cpu::Order::forward, cpu::Order::reversed}) {
-      const auto backend = make_cpu_backend({.threads = 1, .isa = isa, .order = order});
+      const auto backend = test_backend({.threads = 1, .isa = isa, .order = order});
       for (const auto& [family, formats] : goldens()["families"].items()) {
         for (const auto& [name, expected] : formats.items()) {
           ProductSpec product;

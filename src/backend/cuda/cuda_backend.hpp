@@ -5,11 +5,13 @@
 // the LM head. All work of a backend is on one stream, so no operation waits for another; only those that return
 // figures to the host wait for the device.
 
+#include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "backend/cuda/backend.hpp"
-#include "backend/cuda/gemm.hpp"
+#include "backend/cuda/products.hpp"
 #include "backend/cuda/runtime.hpp"
 #include "backend/cuda/sdpa.hpp"
 #include "backend/cuda/staging.hpp"
@@ -33,6 +35,8 @@ class CudaBackend final : public Backend {
   void download(const Tensor& from, std::span<float> out) override;
   void prefetch(const HostMatrix& source) override;
   void forget(const HostMatrix& source) override;
+  void hold_table(const HostMatrix& table) override;
+  void drop_table(const HostMatrix& table) override;
   std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override;
   std::shared_ptr<const KeptWeight> keep(const HostMatrix& source, const OperandSpec& spec) override;
   std::shared_ptr<const PreparedWeight> prepare(std::shared_ptr<const KeptWeight> kept) override;
@@ -84,25 +88,43 @@ class CudaBackend final : public Backend {
   /// The memory of an operand of this type: values [rows, cols] of its storage, and the row scales and outliers that
   /// its format has.
   void allocate_operand(int64_t rows, int64_t cols, DType model, Operand& out);
-  /// x W^T in float32 or out's dtype, before any epilogue but the bias (float32, may be null). `x` and `weight` as
-  /// `linear` takes them; scales and outliers are applied.
-  void product(const Operand& x, const PreparedWeight& weight, const float* bias, Tensor& out);
+  /// The device's copy of a table that is held; nullopt if it is not, or too large.
+  [[nodiscard]] std::optional<cuda::View> resident_table(const HostMatrix& table) const;
   [[nodiscard]] int multiprocessors() const { return multiprocessors_; }
 
  private:
   std::shared_ptr<void> to_device_bytes(const void* from, size_t bytes);
+  std::shared_ptr<cuda::Weight> split(const cuda::View& values, int64_t n, int64_t k);
+  /// A weight with its exponents folded; null where they do not fit.
+  std::shared_ptr<cuda::Weight> fold(const mx::BlockFormat& format, const cuda::View& values);
+  /// The weight in the layout that an operand of this storage is multiplied with.
+  const cuda::Weight& layout_for(DType storage, const cuda::Weight& weight);
+  /// The operand as products read it.
+  cuda::Factor factor_of(const Operand& x);
+  /// What is still to be done to sums of rows from `first_row` and outputs from `first` on, in float32: scales, and
+  /// outliers' products.
+  void finish_sums(const Operand& x, const cuda::Factor& outliers, const cuda::Weight& weight, int64_t first_row,
+                   int64_t first, const float* bias, const cuda::View& sums, const cuda::View& out);
+  /// Rows of a product that folding could not hold.
+  void recompute(const Operand& x, const cuda::Weight& weight, int64_t first_row, int64_t first, const cuda::View& out);
+  /// `out` = x W^T with scales, outliers and bias.
+  void product(const Operand& x, const cuda::Weight& weight, const float* bias, Tensor& out);
+  /// Float32 products of the head for rows from `first_row` and outputs from `first` on.
+  void head_products(const cuda::Factor& values, const cuda::Factor& outliers, const HeadInput& input,
+                     int64_t first_row, int64_t first, const cuda::View& out);
 
   CudaOptions options_;
   std::string name_;
   int multiprocessors_ = 0;
+  cuda::DeviceCache memory_;  // made first: it makes the device the current one
   cuda::Stream stream_;
-  cuda::DeviceCache memory_;
   cuda::SmallUploads small_;  // pinned ring for to_device
   cuda::Staging staging_;     // weights on their way
-  cuda::Gemm gemm_;
+  cuda::Products products_;
   cuda::Sdpa sdpa_;
-  RouteCounts routes_;
-  std::shared_ptr<void> fallback_rows_;  // device counter, see route_counts
+  std::map<const std::byte*, cuda::Staging::Arrived> tables_;
+  RouteCounts routes_;               // what the host counts
+  std::shared_ptr<void> fell_back_;  // and the device: an unsigned long long
 };
 
 }  // namespace mxlm

@@ -1,7 +1,9 @@
 #pragma once
 
-// Matrix products by cuBLASLt, with one algorithm for each (N, K, types): chosen once without split-K and used for
-// every number of rows, so that a row gives the same bits whatever else is in the batch.
+// Matrix products by cuBLASLt, with one algorithm for each (N, K, types), without split-K, for every number of rows, so
+// that a row gives the same bits whatever else is in the batch. The library's first proposal sets the bits; of its
+// other proposals, those that give the same bits are timed at the first large product, and the fastest is used from
+// then on. So timing, which differs from run to run, never changes a digit.
 
 #include <cstdint>
 #include <memory>
@@ -20,16 +22,19 @@ struct Product {
   DType out_type = DType::bf16;  // bf16 or f32
   int64_t m = 0, n = 0, k = 0;
   int64_t x_stride = 0, w_stride = 0, out_stride = 0;  // elements
-  const float* bias = nullptr;                         // [N], added in float32; not together with `add`
+  const void* bias = nullptr;                          // [N] of out's type, added in float32; not together with `add`
   const float* x_scales = nullptr;                     // [M], FP8 only
   const float* w_scales = nullptr;                     // [N], FP8 only
   bool add = false;                                    // out += (float32 out)
 };
 
+/// True if two matrices of one shape and type have the same bits; waits for the stream (products.cu).
+bool same_bits(const View& a, const View& b, int32_t* scratch, cudaStream_t stream);
+
 class Gemm {
  public:
-  /// `reversed`: another order of sums, where the library has one.
-  explicit Gemm(bool reversed);
+  /// `memory` lends space for comparing proposals.
+  explicit Gemm(DeviceCache& memory);
   ~Gemm();
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;

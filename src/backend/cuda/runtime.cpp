@@ -6,7 +6,7 @@
 #include <mutex>
 #include <vector>
 
-#include "backend/backend.hpp"
+#include "base/error.hpp"
 
 namespace mxlm::cuda {
 
@@ -18,6 +18,15 @@ void check(cudaError_t status, const char* doing) {
     throw OutOfDeviceMemory(fmt::format("The GPU has no memory left for {}; use a smaller batch size.", doing));
   }
   fail("The GPU reported '{}' while {}; if it repeats, run with --device cpu.", cudaGetErrorString(status), doing);
+}
+
+void check_targets(std::span<const int32_t> targets, int64_t vocabulary) {
+  for (const int32_t target : targets) {
+    if (target < 0 || target >= vocabulary) {
+      fail("Token id {} is outside the LM head's vocabulary of {}; use the tokenizer that belongs to the model.",
+           target, vocabulary);
+    }
+  }
 }
 
 namespace {

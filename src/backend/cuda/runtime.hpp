@@ -1,11 +1,13 @@
 #pragma once
 
-// CUDA's runtime with errors as exceptions and resources as values.
+// CUDA's runtime with errors as exceptions and resources as values. Files for nvcc include no fmt, which it cannot
+// compile as C++20: what formats sentences is in files for the host's compiler.
 
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "tensor/tensor.hpp"
 
@@ -15,6 +17,12 @@ namespace mxlm::cuda {
 void check(cudaError_t status, const char* doing);
 /// After a kernel launch.
 inline void check_launch(const char* doing) { check(cudaGetLastError(), doing); }
+
+/// Throws Error if a token id is none of the vocabulary.
+void check_targets(std::span<const int32_t> targets, int64_t vocabulary);
+
+/// True if this program holds machine code for the current device (products.cu).
+bool has_code_for_this_device();
 
 /// A matrix in device memory as kernels take it: rows `stride` elements apart.
 struct View {

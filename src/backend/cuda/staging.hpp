@@ -38,7 +38,7 @@ class Staging {
   /// Queues a matrix; the copy starts when its turn comes and the budget has room.
   void prefetch(const HostMatrix& source);
   /// The matrix on the device: what was brought already, or brought now. The compute stream waits for it; the caller
-  /// does not. It stays for further calls until `forget`.
+  /// does not. One that was announced stays for further calls until `forget`.
   struct Arrived {
     View view;  // rows packed: stride = cols, or padded(cols) for bf16 (zeros behind the last column)
     std::shared_ptr<void> memory;

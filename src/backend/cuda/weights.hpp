@@ -13,7 +13,7 @@ namespace mxlm::cuda {
 enum class Layout : uint8_t {
   bf16,    // [N, K] bfloat16: every value is one
   split,   // [N, 3 K] bfloat16: w = sum of its three parts, the smallest first ([w2 | w1 | w0])
-  folded,  // [N, K] FP8 codes with a float32 scale a row: the block scales are folded into the elements
+  folded,  // [N, K] E4M3 codes with a float32 scale a row: the block scales are folded into the elements
 };
 
 /// [N, K] ready to multiply with; K is padded with zeros to padded(K).
@@ -26,12 +26,13 @@ class Weight final : public PreparedWeight {
   [[nodiscard]] std::string route() const override;
 
   Layout layout = Layout::bf16;
-  DType code = DType::bf16;  // folded: f8_e4m3 or f8_e5m2
   int64_t n = 0, k = 0;
-  int64_t stride = 0;             // elements between rows: padded(k), 3 * padded(k) if split
-  size_t size = 0;                // bytes of device memory
-  std::shared_ptr<void> values;   // device
-  std::shared_ptr<float> scales;  // device, [N] factors of the outputs; null if there are none
+  int64_t stride = 0;                              // elements between rows: padded(k), 3 * padded(k) if split
+  size_t size = 0;                                 // bytes of device memory
+  std::shared_ptr<void> values;                    // device
+  std::shared_ptr<float> scales;                   // device, [N] factors of the outputs; null if there are none
+  std::shared_ptr<float> fold_scales;              // folded: device, [N]
+  mutable std::shared_ptr<const Weight> unfolded;  // folded: in bfloat16, once a product has needed it
 };
 
 /// A weight as codes and block scales (mx::keeps_codes), or the prepared form itself.

@@ -2,6 +2,8 @@
 
 #include "backend/cuda/backend.hpp"
 
+#include "base/error.hpp"
+
 namespace mxlm {
 
 CudaDevices find_cuda_devices() {

@@ -1,0 +1,434 @@
+#include "backend/cuda/backend.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "backend/cuda/cuda_backend.hpp"
+#include "backend/cuda/epilogue.hpp"
+#include "backend/cuda/fold.hpp"
+#include "base/error.hpp"
+#include "mx/quantize.hpp"
+
+namespace mxlm {
+
+using cuda::View;
+using cuda::Weight;
+
+namespace {
+
+constexpr double kShareOfFree = 0.9;
+// Of the device's memory: weights that are brought ahead, and tables that stay.
+constexpr uint64_t kAheadShare = 6, kTableShare = 8;
+
+/// The device's memory that may be used, once it is the current one.
+uint64_t select(const CudaOptions& options) {
+  cuda::check(cudaSetDevice(options.device), "selecting it");
+  size_t free = 0, total = 0;
+  cuda::check(cudaMemGetInfo(&free, &total), "asking for its memory");
+  const auto most = static_cast<uint64_t>(kShareOfFree * static_cast<double>(free));
+  return options.memory_limit > 0 ? std::min(options.memory_limit, most) : most;
+}
+
+}  // namespace
+
+namespace cuda {
+
+std::string Weight::route() const {
+  switch (layout) {
+    case Layout::bf16:
+      return "bf16";
+    case Layout::split:
+      return "3 x bf16";
+    case Layout::folded:
+      return "fp8";
+  }
+  return "?";
+}
+
+}  // namespace cuda
+
+CudaBackend::CudaBackend(const CudaOptions& options)
+    : options_(options),
+      memory_(select(options)),
+      stream_(cuda::make_stream()),
+      staging_(memory_, stream_.get(), options.device, memory_.limit() / kAheadShare),
+      products_(memory_, stream_.get(), options.reversed),
+      sdpa_(stream_.get()) {
+  cudaDeviceProp properties{};
+  cuda::check(cudaGetDeviceProperties(&properties, options.device), "asking what it is");
+  multiprocessors_ = properties.multiProcessorCount;
+  fell_back_ = memory_.allocate(sizeof(unsigned long long));
+  cuda::check(cudaMemsetAsync(fell_back_.get(), 0, sizeof(unsigned long long), stream()), "starting");
+  name_ = fmt::format("cuda sm_{}{} {}", properties.major, properties.minor, properties.name);
+}
+
+CudaBackend::~CudaBackend() { cudaStreamSynchronize(stream_.get()); }
+
+std::string CudaBackend::description() const {
+  return fmt::format("{}{}{}", name_, options_.route == GemmRoute::fast ? " fast" : "",
+                     options_.reversed ? " reversed" : "");
+}
+
+// --- time and memory
+
+Mark CudaBackend::mark() { return {.time = std::chrono::steady_clock::now(), .event = cuda::record_event(stream())}; }
+
+double CudaBackend::seconds(const Mark& from, const Mark& to) {
+  assert(from.event && to.event);
+  cuda::check(cudaEventSynchronize(cuda::event_of(to.event)), "waiting for it");
+  float milliseconds = 0;
+  cuda::check(cudaEventElapsedTime(&milliseconds, cuda::event_of(from.event), cuda::event_of(to.event)), "timing");
+  return static_cast<double>(milliseconds) / 1e3;
+}
+
+DeviceMemory CudaBackend::device_memory() const {
+  return {.limit = memory_.limit(), .used = memory_.used(), .peak = memory_.peak()};
+}
+
+RouteCounts CudaBackend::route_counts() {
+  unsigned long long rows = 0;
+  to_host(&rows, fell_back_.get(), sizeof rows);
+  routes_.fell_back = static_cast<int64_t>(rows);
+  return routes_;
+}
+
+Tensor CudaBackend::empty(DType type, int64_t rows, int64_t cols) {
+  assert(rows >= 0 && cols >= 0);
+  const int64_t stride = cuda::padded(std::max<int64_t>(cols, 1));
+  return {type, rows, cols, stride, memory_.allocate(static_cast<size_t>(rows * stride) * dtype_size(type))};
+}
+
+std::shared_ptr<void> CudaBackend::to_device_bytes(const void* from, size_t bytes) {
+  auto memory = memory_.allocate(std::max<size_t>(bytes, 1));
+  small_.copy(memory.get(), from, bytes, stream());
+  return memory;
+}
+
+void CudaBackend::to_host(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  cuda::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()), "a download");
+  cuda::check(cudaStreamSynchronize(stream()), "a download");
+}
+
+Tensor CudaBackend::upload(const HostMatrix& source, DType type) {
+  Tensor result = empty(type, source.rows, source.cols);
+  if (source.rows == 0) return result;
+  const size_t element = dtype_size(source.type);
+  const auto cols = static_cast<size_t>(source.cols);
+  std::vector<std::byte> packed;
+  const std::byte* data = source.data;
+  if (source.stride != source.cols && source.rows > 1) {
+    packed.resize(static_cast<size_t>(source.rows) * cols * element);
+    for (int64_t r = 0; r < source.rows; ++r) {
+      std::memcpy(packed.data() + static_cast<size_t>(r) * cols * element,
+                  source.data + static_cast<size_t>(r * source.stride) * element, cols * element);
+    }
+    data = packed.data();
+  }
+  const auto raw = to_device_bytes(data, static_cast<size_t>(source.rows) * cols * element);
+  cuda::convert_matrix(
+      {.data = raw.get(), .type = source.type, .rows = source.rows, .cols = source.cols, .stride = source.cols},
+      cuda::view(result), stream());
+  return result;
+}
+
+void CudaBackend::download(const Tensor& from, std::span<float> out) {
+  assert(static_cast<int64_t>(out.size()) == from.rows() * from.cols());
+  if (out.empty()) return;
+  const auto packed = scratch(out.size_bytes());
+  cuda::convert_matrix(
+      cuda::view(from),
+      {.data = packed.get(), .type = DType::f32, .rows = from.rows(), .cols = from.cols(), .stride = from.cols()},
+      stream());
+  to_host(out.data(), packed.get(), out.size_bytes());
+}
+
+void CudaBackend::allocate_operand(int64_t rows, int64_t cols, DType model, Operand& out) {
+  out.values = empty(out.type.storage, rows, cols);
+  if (!out.type.spec) return;
+  if (dtype_size(out.type.storage) == 1) {
+    out.row_scales = empty(DType::f32, 1, rows);
+    if (cuda::fold_rounds(*out.type.spec)) return;
+    out.inexact = empty(DType::bf16, rows, cols);
+    out.inexact_rows = empty(DType::i32, 1, rows + 1);
+    cuda::check(cudaMemsetAsync(out.inexact_rows.data(), 0, sizeof(int32_t), stream()), "folding an operand");
+    return;
+  }
+  if (mx::has_row_scales(*out.type.spec)) out.row_scales = empty(DType::f32, 1, rows);
+  if (out.type.spec->scaling == mx::Scaling::int8_outliers) out.outliers = empty(model, rows, cols);
+}
+
+void CudaBackend::hold_table(const HostMatrix& table) {
+  const uint64_t bytes = static_cast<uint64_t>(table.rows * cuda::padded(table.cols)) * dtype_size(table.type);
+  if (bytes <= memory_.limit() / kTableShare) tables_.insert_or_assign(table.data, staging_.get(table));
+}
+
+void CudaBackend::drop_table(const HostMatrix& table) { tables_.erase(table.data); }
+
+std::optional<View> CudaBackend::resident_table(const HostMatrix& table) const {
+  const auto found = tables_.find(table.data);
+  if (found == tables_.end()) return std::nullopt;
+  return found->second.view;
+}
+
+// --- weights
+
+void CudaBackend::prefetch(const HostMatrix& source) { staging_.prefetch(source); }
+void CudaBackend::forget(const HostMatrix& source) { staging_.forget(source); }
+
+std::shared_ptr<Weight> CudaBackend::split(const View& values, int64_t n, int64_t k) {
+  auto weight = std::make_shared<Weight>();
+  weight->layout = cuda::Layout::split;
+  weight->n = n;
+  weight->k = k;
+  weight->stride = 3 * cuda::padded(k);
+  weight->size = static_cast<size_t>(n * weight->stride) * 2;
+  weight->values = memory_.allocate(std::max<size_t>(weight->size, 1));
+  cuda::split_matrix(
+      values,
+      {.data = weight->values.get(), .type = DType::bf16, .rows = n, .cols = weight->stride, .stride = weight->stride},
+      cuda::padded(k), /*smallest_first=*/true, stream());
+  return weight;
+}
+
+std::shared_ptr<Weight> CudaBackend::fold(const mx::BlockFormat& format, const View& values) {
+  auto weight = std::make_shared<Weight>();
+  weight->layout = cuda::Layout::folded;
+  weight->n = values.rows;
+  weight->k = values.cols;
+  weight->stride = cuda::padded(values.cols);
+  const auto bytes = static_cast<size_t>(weight->n * weight->stride);
+  weight->size = bytes + static_cast<size_t>(weight->n) * sizeof(float);
+  weight->values = memory_.allocate(std::max<size_t>(bytes, 1));
+  weight->fold_scales = std::static_pointer_cast<float>(
+      memory_.allocate(std::max<size_t>(static_cast<size_t>(weight->n), 1) * sizeof(float)));
+  const auto inexact = scratch(sizeof(int32_t));
+  const bool rounds = cuda::fold_rounds(format);
+  if (!rounds) cuda::check(cudaMemsetAsync(inexact.get(), 0, sizeof(int32_t), stream()), "folding a weight");
+  cuda::fold_weight(format, values,
+                    {.data = weight->values.get(),
+                     .type = DType::f8_e4m3,
+                     .rows = weight->n,
+                     .cols = weight->k,
+                     .stride = weight->stride},
+                    weight->fold_scales.get(), rounds ? nullptr : static_cast<int32_t*>(inexact.get()), stream());
+  int32_t misfits = 0;
+  if (!rounds) to_host(&misfits, inexact.get(), sizeof misfits);
+  return misfits == 0 ? weight : nullptr;
+}
+
+std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& source, const OperandSpec& spec) {
+  const cuda::Staging::Arrived arrived = staging_.get(source);
+  const int64_t n = source.rows, k = source.cols, stride = cuda::padded(k);
+  const auto float32_copy = [&](DType type) {
+    return View{.data = nullptr, .type = type, .rows = n, .cols = k, .stride = stride};
+  };
+  if (!spec && source.type == DType::f32) return split(arrived.view, n, k);
+  if (!spec && source.type == DType::f16) {
+    View wide = float32_copy(DType::f32);
+    const auto memory = scratch(static_cast<size_t>(n * stride) * sizeof(float));
+    wide.data = memory.get();
+    cuda::convert_matrix(arrived.view, wide, stream());
+    return split(wide, n, k);
+  }
+  if (options_.route == GemmRoute::fast && cuda::fold_type(spec, /*weight=*/true, k)) {
+    if (auto folded = fold(*spec, arrived.view)) return folded;
+  }
+  auto weight = std::make_shared<Weight>();
+  weight->n = n;
+  weight->k = k;
+  weight->stride = stride;
+  weight->size = static_cast<size_t>(n * stride) * 2;
+  if (!spec) {
+    weight->values = arrived.memory;
+    return weight;
+  }
+  std::shared_ptr<float> scales;
+  if (mx::has_row_scales(*spec)) {
+    scales =
+        std::static_pointer_cast<float>(memory_.allocate(std::max<size_t>(static_cast<size_t>(n), 1) * sizeof(float)));
+    weight->size += static_cast<size_t>(n) * sizeof(float);
+  }
+  const auto counters = scratch(64);
+  if (!mx::decodes_exactly_to_bf16(*spec)) {
+    View wide = float32_copy(DType::f32);
+    const auto memory = scratch(static_cast<size_t>(n * stride) * sizeof(float));
+    wide.data = memory.get();
+    cuda::quantize_matrix(*spec, arrived.view, wide, scales.get(), counters.get(), stream());
+    weight = split(wide, n, k);
+  } else {
+    weight->values = memory_.allocate(std::max<size_t>(static_cast<size_t>(n * stride) * 2, 1));
+    View values = float32_copy(DType::bf16);
+    values.data = weight->values.get();
+    cuda::quantize_matrix(*spec, arrived.view, values, scales.get(), counters.get(), stream());
+  }
+  weight->scales = std::move(scales);
+  return weight;
+}
+
+std::shared_ptr<const KeptWeight> CudaBackend::keep(const HostMatrix& source, const OperandSpec& spec) {
+  auto kept = std::make_shared<cuda::Kept>();
+  const bool folds = options_.route == GemmRoute::fast && cuda::fold_type(spec, /*weight=*/true, source.cols);
+  if (!spec || spec->scaling != mx::Scaling::block || !mx::keeps_codes(*spec) || folds) {
+    kept->prepared = prepare(source, spec);
+    return kept;
+  }
+  const cuda::Staging::Arrived arrived = staging_.get(source);
+  kept->format = *spec;
+  kept->n = source.rows;
+  kept->k = source.cols;
+  const auto codes = static_cast<size_t>(source.rows * mx::packed_bytes(spec->element, source.cols));
+  const auto scales = static_cast<size_t>(source.rows * mx::block_count(*spec, source.cols));
+  kept->codes = memory_.allocate(std::max<size_t>(codes, 1));
+  kept->scales = memory_.allocate(std::max<size_t>(scales, 1));
+  kept->size = codes + scales;
+  cuda::encode_matrix(*spec, arrived.view, kept->codes.get(), kept->scales.get(), stream());
+  return kept;
+}
+
+std::shared_ptr<const PreparedWeight> CudaBackend::prepare(std::shared_ptr<const KeptWeight> kept) {
+  const auto& k = dynamic_cast<const cuda::Kept&>(*kept);
+  if (k.prepared) return k.prepared;
+  auto weight = std::make_shared<Weight>();
+  weight->n = k.n;
+  weight->k = k.k;
+  weight->stride = cuda::padded(k.k);
+  weight->size = static_cast<size_t>(k.n * weight->stride) * 2;
+  weight->values = memory_.allocate(std::max<size_t>(weight->size, 1));
+  cuda::decode_matrix(
+      k.format, k.codes.get(), k.scales.get(),
+      {.data = weight->values.get(), .type = DType::bf16, .rows = k.n, .cols = k.k, .stride = weight->stride},
+      stream());
+  return weight;
+}
+
+OperandType CudaBackend::operand_type(const OperandSpec& activations, const PreparedWeight& weight, DType model) const {
+  const auto& w = dynamic_cast<const Weight&>(weight);
+  if (w.layout == cuda::Layout::folded) {
+    if (const auto type = cuda::fold_type(activations, /*weight=*/false, w.k)) return {activations, *type};
+  }
+  const bool exact = activations ? mx::decodes_exactly_to_bf16(*activations) : model == DType::bf16;
+  return {activations, exact ? DType::bf16 : DType::f32};
+}
+
+// --- products
+
+const Weight& CudaBackend::layout_for(DType storage, const Weight& weight) {
+  if (weight.layout != cuda::Layout::folded || dtype_size(storage) == 1) return weight;
+  if (!weight.unfolded) {
+    auto wide = std::make_shared<Weight>();
+    wide->n = weight.n;
+    wide->k = weight.k;
+    wide->stride = weight.stride;
+    wide->size = static_cast<size_t>(weight.n * weight.stride) * 2;
+    wide->values = memory_.allocate(std::max<size_t>(wide->size, 1));
+    const View codes{.data = weight.values.get(),
+                     .type = DType::f8_e4m3,
+                     .rows = weight.n,
+                     .cols = weight.k,
+                     .stride = weight.stride};
+    const View values{
+        .data = wide->values.get(), .type = DType::bf16, .rows = weight.n, .cols = weight.k, .stride = weight.stride};
+    cuda::unfold(codes, weight.fold_scales.get(), values, stream());
+    weight.unfolded = std::move(wide);
+  }
+  return *weight.unfolded;
+}
+
+cuda::Factor CudaBackend::factor_of(const Operand& x) {
+  return dtype_size(x.type.storage) == 1 ? cuda::Products::folded(x.values, x.row_scales) : products_.factor(x.values);
+}
+
+void CudaBackend::recompute(const Operand& x, const Weight& weight, int64_t first_row, int64_t first, const View& out) {
+  if (x.inexact.empty()) return;
+  const View codes{.data = static_cast<std::byte*>(weight.values.get()) + first * weight.stride,
+                   .type = DType::f8_e4m3,
+                   .rows = out.cols,
+                   .cols = weight.k,
+                   .stride = weight.stride};
+  cuda::recompute_rows(cuda::view(x.inexact), x.inexact_rows.row<int32_t>(0), codes, weight.fold_scales.get() + first,
+                       first_row, out, static_cast<unsigned long long*>(fell_back_.get()), stream());
+}
+
+void CudaBackend::finish_sums(const Operand& x, const cuda::Factor& outliers, const Weight& weight, int64_t first_row,
+                              int64_t first, const float* bias, const View& sums, const View& out) {
+  const bool folded = weight.layout == cuda::Layout::folded;  // its scales are in the sums
+  const float* row_scales = folded || x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0) + first_row;
+  const float* column_scales = weight.scales ? weight.scales.get() + first : nullptr;
+  std::shared_ptr<void> memory;
+  View aside;
+  if (!x.outliers.empty()) {
+    aside = sums;
+    memory = scratch(static_cast<size_t>(sums.rows * sums.stride) * sizeof(float));
+    aside.data = memory.get();
+    products_.multiply(outliers, first_row, weight, first, nullptr, aside);
+  }
+  if (row_scales == nullptr && column_scales == nullptr && aside.data == nullptr && bias == nullptr &&
+      sums.data == out.data) {
+    return;
+  }
+  cuda::scale_sums(sums, row_scales, aside, column_scales, bias, out, stream());
+}
+
+void CudaBackend::product(const Operand& x, const Weight& prepared, const float* bias, Tensor& out) {
+  const Weight& weight = layout_for(x.type.storage, prepared);
+  const cuda::Factor factor = factor_of(x);
+  const bool folded = weight.layout == cuda::Layout::folded;
+  if (folded) {
+    ++routes_.products;
+    routes_.rows += out.rows();
+  }
+  const bool scaled = (!folded && !x.row_scales.empty()) || !x.outliers.empty() || weight.scales;
+  if (!scaled && products_.single(factor, weight) && !(folded && bias != nullptr)) {
+    std::shared_ptr<void> narrow;
+    const void* own_bias = bias;
+    if (bias != nullptr && out.dtype() == DType::bf16) {
+      narrow = scratch(static_cast<size_t>(out.cols()) * sizeof(BFloat16));
+      cuda::convert_bias(bias, narrow.get(), out.cols(), stream());
+      own_bias = narrow.get();
+    }
+    products_.multiply(factor, 0, weight, 0, own_bias, cuda::view(out));
+    recompute(x, weight, 0, 0, cuda::view(out));
+    return;
+  }
+  const bool in_place = out.dtype() == DType::f32;
+  Tensor aside;
+  if (!in_place) aside = empty(DType::f32, out.rows(), out.cols());
+  const View sums = cuda::view(in_place ? out : aside);
+  products_.multiply(factor, 0, weight, 0, nullptr, sums);
+  recompute(x, weight, 0, 0, sums);
+  finish_sums(x, x.outliers.empty() ? cuda::Factor{} : products_.factor(x.outliers), weight, 0, 0, bias, sums,
+              cuda::view(out));
+}
+
+void CudaBackend::linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) {
+  const auto& w = dynamic_cast<const Weight&>(weight);
+  assert(x.values.cols() == w.k && out.cols() == w.n && x.values.rows() == out.rows());
+  assert(epilogue.bias == nullptr || epilogue.bias->dtype() == DType::f32);
+  if (out.rows() == 0) return;
+  const float* bias = epilogue.bias == nullptr ? nullptr : epilogue.bias->row<float>(0);
+  const bool later = epilogue.residual != nullptr || epilogue.outputs || epilogue.multiplier != 1 || epilogue.bf16_ops;
+  if (!later) return product(x, w, bias, out);
+  Tensor y = empty(out.dtype(), out.rows(), out.cols());
+  product(x, w, epilogue.bf16_ops ? nullptr : bias, y);
+  cuda::finish_rows(cuda::view(y), epilogue.bf16_ops ? bias : nullptr, epilogue.outputs, epilogue.multiplier,
+                    cuda::view(epilogue.residual), epilogue.bf16_ops, cuda::view(out), stream());
+}
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+  const CudaDevices found = find_cuda_devices();
+  if (found.devices.empty()) fail("There is no GPU to use: {}.", found.reason);
+  const auto device = std::find_if(found.devices.begin(), found.devices.end(),
+                                   [&](const CudaDevice& d) { return d.index == options.device; });
+  if (device == found.devices.end()) {
+    fail("There is no GPU {}; the driver lists {}.", options.device, found.devices.size());
+  }
+  if (!device->supported) {
+    fail("This build has no code for GPU {} ({}, {}); build it with -DCMAKE_CUDA_ARCHITECTURES for it.", options.device,
+         device->name, device->architecture);
+  }
+  return std::make_unique<CudaBackend>(options);
+}
+
+}  // namespace mxlm

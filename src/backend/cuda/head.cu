@@ -1,0 +1,358 @@
+// The LM head: tiles of tokens x chunks of the vocabulary whose logits stay in the second-level cache, the baseline's
+// chunk kept while every variant's is computed and taken in. Chunks come in ascending order with the same bounds for
+// every token, so a token's figures depend on its logits alone. The sums are those of backend/cpu/head_rows.hpp:
+// float32 terms, but double sums throughout.
+
+#include <algorithm>
+#include <cassert>
+#include <vector>
+
+#include "backend/cuda/cuda_backend.hpp"
+
+namespace mxlm {
+namespace {
+
+using cuda::View;
+using cuda::Weight;
+
+constexpr int kThreads = 256;
+constexpr int kVectors = 8;                          // of 4 logits, a thread
+constexpr int64_t kChunk = kThreads * kVectors * 4;  // logits
+constexpr int64_t kTileRows = 1024;
+constexpr float kLowest = -3.402823466e38F;
+
+struct TokenState {
+  double sum, cross, moment, rescale;
+  float max, target;
+  int top1;
+  bool started, finite;
+};
+
+/// How a chunk's products become logits.
+struct Transform {
+  const float* bias;  // of the chunk's first logit, or null
+  float multiplier, softcap;
+  bool bf16_ops;
+};
+
+__device__ float round_bf16(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  if ((bits & 0x7fffffffU) > 0x7f800000U) return x;
+  return __uint_as_float((bits + 0x7fffU + ((bits >> 16) & 1U)) & 0xffff0000U);
+}
+
+__device__ float logit_of(const Transform& t, float product, int64_t place) {
+  if (t.bf16_ops) {
+    float x = round_bf16(product);
+    if (t.bias != nullptr) x = round_bf16(x + round_bf16(t.bias[place]));
+    x *= t.multiplier;
+    return t.softcap == 0 ? x : t.softcap * round_bf16(tanhf(round_bf16(x / t.softcap)));
+  }
+  float x = t.bias == nullptr ? product : product + t.bias[place];
+  if (t.softcap != 0) return t.softcap * tanhf(x * (t.multiplier / t.softcap));
+  return t.multiplier == 1 ? x : x * t.multiplier;
+}
+
+/// Largest value and its lowest place.
+struct Best {
+  float value;
+  int place;
+};
+
+__device__ Best better(Best a, Best b) {
+  return b.value > a.value || (b.value == a.value && b.place < a.place) ? b : a;
+}
+
+__device__ Best reduce_best(Best mine, Best* shared) {
+  for (int step = 16; step > 0; step /= 2) {
+    const Best other{__shfl_xor_sync(0xffffffffU, mine.value, step), __shfl_xor_sync(0xffffffffU, mine.place, step)};
+    mine = better(mine, other);
+  }
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = mine;
+  __syncthreads();
+  Best all = shared[0];
+  for (int w = 1; w < kThreads / 32; ++w) all = better(all, shared[w]);
+  __syncthreads();
+  return all;
+}
+
+/// The sum in a fixed order; whole on thread 0 only.
+__device__ double reduce_sum(double mine, double* shared) {
+  for (int step = 16; step > 0; step /= 2) mine += __shfl_xor_sync(0xffffffffU, mine, step);
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = mine;
+  __syncthreads();
+  double all = 0;
+  for (int w = 0; w < kThreads / 32; ++w) all += shared[w];
+  __syncthreads();
+  return all;
+}
+
+/// Takes a chunk of `count` logits of each row into its state. For a variant, `baseline` has the products of the same
+/// chunk (else null) and `baseline_states` the baseline's states, which have taken it in already.
+template <bool kVariant, bool kSelf>
+__global__ void __launch_bounds__(kThreads)
+    chunk_kernel(const float* products, int64_t stride, Transform transform, const float* baseline,
+                 Transform baseline_transform, int64_t first, int64_t count, const int32_t* targets,
+                 const TokenState* baseline_states, TokenState* states) {
+  __shared__ Best shared_best[kThreads / 32];
+  __shared__ double shared_sum[kThreads / 32];
+  const int64_t row = blockIdx.x;
+  const float* in = products + row * stride;
+  const float* other = kVariant ? baseline + row * stride : nullptr;
+  TokenState state = states[row];
+  const int64_t target = targets[row] - first;
+
+  float x[kVectors * 4];
+  Best best{kLowest, 0x7fffffff};
+  bool infinite = false;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t at = (int64_t{v} * kThreads + threadIdx.x) * 4;
+    if (at + 4 <= count) {
+      const float4 four = *reinterpret_cast<const float4*>(in + at);
+      x[4 * v] = four.x;
+      x[4 * v + 1] = four.y;
+      x[4 * v + 2] = four.z;
+      x[4 * v + 3] = four.w;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) x[4 * v + i] = at + i < count ? in[at + i] : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (at + i >= count) {
+        x[4 * v + i] = kLowest;  // its term is zero
+        continue;
+      }
+      const float logit = logit_of(transform, x[4 * v + i], at + i);
+      x[4 * v + i] = logit;
+      infinite |= logit == -INFINITY;
+      if (logit > best.value) best = {logit, static_cast<int>(at + i)};  // passes NaNs over: they show in the sum
+      if (at + i == target) states[row].target = logit;
+    }
+  }
+  infinite = __syncthreads_or(infinite) != 0;
+  best = reduce_best(best, shared_best);
+  // (Nothing above the lowest float: all are NaN, -Inf or that number.)
+  if (best.place == 0x7fffffff) best.place = 0;
+
+  double rescale = 1;
+  const float before = state.max;
+  if (!state.started || best.value > state.max) {
+    rescale = state.started ? exp(static_cast<double>(before) - static_cast<double>(best.value)) : 0.0;
+    state.max = best.value;
+    state.top1 = static_cast<int>(first) + best.place;
+  }
+  float baseline_max = 0;
+  if (kVariant) baseline_max = baseline_states[row].max;
+
+  double sum = 0, cross = 0, moment = 0;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t at = (int64_t{v} * kThreads + threadIdx.x) * 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (at + i >= count) continue;
+      const float below = x[4 * v + i] - state.max;
+      const float power = expf(below);
+      sum += power;
+      if (kSelf) moment += static_cast<double>(power) * below;
+      if (kVariant) {
+        const float reference = logit_of(baseline_transform, other[at + i], at + i);
+        cross += static_cast<double>(expf(reference - baseline_max) * (reference - x[4 * v + i]));
+      }
+    }
+  }
+  sum = reduce_sum(sum, shared_sum);
+  if (kSelf) moment = reduce_sum(moment, shared_sum);
+  if (kVariant) cross = reduce_sum(cross, shared_sum);
+  if (threadIdx.x != 0) return;
+  TokenState& out = states[row];
+  if (kSelf) {
+    const double change = static_cast<double>(before) - static_cast<double>(state.max);
+    const double moved =
+        rescale == 0 || rescale == 1 ? rescale * state.moment : rescale * (state.moment + change * state.sum);
+    out.moment = moved + moment;
+  }
+  out.sum = rescale * state.sum + sum;
+  if (kVariant) out.cross = baseline_states[row].rescale * state.cross + cross;
+  out.rescale = rescale;
+  out.max = state.max;
+  out.top1 = state.top1;
+  out.started = true;
+  out.finite = state.finite && !infinite;
+}
+
+__global__ void start_kernel(TokenState* states, int64_t n) {
+  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (i < n) states[i] = {0, 0, 0, 1, kLowest, 0, 0, false, true};
+}
+
+template <bool kSelf>
+__global__ void finish_kernel(const TokenState* states, const TokenState* baseline, TokenScore* scores, int64_t n) {
+  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (i >= n) return;
+  const TokenState& state = states[i];
+  const double log_sum = log(state.sum);
+  const double max = state.max;
+  TokenScore score;
+  score.nll = (max - static_cast<double>(kSelf ? state.max : state.target)) + log_sum;
+  if (kSelf) score.entropy = static_cast<float>(log_sum - state.moment / state.sum);
+  score.p = static_cast<float>(exp(-score.nll));
+  score.top1 = state.top1;
+  score.finite = state.finite && isfinite(max) && isfinite(log_sum);
+  if (states != baseline) {
+    score.kld =
+        state.cross / baseline[i].sum + (max - static_cast<double>(baseline[i].max)) + (log_sum - log(baseline[i].sum));
+  }
+  scores[i] = score;
+}
+
+unsigned blocks_for(int64_t n) { return static_cast<unsigned>((n + kThreads - 1) / kThreads); }
+
+const Weight& weight_of(const HeadInput& input) { return dynamic_cast<const Weight&>(*input.weight); }
+
+Transform transform_of(const HeadInput& input, int64_t first) {
+  return {.bias = input.bias == nullptr ? nullptr : input.bias->row<float>(0) + first,
+          .multiplier = input.logit_multiplier,
+          .softcap = input.logit_softcap,
+          .bf16_ops = input.bf16_ops};
+}
+
+/// An input with its operand as products read it.
+struct Side {
+  const HeadInput* input;
+  cuda::Factor values, outliers;
+};
+
+__global__ void logits_kernel(float* products, int64_t stride, Transform transform, int64_t cols) {
+  const int64_t row = blockIdx.x;
+  for (int64_t c = threadIdx.x; c < cols; c += kThreads) {
+    products[row * stride + c] = logit_of(transform, products[row * stride + c], c);
+  }
+}
+
+}  // namespace
+
+void CudaBackend::head_products(const cuda::Factor& values, const cuda::Factor& outliers, const HeadInput& input,
+                                int64_t first_row, int64_t first, const View& out) {
+  const Weight& weight = layout_for(input.hidden->type.storage, weight_of(input));
+  products_.multiply(values, first_row, weight, first, nullptr, out);
+  recompute(*input.hidden, weight, first_row, first, out);
+  finish_sums(*input.hidden, outliers, weight, first_row, first, nullptr, out, out);
+}
+
+void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) {
+  assert(!inputs.empty());
+  const auto rows = static_cast<int64_t>(targets.size());
+  const int64_t vocabulary = inputs[0].weight->rows();
+  cuda::check_targets(targets, vocabulary);
+  if (rows == 0) return;
+  const bool self = inputs[0].kind == ScoreKind::self;
+  std::vector<Side> sides;
+  for (const HeadInput& input : inputs) {
+    assert(input.hidden->values.rows() == rows && static_cast<int64_t>(input.scores.size()) == rows);
+    Side side{.input = &input, .values = factor_of(*input.hidden), .outliers = {}};
+    if (!input.hidden->outliers.empty()) side.outliers = products_.factor(input.hidden->outliers);
+    sides.push_back(std::move(side));
+  }
+  const auto n = static_cast<int64_t>(inputs.size());
+  const auto device_targets = to_device(targets);
+  const auto state_memory = scratch(static_cast<size_t>(n * rows) * sizeof(TokenState));
+  auto* states = static_cast<TokenState*>(state_memory.get());
+  start_kernel<<<blocks_for(n * rows), kThreads, 0, stream()>>>(states, n * rows);
+
+  const int64_t tile_rows = std::min(rows, kTileRows);
+  const auto tile_bytes = static_cast<size_t>(tile_rows * kChunk) * sizeof(float);
+  const auto baseline_memory = scratch(tile_bytes), variant_memory = scratch(tile_bytes);
+  // Where time goes is seen in the first tile.
+  std::vector<Mark> marks{mark()};
+  const Mark start = marks[0];
+  for (int64_t row = 0; row < rows; row += tile_rows) {
+    const int64_t count = std::min(tile_rows, rows - row);
+    for (int64_t first = 0; first < vocabulary; first += kChunk) {
+      const int64_t width = std::min(kChunk, vocabulary - first);
+      for (int64_t i = 0; i < n; ++i) {
+        const Side& side = sides[static_cast<size_t>(i)];
+        const View out{.data = i == 0 ? baseline_memory.get() : variant_memory.get(),
+                       .type = DType::f32,
+                       .rows = count,
+                       .cols = width,
+                       .stride = kChunk};
+        head_products(side.values, side.outliers, *side.input, row, first, out);
+        const auto launch = [&](auto kernel) {
+          kernel<<<static_cast<unsigned>(count), kThreads, 0, stream()>>>(
+              out.as<float>(), kChunk, transform_of(*side.input, first),
+              static_cast<const float*>(baseline_memory.get()), transform_of(inputs[0], first), first, width,
+              device_targets.get() + row, states + row, states + i * rows + row);
+        };
+        if (self) {
+          i == 0 ? launch(chunk_kernel<false, true>) : launch(chunk_kernel<true, true>);
+        } else {
+          i == 0 ? launch(chunk_kernel<false, false>) : launch(chunk_kernel<true, false>);
+        }
+        cuda::check_launch("scoring tokens");
+        if (row == 0) marks.push_back(mark());
+      }
+    }
+  }
+  const auto score_memory = scratch(static_cast<size_t>(n * rows) * sizeof(TokenScore));
+  auto* scores = static_cast<TokenScore*>(score_memory.get());
+  for (int64_t i = 0; i < n; ++i) {
+    const auto kernel = self ? finish_kernel<true> : finish_kernel<false>;
+    kernel<<<blocks_for(rows), kThreads, 0, stream()>>>(states + i * rows, states, scores + i * rows, rows);
+  }
+  cuda::check_launch("scoring tokens");
+  const Mark end = mark();
+  for (int64_t i = 0; i < n; ++i) {
+    to_host(inputs[static_cast<size_t>(i)].scores.data(), scores + i * rows,
+            static_cast<size_t>(rows) * sizeof(TokenScore));
+  }
+  std::vector<double> shares(inputs.size(), 0);
+  double all = 0;
+  for (size_t m = 1; m < marks.size(); ++m) {
+    const double took = seconds(marks[m - 1], marks[m]);
+    shares[(m - 1) % inputs.size()] += took;
+    all += took;
+  }
+  const double whole = seconds(start, end);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].seconds != nullptr && all > 0) *inputs[i].seconds += whole * shares[i] / all;
+  }
+}
+
+void CudaBackend::logits(const HeadInput& input, std::span<float> out) {
+  const Tensor& values = input.hidden->values;
+  const int64_t vocabulary = input.weight->rows();
+  assert(static_cast<int64_t>(out.size()) == values.rows() * vocabulary);
+  if (values.rows() == 0) return;
+  const cuda::Factor factor = factor_of(*input.hidden);
+  const cuda::Factor outliers =
+      input.hidden->outliers.empty() ? cuda::Factor{} : products_.factor(input.hidden->outliers);
+  const int64_t tile_rows = std::min(values.rows(), kTileRows);
+  const int64_t stride = cuda::padded(vocabulary);
+  const auto memory = scratch(static_cast<size_t>(tile_rows * stride) * sizeof(float));
+  std::vector<float> packed(static_cast<size_t>(tile_rows * stride));
+  for (int64_t row = 0; row < values.rows(); row += tile_rows) {
+    const int64_t count = std::min(tile_rows, values.rows() - row);
+    // The same chunks as for scores, so that they are the same logits.
+    for (int64_t first = 0; first < vocabulary; first += kChunk) {
+      const int64_t width = std::min(kChunk, vocabulary - first);
+      const View chunk{.data = static_cast<float*>(memory.get()) + first,
+                       .type = DType::f32,
+                       .rows = count,
+                       .cols = width,
+                       .stride = stride};
+      head_products(factor, outliers, input, row, first, chunk);
+      logits_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream()>>>(chunk.as<float>(), stride,
+                                                                             transform_of(input, first), width);
+    }
+    cuda::check_launch("computing logits");
+    to_host(packed.data(), memory.get(), static_cast<size_t>(count * stride) * sizeof(float));
+    for (int64_t r = 0; r < count; ++r) {
+      std::copy_n(packed.data() + r * stride, vocabulary, out.data() + (row + r) * vocabulary);
+    }
+  }
+}
+
+}  // namespace mxlm

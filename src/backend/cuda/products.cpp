@@ -1,0 +1,118 @@
+#include "backend/cuda/products.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <vector>
+
+namespace mxlm::cuda {
+namespace {
+
+/// The deepest part of a product whose parts are summed in float32.
+constexpr int64_t kDepth = 1024;
+
+/// A part of a product: `depth` columns of both sides from these on.
+struct Term {
+  int64_t x = 0, w = 0, depth = 0;
+};
+
+/// Smallest parts first, so that their sum is not lost.
+std::vector<Term> terms_of(int x_parts, int w_parts, int64_t k) {
+  if (x_parts == 1 && w_parts == 1) return {{0, 0, k}};
+  if (w_parts == 1) return {{2 * k, 0, k}, {k, 0, k}, {0, 0, k}};
+  if (x_parts == 1) return {{0, 0, k}, {0, k, k}, {0, 2 * k, k}};
+  // [x0 | x1 | x2] [w2 | w1 | w0]: x0 w2 + x1 w1 + x2 w0, then x0 w1 + x1 w0, then x0 w0.
+  return {{0, 0, 3 * k}, {0, k, 2 * k}, {0, 2 * k, k}};
+}
+
+}  // namespace
+
+Factor Products::factor(const Tensor& values) {
+  if (values.dtype() == DType::bf16) {
+    return {.memory = nullptr,
+            .data = values.data(),
+            .type = DType::bf16,
+            .rows = values.rows(),
+            .stride = values.stride(),
+            .parts = 1,
+            .row_scales = nullptr};
+  }
+  const int64_t part = padded(values.cols());
+  Factor out{.memory = memory_.allocate(std::max<size_t>(static_cast<size_t>(values.rows() * 3 * part) * 2, 1)),
+             .data = nullptr,
+             .type = DType::bf16,
+             .rows = values.rows(),
+             .stride = 3 * part,
+             .parts = 3,
+             .row_scales = nullptr};
+  out.data = out.memory.get();
+  split_matrix(
+      view(values),
+      {.data = out.memory.get(), .type = DType::bf16, .rows = values.rows(), .cols = 3 * part, .stride = 3 * part},
+      part, /*smallest_first=*/false, stream_);
+  return out;
+}
+
+Factor Products::folded(const Tensor& codes, const Tensor& row_scales) {
+  return {.memory = nullptr,
+          .data = codes.data(),
+          .type = codes.dtype(),
+          .rows = codes.rows(),
+          .stride = codes.stride(),
+          .parts = 1,
+          .row_scales = row_scales.row<float>(0)};
+}
+
+bool Products::single(const Factor& x, const Weight& w) const {
+  return x.parts == 1 && w.layout != Layout::split && !(reversed_ && padded(w.k) > kRowStep);
+}
+
+void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int64_t first, const void* bias,
+                        const View& out) {
+  const int w_parts = w.layout == Layout::split ? 3 : 1;
+  const int64_t k = padded(w.k);
+  std::vector<Term> terms = terms_of(x.parts, w_parts, k);
+  if (terms.size() > 1) {
+    // Sums of the tensor cores lose a little at every step; float32 additions between parts of them keep that small.
+    const Term last = terms.back();
+    terms.pop_back();
+    for (int64_t at = 0; at < last.depth; at += kDepth) {
+      terms.push_back({last.x + at, last.w + at, std::min(kDepth, last.depth - at)});
+    }
+  }
+  if (reversed_) {
+    std::vector<Term> halves;
+    for (const Term& term : terms) {
+      const int64_t front = padded(term.depth / 2);
+      if (front < term.depth) halves.push_back({term.x + front, term.w + front, term.depth - front});
+      halves.push_back({term.x, term.w, std::min(front, term.depth)});
+    }
+    terms = std::move(halves);
+  }
+  assert(terms.size() == 1 || (out.type == DType::f32 && bias == nullptr));
+  const DType w_type = w.layout == Layout::folded ? DType::f8_e4m3 : DType::bf16;
+  assert((w_type == DType::bf16) == (x.type == DType::bf16));
+  const auto size = static_cast<int64_t>(dtype_size(w_type));
+  const auto* x_data = static_cast<const std::byte*>(x.data) + first_row * x.stride * size;
+  const auto* w_data = static_cast<const std::byte*>(w.values.get()) + first * w.stride * size;
+  for (size_t t = 0; t < terms.size(); ++t) {
+    gemm_.run({.x = x_data + terms[t].x * size,
+               .w = w_data + terms[t].w * size,
+               .out = out.data,
+               .x_type = x.type,
+               .w_type = w_type,
+               .out_type = out.type,
+               .m = out.rows,
+               .n = out.cols,
+               .k = terms[t].depth,
+               .x_stride = x.stride,
+               .w_stride = w.stride,
+               .out_stride = out.stride,
+               .bias = bias,
+               .x_scales = x.row_scales == nullptr ? nullptr : x.row_scales + first_row,
+               .w_scales = w.fold_scales ? w.fold_scales.get() + first : nullptr,
+               .add = t > 0},
+              stream_);
+  }
+}
+
+}  // namespace mxlm::cuda
