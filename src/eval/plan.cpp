@@ -27,7 +27,9 @@ constexpr int64_t kRoundsAWorker = 4;
 // A device keeps rows in multiples of this many elements.
 constexpr int64_t kDeviceRowStep = 64;
 // Share of a device's limit that staging may take.
-constexpr uint64_t kStagingShare = 8;
+constexpr uint64_t kStagingShare = 6;
+// A table of embeddings stays on a device if it takes no more than this share of the limit.
+constexpr uint64_t kTableShare = 8;
 // Rounds from which on keeping weights has paid for encoding them (measured: encoding 4 times as long as quantising for
 // one round, decoding 0.7 times).
 constexpr size_t kRoundsWorthKeeping = 12;
@@ -166,6 +168,9 @@ struct Planner {
       heads.push_back(head);
       plan.head_weights += prepared_bytes(model.head, head.weights);
     }
+    const HostMatrix& table = model.embedding.matrix;
+    const uint64_t table_bytes = static_cast<uint64_t>(table.rows * table.cols) * dtype_size(table.type);
+    if (on_device() && table_bytes <= options.device_limit / kTableShare) plan.head_weights += table_bytes;
   }
 
   void cut_micro_batches() {
@@ -298,7 +303,8 @@ struct Planner {
                              Form{KeptForm::nothing, code_weights, plan.step_weights}}) {
       const bool keeps = form.form != KeptForm::nothing;
       if (keeps && options.keep == KeepWeights::never) continue;
-      const int64_t wanted = std::min(most_tokens, tokens_for_workers(keeps ? kRoundsAWorker : 1));
+      int64_t wanted = std::min(most_tokens, tokens_for_workers(keeps ? kRoundsAWorker : 1));
+      if (options.round_tokens > 0) wanted = std::min(wanted, options.round_tokens);
       const int64_t least = keeps ? std::max(largest, std::min(wanted, kDeviceRoundTokensWorthKeeping)) : largest;
       if (fixed + form.bytes + hidden_a_token * static_cast<uint64_t>(least) > usable) continue;
       const uint64_t room = (usable - fixed - form.bytes) / std::max<uint64_t>(hidden_a_token, 1);

@@ -21,10 +21,10 @@ struct Plan {
   bool on_device = false;  // the estimates are of a device's own memory; the scores alone lie in the host's
 
   // Estimates, in bytes.
-  uint64_t limit = 0;         // what this process may use, or a worker of its device's memory
-  uint64_t kept_weights = 0;  // all variants' weights in the form that is kept; if none is, as codes
-  uint64_t step_weights = 0;  // prepared weights alive at once in the largest step
-  uint64_t head_weights = 0;
+  uint64_t limit = 0;          // what this process may use, or a worker of its device's memory
+  uint64_t kept_weights = 0;   // all variants' weights in the form that is kept; if none is, as codes
+  uint64_t step_weights = 0;   // prepared weights alive at once in the largest step
+  uint64_t head_weights = 0;   // and, on a device, the table of embeddings
   uint64_t staging = 0;        // sources of weights on their way to a device
   uint64_t hidden_states = 0;  // of a round
   uint64_t scratch = 0;        // of a micro-batch
