@@ -57,6 +57,30 @@ TEST(Habits, DevicesAreNamedOrTheirLackIs) {
   EXPECT_THAT(run_mxlm("inspect --device cpu").out, HasSubstr("on cpu"));
 }
 
+TEST(Habits, WithoutAGpuTheCpuComputesAndSaysWhy) {
+  const std::string hidden = "CUDA_VISIBLE_DEVICES=";  // of machines that have one
+  const auto of_the_build = [](const std::string& text) {
+    return text.find("this build has no CUDA backend") != std::string::npos;
+  };
+  const Outcome named = run_mxlm("eval --quiet --device cuda --max-windows 1 --context 32", hidden);
+  EXPECT_EQ(named.code, 1);
+  EXPECT_EQ(named.out, "");
+  EXPECT_THAT(named.err, testing::MatchesRegex("mxlm: There is no GPU for --device cuda: [^\n]*; use --device cpu.\n"));
+  EXPECT_EQ(of_the_build(named.err), !MXLM_WITH_CUDA) << named.err;
+
+  const Outcome automatic = run_mxlm("eval --device auto --no-variants --max-windows 1 --context 32 --json -", hidden);
+  ASSERT_EQ(automatic.code, 0) << automatic.err;
+  EXPECT_THAT(json::parse(automatic.out)["machine"]["backend"].get<std::string>(), testing::StartsWith("cpu"));
+  std::istringstream lines(automatic.err);
+  std::vector<std::string> reasons;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find("on the CPU") != std::string::npos) reasons.push_back(line);
+  }
+  ASSERT_EQ(reasons.size(), 1U) << automatic.err;
+  EXPECT_THAT(reasons[0], HasSubstr("computing on the CPU: "));
+  EXPECT_EQ(of_the_build(reasons[0]), !MXLM_WITH_CUDA) << reasons[0];
+}
+
 TEST(Habits, TheLastOfAScalarCounts) {
   const Outcome outcome = run_mxlm("eval " + kSmall + "--no-variants --context 16 --context 8 --json -");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
