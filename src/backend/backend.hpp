@@ -47,8 +47,8 @@ struct OperandType {
 struct Operand {
   OperandType type;
   Tensor values = {};
-  Tensor row_scales =
-      {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else empty
+  Tensor row_scales = {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else
+                           // empty. Of block-scaled FP8 values: E8M0 codes, in the layout of the hardware
   Tensor outliers = {};  // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
   /// Of an operand in a storage narrower than its format (exponents folded into FP8): the rows that it cannot hold, in
   /// bfloat16, one after the other, and which they are ([1, rows + 1] int32: how many, then their numbers); else empty.
@@ -64,7 +64,7 @@ class PreparedWeight {
   [[nodiscard]] virtual size_t bytes() const = 0;  // of memory held
   /// BF16 when every value is exactly a bfloat16, else float32: decides what its operands are stored as.
   [[nodiscard]] virtual DType storage() const = 0;
-  /// How its products are computed, for the report: "bf16", "float32", "fp8" (exponents folded)...
+  /// How its products are computed, for the report: "bf16", "float32", "fp8" (exponents folded), "block-scaled fp8"...
   [[nodiscard]] virtual std::string route() const { return storage() == DType::bf16 ? "bf16" : "float32"; }
 };
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
@@ -21,6 +22,7 @@ class CudaTest : public testing::Test {
     const CudaDevices found = find_cuda_devices();
     if (found.devices.empty()) GTEST_SKIP() << "no GPU: " << found.reason;
   }
+  static std::string architecture() { return find_cuda_devices().devices.at(0).architecture; }  // "sm_90"
   /// Made at the first use; one of each a process.
   static Backend& gpu() {
     static const auto backend = make_cuda_backend({});

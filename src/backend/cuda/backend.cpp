@@ -7,6 +7,7 @@
 #include "backend/cuda/cuda_backend.hpp"
 #include "backend/cuda/epilogue.hpp"
 #include "backend/cuda/fold.hpp"
+#include "backend/cuda/native.hpp"
 #include "base/error.hpp"
 #include "mx/quantize.hpp"
 
@@ -18,6 +19,8 @@ using cuda::Weight;
 namespace {
 
 constexpr double kShareOfFree = 0.9;
+// Compute capabilities: cuBLASLt has row and column scales on Hopper alone, block scales from Blackwell on.
+constexpr int kHopper = 9, kBlackwell = 10;
 // Of the device's memory: weights that are brought ahead, and tables that stay.
 constexpr uint64_t kAheadShare = 6, kTableShare = 8;
 
@@ -28,6 +31,12 @@ uint64_t select(const CudaOptions& options) {
   cuda::check(cudaMemGetInfo(&free, &total), "asking for its memory");
   const auto most = static_cast<uint64_t>(kShareOfFree * static_cast<double>(free));
   return options.memory_limit > 0 ? std::min(options.memory_limit, most) : most;
+}
+
+/// The codes of a folded or block-scaled weight.
+View codes_of(const Weight& weight) {
+  return {
+      .data = weight.values.get(), .type = DType::f8_e4m3, .rows = weight.n, .cols = weight.k, .stride = weight.stride};
 }
 
 }  // namespace
@@ -42,6 +51,8 @@ std::string Weight::route() const {
       return "3 x bf16";
     case Layout::folded:
       return "fp8";
+    case Layout::native:
+      return "block-scaled fp8";
   }
   return "?";
 }
@@ -58,6 +69,11 @@ CudaBackend::CudaBackend(const CudaOptions& options)
   cudaDeviceProp properties{};
   cuda::check(cudaGetDeviceProperties(&properties, options.device), "asking what it is");
   multiprocessors_ = properties.multiProcessorCount;
+  if (options.route == GemmRoute::fast) {
+    if (properties.major == kHopper) fast_ = Fast::folded;
+    // A block-scaled product is computed as a whole, so not in another order.
+    if (properties.major >= kBlackwell && !options.reversed) fast_ = Fast::native;
+  }
   fell_back_ = memory_.allocate(sizeof(unsigned long long));
   cuda::check(cudaMemsetAsync(fell_back_.get(), 0, sizeof(unsigned long long), stream()), "starting");
   name_ = fmt::format("cuda sm_{}{} {}", properties.major, properties.minor, properties.name);
@@ -148,6 +164,10 @@ void CudaBackend::allocate_operand(int64_t rows, int64_t cols, DType model, Oper
   out.values = empty(out.type.storage, rows, cols);
   if (!out.type.spec) return;
   if (dtype_size(out.type.storage) == 1) {
+    if (fast_ == Fast::native) {
+      out.row_scales = empty(DType::f8_e8m0, 1, cuda::scale_bytes(rows, cols / cuda::kScaledBlock));
+      return;
+    }
     out.row_scales = empty(DType::f32, 1, rows);
     if (cuda::fold_rounds(*out.type.spec)) return;
     out.inexact = empty(DType::bf16, rows, cols);
@@ -206,16 +226,38 @@ std::shared_ptr<Weight> CudaBackend::fold(const mx::BlockFormat& format, const V
   const auto inexact = scratch(sizeof(int32_t));
   const bool rounds = cuda::fold_rounds(format);
   if (!rounds) cuda::check(cudaMemsetAsync(inexact.get(), 0, sizeof(int32_t), stream()), "folding a weight");
-  cuda::fold_weight(format, values,
-                    {.data = weight->values.get(),
-                     .type = DType::f8_e4m3,
-                     .rows = weight->n,
-                     .cols = weight->k,
-                     .stride = weight->stride},
-                    weight->fold_scales.get(), rounds ? nullptr : static_cast<int32_t*>(inexact.get()), stream());
+  cuda::fold_weight(format, values, codes_of(*weight), weight->fold_scales.get(),
+                    rounds ? nullptr : static_cast<int32_t*>(inexact.get()), stream());
   int32_t misfits = 0;
   if (!rounds) to_host(&misfits, inexact.get(), sizeof misfits);
   return misfits == 0 ? weight : nullptr;
+}
+
+std::optional<DType> CudaBackend::fast_type(const OperandSpec& spec, bool weight, int64_t cols) const {
+  switch (fast_) {
+    case Fast::folded:
+      return cuda::fold_type(spec, weight, cols);
+    case Fast::native:
+      return cuda::native_type(spec, weight, cols);
+    case Fast::none:
+      break;
+  }
+  return std::nullopt;
+}
+
+std::shared_ptr<Weight> CudaBackend::scale_blocks(const mx::BlockFormat& format, const View& values) {
+  auto weight = std::make_shared<Weight>();
+  weight->layout = cuda::Layout::native;
+  weight->n = values.rows;
+  weight->k = values.cols;
+  weight->stride = cuda::padded(values.cols);
+  const auto bytes = static_cast<size_t>(weight->n * weight->stride);
+  const auto scales = static_cast<size_t>(cuda::scale_bytes(weight->n, weight->k / cuda::kScaledBlock));
+  weight->size = bytes + scales;
+  weight->values = memory_.allocate(std::max<size_t>(bytes, 1));
+  weight->block_scales = memory_.allocate(std::max<size_t>(scales, 1));
+  cuda::encode_native(format, values, codes_of(*weight), weight->block_scales.get(), stream());
+  return weight;
 }
 
 std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& source, const OperandSpec& spec) {
@@ -232,8 +274,11 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& sou
     cuda::convert_matrix(arrived.view, wide, stream());
     return split(wide, n, k);
   }
-  if (options_.route == GemmRoute::fast && cuda::fold_type(spec, /*weight=*/true, k)) {
-    if (auto folded = fold(*spec, arrived.view)) return folded;
+  if (fast_type(spec, /*weight=*/true, k)) {
+    if (fast_ == Fast::native && n % cuda::kNativeOutputs == 0) return scale_blocks(*spec, arrived.view);
+    if (fast_ == Fast::folded) {
+      if (auto folded = fold(*spec, arrived.view)) return folded;
+    }
   }
   auto weight = std::make_shared<Weight>();
   weight->n = n;
@@ -269,8 +314,8 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& sou
 
 std::shared_ptr<const KeptWeight> CudaBackend::keep(const HostMatrix& source, const OperandSpec& spec) {
   auto kept = std::make_shared<cuda::Kept>();
-  const bool folds = options_.route == GemmRoute::fast && cuda::fold_type(spec, /*weight=*/true, source.cols);
-  if (!spec || spec->scaling != mx::Scaling::block || !mx::keeps_codes(*spec) || folds) {
+  const bool fast = fast_type(spec, /*weight=*/true, source.cols).has_value();
+  if (!spec || spec->scaling != mx::Scaling::block || !mx::keeps_codes(*spec) || fast) {
     kept->prepared = prepare(source, spec);
     return kept;
   }
@@ -305,8 +350,8 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(std::shared_ptr<const
 
 OperandType CudaBackend::operand_type(const OperandSpec& activations, const PreparedWeight& weight, DType model) const {
   const auto& w = dynamic_cast<const Weight&>(weight);
-  if (w.layout == cuda::Layout::folded) {
-    if (const auto type = cuda::fold_type(activations, /*weight=*/false, w.k)) return {activations, *type};
+  if (w.fast()) {
+    if (const auto type = fast_type(activations, /*weight=*/false, w.k)) return {activations, *type};
   }
   const bool exact = activations ? mx::decodes_exactly_to_bf16(*activations) : model == DType::bf16;
   return {activations, exact ? DType::bf16 : DType::f32};
@@ -315,7 +360,7 @@ OperandType CudaBackend::operand_type(const OperandSpec& activations, const Prep
 // --- products
 
 const Weight& CudaBackend::layout_for(DType storage, const Weight& weight) {
-  if (weight.layout != cuda::Layout::folded || dtype_size(storage) == 1) return weight;
+  if (!weight.fast() || dtype_size(storage) == 1) return weight;
   if (!weight.unfolded) {
     auto wide = std::make_shared<Weight>();
     wide->n = weight.n;
@@ -323,21 +368,21 @@ const Weight& CudaBackend::layout_for(DType storage, const Weight& weight) {
     wide->stride = weight.stride;
     wide->size = static_cast<size_t>(weight.n * weight.stride) * 2;
     wide->values = memory_.allocate(std::max<size_t>(wide->size, 1));
-    const View codes{.data = weight.values.get(),
-                     .type = DType::f8_e4m3,
-                     .rows = weight.n,
-                     .cols = weight.k,
-                     .stride = weight.stride};
+    const View codes = codes_of(weight);
     const View values{
         .data = wide->values.get(), .type = DType::bf16, .rows = weight.n, .cols = weight.k, .stride = weight.stride};
-    cuda::unfold(codes, weight.fold_scales.get(), values, stream());
+    if (weight.layout == cuda::Layout::native) {
+      cuda::decode_native(codes, weight.block_scales.get(), values, stream());
+    } else {
+      cuda::unfold(codes, weight.fold_scales.get(), values, stream());
+    }
     weight.unfolded = std::move(wide);
   }
   return *weight.unfolded;
 }
 
 cuda::Factor CudaBackend::factor_of(const Operand& x) {
-  return dtype_size(x.type.storage) == 1 ? cuda::Products::folded(x.values, x.row_scales) : products_.factor(x.values);
+  return dtype_size(x.type.storage) == 1 ? cuda::Products::scaled(x.values, x.row_scales) : products_.factor(x.values);
 }
 
 void CudaBackend::recompute(const Operand& x, const Weight& weight, int64_t first_row, int64_t first, const View& out) {
@@ -353,8 +398,8 @@ void CudaBackend::recompute(const Operand& x, const Weight& weight, int64_t firs
 
 void CudaBackend::finish_sums(const Operand& x, const cuda::Factor& outliers, const Weight& weight, int64_t first_row,
                               int64_t first, const float* bias, const View& sums, const View& out) {
-  const bool folded = weight.layout == cuda::Layout::folded;  // its scales are in the sums
-  const float* row_scales = folded || x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0) + first_row;
+  // Scales of a fast route are in the sums.
+  const float* row_scales = weight.fast() || x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0) + first_row;
   const float* column_scales = weight.scales ? weight.scales.get() + first : nullptr;
   std::shared_ptr<void> memory;
   View aside;
@@ -374,13 +419,13 @@ void CudaBackend::finish_sums(const Operand& x, const cuda::Factor& outliers, co
 void CudaBackend::product(const Operand& x, const Weight& prepared, const float* bias, Tensor& out) {
   const Weight& weight = layout_for(x.type.storage, prepared);
   const cuda::Factor factor = factor_of(x);
-  const bool folded = weight.layout == cuda::Layout::folded;
-  if (folded) {
+  const bool fast = weight.fast();
+  if (fast) {
     ++routes_.products;
     routes_.rows += out.rows();
   }
-  const bool scaled = (!folded && !x.row_scales.empty()) || !x.outliers.empty() || weight.scales;
-  if (!scaled && products_.single(factor, weight) && !(folded && bias != nullptr)) {
+  const bool scaled = (!fast && !x.row_scales.empty()) || !x.outliers.empty() || weight.scales;
+  if (!scaled && products_.single(factor, weight) && !(fast && bias != nullptr)) {
     std::shared_ptr<void> narrow;
     const void* own_bias = bias;
     if (bias != nullptr && out.dtype() == DType::bf16) {

@@ -31,7 +31,9 @@ CudaDevices find_cuda_devices();
 /// How MX products are computed where a route faster than the exact one exists (docs/numerics.md).
 enum class GemmRoute : uint8_t {
   exact,  // quantised, decoded to bfloat16, multiplied with float32 sums
-  fast,   // exponents folded into FP8 with row and column scales, where that applies
+  // FP8 where that applies: on Hopper with exponents folded into row and column scales, from compute capability 10.0 on
+  // with block scales in hardware.
+  fast,
 };
 
 struct CudaOptions {

@@ -93,10 +93,21 @@ class CudaBackend final : public Backend {
   [[nodiscard]] int multiprocessors() const { return multiprocessors_; }
 
  private:
+  /// What GemmRoute::fast is on this device.
+  enum class Fast : uint8_t {
+    none,    // exact products only
+    folded,  // fold.hpp
+    native,  // native.hpp
+  };
+
   std::shared_ptr<void> to_device_bytes(const void* from, size_t bytes);
   std::shared_ptr<cuda::Weight> split(const cuda::View& values, int64_t n, int64_t k);
   /// A weight with its exponents folded; null where they do not fit.
   std::shared_ptr<cuda::Weight> fold(const mx::BlockFormat& format, const cuda::View& values);
+  /// The FP8 type of operands on this device's fast route; nullopt where they have none.
+  [[nodiscard]] std::optional<DType> fast_type(const OperandSpec& spec, bool weight, int64_t cols) const;
+  /// A weight in block-scaled form.
+  std::shared_ptr<cuda::Weight> scale_blocks(const mx::BlockFormat& format, const cuda::View& values);
   /// The weight in the layout that an operand of this storage is multiplied with.
   const cuda::Weight& layout_for(DType storage, const cuda::Weight& weight);
   /// The operand as products read it.
@@ -116,6 +127,7 @@ class CudaBackend final : public Backend {
   CudaOptions options_;
   std::string name_;
   int multiprocessors_ = 0;
+  Fast fast_ = Fast::none;
   cuda::DeviceCache memory_;  // made first: it makes the device the current one
   cuda::Stream stream_;
   cuda::SmallUploads small_;  // pinned ring for to_device

@@ -61,7 +61,7 @@ void set(const Operation& operation, cublasLtMatmulDescAttributes_t attribute, c
 }
 
 /// What an algorithm is chosen for; the number of rows is none of it.
-using Key = std::tuple<int64_t, int64_t, DType, DType, DType, bool, bool, bool, bool, bool>;
+using Key = std::tuple<int64_t, int64_t, DType, DType, DType, ScaleMode, bool, bool, bool, bool, bool>;
 
 /// True if every row starts at a multiple of 16 bytes.
 bool aligned(const void* data, int64_t stride, DType type) {
@@ -96,9 +96,11 @@ struct Gemm::State {
       set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
       set(operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, cuda_type(p.out_type));
     }
-    if (p.x_scales != nullptr) {
-      set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
-      set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+    if (p.scale_mode != ScaleMode::none) {
+      const auto mode = p.scale_mode == ScaleMode::rows ? CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F
+                                                        : CUBLASLT_MATMUL_MATRIX_SCALE_VEC32_UE8M0;
+      set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
+      set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
       set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, p.w_scales);
       set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, p.x_scales);
       set(operation, CUBLASLT_MATMUL_DESC_FAST_ACCUM, static_cast<int8_t>(0));
@@ -158,7 +160,8 @@ struct Gemm::State {
       usable.push_back(candidate.algo);
     }
     if (!usable.empty()) return usable;
-    fail("cuBLASLt has no algorithm for a product of {} outputs and {} inputs; run with --device cpu.", p.n, p.k);
+    fail("cuBLASLt has no algorithm for a product of {} outputs and {} inputs; run with {}.", p.n, p.k,
+         p.scale_mode == ScaleMode::none ? "--device cpu" : "--gemm exact");
   }
 
   void multiply(const Product& p, const Operation& operation, const Layouts& layouts,
@@ -229,6 +232,7 @@ void Gemm::run(const Product& p, cudaStream_t stream) {
                 p.x_type,
                 p.w_type,
                 p.out_type,
+                p.scale_mode,
                 p.bias != nullptr,
                 p.add,
                 aligned(p.x, p.x_stride, p.x_type),

@@ -12,6 +12,13 @@
 
 namespace mxlm::cuda {
 
+/// What the scales of a product are.
+enum class ScaleMode : uint8_t {
+  none,
+  rows,    // FP8: float32, one a row of either side, [M] and [N]
+  blocks,  // FP8: E8M0 codes, one for 32 values of either side, as scale_layout.hpp has them
+};
+
 /// out [M, N] = x [M, K] w [N, K]^T, all rows packed along K, sums in float32.
 struct Product {
   const void* x = nullptr;
@@ -23,9 +30,10 @@ struct Product {
   int64_t m = 0, n = 0, k = 0;
   int64_t x_stride = 0, w_stride = 0, out_stride = 0;  // elements
   const void* bias = nullptr;                          // [N] of out's type, added in float32; not together with `add`
-  const float* x_scales = nullptr;                     // [M], FP8 only
-  const float* w_scales = nullptr;                     // [N], FP8 only
-  bool add = false;                                    // out += (float32 out)
+  ScaleMode scale_mode = ScaleMode::none;
+  const void* x_scales = nullptr;
+  const void* w_scales = nullptr;
+  bool add = false;  // out += (float32 out)
 };
 
 /// True if two matrices of one shape and type have the same bits; waits for the stream (products.cu).

@@ -1,4 +1,5 @@
 #include "backend/cuda/generic.hpp"
+#include "backend/cuda/native.hpp"
 #include "backend/cuda/operands.hpp"
 
 namespace mxlm {
@@ -53,11 +54,11 @@ OperandPlan plan_operands(CudaBackend& backend, DType model, int64_t rows, int64
     if (!out.type.spec) {
       append(plan.launches, plain_target(values, values.stride));
       if (values.type == model && plan.plain.data == nullptr) plan.plain = values;
-    } else if (dtype_size(values.type) == 1) {
+    } else if (dtype_size(values.type) == 1 && !is_native(out)) {
       if (plan.folds.empty() || plan.folds.back().count == kMaxFolds) plan.folds.emplace_back();
       FoldTargets& last = plan.folds.back();
       last.at[last.count++] = fold_target(out);
-    } else if (is_fast(*out.type.spec)) {
+    } else if (!is_native(out) && is_fast(*out.type.spec)) {
       append(plan.launches, quantized_target(values, *out.type.spec));
     } else {
       plan.rest.push_back(&out);
@@ -89,6 +90,10 @@ void finish_operands(CudaBackend& backend, const OperandPlan& plan, std::span<co
   for (Operand* out : plan.rest) {
     const mx::BlockFormat& format = *out->type.spec;
     const View values = view(out->values);
+    if (is_native(*out)) {
+      encode_native(format, x, values, out->row_scales.data(), stream);
+      continue;
+    }
     if (!mx::has_row_scales(format)) {
       quantize_rows(format, x, values, values.stride, stream);
       continue;

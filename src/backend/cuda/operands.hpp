@@ -11,8 +11,8 @@
 namespace mxlm::cuda {
 
 /// How the operands of an activation [rows, cols] are made: `launches` and `folds` are what its producer writes in one
-/// pass each; `rest`, formats off the fast path, are made from `plain`, the values themselves, which are among the
-/// targets then.
+/// pass each; `rest`, formats off the fast path and block-scaled ones, are made from `plain`, the values themselves,
+/// which are among the targets then.
 struct OperandPlan {
   std::vector<Targets> launches;
   std::vector<FoldTargets> folds;

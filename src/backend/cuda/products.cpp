@@ -4,6 +4,8 @@
 #include <cassert>
 #include <vector>
 
+#include "backend/cuda/scale_layout.hpp"
+
 namespace mxlm::cuda {
 namespace {
 
@@ -33,8 +35,7 @@ Factor Products::factor(const Tensor& values) {
             .type = DType::bf16,
             .rows = values.rows(),
             .stride = values.stride(),
-            .parts = 1,
-            .row_scales = nullptr};
+            .parts = 1};
   }
   const int64_t part = padded(values.cols());
   Factor out{.memory = memory_.allocate(std::max<size_t>(static_cast<size_t>(values.rows() * 3 * part) * 2, 1)),
@@ -42,8 +43,7 @@ Factor Products::factor(const Tensor& values) {
              .type = DType::bf16,
              .rows = values.rows(),
              .stride = 3 * part,
-             .parts = 3,
-             .row_scales = nullptr};
+             .parts = 3};
   out.data = out.memory.get();
   split_matrix(
       view(values),
@@ -52,14 +52,15 @@ Factor Products::factor(const Tensor& values) {
   return out;
 }
 
-Factor Products::folded(const Tensor& codes, const Tensor& row_scales) {
+Factor Products::scaled(const Tensor& codes, const Tensor& scales) {
   return {.memory = nullptr,
           .data = codes.data(),
           .type = codes.dtype(),
           .rows = codes.rows(),
           .stride = codes.stride(),
           .parts = 1,
-          .row_scales = row_scales.row<float>(0)};
+          .scale_mode = scales.dtype() == DType::f8_e8m0 ? ScaleMode::blocks : ScaleMode::rows,
+          .scales = scales.data()};
 }
 
 bool Products::single(const Factor& x, const Weight& w) const {
@@ -69,7 +70,8 @@ bool Products::single(const Factor& x, const Weight& w) const {
 void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int64_t first, const void* bias,
                         const View& out) {
   const int w_parts = w.layout == Layout::split ? 3 : 1;
-  const int64_t k = padded(w.k);
+  const bool native = w.layout == Layout::native;
+  const int64_t k = native ? w.k : padded(w.k);  // no block beyond the last has a scale
   std::vector<Term> terms = terms_of(x.parts, w_parts, k);
   if (terms.size() > 1) {
     // Sums of the tensor cores lose a little at every step; float32 additions between parts of them keep that small.
@@ -89,11 +91,22 @@ void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int
     terms = std::move(halves);
   }
   assert(terms.size() == 1 || (out.type == DType::f32 && bias == nullptr));
-  const DType w_type = w.layout == Layout::folded ? DType::f8_e4m3 : DType::bf16;
+  const DType w_type = native || w.layout == Layout::folded ? DType::f8_e4m3 : DType::bf16;
   assert((w_type == DType::bf16) == (x.type == DType::bf16));
+  assert(native == (x.scale_mode == ScaleMode::blocks));
   const auto size = static_cast<int64_t>(dtype_size(w_type));
   const auto* x_data = static_cast<const std::byte*>(x.data) + first_row * x.stride * size;
   const auto* w_data = static_cast<const std::byte*>(w.values.get()) + first * w.stride * size;
+  const auto* x_scales = static_cast<const std::byte*>(x.scales);
+  const auto* w_scales = reinterpret_cast<const std::byte*>(w.fold_scales.get());
+  if (native) {
+    assert(first_row % kScaleTileRows == 0 && first % kScaleTileRows == 0);  // scales lie in tiles
+    x_scales += scale_bytes(first_row, k / kScaledBlock);
+    w_scales = static_cast<const std::byte*>(w.block_scales.get()) + scale_bytes(first, k / kScaledBlock);
+  } else if (x.scale_mode == ScaleMode::rows) {
+    x_scales += first_row * static_cast<int64_t>(sizeof(float));
+    w_scales += first * static_cast<int64_t>(sizeof(float));
+  }
   for (size_t t = 0; t < terms.size(); ++t) {
     gemm_.run({.x = x_data + terms[t].x * size,
                .w = w_data + terms[t].w * size,
@@ -108,8 +121,9 @@ void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int
                .w_stride = w.stride,
                .out_stride = out.stride,
                .bias = bias,
-               .x_scales = x.row_scales == nullptr ? nullptr : x.row_scales + first_row,
-               .w_scales = w.fold_scales ? w.fold_scales.get() + first : nullptr,
+               .scale_mode = x.scale_mode,
+               .x_scales = x_scales,
+               .w_scales = w_scales,
                .add = t > 0},
               stream_);
   }

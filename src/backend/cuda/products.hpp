@@ -15,8 +15,9 @@ struct Factor {
   const void* data = nullptr;
   DType type = DType::bf16;
   int64_t rows = 0, stride = 0;
-  int parts = 1;                      // 3: [x0 | x1 | x2], each stride / 3 columns
-  const float* row_scales = nullptr;  // of folded values
+  int parts = 1;  // 3: [x0 | x1 | x2], each stride / 3 columns
+  ScaleMode scale_mode = ScaleMode::none;
+  const void* scales = nullptr;
 };
 
 class Products {
@@ -25,8 +26,8 @@ class Products {
       : memory_(memory), stream_(stream), reversed_(reversed), gemm_(memory) {}
 
   Factor factor(const Tensor& values);
-  /// Values in FP8 with a scale a row.
-  static Factor folded(const Tensor& codes, const Tensor& row_scales);
+  /// Values in FP8 with a float32 scale a row, or an E8M0 scale a block.
+  static Factor scaled(const Tensor& codes, const Tensor& scales);
   /// True if the product can go to bfloat16, with a bias; else it needs float32 for its partial sums.
   [[nodiscard]] bool single(const Factor& x, const Weight& w) const;
   /// out [rows, n] = x[first_row...] w[first...]^T without scales; `bias` (of out's type, single products only) may be

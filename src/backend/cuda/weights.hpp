@@ -14,6 +14,7 @@ enum class Layout : uint8_t {
   bf16,    // [N, K] bfloat16: every value is one
   split,   // [N, 3 K] bfloat16: w = sum of its three parts, the smallest first ([w2 | w1 | w0])
   folded,  // [N, K] E4M3 codes with a float32 scale a row: the block scales are folded into the elements
+  native,  // [N, K] E4M3 codes with the blocks' E8M0 scales (native.hpp)
 };
 
 /// [N, K] ready to multiply with; K is padded with zeros to padded(K).
@@ -25,6 +26,9 @@ class Weight final : public PreparedWeight {
   [[nodiscard]] DType storage() const override { return layout == Layout::split ? DType::f32 : DType::bf16; }
   [[nodiscard]] std::string route() const override;
 
+  /// True for FP8 codes, whose scales are in their products.
+  [[nodiscard]] bool fast() const { return layout == Layout::folded || layout == Layout::native; }
+
   Layout layout = Layout::bf16;
   int64_t n = 0, k = 0;
   int64_t stride = 0;                              // elements between rows: padded(k), 3 * padded(k) if split
@@ -32,7 +36,8 @@ class Weight final : public PreparedWeight {
   std::shared_ptr<void> values;                    // device
   std::shared_ptr<float> scales;                   // device, [N] factors of the outputs; null if there are none
   std::shared_ptr<float> fold_scales;              // folded: device, [N]
-  mutable std::shared_ptr<const Weight> unfolded;  // folded: in bfloat16, once a product has needed it
+  std::shared_ptr<void> block_scales;              // native: device, as scale_layout.hpp has them
+  mutable std::shared_ptr<const Weight> unfolded;  // folded, native: in bfloat16, once a product has needed it
 };
 
 /// A weight as codes and block scales (mx::keeps_codes), or the prepared form itself.
