@@ -88,6 +88,7 @@ struct Timing {
 /// The one place that knows how tree, plan and engine are put together.
 Timing run(Backend& backend, const Work& work) {
   std::vector<Variant> variants;
+  variants.reserve(work.variants.size());
   for (const std::string& text : work.variants) {
     variants.push_back(text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text));
   }

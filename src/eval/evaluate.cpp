@@ -259,6 +259,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   if (result.windows.size() < set.windows.size()) {
     // Only finished windows have figures.
     std::vector<Window> finished;
+    finished.reserve(result.windows.size());
     for (const size_t w : result.windows) finished.push_back(std::move(set.windows[w]));
     set.windows = std::move(finished);
   }
