@@ -222,6 +222,23 @@ Limit llama_limit(GpuLimits& gpu, const LlamaShape& s, int64_t windows, int64_t 
   return limit;
 }
 
+/// The same, one after the other as the model runs them.
+Limit llama_limit_in_a_row(GpuLimits& gpu, const LlamaShape& s, int64_t windows, int64_t length,
+                           std::optional<Fp8Sums> sums) {
+  const int64_t m = windows * length, q = int64_t{s.heads} * s.head_dim, kv = int64_t{s.kv_heads} * s.head_dim;
+  Limit limit;
+  limit.name = sums ? "FP8 in a row" : "BF16 in a row";
+  limit.seconds = gpu.forward({.layers = static_cast<int>(s.layers),
+                               .layer = {{m, q + 2 * kv, s.hidden},
+                                         {m, s.hidden, q},
+                                         {m, 2 * s.intermediate, s.hidden},
+                                         {m, s.hidden, s.intermediate}},
+                               .attention = {windows, length, s.heads, s.kv_heads, s.head_dim},
+                               .head = {windows * (length - 1), s.vocabulary, s.hidden}},
+                              sums);
+  return limit;
+}
+
 LlamaShape tiny(LlamaShape shape) {
   shape.layers = 2;
   shape.hidden = 64;
@@ -258,12 +275,13 @@ Json run_llama8b(const Settings& settings) {
   if (!settings.smoke && settings.limits) {
     GpuLimits gpu;
     bf16.push_back(llama_limit(gpu, shape, count, length, std::nullopt));
-    for (const Fp8Sums sums : {Fp8Sums::precise, Fp8Sums::fast}) {
-      fp8.push_back(llama_limit(gpu, shape, count, length, sums));
-    }
-    fp8.push_back(bf16.front());
+    bf16.push_back(llama_limit_in_a_row(gpu, shape, count, length, std::nullopt));
+    fp8.push_back(llama_limit(gpu, shape, count, length, Fp8Sums::precise));
+    fp8.push_back(llama_limit_in_a_row(gpu, shape, count, length, Fp8Sums::precise));
+    std::vector<Limit> all = bf16;
+    all.insert(all.end(), fp8.begin(), fp8.end());
     report.json()["limits"] = Json::array();
-    for (const Limit& limit : fp8) {
+    for (const Limit& limit : all) {
       report.json()["limits"].push_back(
           {{"name", limit.name}, {"seconds", limit.seconds ? Json(*limit.seconds) : Json()}, {"parts", limit.parts}});
     }

@@ -1,8 +1,8 @@
 // The LM head: chunks of the vocabulary x tiles of tokens whose logits stay in the second-level cache, as does the
 // chunk's part of the weight, which is read from memory once; the baseline's chunk is kept while every variant's is
 // computed and taken in. Chunks come in ascending order with the same bounds for every token, so a token's figures
-// depend on its logits alone. The sums are those of backend/cpu/head_rows.hpp: float32 terms, but double sums
-// throughout.
+// depend on its logits alone. The sums are those of backend/cpu/head_rows.hpp: float32 terms, a few
+// of them summed in float32, the rest in double.
 
 #include <algorithm>
 #include <cassert>
