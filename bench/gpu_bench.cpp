@@ -39,6 +39,7 @@ using Json = nlohmann::ordered_json;
 
 struct Settings {
   bool smoke = false;
+  size_t batch = 4;
   bool limits = true;
   int repeats = 7;
   int device = 0;
@@ -290,7 +291,7 @@ Json run_llama8b(const Settings& settings) {
     return run(backend, {.model = model,
                          .variants = {variant},
                          .windows = windows,
-                         .windows_a_batch = count,
+                         .windows_a_batch = settings.batch,
                          .repeats = settings.repeats});
   };
   {
@@ -489,6 +490,8 @@ int main_of(int argc, char** argv) {
   app.add_option("--repeats", settings.repeats, "Timed rounds")->check(CLI::Range(1, 1000));
   app.add_option("--device", settings.device, "Index of the GPU");
   app.add_option("--json", json_path, "Write the figures here");
+  app.add_option("--batch", settings.batch, "Windows a micro-batch in the cases of llama8b (all)")
+      ->check(CLI::Range(1, 4));
   app.add_flag("!--no-limits", settings.limits, "Do not measure the libraries' limits");
   app.add_flag("--smoke", settings.smoke, "Tiny shapes on the CPU, to see that this program works");
   CLI11_PARSE(app, argc, argv);

@@ -19,7 +19,7 @@ using cuda::Weight;
 constexpr int kThreads = 256;
 constexpr int kVectors = 4;                          // of 4 logits, a thread
 constexpr int64_t kChunk = kThreads * kVectors * 4;  // logits
-constexpr int64_t kTileRows = 512;                   // so that two tiles' logits fit the cache
+constexpr int64_t kTileRows = 2048;
 constexpr float kLowest = -3.402823466e38F;
 
 struct TokenState {
