@@ -68,6 +68,10 @@ __device__ inline float fp8_value(bool e5m2, uint32_t code) {
 /// k-th before quantising (zeros behind the last column). `shared` has a value a warp and one more.
 template <int items, typename Get>
 __device__ inline void fold_row(const FoldTarget& target, int64_t r, int64_t cols, const Get& get, uint32_t* shared) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 100 != 9
+  __trap();  // only Hopper folds (backend.cpp); elsewhere the code would be there in vain, and where FP8 is emulated be
+             // huge
+#else
   const int64_t step = static_cast<int64_t>(blockDim.x) * kChunk;
   const int64_t start = static_cast<int64_t>(threadIdx.x) * kChunk;
   uint4 held[items];  // quantised values are bfloat16s
@@ -131,6 +135,7 @@ __device__ inline void fold_row(const FoldTarget& target, int64_t r, int64_t col
     if (c < target.inexact_stride) *reinterpret_cast<uint4*>(out + c) = held[k];
   }
   __syncthreads();  // before `shared` is written again
+#endif
 }
 
 /// Folds from values that produce(row, column, x) computes: a block a row.
