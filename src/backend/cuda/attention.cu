@@ -305,6 +305,7 @@ __global__ __launch_bounds__(kThreads) void flash_kernel(const FlashArgs args) {
 template <typename T, int dim, int keys>
 void launch(const FlashArgs& args, int64_t tiles, int heads, cudaStream_t stream) {
   constexpr int kBytes = (kQueries + 2 * keys) * Rows<T, dim>::kStride * static_cast<int>(sizeof(T));
+  static_assert(kBytes <= 99 * 1024);  // what a block may have on GPUs of compute capability 8.6, 8.9 and 12.0
   const auto kernel = flash_kernel<T, dim, keys>;
   if (kBytes > 48 * 1024) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "setting up attention");
