@@ -290,6 +290,7 @@ std::optional<double> GpuLimits::sdpa(const SdpaShape& shape) {
 
 std::optional<double> GpuLimits::forward(const ForwardShape& shape, std::optional<Fp8Sums> sums) {
   std::vector<std::unique_ptr<Product>> products;
+  products.reserve(shape.layer.size() + 1);
   for (const GemmShape& gemm : shape.layer) products.push_back(std::make_unique<Product>(gemm, sums));
   products.push_back(std::make_unique<Product>(shape.head, std::nullopt));
   for (const auto& product : products) {
