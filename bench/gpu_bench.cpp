@@ -39,6 +39,7 @@ using Json = nlohmann::ordered_json;
 
 struct Settings {
   bool smoke = false;
+  size_t batch = 4;
   bool limits = true;
   int repeats = 7;
   int device = 0;
@@ -222,6 +223,23 @@ Limit llama_limit(GpuLimits& gpu, const LlamaShape& s, int64_t windows, int64_t 
   return limit;
 }
 
+/// The same, one after the other as the model runs them.
+Limit llama_limit_in_a_row(GpuLimits& gpu, const LlamaShape& s, int64_t windows, int64_t length,
+                           std::optional<Fp8Sums> sums) {
+  const int64_t m = windows * length, q = int64_t{s.heads} * s.head_dim, kv = int64_t{s.kv_heads} * s.head_dim;
+  Limit limit;
+  limit.name = sums ? "FP8 in a row" : "BF16 in a row";
+  limit.seconds = gpu.forward({.layers = static_cast<int>(s.layers),
+                               .layer = {{m, q + 2 * kv, s.hidden},
+                                         {m, s.hidden, q},
+                                         {m, 2 * s.intermediate, s.hidden},
+                                         {m, s.hidden, s.intermediate}},
+                               .attention = {windows, length, s.heads, s.kv_heads, s.head_dim},
+                               .head = {windows * (length - 1), s.vocabulary, s.hidden}},
+                              sums);
+  return limit;
+}
+
 LlamaShape tiny(LlamaShape shape) {
   shape.layers = 2;
   shape.hidden = 64;
@@ -258,12 +276,13 @@ Json run_llama8b(const Settings& settings) {
   if (!settings.smoke && settings.limits) {
     GpuLimits gpu;
     bf16.push_back(llama_limit(gpu, shape, count, length, std::nullopt));
-    for (const Fp8Sums sums : {Fp8Sums::precise, Fp8Sums::fast}) {
-      fp8.push_back(llama_limit(gpu, shape, count, length, sums));
-    }
-    fp8.push_back(bf16.front());
+    bf16.push_back(llama_limit_in_a_row(gpu, shape, count, length, std::nullopt));
+    fp8.push_back(llama_limit(gpu, shape, count, length, Fp8Sums::precise));
+    fp8.push_back(llama_limit_in_a_row(gpu, shape, count, length, Fp8Sums::precise));
+    std::vector<Limit> all = bf16;
+    all.insert(all.end(), fp8.begin(), fp8.end());
     report.json()["limits"] = Json::array();
-    for (const Limit& limit : fp8) {
+    for (const Limit& limit : all) {
       report.json()["limits"].push_back(
           {{"name", limit.name}, {"seconds", limit.seconds ? Json(*limit.seconds) : Json()}, {"parts", limit.parts}});
     }
@@ -272,7 +291,7 @@ Json run_llama8b(const Settings& settings) {
     return run(backend, {.model = model,
                          .variants = {variant},
                          .windows = windows,
-                         .windows_a_batch = count,
+                         .windows_a_batch = settings.batch,
                          .repeats = settings.repeats});
   };
   {
@@ -471,6 +490,8 @@ int main_of(int argc, char** argv) {
   app.add_option("--repeats", settings.repeats, "Timed rounds")->check(CLI::Range(1, 1000));
   app.add_option("--device", settings.device, "Index of the GPU");
   app.add_option("--json", json_path, "Write the figures here");
+  app.add_option("--batch", settings.batch, "Windows a micro-batch in the cases of llama8b (all)")
+      ->check(CLI::Range(1, 4));
   app.add_flag("!--no-limits", settings.limits, "Do not measure the libraries' limits");
   app.add_flag("--smoke", settings.smoke, "Tiny shapes on the CPU, to see that this program works");
   CLI11_PARSE(app, argc, argv);

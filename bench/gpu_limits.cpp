@@ -114,6 +114,86 @@ struct Preference {
   ~Preference() { cublasLtMatmulPreferenceDestroy(preference); }
 };
 
+/// A product with random operands; FP8 with a float32 scale a row, or BF16.
+struct Product {
+  Product(const GemmShape& s, std::optional<Fp8Sums> fp8)
+      : shape(s),
+        a(fp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF, s.k, s.n),
+        b(fp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF, s.k, s.m),
+        c(CUDA_R_16BF, s.n, s.m),
+        w(bytes(s.n, s.k, fp8 ? 1 : 2)),
+        x(bytes(s.m, s.k, fp8 ? 1 : 2)),
+        out(bytes(s.m, s.n, 2)),
+        w_scales(bytes(s.n, 1, sizeof(float))),
+        x_scales(bytes(s.m, 1, sizeof(float))) {
+    const auto& block = fp8 ? fp8_block() : bf16_block();
+    fill(w.data, bytes(s.n, s.k, fp8 ? 1 : 2), block);
+    fill(x.data, bytes(s.m, s.k, fp8 ? 1 : 2), block);
+    if (!fp8) return;
+    const std::vector<float> scales(static_cast<size_t>(std::max(s.n, s.m)), 0.125F);
+    check(cudaMemcpy(w_scales.data, scales.data(), bytes(s.n, 1, sizeof(float)), cudaMemcpyHostToDevice), "filling");
+    check(cudaMemcpy(x_scales.data, scales.data(), bytes(s.m, 1, sizeof(float)), cudaMemcpyHostToDevice), "filling");
+    matmul.set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+    matmul.set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+    matmul.set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, static_cast<const void*>(w_scales.data));
+    matmul.set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, static_cast<const void*>(x_scales.data));
+    matmul.set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, static_cast<int8_t>(*fp8 == Fp8Sums::fast ? 1 : 0));
+  }
+  static size_t bytes(int64_t rows, int64_t cols, size_t element) { return static_cast<size_t>(rows * cols) * element; }
+
+  GemmShape shape;
+  // Row-major out [m, n] is column-major [n, m] = (w [k, n])^T x [k, m].
+  Layout a, b, c;
+  DeviceMemory w, x, out, w_scales, x_scales;
+  Matmul matmul;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+/// cuDNN's attention with random operands.
+class Attention {
+ public:
+  Attention(const SdpaShape& s, cudaStream_t stream)
+      : q_(bytes(s, s.heads)),
+        k_(bytes(s, s.kv_heads)),
+        v_(bytes(s, s.kv_heads)),
+        out_(bytes(s, s.heads)),
+        sdpa_(stream) {
+    fill(q_.data, bytes(s, s.heads), bf16_block());
+    fill(k_.data, bytes(s, s.kv_heads), bf16_block());
+    fill(v_.data, bytes(s, s.kv_heads), bf16_block());
+    const int64_t q_width = int64_t{s.heads} * s.head_dim, kv_width = int64_t{s.kv_heads} * s.head_dim;
+    problem_ = {.windows = s.windows,
+                .length = s.length,
+                .heads = s.heads,
+                .kv_heads = s.kv_heads,
+                .head_dim = s.head_dim,
+                .q_row = q_width,
+                .q_head = s.head_dim,
+                .k_row = kv_width,
+                .k_head = s.head_dim,
+                .v_row = kv_width,
+                .v_head = s.head_dim,
+                .out_row = q_width,
+                .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.head_dim))),
+                .window = 0,
+                .q = q_.data,
+                .k = k_.data,
+                .v = v_.data,
+                .out = out_.data};
+  }
+  bool supported() { return sdpa_.supports(problem_); }
+  void run() { sdpa_.run(problem_, memory_); }
+
+ private:
+  static size_t bytes(const SdpaShape& s, int heads) {
+    return static_cast<size_t>(s.windows * s.length * heads * s.head_dim) * 2;
+  }
+  DeviceMemory q_, k_, v_, out_;
+  cuda::DeviceCache memory_{uint64_t{4} << 30};
+  cuda::Sdpa sdpa_;
+  cuda::SdpaProblem problem_;
+};
+
 }  // namespace
 
 struct GpuLimits::State {
@@ -150,38 +230,39 @@ struct GpuLimits::State {
     return best;
   }
 
-  /// The fastest of the algorithms proposed for a product whose types `matmul` says the rest of; nullopt if there are
-  /// none.
-  std::optional<double> fastest(Matmul& matmul, const GemmShape& s, cudaDataType in, const void* w, const void* x,
-                                void* out) {
-    // Row-major out [m, n] is column-major [n, m] = (w [k, n])^T x [k, m].
-    const Layout a(in, s.k, s.n), b(in, s.k, s.m), c(CUDA_R_16BF, s.n, s.m);
+  void multiply(const Product& p, const cublasLtMatmulAlgo_t& algorithm) {
+    check_blas(try_multiply(p, algorithm), "multiplying");
+  }
+  cublasStatus_t try_multiply(const Product& p, const cublasLtMatmulAlgo_t& algorithm) {
+    const float one = 1, zero = 0;
+    return cublasLtMatmul(handle, p.matmul.desc, &one, p.w.data, p.a.layout, p.x.data, p.b.layout, &zero, p.out.data,
+                          p.c.layout, p.out.data, p.c.layout, &algorithm, workspace.data, kWorkspace, stream.get());
+  }
+
+  /// Finds the fastest of the algorithms proposed for a product; its seconds, nullopt if there are none.
+  std::optional<double> choose(Product& p) {
     const Preference preference;
     cublasLtMatmulHeuristicResult_t proposals[kProposals];
     int count = 0;
     const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(handle, matmul.desc, a.layout, b.layout, c.layout, c.layout,
+        cublasLtMatmulAlgoGetHeuristic(handle, p.matmul.desc, p.a.layout, p.b.layout, p.c.layout, p.c.layout,
                                        preference.preference, kProposals, proposals, &count);
     if (status != CUBLAS_STATUS_SUCCESS || count == 0) return std::nullopt;
-    const float one = 1, zero = 0;
-    const auto call = [&](const cublasLtMatmulAlgo_t& algorithm) {
-      return cublasLtMatmul(handle, matmul.desc, &one, w, a.layout, x, b.layout, &zero, out, c.layout, out, c.layout,
-                            &algorithm, workspace.data, kWorkspace, stream.get());
-    };
     // About ten milliseconds a group.
-    const int calls = std::clamp(static_cast<int>(6e12 / s.flops()), 1, 50);
+    const int calls = std::clamp(static_cast<int>(6e12 / p.shape.flops()), 1, 50);
     double best = std::numeric_limits<double>::infinity();
-    int chosen = -1;
-    for (int p = 0; p < count; ++p) {
-      if (call(proposals[p].algo) != CUBLAS_STATUS_SUCCESS) continue;
-      const double seconds = time(2, calls, [&] { check_blas(call(proposals[p].algo), "multiplying"); });
+    bool found = false;
+    for (int i = 0; i < count; ++i) {
+      if (try_multiply(p, proposals[i].algo) != CUBLAS_STATUS_SUCCESS) continue;
+      const double seconds = time(2, calls, [&] { multiply(p, proposals[i].algo); });
       if (seconds < best) {
         best = seconds;
-        chosen = p;
+        p.algorithm = proposals[i].algo;
+        found = true;
       }
     }
-    if (chosen < 0) return std::nullopt;
-    return std::min(best, time(5, calls, [&] { check_blas(call(proposals[chosen].algo), "multiplying"); }));
+    if (!found) return std::nullopt;
+    return std::min(best, time(5, calls, [&] { multiply(p, p.algorithm); }));
   }
 };
 
@@ -189,65 +270,43 @@ GpuLimits::GpuLimits() : state_(std::make_unique<State>()) {}
 GpuLimits::~GpuLimits() = default;
 
 double GpuLimits::bf16_gemm(const GemmShape& shape) {
-  const auto bytes = [](int64_t rows, int64_t cols) { return static_cast<size_t>(rows * cols) * 2; };
-  const DeviceMemory w(bytes(shape.n, shape.k)), x(bytes(shape.m, shape.k)), out(bytes(shape.m, shape.n));
-  fill(w.data, bytes(shape.n, shape.k), bf16_block());
-  fill(x.data, bytes(shape.m, shape.k), bf16_block());
-  Matmul matmul;
-  const auto seconds = state_->fastest(matmul, shape, CUDA_R_16BF, w.data, x.data, out.data);
+  Product product(shape, std::nullopt);
+  const auto seconds = state_->choose(product);
   if (!seconds) fail("cuBLASLt has no BF16 product of {} x {} x {}.", shape.m, shape.n, shape.k);
   return *seconds;
 }
 
 std::optional<double> GpuLimits::fp8_gemm(const GemmShape& shape, Fp8Sums sums) {
-  const auto bytes = [](int64_t rows, int64_t cols) { return static_cast<size_t>(rows * cols); };
-  const DeviceMemory w(bytes(shape.n, shape.k)), x(bytes(shape.m, shape.k)), out(2 * bytes(shape.m, shape.n));
-  const DeviceMemory w_scales(bytes(shape.n, sizeof(float))), x_scales(bytes(shape.m, sizeof(float)));
-  fill(w.data, bytes(shape.n, shape.k), fp8_block());
-  fill(x.data, bytes(shape.m, shape.k), fp8_block());
-  const std::vector<float> scales(static_cast<size_t>(std::max(shape.n, shape.m)), 0.125F);
-  check(cudaMemcpy(w_scales.data, scales.data(), bytes(shape.n, sizeof(float)), cudaMemcpyHostToDevice), "filling");
-  check(cudaMemcpy(x_scales.data, scales.data(), bytes(shape.m, sizeof(float)), cudaMemcpyHostToDevice), "filling");
-  Matmul matmul;
-  matmul.set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
-  matmul.set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
-  matmul.set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, static_cast<const void*>(w_scales.data));
-  matmul.set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, static_cast<const void*>(x_scales.data));
-  matmul.set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, static_cast<int8_t>(sums == Fp8Sums::fast ? 1 : 0));
-  return state_->fastest(matmul, shape, CUDA_R_8F_E4M3, w.data, x.data, out.data);
+  Product product(shape, sums);
+  return state_->choose(product);
 }
 
-std::optional<double> GpuLimits::sdpa(const SdpaShape& s) {
-  const int64_t rows = s.windows * s.length;
-  const int64_t q_width = int64_t{s.heads} * s.head_dim, kv_width = int64_t{s.kv_heads} * s.head_dim;
-  const auto bytes = [&](int64_t width) { return static_cast<size_t>(rows * width) * 2; };
-  const DeviceMemory q(bytes(q_width)), k(bytes(kv_width)), v(bytes(kv_width)), out(bytes(q_width));
-  fill(q.data, bytes(q_width), bf16_block());
-  fill(k.data, bytes(kv_width), bf16_block());
-  fill(v.data, bytes(kv_width), bf16_block());
-  const cuda::SdpaProblem problem{.windows = s.windows,
-                                  .length = s.length,
-                                  .heads = s.heads,
-                                  .kv_heads = s.kv_heads,
-                                  .head_dim = s.head_dim,
-                                  .q_row = q_width,
-                                  .q_head = s.head_dim,
-                                  .k_row = kv_width,
-                                  .k_head = s.head_dim,
-                                  .v_row = kv_width,
-                                  .v_head = s.head_dim,
-                                  .out_row = q_width,
-                                  .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.head_dim))),
-                                  .q = q.data,
-                                  .k = k.data,
-                                  .v = v.data,
-                                  .out = out.data};
-  cuda::DeviceCache memory(uint64_t{4} << 30);
-  cuda::Sdpa sdpa(state_->stream.get());
-  if (!sdpa.supports(problem)) return std::nullopt;
-  for (int i = 0; i < 3; ++i) sdpa.run(problem, memory);
-  const double seconds = state_->time(5, 20, [&] { sdpa.run(problem, memory); });
-  return seconds;
+std::optional<double> GpuLimits::sdpa(const SdpaShape& shape) {
+  Attention attention(shape, state_->stream.get());
+  if (!attention.supported()) return std::nullopt;
+  for (int i = 0; i < 3; ++i) attention.run();
+  return state_->time(5, 20, [&] { attention.run(); });
+}
+
+std::optional<double> GpuLimits::forward(const ForwardShape& shape, std::optional<Fp8Sums> sums) {
+  std::vector<std::unique_ptr<Product>> products;
+  for (const GemmShape& gemm : shape.layer) products.push_back(std::make_unique<Product>(gemm, sums));
+  products.push_back(std::make_unique<Product>(shape.head, std::nullopt));
+  for (const auto& product : products) {
+    if (!state_->choose(*product)) return std::nullopt;
+  }
+  Attention attention(shape.attention, state_->stream.get());
+  if (!attention.supported()) return std::nullopt;
+  const auto all = [&] {
+    for (int layer = 0; layer < shape.layers; ++layer) {
+      for (size_t i = 0; i + 1 < products.size(); ++i) state_->multiply(*products[i], products[i]->algorithm);
+      attention.run();
+    }
+    state_->multiply(*products.back(), products.back()->algorithm);
+  };
+  all();
+  all();
+  return state_->time(5, 1, all);
 }
 
 double GpuLimits::copy_bandwidth() {

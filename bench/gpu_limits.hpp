@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 namespace mxlm::bench {
 
@@ -25,6 +26,14 @@ struct SdpaShape {
 /// How FP8 products sum: in the tensor cores' own precision, or promoted to float32 on the way.
 enum class Fp8Sums : uint8_t { fast, precise };
 
+/// The products and attention of a model's forward pass.
+struct ForwardShape {
+  int layers = 0;
+  std::vector<GemmShape> layer;
+  SdpaShape attention;
+  GemmShape head;  // in BF16
+};
+
 /// Times are seconds of one call, the best of several groups of calls in a row, with random operands.
 class GpuLimits {
  public:
@@ -40,6 +49,9 @@ class GpuLimits {
   std::optional<double> fp8_gemm(const GemmShape& shape, Fp8Sums sums);
   /// cuDNN's scaled dot-product attention in BF16, heads packed in rows; nullopt if it is not here.
   std::optional<double> sdpa(const SdpaShape& shape);
+  /// All products and attentions of a forward pass, one after the other, in BF16 or (but for the head) in FP8: the best
+  /// of several whole passes, after two that warm up. What the power limit allows over so long a time is in it.
+  std::optional<double> forward(const ForwardShape& shape, std::optional<Fp8Sums> sums);
   /// Bytes a second of a copy within the device, read and written ones counted.
   double copy_bandwidth();
 

@@ -260,6 +260,12 @@ class Backend {
   /// Sums over each row of two tensors of one shape and dtype; `rows` has an entry a row. A row's sums depend on that
   /// row alone.
   virtual void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) = 0;
+  /// The same, added up by windows (`windows` + 1 offsets) in a fixed order. A device fills `sums` no earlier than
+  /// `settle`; until then they stay where they are.
+  virtual void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+                               std::span<ErrorSums> sums);
+  /// Waits for the sums of compare_windows.
+  virtual void settle() {}
 
   // --- weights
   /// Starts bringing a matrix that prepare or keep will be asked for to the device, while it computes other things;

@@ -41,6 +41,25 @@ class Engine::Timer {
   std::vector<Span> spans_;
 };
 
+namespace {
+
+/// Sums that a device still owes are written before the result that they belong to is gone.
+struct Settled {
+  Backend& backend;
+  explicit Settled(Backend& b) : backend(b) {}
+  Settled(const Settled&) = delete;
+  Settled& operator=(const Settled&) = delete;
+  ~Settled() {
+    try {
+      backend.settle();
+    } catch (const std::exception&) {
+      // A round that failed needs no sums.
+    }
+  }
+};
+
+}  // namespace
+
 Engine::Engine(const EngineJob& job, Backend& backend, const ForwardPass& forward)
     : job_(job), backend_(backend), forward_(forward), store_(backend, forward.dtype(), job.plan.kept) {}
 
@@ -93,6 +112,7 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
   RoundResult result;
   result.scores.resize(variants);
   result.seconds.resize(variants);
+  const Settled settled{backend_};
   Timer timer;
   if (heads_.empty()) {
     for (const ProductSpec& product : tree.head) prefetch(job_.model.head, product);
@@ -160,7 +180,7 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
     }
     for (const LinearSpec* linear : linears) forget(*linear);
     hidden = std::move(next);
-    result.layer_errors.push_back(LayerErrors::of_step(backend_, nodes, hidden, micro_batches));
+    result.layer_errors.push_back(LayerErrors::of_step(backend_, nodes, hidden, micro_batches));  // until settle()
   }
 
   for (size_t b = 0; b < batches.size(); ++b) {
@@ -171,6 +191,7 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
                 timer, result);
     on_work(static_cast<double>(micro_batches[b].batch.rows()) * static_cast<double>(variants));
   }
+  backend_.settle();
   timer.resolve(backend_, result.seconds);
   return result;
 }

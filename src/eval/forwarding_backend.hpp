@@ -25,6 +25,11 @@ class ForwardingBackend : public Backend {
   void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override {
     inner_.compare(reference, other, rows);
   }
+  void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+                       std::span<ErrorSums> sums) override {
+    inner_.compare_windows(reference, other, windows, sums);
+  }
+  void settle() override { inner_.settle(); }
   void prefetch(const HostMatrix& source) override { inner_.prefetch(source); }
   void forget(const HostMatrix& source) override { inner_.forget(source); }
   void hold_table(const HostMatrix& table) override { inner_.hold_table(table); }

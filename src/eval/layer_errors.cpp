@@ -26,18 +26,17 @@ LayerErrors::StepSums LayerErrors::of_step(Backend& backend, const std::vector<T
   if (level.size() < 2) return {};
   StepSums out(level.size());
   const size_t baseline = node_of(level, 0);
-  std::vector<ErrorSums> rows;
-  for (size_t b = 0; b < batches.size(); ++b) {
-    const Tensor& reference = hidden[baseline][b];
-    const auto& offsets = batches[b].batch.offsets;
-    rows.resize(static_cast<size_t>(reference.rows()));
-    for (size_t n = 0; n < level.size(); ++n) {
-      if (n == baseline) continue;
-      backend.compare(reference, hidden[n][b], rows);
-      for (size_t w = 0; w + 1 < offsets.size(); ++w) {
-        ErrorSums& window = out[n].emplace_back();
-        for (int64_t r = offsets[w]; r < offsets[w + 1]; ++r) window += rows[static_cast<size_t>(r)];
-      }
+  size_t windows = 0;
+  for (const MicroBatch& batch : batches) windows += static_cast<size_t>(batch.batch.windows());
+  for (size_t n = 0; n < level.size(); ++n) {
+    if (n == baseline) continue;
+    out[n].resize(windows);
+    size_t first = 0;
+    for (size_t b = 0; b < batches.size(); ++b) {
+      const auto& offsets = batches[b].batch.offsets;
+      backend.compare_windows(hidden[baseline][b], hidden[n][b], offsets,
+                              std::span(out[n]).subspan(first, offsets.size() - 1));
+      first += offsets.size() - 1;
     }
   }
   return out;

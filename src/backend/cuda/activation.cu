@@ -19,6 +19,10 @@ __device__ float sigmoid(float x) { return 1.0F / (1.0F + expf(-x)); }
 /// torch's formula, which gives -0 where e^-x overflows.
 __device__ float silu(float x) { return x / (1.0F + expf(-x)); }
 
+/// The same within a few units of float32's last place, for results that are rounded to bfloat16: on the special
+/// function unit alone, or arithmetic would hold up the memory.
+__device__ float silu_for_bf16(float x) { return __fdividef(x, 1.0F + exp2f(-1.44269504F * x)); }
+
 __device__ float gelu_erf(float x) {
   const float tail = 0.5F * erfcf(fabsf(x) * kInverseSqrt2);  // 1 + erf would cancel
   return x * (x < 0 ? tail : 1.0F - tail);
@@ -28,7 +32,7 @@ __device__ float gelu_erf(float x) {
 template <Activation activation, typename T>
 __device__ float activate(float x) {
   if constexpr (activation == Activation::silu) {
-    return rounded<T>(silu(x));
+    return rounded<T>(sizeof(T) == 2 ? silu_for_bf16(x) : silu(x));
   } else if constexpr (activation == Activation::gelu_tanh) {
     // 0.5 (1 + tanh u) is the sigmoid of 2 u, which does not cancel
     return rounded<T>(x * sigmoid(2 * kSqrt2OverPi * (x + 0.044715F * x * x * x)));

@@ -1,5 +1,6 @@
 // Sums over rows of two tensors, in double, in an order that depends on the number of columns alone.
 
+#include <algorithm>
 #include <cassert>
 #include <vector>
 
@@ -34,14 +35,17 @@ __global__ void __launch_bounds__(kThreads)
     float b[kChunk];
     load_chunk<T>(reference, r, c, a);
     load_chunk<T>(other, r, c, b);
+    float x2 = 0, y2 = 0, e2 = 0;  // conversions to double are slow: one for eight terms
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
-      const auto x = static_cast<double>(a[i]);
-      const auto y = static_cast<double>(b[i]);
-      a2 += x * x;
-      b2 += y * y;
-      d2 += (y - x) * (y - x);
+      const float e = b[i] - a[i];
+      x2 = fmaf(a[i], a[i], x2);
+      y2 = fmaf(b[i], b[i], y2);
+      e2 = fmaf(e, e, e2);
     }
+    a2 += x2;
+    b2 += y2;
+    d2 += e2;
   }
   a2 = block_sum(a2, shared);
   b2 = block_sum(b2, shared);
@@ -50,6 +54,40 @@ __global__ void __launch_bounds__(kThreads)
   sums[r].reference = a2;
   sums[r].other = b2;
   sums[r].difference = d2;
+}
+
+/// A block a window: the sums of its rows, in an order that depends on how many there are alone.
+__global__ void __launch_bounds__(kThreads)
+    add_windows(const ErrorSums* rows, const int64_t* windows, ErrorSums* sums) {
+  __shared__ double shared[kThreads / 32];
+  const int64_t begin = windows[blockIdx.x], end = windows[blockIdx.x + 1];
+  double a2 = 0, b2 = 0, d2 = 0;
+  for (int64_t r = begin + threadIdx.x; r < end; r += kThreads) {
+    a2 += rows[r].reference;
+    b2 += rows[r].other;
+    d2 += rows[r].difference;
+  }
+  a2 = block_sum(a2, shared);
+  b2 = block_sum(b2, shared);
+  d2 = block_sum(d2, shared);
+  if (threadIdx.x != 0) return;
+  sums[blockIdx.x].reference = a2;
+  sums[blockIdx.x].other = b2;
+  sums[blockIdx.x].difference = d2;
+}
+
+/// Sums of windows that wait on the device at most.
+constexpr size_t kPendingSums = 65536;
+
+void compare_rows_of(const View& reference, const View& other, ErrorSums* sums, cudaStream_t stream) {
+  const Rows a = make_rows(reference), b = make_rows(other);
+  const auto blocks = static_cast<unsigned>(reference.rows);
+  if (reference.type == DType::bf16) {
+    compare_rows<BFloat16><<<blocks, kThreads, 0, stream>>>(a, b, sums);
+  } else {
+    compare_rows<float><<<blocks, kThreads, 0, stream>>>(a, b, sums);
+  }
+  check_launch("comparing activations");
 }
 
 }  // namespace
@@ -61,16 +99,36 @@ void CudaBackend::compare(const Tensor& reference, const Tensor& other, std::spa
   if (rows.empty()) return;
   const auto memory = scratch(rows.size_bytes());
   auto* sums = static_cast<ErrorSums*>(memory.get());
-  const cuda::Rows a = cuda::make_rows(cuda::view(reference));
-  const cuda::Rows b = cuda::make_rows(cuda::view(other));
-  const auto blocks = static_cast<unsigned>(rows.size());
-  if (reference.dtype() == DType::bf16) {
-    cuda::compare_rows<BFloat16><<<blocks, cuda::kThreads, 0, stream()>>>(a, b, sums);
-  } else {
-    cuda::compare_rows<float><<<blocks, cuda::kThreads, 0, stream()>>>(a, b, sums);
-  }
-  cuda::check_launch("comparing activations");
+  cuda::compare_rows_of(cuda::view(reference), cuda::view(other), sums, stream());
   to_host(rows.data(), sums, rows.size_bytes());
+}
+
+void CudaBackend::compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+                                  std::span<ErrorSums> sums) {
+  assert(windows.size() == sums.size() + 1 && windows.back() == reference.rows());
+  if (sums.empty()) return;
+  if (sums.size() > cuda::kPendingSums) return Backend::compare_windows(reference, other, windows, sums);
+  if (sums_used_ + sums.size() > cuda::kPendingSums) settle();
+  if (!sums_) sums_ = scratch(cuda::kPendingSums * sizeof(ErrorSums));
+  const auto rows = scratch(static_cast<size_t>(std::max<int64_t>(reference.rows(), 1)) * sizeof(ErrorSums));
+  auto* of_rows = static_cast<ErrorSums*>(rows.get());
+  if (reference.rows() > 0) cuda::compare_rows_of(cuda::view(reference), cuda::view(other), of_rows, stream());
+  const auto offsets = to_device(windows);
+  cuda::add_windows<<<static_cast<unsigned>(sums.size()), cuda::kThreads, 0, stream()>>>(
+      of_rows, offsets.get(), static_cast<ErrorSums*>(sums_.get()) + sums_used_);
+  cuda::check_launch("comparing activations");
+  pending_.push_back({.first = sums_used_, .to = sums});
+  sums_used_ += sums.size();
+}
+
+void CudaBackend::settle() {
+  if (pending_.empty()) return;
+  std::vector<ErrorSums> all(sums_used_);
+  to_host(all.data(), sums_.get(), all.size() * sizeof(ErrorSums));
+  for (const Pending& p : pending_)
+    std::copy_n(all.begin() + static_cast<std::ptrdiff_t>(p.first), p.to.size(), p.to.begin());
+  pending_.clear();
+  sums_used_ = 0;
 }
 
 }  // namespace mxlm

@@ -66,6 +66,9 @@ class CudaBackend final : public Backend {
   Routing route(const Tensor& logits, const RouteArgs& args) override;
   void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights, Tensor& sum) override;
   void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override;
+  void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+                       std::span<ErrorSums> sums) override;
+  void settle() override;
   // attention.cpp
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
                  std::span<Operand> outs) override;
@@ -126,6 +129,14 @@ class CudaBackend final : public Backend {
   cuda::Products products_;
   cuda::Sdpa sdpa_;
   std::map<const std::byte*, cuda::Staging::Arrived> tables_;
+  /// Sums of compare_windows that nobody has fetched yet: where they lie among `sums_` and where they go.
+  struct Pending {
+    size_t first;
+    std::span<ErrorSums> to;
+  };
+  std::vector<Pending> pending_;
+  std::shared_ptr<void> sums_;  // device, ErrorSums
+  size_t sums_used_ = 0;
   RouteCounts routes_;               // what the host counts
   std::shared_ptr<void> fell_back_;  // and the device: an unsigned long long
 };

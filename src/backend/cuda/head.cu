@@ -1,7 +1,8 @@
-// The LM head: tiles of tokens x chunks of the vocabulary whose logits stay in the second-level cache, the baseline's
-// chunk kept while every variant's is computed and taken in. Chunks come in ascending order with the same bounds for
-// every token, so a token's figures depend on its logits alone. The sums are those of backend/cpu/head_rows.hpp:
-// float32 terms, but double sums throughout.
+// The LM head: chunks of the vocabulary x tiles of tokens whose logits stay in the second-level cache, as does the
+// chunk's part of the weight, which is read from memory once; the baseline's chunk is kept while every variant's is
+// computed and taken in. Chunks come in ascending order with the same bounds for every token, so a token's figures
+// depend on its logits alone. The sums are those of backend/cpu/head_rows.hpp: float32 terms, a few
+// of them summed in float32, the rest in double.
 
 #include <algorithm>
 #include <cassert>
@@ -16,9 +17,9 @@ using cuda::View;
 using cuda::Weight;
 
 constexpr int kThreads = 256;
-constexpr int kVectors = 8;                          // of 4 logits, a thread
+constexpr int kVectors = 4;                          // of 4 logits, a thread
 constexpr int64_t kChunk = kThreads * kVectors * 4;  // logits
-constexpr int64_t kTileRows = 1024;
+constexpr int64_t kTileRows = 2048;
 constexpr float kLowest = -3.402823466e38F;
 
 struct TokenState {
@@ -33,13 +34,17 @@ struct Transform {
   const float* bias;  // of the chunk's first logit, or null
   float multiplier, softcap;
   bool bf16_ops;
-  cuda::Powers powers;  // from the tile's first row and the chunk's first logit on
+  cuda::Powers powers;  // of the products first of all; from the tile's first row and the chunk's first logit on
   float row_power;
 };
 
 __device__ Transform of_row(Transform t, int64_t row) {
   if (t.powers.rows != nullptr) t.row_power = t.powers.rows[row];
   return t;
+}
+
+__device__ float powered(const Transform& t, float sum, int64_t place) {
+  return t.powers.columns == nullptr ? sum : cuda::times_powers(sum, t.row_power, t.powers.columns[place]);
 }
 
 __device__ float round_bf16(float x) {
@@ -49,7 +54,6 @@ __device__ float round_bf16(float x) {
 }
 
 __device__ float logit_of(const Transform& t, float product, int64_t place) {
-  if (t.powers.columns != nullptr) product = cuda::times_powers(product, t.row_power, t.powers.columns[place]);
   if (t.bf16_ops) {
     float x = round_bf16(product);
     if (t.bias != nullptr) x = round_bf16(x + round_bf16(t.bias[place]));
@@ -61,60 +65,35 @@ __device__ float logit_of(const Transform& t, float product, int64_t place) {
   return t.multiplier == 1 ? x : x * t.multiplier;
 }
 
-/// Largest value and its lowest place.
-struct Best {
-  float value;
-  int place;
+/// A warp's part of a row's chunk: sums relative to its own largest logits.
+struct Part {
+  double sum, cross, moment;
+  float max, baseline_max, min;
 };
 
-__device__ Best better(Best a, Best b) {
-  return b.value > a.value || (b.value == a.value && b.place < a.place) ? b : a;
-}
+/// 2^(c (x - max)) = e^(x - max), c = log2(e) in float32.
+__device__ float power_of(float x, float max) { return exp2f((x - max) * 1.44269504F); }
 
-__device__ Best reduce_best(Best mine, Best* shared) {
-  for (int step = 16; step > 0; step /= 2) {
-    const Best other{__shfl_xor_sync(0xffffffffU, mine.value, step), __shfl_xor_sync(0xffffffffU, mine.place, step)};
-    mine = better(mine, other);
-  }
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = mine;
-  __syncthreads();
-  Best all = shared[0];
-  for (int w = 1; w < kThreads / 32; ++w) all = better(all, shared[w]);
-  __syncthreads();
-  return all;
-}
-
-/// The sum in a fixed order; whole on thread 0 only.
-__device__ double reduce_sum(double mine, double* shared) {
+template <typename T>
+__device__ T warp_sum(T mine) {
+#pragma unroll
   for (int step = 16; step > 0; step /= 2) mine += __shfl_xor_sync(0xffffffffU, mine, step);
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = mine;
-  __syncthreads();
-  double all = 0;
-  for (int w = 0; w < kThreads / 32; ++w) all += shared[w];
-  __syncthreads();
-  return all;
+  return mine;
+}
+__device__ float warp_max(float mine) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) mine = fmaxf(mine, __shfl_xor_sync(0xffffffffU, mine, step));
+  return mine;
+}
+__device__ float warp_min(float mine) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) mine = fminf(mine, __shfl_xor_sync(0xffffffffU, mine, step));
+  return mine;
 }
 
-/// Takes a chunk of `count` logits of each row into its state. For a variant, `baseline` has the products of the same
-/// chunk (else null) and `baseline_states` the baseline's states, which have taken it in already.
-template <bool kVariant, bool kSelf>
-__global__ void __launch_bounds__(kThreads)
-    chunk_kernel(const float* products, int64_t stride, Transform transform, const float* baseline,
-                 Transform baseline_transform, int64_t first, int64_t count, const int32_t* targets,
-                 const TokenState* baseline_states, TokenState* states) {
-  __shared__ Best shared_best[kThreads / 32];
-  __shared__ double shared_sum[kThreads / 32];
-  const int64_t row = blockIdx.x;
-  const float* in = products + row * stride;
-  const float* other = kVariant ? baseline + row * stride : nullptr;
-  transform = of_row(transform, row);
-  if (kVariant) baseline_transform = of_row(baseline_transform, row);
-  TokenState state = states[row];
-  const int64_t target = targets[row] - first;
-
-  float x[kVectors * 4];
-  Best best{kLowest, 0x7fffffff};
-  bool infinite = false;
+/// The thread's logits of a chunk, the lowest float where there are none: their terms are zero.
+template <bool kPlain>
+__device__ void load_logits(const float* in, const Transform& transform, int64_t count, float (&x)[kVectors * 4]) {
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int64_t at = (int64_t{v} * kThreads + threadIdx.x) * 4;
@@ -124,73 +103,138 @@ __global__ void __launch_bounds__(kThreads)
       x[4 * v + 1] = four.y;
       x[4 * v + 2] = four.z;
       x[4 * v + 3] = four.w;
+      if (transform.powers.columns != nullptr) {
+        const float4 powers = *reinterpret_cast<const float4*>(transform.powers.columns + at);
+        x[4 * v] = cuda::times_powers(x[4 * v], transform.row_power, powers.x);
+        x[4 * v + 1] = cuda::times_powers(x[4 * v + 1], transform.row_power, powers.y);
+        x[4 * v + 2] = cuda::times_powers(x[4 * v + 2], transform.row_power, powers.z);
+        x[4 * v + 3] = cuda::times_powers(x[4 * v + 3], transform.row_power, powers.w);
+      }
     } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) x[4 * v + i] = at + i < count ? in[at + i] : 0;
+      for (int i = 0; i < 4; ++i) x[4 * v + i] = at + i < count ? powered(transform, in[at + i], at + i) : kLowest;
     }
+    if (!kPlain) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (at + i >= count) {
-        x[4 * v + i] = kLowest;  // its term is zero
-        continue;
-      }
-      const float logit = logit_of(transform, x[4 * v + i], at + i);
-      x[4 * v + i] = logit;
-      infinite |= logit == -INFINITY;
-      if (logit > best.value) best = {logit, static_cast<int>(at + i)};  // passes NaNs over: they show in the sum
-      if (at + i == target) states[row].target = logit;
-    }
-  }
-  infinite = __syncthreads_or(infinite) != 0;
-  best = reduce_best(best, shared_best);
-  // (Nothing above the lowest float: all are NaN, -Inf or that number.)
-  if (best.place == 0x7fffffff) best.place = 0;
-
-  double rescale = 1;
-  const float before = state.max;
-  if (!state.started || best.value > state.max) {
-    rescale = state.started ? exp(static_cast<double>(before) - static_cast<double>(best.value)) : 0.0;
-    state.max = best.value;
-    state.top1 = static_cast<int>(first) + best.place;
-  }
-  float baseline_max = 0;
-  if (kVariant) baseline_max = baseline_states[row].max;
-
-  double sum = 0, cross = 0, moment = 0;
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t at = (int64_t{v} * kThreads + threadIdx.x) * 4;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (at + i >= count) continue;
-      const float below = x[4 * v + i] - state.max;
-      const float power = expf(below);
-      sum += power;
-      if (kSelf) moment += static_cast<double>(power) * below;
-      if (kVariant) {
-        const float reference = logit_of(baseline_transform, other[at + i], at + i);
-        cross += static_cast<double>(expf(reference - baseline_max) * (reference - x[4 * v + i]));
+      for (int i = 0; i < 4; ++i) {
+        if (at + i < count) x[4 * v + i] = logit_of(transform, x[4 * v + i], at + i);
       }
     }
   }
-  sum = reduce_sum(sum, shared_sum);
-  if (kSelf) moment = reduce_sum(moment, shared_sum);
-  if (kVariant) cross = reduce_sum(cross, shared_sum);
-  if (threadIdx.x != 0) return;
+}
+
+/// Takes a chunk of `count` logits of each row into its state, a block a row. For a variant, `baseline` has the
+/// products of the same chunk and `baseline_states` the baseline's states, which have taken it in already. `kPlain`:
+/// products are logits, of both.
+template <bool kVariant, bool kSelf, bool kPlain>
+__global__ void __launch_bounds__(kThreads, 4)
+    chunk_kernel(const float* products, int64_t stride, Transform transform, const float* baseline,
+                 Transform baseline_transform, int64_t first, int64_t count, const int32_t* targets,
+                 const TokenState* baseline_states, TokenState* states) {
+  constexpr int kWarps = kThreads / 32;
+  static_assert(kWarps <= 32);
+  __shared__ Part parts[kWarps];
+  __shared__ int place;
+  const int64_t row = blockIdx.x;
+  const float* in = products + row * stride;
+  transform = of_row(transform, row);
+  if (kVariant) baseline_transform = of_row(baseline_transform, row);
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+
+  float x[kVectors * 4];
+  load_logits<kPlain>(in, transform, count, x);
+  Part mine{};
+  mine.max = kLowest;  // (NaNs are passed over: they show in the sum.)
+  mine.min = INFINITY;
+#pragma unroll
+  for (float value : x) {
+    mine.max = fmaxf(mine.max, value);
+    mine.min = fminf(mine.min, value);
+  }
+  mine.max = warp_max(mine.max);
+  mine.min = warp_min(mine.min);
+  float sum[4] = {}, moment[4] = {};
+  if constexpr (kVariant) {
+    float reference[kVectors * 4];
+    load_logits<kPlain>(baseline + row * stride, baseline_transform, count, reference);
+    mine.baseline_max = kLowest;
+#pragma unroll
+    for (float value : reference) mine.baseline_max = fmaxf(mine.baseline_max, value);
+    mine.baseline_max = warp_max(mine.baseline_max);
+    float cross[4] = {};
+#pragma unroll
+    for (int i = 0; i < kVectors * 4; ++i) {
+      cross[i % 4] = fmaf(power_of(reference[i], mine.baseline_max), reference[i] - x[i], cross[i % 4]);
+    }
+    mine.cross = warp_sum(static_cast<double>(cross[0]) + cross[1] + cross[2] + cross[3]);
+  }
+#pragma unroll
+  for (int i = 0; i < kVectors * 4; ++i) {
+    const float power = power_of(x[i], mine.max);
+    sum[i % 4] += power;
+    if (kSelf) moment[i % 4] = fmaf(power, x[i] - mine.max, moment[i % 4]);
+  }
+  mine.sum = warp_sum(static_cast<double>(sum[0]) + sum[1] + sum[2] + sum[3]);
+  if (kSelf) mine.moment = warp_sum(static_cast<double>(moment[0]) + moment[1] + moment[2] + moment[3]);
+  if (lane == 0) parts[warp] = mine;
+  if (threadIdx.x == 0) place = 0x7fffffff;
+  __syncthreads();
+
+  // Every warp looks for the row's largest logit; where it is a new one, its lowest place counts.
+  const Part part = lane < kWarps ? parts[lane] : Part{0, 0, 0, kLowest, kLowest, INFINITY};
+  const float chunk_max = warp_max(part.max);
+  const TokenState state = states[row];
+  const bool raised = !state.started || chunk_max > state.max;
+  if (raised) {
+    if (mine.max == chunk_max) {
+      int lowest = 0x7fffffff;
+#pragma unroll
+      for (int v = kVectors - 1; v >= 0; --v) {
+#pragma unroll
+        for (int i = 3; i >= 0; --i) {
+          const int at = (v * kThreads + static_cast<int>(threadIdx.x)) * 4 + i;
+          if (x[4 * v + i] == chunk_max && at < count) lowest = at;
+        }
+      }
+      if (lowest != 0x7fffffff) atomicMin(&place, lowest);
+    }
+    __syncthreads();
+  }
+  if (warp != 0) return;
+  const float max = raised ? chunk_max : state.max;
+  const auto factor = [](float from, float to) { return exp(static_cast<double>(from) - static_cast<double>(to)); };
+  const double own = lane < kWarps ? factor(part.max, max) : 0;
+  const double chunk_sum = warp_sum(own * part.sum);
+  double chunk_moment = 0, chunk_cross = 0;
+  if (kSelf) {
+    const double shift = static_cast<double>(part.max) - static_cast<double>(max);
+    chunk_moment = warp_sum(lane < kWarps ? own * (part.moment + shift * part.sum) : 0.0);
+  }
+  if (kVariant) {
+    const double weight = lane < kWarps ? factor(part.baseline_max, baseline_states[row].max) : 0;
+    chunk_cross = warp_sum(weight * part.cross);
+  }
+  const bool infinite = warp_min(part.min) == -INFINITY;
+  if (lane != 0) return;
+  const double rescale = !state.started ? 0 : raised ? factor(state.max, max) : 1;
   TokenState& out = states[row];
   if (kSelf) {
-    const double change = static_cast<double>(before) - static_cast<double>(state.max);
-    const double moved =
-        rescale == 0 || rescale == 1 ? rescale * state.moment : rescale * (state.moment + change * state.sum);
-    out.moment = moved + moment;
+    const double change = state.started ? static_cast<double>(state.max) - static_cast<double>(max) : 0;
+    out.moment = rescale * (state.moment + change * state.sum) + chunk_moment;
   }
-  out.sum = rescale * state.sum + sum;
-  if (kVariant) out.cross = baseline_states[row].rescale * state.cross + cross;
+  out.sum = rescale * state.sum + chunk_sum;
+  if (kVariant) out.cross = baseline_states[row].rescale * state.cross + chunk_cross;
   out.rescale = rescale;
-  out.max = state.max;
-  out.top1 = state.top1;
+  out.max = max;
+  // (No place: all are NaN, or none is above the lowest float.)
+  if (raised) out.top1 = static_cast<int>(first) + (place == 0x7fffffff ? 0 : place);
   out.started = true;
   out.finite = state.finite && !infinite;
+  const int64_t target = targets[row] - first;
+  if (target >= 0 && target < count) {
+    const float product = powered(transform, in[target], target);
+    out.target = kPlain ? product : logit_of(transform, product, target);
+  }
 }
 
 __global__ void start_kernel(TokenState* states, int64_t n) {
@@ -233,6 +277,11 @@ Transform transform_of(const HeadInput& input, const cuda::Factor& values, int64
           .row_power = 1};
 }
 
+/// True if a product of the head is the logit.
+bool is_plain(const HeadInput& input) {
+  return input.bias == nullptr && input.logit_multiplier == 1 && input.logit_softcap == 0 && !input.bf16_ops;
+}
+
 /// An input with its operand as products read it.
 struct Side {
   const HeadInput* input;
@@ -243,7 +292,7 @@ __global__ void logits_kernel(float* products, int64_t stride, Transform transfo
   const int64_t row = blockIdx.x;
   transform = of_row(transform, row);
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) {
-    products[row * stride + c] = logit_of(transform, products[row * stride + c], c);
+    products[row * stride + c] = logit_of(transform, powered(transform, products[row * stride + c], c), c);
   }
 }
 
@@ -281,13 +330,13 @@ void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32
   const int64_t tile_rows = std::min(rows, kTileRows);
   const auto tile_bytes = static_cast<size_t>(tile_rows * kChunk) * sizeof(float);
   const auto baseline_memory = scratch(tile_bytes), variant_memory = scratch(tile_bytes);
-  // Where time goes is seen in the first tile.
+  // Where time goes is seen in the first chunk.
   std::vector<Mark> marks{mark()};
   const Mark start = marks[0];
-  for (int64_t row = 0; row < rows; row += tile_rows) {
-    const int64_t count = std::min(tile_rows, rows - row);
-    for (int64_t first = 0; first < vocabulary; first += kChunk) {
-      const int64_t width = std::min(kChunk, vocabulary - first);
+  for (int64_t first = 0; first < vocabulary; first += kChunk) {
+    const int64_t width = std::min(kChunk, vocabulary - first);
+    for (int64_t row = 0; row < rows; row += tile_rows) {
+      const int64_t count = std::min(tile_rows, rows - row);
       for (int64_t i = 0; i < n; ++i) {
         const Side& side = sides[static_cast<size_t>(i)];
         const View out{.data = i == 0 ? baseline_memory.get() : variant_memory.get(),
@@ -302,13 +351,16 @@ void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32
               static_cast<const float*>(baseline_memory.get()), transform_of(inputs[0], sides[0].values, row, first),
               first, width, device_targets.get() + row, states + row, states + i * rows + row);
         };
+        const bool plain = is_plain(*side.input) && is_plain(inputs[0]);
         if (self) {
-          i == 0 ? launch(chunk_kernel<false, true>) : launch(chunk_kernel<true, true>);
+          i == 0 ? launch(chunk_kernel<false, true, false>) : launch(chunk_kernel<true, true, false>);
+        } else if (plain) {
+          i == 0 ? launch(chunk_kernel<false, false, true>) : launch(chunk_kernel<true, false, true>);
         } else {
-          i == 0 ? launch(chunk_kernel<false, false>) : launch(chunk_kernel<true, false>);
+          i == 0 ? launch(chunk_kernel<false, false, false>) : launch(chunk_kernel<true, false, false>);
         }
         cuda::check_launch("scoring tokens");
-        if (row == 0) marks.push_back(mark());
+        if (first == 0) marks.push_back(mark());
       }
     }
   }
