@@ -29,8 +29,8 @@ struct FoldTargets {
   FoldTarget at[kMaxFolds];
 };
 
-/// Columns that a block of threads holds.
-constexpr int64_t kWidestFold = int64_t{8} * 512 * kChunk;
+/// Columns of a row that fit a block's shared memory (64 KB).
+constexpr int64_t kWidestFold = 32768;
 
 #if defined(__CUDACC__)
 
@@ -57,63 +57,67 @@ __device__ inline int fold_exponent(bool e5m2, uint32_t amax) {
 }
 
 __device__ inline uint32_t fp8_pair(bool e5m2, float low, float high) {
-  return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, e5m2 ? __NV_E5M2 : __NV_E4M3);
+  const float2 pair = make_float2(low, high);
+  return e5m2 ? __nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E5M2)
+              : __nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3);
 }
-__device__ inline float fp8_value(bool e5m2, uint32_t code) {
-  return __half2float(
-      __half(__nv_cvt_fp8_to_halfraw(static_cast<__nv_fp8_storage_t>(code), e5m2 ? __NV_E5M2 : __NV_E4M3)));
+__device__ inline float2 fp8_values(bool e5m2, uint32_t pair) {
+  const auto codes = static_cast<__nv_fp8x2_storage_t>(pair);
+  return __half22float2(
+      __half2(e5m2 ? __nv_cvt_fp8x2_to_halfraw2(codes, __NV_E5M2) : __nv_cvt_fp8x2_to_halfraw2(codes, __NV_E4M3)));
 }
 
-/// One row, a block of threads: thread t has chunks t, t + threads, ... of it, `get(k, x)` computes the values of its
-/// k-th before quantising (zeros behind the last column). `shared` has a value a warp and one more.
-template <int items, typename Get>
-__device__ inline void fold_row(const FoldTarget& target, int64_t r, int64_t cols, const Get& get, uint32_t* shared) {
-  const int64_t step = static_cast<int64_t>(blockDim.x) * kChunk;
-  const int64_t start = static_cast<int64_t>(threadIdx.x) * kChunk;
-  uint4 held[items];  // quantised values are bfloat16s
+/// Chunks of a row in shared memory: whole warps' worth.
+__host__ __device__ constexpr int64_t held_chunks(int64_t cols) {
+  return (cols + 32 * kChunk - 1) / (32 * kChunk) * 32;
+}
+
+/// One row, a block of threads. `for_chunks(take)` calls take(column, x) for the thread's chunks with their values
+/// before quantising (zeros behind the last column), all lanes of a warp together; the row waits in `held`
+/// (held_chunks(cols)) until its scale is known. `shared` has a value a warp and one more.
+template <typename ForChunks>
+__device__ inline void fold_row(const FoldTarget& target, int64_t r, int64_t cols, const ForChunks& for_chunks,
+                                uint4* held, uint32_t* shared) {
   uint32_t amax = 0;
-#pragma unroll
-  for (int k = 0; k < items; ++k) {
-    float x[kChunk], y[kChunk];
-    get(k, x);
+  for_chunks([&](int64_t c, const float(&x)[kChunk]) {
+    float y[kChunk];
     quantize_chunk(target.quantizer, largest_of(x), x, y);
-    if (start + k * step + kChunk > cols) {  // a NaN block does not reach into the padding
-#pragma unroll
-      for (int i = 0; i < kChunk; ++i) y[i] = start + k * step + i < cols ? y[i] : 0.0F;
-    }
-    // NaN blocks do not count for the scale.
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
+      if (c + i >= cols) y[i] = 0;  // a NaN block does not reach into the padding
+      // NaN blocks do not count for the scale.
       const uint32_t magnitude = __float_as_uint(y[i]) & mx::detail::kMagnitude;
       amax = max(amax, magnitude < mx::detail::kInfinity ? magnitude : 0);
     }
-    held[k] = make_uint4(pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7]));
-  }
+    // Quantised values are bfloat16s.
+    held[c / kChunk] =
+        make_uint4(pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7]));
+  });
   amax = block_largest(amax, shared);
   const int exponent = fold_exponent(target.e5m2, amax);
   const float inverse = power_of_two(-exponent);
+  const bool checked = target.inexact_rows != nullptr;
+  const int64_t step = static_cast<int64_t>(blockDim.x) * kChunk;
+  const int64_t start = static_cast<int64_t>(threadIdx.x) * kChunk;
   bool fits = true;
-#pragma unroll
-  for (int k = 0; k < items; ++k) {
-    const int64_t c = start + k * step;
+  for (int64_t c = start; c < target.out.cols; c += step) {  // what this thread has written
     float y[kChunk];
-    unpack(held[k], y);
-    uint32_t words[2] = {0, 0};
+    unpack(held[c / kChunk], y);
+    uint32_t pairs[kChunk / 2];
 #pragma unroll
-    for (int i = 0; i < kChunk; i += 2) {
-      const float low = y[i] * inverse, high = y[i + 1] * inverse;
-      const uint32_t pair = fp8_pair(target.e5m2, low, high);
-      words[i / 4] |= pair << (16 * (i / 2 % 2));
-      if (target.inexact_rows != nullptr) {
-        fits &= !(fp8_value(target.e5m2, pair & 0xffU) != low && low == low);
-        fits &= !(fp8_value(target.e5m2, pair >> 8) != high && high == high);
+    for (int i = 0; i < kChunk / 2; ++i) {
+      const float low = y[2 * i] * inverse, high = y[2 * i + 1] * inverse;
+      pairs[i] = fp8_pair(target.e5m2, low, high);
+      if (checked) {
+        const float2 back = fp8_values(target.e5m2, pairs[i]);
+        fits &= (back.x == low || low != low) && (back.y == high || high != high);
       }
     }
-    if (c < target.out.cols) *reinterpret_cast<uint2*>(target.out.row<uint8_t>(r) + c) = make_uint2(words[0], words[1]);
+    *reinterpret_cast<uint2*>(target.out.row<uint8_t>(r) + c) =
+        make_uint2(pairs[0] | pairs[1] << 16, pairs[2] | pairs[3] << 16);
   }
   if (threadIdx.x == 0) target.row_scales[r] = power_of_two(exponent);
-  if (target.inexact_rows == nullptr) return;
-  if (__syncthreads_and(fits) != 0) return;
+  if (!checked || __syncthreads_and(fits) != 0) return;
   if (target.inexact == nullptr) {  // only whether
     if (threadIdx.x == 0) atomicAdd(target.inexact_rows, 1);
     return;
@@ -121,52 +125,51 @@ __device__ inline void fold_row(const FoldTarget& target, int64_t r, int64_t col
   if (threadIdx.x == 0) {
     const int32_t place = atomicAdd(target.inexact_rows, 1);
     target.inexact_rows[1 + place] = static_cast<int32_t>(r);
-    shared[0] = static_cast<uint32_t>(place);
+    shared[blockDim.x / 32] = static_cast<uint32_t>(place);
   }
   __syncthreads();
-  BFloat16* out = target.inexact + shared[0] * target.inexact_stride;
-#pragma unroll
-  for (int k = 0; k < items; ++k) {
-    const int64_t c = start + k * step;
-    if (c < target.inexact_stride) *reinterpret_cast<uint4*>(out + c) = held[k];
+  BFloat16* out = target.inexact + shared[blockDim.x / 32] * target.inexact_stride;
+  for (int64_t c = start; c < target.inexact_stride; c += step) {
+    *reinterpret_cast<uint4*>(out + c) = held[c / kChunk];
   }
   __syncthreads();  // before `shared` is written again
 }
 
 /// Folds from values that produce(row, column, x) computes: a block a row.
-template <typename Produce, int items>
-__global__ void __launch_bounds__(512)
+template <typename Produce>
+__global__ void __launch_bounds__(kThreads)
     fold_rows(const __grid_constant__ Produce produce, int64_t cols, const __grid_constant__ FoldTargets targets) {
-  __shared__ uint32_t shared[512 / 32 + 1];
+  extern __shared__ uint4 held[];
+  __shared__ uint32_t shared[kThreads / 32 + 1];
   const int64_t r = blockIdx.x;
-  const auto get = [&](int k, float(&x)[kChunk]) {
-    const int64_t c = (int64_t{k} * blockDim.x + threadIdx.x) * kChunk;
-#pragma unroll
-    for (int i = 0; i < kChunk; ++i) x[i] = 0;
-    if (c < cols) produce(r, c, x);
+  const auto for_chunks = [&](const auto& take) {
+    const int64_t chunks = held_chunks(cols);
+    for (int64_t chunk = threadIdx.x; chunk < chunks; chunk += kThreads) {  // whole warps
+      const int64_t c = chunk * kChunk;
+      float x[kChunk] = {};
+      if (c < cols) produce(r, c, x);
+      take(c, x);
+    }
   };
-  for (int t = 0; t < targets.count; ++t) fold_row<items>(targets.at[t], r, cols, get, shared);
+  for (int t = 0; t < targets.count; ++t) fold_row(targets.at[t], r, cols, for_chunks, held, shared);
+}
+
+/// Lets a kernel have this much dynamic shared memory.
+template <typename Kernel>
+void allow_shared(Kernel kernel, size_t bytes) {
+  if (bytes <= size_t{48} << 10) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+        "folding operands");
 }
 
 template <typename Produce>
 void launch_fold_rows(const Produce& produce, int64_t rows, int64_t cols, const FoldTargets& targets,
                       cudaStream_t stream) {
   if (targets.count == 0 || rows == 0) return;
-  const int64_t chunks = padded(cols) / kChunk;
   assert(padded(cols) <= kWidestFold);
-  const auto launch = [&](auto kernel, int64_t items) {
-    const auto threads = static_cast<unsigned>(((chunks + items - 1) / items + 31) / 32 * 32);
-    kernel<<<static_cast<unsigned>(rows), threads, 0, stream>>>(produce, cols, targets);
-  };
-  if (chunks <= 256) {
-    launch(fold_rows<Produce, 1>, 1);
-  } else if (chunks <= 512) {
-    launch(fold_rows<Produce, 2>, 2);
-  } else if (chunks <= 2048) {
-    launch(fold_rows<Produce, 4>, 4);
-  } else {
-    launch(fold_rows<Produce, 8>, 8);
-  }
+  const size_t held = static_cast<size_t>(held_chunks(cols)) * sizeof(uint4);
+  allow_shared(fold_rows<Produce>, held);
+  fold_rows<Produce><<<static_cast<unsigned>(rows), kThreads, held, stream>>>(produce, cols, targets);
   check_launch("folding operands");
 }
 

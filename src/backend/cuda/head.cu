@@ -125,7 +125,7 @@ __device__ void load_logits(const float* in, const Transform& transform, int64_t
 
 /// Takes a chunk of `count` logits of each row into its state, a block a row. For a variant, `baseline` has the
 /// products of the same chunk and `baseline_states` the baseline's states, which have taken it in already. `kPlain`:
-/// products are logits, of both.
+/// products are logits but for their powers, of both.
 template <bool kVariant, bool kSelf, bool kPlain>
 __global__ void __launch_bounds__(kThreads, 4)
     chunk_kernel(const float* products, int64_t stride, Transform transform, const float* baseline,
@@ -277,7 +277,7 @@ Transform transform_of(const HeadInput& input, const cuda::Factor& values, int64
           .row_power = 1};
 }
 
-/// True if a product of the head is the logit.
+/// True if a product of the head, with its powers, is the logit.
 bool is_plain(const HeadInput& input) {
   return input.bias == nullptr && input.logit_multiplier == 1 && input.logit_softcap == 0 && !input.bf16_ops;
 }
