@@ -176,6 +176,13 @@ std::optional<View> CudaBackend::resident_table(const HostMatrix& table) const {
 
 // --- weights
 
+std::shared_ptr<void> CudaBackend::weight_memory(size_t bytes, size_t row_bytes) {
+  const size_t slack = static_cast<size_t>(cuda::kRowSlack - 1) * row_bytes;
+  auto memory = memory_.allocate(std::max<size_t>(bytes + slack, 1));
+  cuda::check(cudaMemsetAsync(static_cast<std::byte*>(memory.get()) + bytes, 0, slack, stream()), "a weight");
+  return memory;
+}
+
 void CudaBackend::prefetch(const HostMatrix& source) { staging_.prefetch(source); }
 void CudaBackend::forget(const HostMatrix& source) { staging_.forget(source); }
 
@@ -189,7 +196,7 @@ std::shared_ptr<Weight> CudaBackend::halve(const View& values) {
   const auto bytes = static_cast<size_t>(weight->n * weight->stride) * 2;
   const auto power_bytes = static_cast<size_t>(weight->n) * sizeof(float);
   weight->size = bytes + power_bytes;
-  weight->values = memory_.allocate(std::max<size_t>(bytes, 1));
+  weight->values = weight_memory(bytes, bytes / static_cast<size_t>(std::max<int64_t>(weight->n, 1)));
   weight->powers = std::static_pointer_cast<float>(memory_.allocate(std::max<size_t>(power_bytes, 1)));
   cuda::halve_matrix(values,
                      {.data = weight->values.get(),
@@ -214,7 +221,7 @@ std::shared_ptr<Weight> CudaBackend::split(const Weight& halves) {
   weight->k = halves.k;
   weight->stride = 3 * part;
   weight->size = static_cast<size_t>(n * weight->stride) * 2;
-  weight->values = memory_.allocate(std::max<size_t>(weight->size, 1));
+  weight->values = weight_memory(weight->size, static_cast<size_t>(weight->stride) * 2);
   weight->scales = halves.scales;
   cuda::split_matrix(
       values,
@@ -282,7 +289,7 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& sou
     cuda::quantize_matrix(*spec, arrived.view, wide, scales.get(), counters.get(), stream());
     weight = halve(wide);
   } else {
-    weight->values = memory_.allocate(std::max<size_t>(static_cast<size_t>(n * stride) * 2, 1));
+    weight->values = weight_memory(static_cast<size_t>(n * stride) * 2, static_cast<size_t>(stride) * 2);
     View values = float32_copy(DType::bf16);
     values.data = weight->values.get();
     cuda::quantize_matrix(*spec, arrived.view, values, scales.get(), counters.get(), stream());
@@ -319,7 +326,7 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(std::shared_ptr<const
   weight->k = k.k;
   weight->stride = cuda::padded(k.k);
   weight->size = static_cast<size_t>(k.n * weight->stride) * 2;
-  weight->values = memory_.allocate(std::max<size_t>(weight->size, 1));
+  weight->values = weight_memory(weight->size, static_cast<size_t>(weight->stride) * 2);
   cuda::decode_matrix(
       k.format, k.codes.get(), k.scales.get(),
       {.data = weight->values.get(), .type = DType::bf16, .rows = k.n, .cols = k.k, .stride = weight->stride},
@@ -350,7 +357,7 @@ const Weight& CudaBackend::layout_for(DType storage, const Weight& weight) {
     wide->k = weight.k;
     wide->stride = weight.stride;
     wide->size = static_cast<size_t>(weight.n * weight.stride) * 2;
-    wide->values = memory_.allocate(std::max<size_t>(wide->size, 1));
+    wide->values = weight_memory(wide->size, static_cast<size_t>(wide->stride) * 2);
     const View codes{.data = weight.values.get(),
                      .type = DType::f8_e4m3,
                      .rows = weight.n,

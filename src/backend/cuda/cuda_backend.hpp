@@ -97,6 +97,8 @@ class CudaBackend final : public Backend {
 
  private:
   std::shared_ptr<void> to_device_bytes(const void* from, size_t bytes);
+  /// Memory of a weight's rows, and kRowSlack - 1 of zeros behind them.
+  std::shared_ptr<void> weight_memory(size_t bytes, size_t row_bytes);
   /// Float32 or float16 values as a weight in halves, and such a weight in bfloat16 parts.
   std::shared_ptr<cuda::Weight> halve(const cuda::View& values);
   std::shared_ptr<cuda::Weight> split(const cuda::Weight& halves);

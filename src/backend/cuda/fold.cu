@@ -67,7 +67,7 @@ void fold_weight(const mx::BlockFormat& format, const View& values, const View& 
   targets.count = 1;
   targets.at[0].out = make_rows(codes.data, DType::u8, codes.stride, codes.stride);
   targets.at[0].row_scales = scales;
-  targets.at[0].quantizer = make_quantizer(format);
+  set_format(targets.at[0], format, /*e5m2=*/false);
   targets.at[0].inexact_rows = inexact;
   if (values.type == DType::bf16) {
     launch_fold_rows(Source<BFloat16>{make_rows(values)}, values.rows, values.cols, targets, stream);

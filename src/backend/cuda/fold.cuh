@@ -2,10 +2,12 @@
 
 // Folding block scales into elements, for products in FP8: a row of quantised values is written as FP8 numbers times
 // one power of two, the row's scale. Exact while the block exponents of a row lie close enough together
-// (docs/numerics.md), which is checked for every value; a row that does not fit is noted and kept in bfloat16, and its
+// (docs/numerics.md), which is checked for every block; a row that does not fit is noted and kept in bfloat16, and its
 // products are computed from there.
 
 #include <cuda_fp8.h>
+
+#include <climits>
 
 #include "backend/cuda/rows.cuh"
 
@@ -17,11 +19,26 @@ struct FoldTarget {
   bool e5m2 = false;            // else E4M3
   float* row_scales = nullptr;  // [rows]
   Quantizer quantizer;
+  int32_t top = 0;      // the row's scale is 2^(largest block exponent + top): the largest element just fits
+  int32_t quantum = 0;  // of the smallest elements, and of the smallest codes, as exponents: what a block needs
+  int32_t finest = 0;   // and what there is
   // Rows that do not fit; all null where a rounded element is what is wanted (MXFP8, whose products have a bound).
   BFloat16* inexact = nullptr;  // [rows, inexact_stride], packed
   int64_t inexact_stride = 0;
   int32_t* inexact_rows = nullptr;  // how many, then which
 };
+
+/// What a target says of its format.
+inline void set_format(FoldTarget& target, const mx::BlockFormat& format, bool e5m2) {
+  const mx::ElementFormat& e = format.element;
+  target.quantizer = make_quantizer(format);
+  target.e5m2 = e5m2;
+  // The largest codes are 1.75 x 2^8 and 1.75 x 2^15; an element above 1.75 x 2^emax needs the binade below.
+  const bool above = e.max > 1.75F * mx::power_of_two(e.emax);
+  target.top = e.emax - (e5m2 ? 15 : 8) + (above ? 1 : 0);
+  target.quantum = e.emin - e.mantissa_bits;
+  target.finest = e5m2 ? -16 : -9;
+}
 
 constexpr int kMaxFolds = 4;
 struct FoldTargets {
@@ -34,26 +51,21 @@ constexpr int64_t kWidestFold = 32768;
 
 #if defined(__CUDACC__)
 
-/// The largest value over the block's threads, for all of them; `shared` has one a warp.
-__device__ inline uint32_t block_largest(uint32_t value, uint32_t* shared) {
+/// The largest block exponent over the block's threads and the smallest, for all of them; `shared` has one a warp.
+__device__ inline int2 exponent_range(int largest, int smallest, int2* shared) {
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) value = max(value, __shfl_xor_sync(kAllLanes, value, step));
+  for (int step = 16; step > 0; step /= 2) {
+    largest = max(largest, __shfl_xor_sync(kAllLanes, largest, step));
+    smallest = min(smallest, __shfl_xor_sync(kAllLanes, smallest, step));
+  }
   __syncthreads();  // what was there has been read
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = make_int2(largest, smallest);
   __syncthreads();
-  uint32_t all = 0;
-  for (unsigned w = 0; w < blockDim.x / 32; ++w) all = max(all, shared[w]);
-  return all;
-}
-
-/// The exponent of the row's scale for values up to `amax`: as large a number as the code has. Its products with
-/// values, and its own power of two, stay within float32.
-__device__ inline int fold_exponent(bool e5m2, uint32_t amax) {
-  if (amax == 0 || amax >= mx::detail::kInfinity) return 0;
-  // 1.75 x 2^8 and 1.75 x 2^15 are the largest; a significand above 1.75 needs the binade below.
-  const int top = (e5m2 ? 15 : 8) - ((amax & 0x7fffffU) > 0x600000U ? 1 : 0);
-  const int exponent = static_cast<int>(amax >> 23) - 127 - top;
-  return max(-126, min(exponent, 126));
+  for (unsigned w = 0; w < blockDim.x / 32; ++w) {
+    largest = max(largest, shared[w].x);
+    smallest = min(smallest, shared[w].y);
+  }
+  return make_int2(largest, smallest);
 }
 
 __device__ inline uint32_t fp8_pair(bool e5m2, float low, float high) {
@@ -77,58 +89,57 @@ __host__ __device__ constexpr int64_t held_chunks(int64_t cols) {
 /// (held_chunks(cols)) until its scale is known. `shared` has a value a warp and one more.
 template <typename ForChunks>
 __device__ inline void fold_row(const FoldTarget& target, int64_t r, int64_t cols, const ForChunks& for_chunks,
-                                uint4* held, uint32_t* shared) {
-  uint32_t amax = 0;
+                                uint4* held, int2* shared) {
+  // Blocks of zeros and NaN blocks do not count.
+  int largest = INT_MIN, smallest = INT_MAX;
   for_chunks([&](int64_t c, const float(&x)[kChunk]) {
     float y[kChunk];
-    quantize_chunk(target.quantizer, largest_of(x), x, y);
+    const uint32_t amax = block_largest(target.quantizer, largest_of(x));
+    const int e = shared_exponent(target.quantizer, amax);
+    quantize_with(target.quantizer, e, x, y);
+    if (amax != 0 && e < mx::kNanExponent) {
+      largest = max(largest, e);
+      smallest = min(smallest, e);
+    }
+    if (c + kChunk > cols) {  // a NaN block does not reach into the padding
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) {
-      if (c + i >= cols) y[i] = 0;  // a NaN block does not reach into the padding
-      // NaN blocks do not count for the scale.
-      const uint32_t magnitude = __float_as_uint(y[i]) & mx::detail::kMagnitude;
-      amax = max(amax, magnitude < mx::detail::kInfinity ? magnitude : 0);
+      for (int i = 0; i < kChunk; ++i) y[i] = c + i < cols ? y[i] : 0.0F;
     }
     // Quantised values are bfloat16s.
     held[c / kChunk] =
         make_uint4(pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7]));
   });
-  amax = block_largest(amax, shared);
-  const int exponent = fold_exponent(target.e5m2, amax);
+  const int2 range = exponent_range(largest, smallest, shared);
+  const bool empty = range.x == INT_MIN;
+  const int exponent = empty ? 0 : max(-126, min(range.x + target.top, 127));
+  const bool fits = empty || range.y + target.quantum - exponent >= target.finest;
   const float inverse = power_of_two(-exponent);
-  const bool checked = target.inexact_rows != nullptr;
   const int64_t step = static_cast<int64_t>(blockDim.x) * kChunk;
   const int64_t start = static_cast<int64_t>(threadIdx.x) * kChunk;
-  bool fits = true;
   for (int64_t c = start; c < target.out.cols; c += step) {  // what this thread has written
     float y[kChunk];
     unpack(held[c / kChunk], y);
     uint32_t pairs[kChunk / 2];
 #pragma unroll
     for (int i = 0; i < kChunk / 2; ++i) {
-      const float low = y[2 * i] * inverse, high = y[2 * i + 1] * inverse;
-      pairs[i] = fp8_pair(target.e5m2, low, high);
-      if (checked) {
-        const float2 back = fp8_values(target.e5m2, pairs[i]);
-        fits &= (back.x == low || low != low) && (back.y == high || high != high);
-      }
+      pairs[i] = fp8_pair(target.e5m2, y[2 * i] * inverse, y[2 * i + 1] * inverse);
     }
     *reinterpret_cast<uint2*>(target.out.row<uint8_t>(r) + c) =
         make_uint2(pairs[0] | pairs[1] << 16, pairs[2] | pairs[3] << 16);
   }
   if (threadIdx.x == 0) target.row_scales[r] = power_of_two(exponent);
-  if (!checked || __syncthreads_and(fits) != 0) return;
-  if (target.inexact == nullptr) {  // only whether
+  if (target.inexact_rows == nullptr || fits) return;  // the same for all threads
+  if (target.inexact == nullptr) {                     // only whether
     if (threadIdx.x == 0) atomicAdd(target.inexact_rows, 1);
     return;
   }
   if (threadIdx.x == 0) {
     const int32_t place = atomicAdd(target.inexact_rows, 1);
     target.inexact_rows[1 + place] = static_cast<int32_t>(r);
-    shared[blockDim.x / 32] = static_cast<uint32_t>(place);
+    shared[blockDim.x / 32].x = place;
   }
   __syncthreads();
-  BFloat16* out = target.inexact + shared[blockDim.x / 32] * target.inexact_stride;
+  BFloat16* out = target.inexact + shared[blockDim.x / 32].x * target.inexact_stride;
   for (int64_t c = start; c < target.inexact_stride; c += step) {
     *reinterpret_cast<uint4*>(out + c) = held[c / kChunk];
   }
@@ -140,7 +151,7 @@ template <typename Produce>
 __global__ void __launch_bounds__(kThreads)
     fold_rows(const __grid_constant__ Produce produce, int64_t cols, const __grid_constant__ FoldTargets targets) {
   extern __shared__ uint4 held[];
-  __shared__ uint32_t shared[kThreads / 32 + 1];
+  __shared__ int2 shared[kThreads / 32 + 1];
   const int64_t r = blockIdx.x;
   const auto for_chunks = [&](const auto& take) {
     const int64_t chunks = held_chunks(cols);

@@ -302,7 +302,12 @@ void CudaBackend::head_products(const cuda::Factor& values, const cuda::Factor& 
                                 int64_t first_row, int64_t first, const View& out) {
   // (The powers of halves are left to the kernels that make logits of the products.)
   const Weight& weight = layout_for(input.hidden->type.storage, weight_of(input));
-  products_.multiply(values, first_row, weight, first, nullptr, out);
+  // The end of the vocabulary is rarely a multiple of what the library is fast with; `out` has room.
+  View whole = out;
+  if (weight.layout != cuda::Layout::folded) {
+    whole.cols = std::min((out.cols + cuda::kRowSlack - 1) / cuda::kRowSlack * cuda::kRowSlack, out.stride);
+  }
+  products_.multiply(values, first_row, weight, first, nullptr, whole);
   recompute(*input.hidden, weight, first_row, first, out);
   finish_sums(*input.hidden, outliers, weight, first_row, first, /*powers=*/{}, nullptr, out, out);
 }

@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(max_threads,
   };
   if constexpr (std::is_same_v<Sink, FoldTargets>) {
     extern __shared__ uint4 row[];
-    __shared__ uint32_t shared_fold[max_threads / 32 + 1];
+    __shared__ int2 shared_fold[max_threads / 32 + 1];
     const auto for_chunks = [&](const auto& take) {
 #pragma unroll
       for (int k = 0; k < items; ++k) {
