@@ -49,6 +49,8 @@ std::string Weight::route() const {
       return "bf16";
     case Layout::split:
       return "3 x bf16";
+    case Layout::halves:
+      return "2 x f16";
     case Layout::folded:
       return "fp8";
     case Layout::native:
@@ -194,21 +196,57 @@ std::optional<View> CudaBackend::resident_table(const HostMatrix& table) const {
 
 // --- weights
 
+std::shared_ptr<void> CudaBackend::weight_memory(size_t bytes, size_t row_bytes) {
+  const size_t slack = static_cast<size_t>(cuda::kRowSlack - 1) * row_bytes;
+  auto memory = memory_.allocate(std::max<size_t>(bytes + slack, 1));
+  cuda::check(cudaMemsetAsync(static_cast<std::byte*>(memory.get()) + bytes, 0, slack, stream()), "a weight");
+  return memory;
+}
+
 void CudaBackend::prefetch(const HostMatrix& source) { staging_.prefetch(source); }
 void CudaBackend::forget(const HostMatrix& source) { staging_.forget(source); }
 
-std::shared_ptr<Weight> CudaBackend::split(const View& values, int64_t n, int64_t k) {
+std::shared_ptr<Weight> CudaBackend::halve(const View& values) {
+  const int64_t part = cuda::padded(values.cols);
+  auto weight = std::make_shared<Weight>();
+  weight->layout = cuda::Layout::halves;
+  weight->n = values.rows;
+  weight->k = values.cols;
+  weight->stride = 3 * part;
+  const auto bytes = static_cast<size_t>(weight->n * weight->stride) * 2;
+  const auto power_bytes = static_cast<size_t>(weight->n) * sizeof(float);
+  weight->size = bytes + power_bytes;
+  weight->values = weight_memory(bytes, bytes / static_cast<size_t>(std::max<int64_t>(weight->n, 1)));
+  weight->powers = std::static_pointer_cast<float>(memory_.allocate(std::max<size_t>(power_bytes, 1)));
+  cuda::halve_matrix(values,
+                     {.data = weight->values.get(),
+                      .type = DType::f16,
+                      .rows = weight->n,
+                      .cols = weight->stride,
+                      .stride = weight->stride},
+                     weight->powers.get(), part, /*weight=*/true, stream());
+  return weight;
+}
+
+std::shared_ptr<Weight> CudaBackend::split(const Weight& halves) {
+  const int64_t n = halves.n, part = cuda::padded(halves.k);
+  const auto memory = scratch(static_cast<size_t>(n * part) * sizeof(float));
+  const View values{.data = memory.get(), .type = DType::f32, .rows = n, .cols = halves.k, .stride = part};
+  cuda::join_halves(
+      {.data = halves.values.get(), .type = DType::f16, .rows = n, .cols = halves.stride, .stride = halves.stride},
+      halves.powers.get(), part, values, stream());
   auto weight = std::make_shared<Weight>();
   weight->layout = cuda::Layout::split;
   weight->n = n;
-  weight->k = k;
-  weight->stride = 3 * cuda::padded(k);
+  weight->k = halves.k;
+  weight->stride = 3 * part;
   weight->size = static_cast<size_t>(n * weight->stride) * 2;
-  weight->values = memory_.allocate(std::max<size_t>(weight->size, 1));
+  weight->values = weight_memory(weight->size, static_cast<size_t>(weight->stride) * 2);
+  weight->scales = halves.scales;
   cuda::split_matrix(
       values,
       {.data = weight->values.get(), .type = DType::bf16, .rows = n, .cols = weight->stride, .stride = weight->stride},
-      cuda::padded(k), /*smallest_first=*/true, stream());
+      part, /*smallest_first=*/true, stream());
   return weight;
 }
 
@@ -254,7 +292,7 @@ std::shared_ptr<Weight> CudaBackend::scale_blocks(const mx::BlockFormat& format,
   const auto bytes = static_cast<size_t>(weight->n * weight->stride);
   const auto scales = static_cast<size_t>(cuda::scale_bytes(weight->n, weight->k / cuda::kScaledBlock));
   weight->size = bytes + scales;
-  weight->values = memory_.allocate(std::max<size_t>(bytes, 1));
+  weight->values = weight_memory(bytes, static_cast<size_t>(weight->stride));
   weight->block_scales = memory_.allocate(std::max<size_t>(scales, 1));
   cuda::encode_native(format, values, codes_of(*weight), weight->block_scales.get(), stream());
   return weight;
@@ -266,14 +304,7 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& sou
   const auto float32_copy = [&](DType type) {
     return View{.data = nullptr, .type = type, .rows = n, .cols = k, .stride = stride};
   };
-  if (!spec && source.type == DType::f32) return split(arrived.view, n, k);
-  if (!spec && source.type == DType::f16) {
-    View wide = float32_copy(DType::f32);
-    const auto memory = scratch(static_cast<size_t>(n * stride) * sizeof(float));
-    wide.data = memory.get();
-    cuda::convert_matrix(arrived.view, wide, stream());
-    return split(wide, n, k);
-  }
+  if (!spec && source.type != DType::bf16) return halve(arrived.view);
   if (fast_type(spec, /*weight=*/true, k)) {
     if (fast_ == Fast::native && n % cuda::kNativeOutputs == 0) return scale_blocks(*spec, arrived.view);
     if (fast_ == Fast::folded) {
@@ -301,9 +332,9 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(const HostMatrix& sou
     const auto memory = scratch(static_cast<size_t>(n * stride) * sizeof(float));
     wide.data = memory.get();
     cuda::quantize_matrix(*spec, arrived.view, wide, scales.get(), counters.get(), stream());
-    weight = split(wide, n, k);
+    weight = halve(wide);
   } else {
-    weight->values = memory_.allocate(std::max<size_t>(static_cast<size_t>(n * stride) * 2, 1));
+    weight->values = weight_memory(static_cast<size_t>(n * stride) * 2, static_cast<size_t>(stride) * 2);
     View values = float32_copy(DType::bf16);
     values.data = weight->values.get();
     cuda::quantize_matrix(*spec, arrived.view, values, scales.get(), counters.get(), stream());
@@ -340,7 +371,7 @@ std::shared_ptr<const PreparedWeight> CudaBackend::prepare(std::shared_ptr<const
   weight->k = k.k;
   weight->stride = cuda::padded(k.k);
   weight->size = static_cast<size_t>(k.n * weight->stride) * 2;
-  weight->values = memory_.allocate(std::max<size_t>(weight->size, 1));
+  weight->values = weight_memory(weight->size, static_cast<size_t>(weight->stride) * 2);
   cuda::decode_matrix(
       k.format, k.codes.get(), k.scales.get(),
       {.data = weight->values.get(), .type = DType::bf16, .rows = k.n, .cols = k.k, .stride = weight->stride},
@@ -360,14 +391,18 @@ OperandType CudaBackend::operand_type(const OperandSpec& activations, const Prep
 // --- products
 
 const Weight& CudaBackend::layout_for(DType storage, const Weight& weight) {
+  if (weight.layout == cuda::Layout::halves && storage != DType::f32) {
+    if (!weight.wide) weight.wide = split(weight);
+    return *weight.wide;
+  }
   if (!weight.fast() || dtype_size(storage) == 1) return weight;
-  if (!weight.unfolded) {
+  if (!weight.wide) {
     auto wide = std::make_shared<Weight>();
     wide->n = weight.n;
     wide->k = weight.k;
     wide->stride = weight.stride;
     wide->size = static_cast<size_t>(weight.n * weight.stride) * 2;
-    wide->values = memory_.allocate(std::max<size_t>(wide->size, 1));
+    wide->values = weight_memory(wide->size, static_cast<size_t>(wide->stride) * 2);
     const View codes = codes_of(weight);
     const View values{
         .data = wide->values.get(), .type = DType::bf16, .rows = weight.n, .cols = weight.k, .stride = weight.stride};
@@ -376,13 +411,15 @@ const Weight& CudaBackend::layout_for(DType storage, const Weight& weight) {
     } else {
       cuda::unfold(codes, weight.fold_scales.get(), values, stream());
     }
-    weight.unfolded = std::move(wide);
+    weight.wide = std::move(wide);
   }
-  return *weight.unfolded;
+  return *weight.wide;
 }
 
-cuda::Factor CudaBackend::factor_of(const Operand& x) {
-  return dtype_size(x.type.storage) == 1 ? cuda::Products::scaled(x.values, x.row_scales) : products_.factor(x.values);
+cuda::Factor CudaBackend::factor_of(const Operand& x, const Weight& weight) {
+  if (dtype_size(x.type.storage) == 1) return cuda::Products::scaled(x.values, x.row_scales);
+  const bool halves = layout_for(x.type.storage, weight).layout == cuda::Layout::halves;
+  return halves ? products_.halves(x.values) : products_.factor(x.values);
 }
 
 void CudaBackend::recompute(const Operand& x, const Weight& weight, int64_t first_row, int64_t first, const View& out) {
@@ -397,28 +434,32 @@ void CudaBackend::recompute(const Operand& x, const Weight& weight, int64_t firs
 }
 
 void CudaBackend::finish_sums(const Operand& x, const cuda::Factor& outliers, const Weight& weight, int64_t first_row,
-                              int64_t first, const float* bias, const View& sums, const View& out) {
+                              int64_t first, const cuda::Powers& powers, const float* bias, const View& sums,
+                              const View& out) {
   // Scales of a fast route are in the sums.
   const float* row_scales = weight.fast() || x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0) + first_row;
   const float* column_scales = weight.scales ? weight.scales.get() + first : nullptr;
   std::shared_ptr<void> memory;
   View aside;
   if (!x.outliers.empty()) {
+    assert(weight.layout != cuda::Layout::halves);  // LLM.int8's values are bfloat16
     aside = sums;
     memory = scratch(static_cast<size_t>(sums.rows * sums.stride) * sizeof(float));
     aside.data = memory.get();
     products_.multiply(outliers, first_row, weight, first, nullptr, aside);
   }
   if (row_scales == nullptr && column_scales == nullptr && aside.data == nullptr && bias == nullptr &&
-      sums.data == out.data) {
+      powers.rows == nullptr && sums.data == out.data) {
     return;
   }
-  cuda::scale_sums(sums, row_scales, aside, column_scales, bias, out, stream());
+  cuda::scale_sums(sums,
+                   {.powers = powers, .rows = row_scales, .outliers = aside, .columns = column_scales, .bias = bias},
+                   out, stream());
 }
 
 void CudaBackend::product(const Operand& x, const Weight& prepared, const float* bias, Tensor& out) {
   const Weight& weight = layout_for(x.type.storage, prepared);
-  const cuda::Factor factor = factor_of(x);
+  const cuda::Factor factor = factor_of(x, weight);
   const bool fast = weight.fast();
   if (fast) {
     ++routes_.products;
@@ -445,8 +486,8 @@ void CudaBackend::product(const Operand& x, const Weight& prepared, const float*
   const View sums = cuda::view(in_place ? out : aside);
   products_.multiply(factor, 0, weight, 0, nullptr, sums);
   recompute(x, weight, 0, 0, sums);
-  finish_sums(x, x.outliers.empty() ? cuda::Factor{} : products_.factor(x.outliers), weight, 0, 0, bias, sums,
-              cuda::view(out));
+  finish_sums(x, x.outliers.empty() ? cuda::Factor{} : products_.factor(x.outliers), weight, 0, 0,
+              {.rows = factor.powers, .columns = weight.powers.get()}, bias, sums, cuda::view(out));
 }
 
 void CudaBackend::linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) {
@@ -458,9 +499,19 @@ void CudaBackend::linear(const Operand& x, const PreparedWeight& weight, const L
   const bool later = epilogue.residual != nullptr || epilogue.outputs || epilogue.multiplier != 1 || epilogue.bf16_ops;
   if (!later) return product(x, w, bias, out);
   Tensor y = empty(out.dtype(), out.rows(), out.cols());
+  const auto finish = [&](const cuda::Powers& powers, const float* more) {
+    cuda::finish_rows(cuda::view(y), powers, more, epilogue.outputs, epilogue.multiplier, cuda::view(epilogue.residual),
+                      epilogue.bf16_ops, cuda::view(out), stream());
+  };
+  const bool halves = w.layout == cuda::Layout::halves && x.type.storage == DType::f32;
+  if (halves && out.dtype() == DType::f32 && !w.scales && x.row_scales.empty()) {
+    // All that is done to the sums in one pass.
+    const cuda::Factor factor = factor_of(x, w);
+    products_.multiply(factor, 0, w, 0, nullptr, cuda::view(y));
+    return finish({.rows = factor.powers, .columns = w.powers.get()}, bias);
+  }
   product(x, w, epilogue.bf16_ops ? nullptr : bias, y);
-  cuda::finish_rows(cuda::view(y), epilogue.bf16_ops ? bias : nullptr, epilogue.outputs, epilogue.multiplier,
-                    cuda::view(epilogue.residual), epilogue.bf16_ops, cuda::view(out), stream());
+  finish({}, epilogue.bf16_ops ? bias : nullptr);
 }
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {

@@ -104,7 +104,11 @@ class CudaBackend final : public Backend {
   };
 
   std::shared_ptr<void> to_device_bytes(const void* from, size_t bytes);
-  std::shared_ptr<cuda::Weight> split(const cuda::View& values, int64_t n, int64_t k);
+  /// Memory of a weight's rows, and kRowSlack - 1 of zeros behind them.
+  std::shared_ptr<void> weight_memory(size_t bytes, size_t row_bytes);
+  /// Float32 or float16 values as a weight in halves, and such a weight in bfloat16 parts.
+  std::shared_ptr<cuda::Weight> halve(const cuda::View& values);
+  std::shared_ptr<cuda::Weight> split(const cuda::Weight& halves);
   /// A weight with its exponents folded; null where they do not fit.
   std::shared_ptr<cuda::Weight> fold(const mx::BlockFormat& format, const cuda::View& values);
   /// The FP8 type of operands on this device's fast route; nullopt where they have none.
@@ -113,12 +117,13 @@ class CudaBackend final : public Backend {
   std::shared_ptr<cuda::Weight> scale_blocks(const mx::BlockFormat& format, const cuda::View& values);
   /// The weight in the layout that an operand of this storage is multiplied with.
   const cuda::Weight& layout_for(DType storage, const cuda::Weight& weight);
-  /// The operand as products read it.
-  cuda::Factor factor_of(const Operand& x);
-  /// What is still to be done to sums of rows from `first_row` and outputs from `first` on, in float32: scales, and
-  /// outliers' products.
+  /// The operand as products with this weight read it.
+  cuda::Factor factor_of(const Operand& x, const cuda::Weight& weight);
+  /// What is still to be done to sums of rows from `first_row` and outputs from `first` on, in float32: powers (if the
+  /// caller gives any), scales, and outliers' products.
   void finish_sums(const Operand& x, const cuda::Factor& outliers, const cuda::Weight& weight, int64_t first_row,
-                   int64_t first, const float* bias, const cuda::View& sums, const cuda::View& out);
+                   int64_t first, const cuda::Powers& powers, const float* bias, const cuda::View& sums,
+                   const cuda::View& out);
   /// Rows of a product that folding could not hold.
   void recompute(const Operand& x, const cuda::Weight& weight, int64_t first_row, int64_t first, const cuda::View& out);
   /// `out` = x W^T with scales, outliers and bias.

@@ -6,17 +6,18 @@ namespace mxlm::cuda {
 namespace {
 
 template <typename T>
-void finish(const View& y, const float* bias, const OperandSpec& outputs, float multiplier, const View& residual,
-            bool bf16_ops, const View& out, cudaStream_t stream) {
+void finish(const View& y, const Powers& powers, const float* bias, const OperandSpec& outputs, float multiplier,
+            const View& residual, bool bf16_ops, const View& out, cudaStream_t stream) {
   Finish step;
   step.bf16_ops = bf16_ops;
+  step.powers = powers;
   step.bias = bias;
   if (outputs && is_fast(*outputs)) {
     step.quantize = true;
     step.quantizer = make_quantizer(*outputs);
   } else if (outputs) {
     // In y, which is whole then.
-    if (bf16_ops) launch_finish<T, T>(step, y, {}, y, stream);
+    if (bf16_ops || bias != nullptr || powers.rows != nullptr) launch_finish<T, T>(step, y, {}, y, stream);
     if (mx::has_row_scales(*outputs)) {
       ScaledRows args;
       args.multiply = true;
@@ -32,15 +33,15 @@ void finish(const View& y, const float* bias, const OperandSpec& outputs, float 
 
 }  // namespace
 
-void finish_rows(const View& y, const float* bias, const OperandSpec& outputs, float multiplier, const View& residual,
-                 bool bf16_ops, const View& out, cudaStream_t stream) {
+void finish_rows(const View& y, const Powers& powers, const float* bias, const OperandSpec& outputs, float multiplier,
+                 const View& residual, bool bf16_ops, const View& out, cudaStream_t stream) {
   assert(y.type == out.type && y.rows == out.rows && y.cols == out.cols);
   assert(!outputs || !mx::needs_whole_tensor(*outputs));
-  assert(bias == nullptr || bf16_ops);
+  assert(powers.rows == nullptr || out.type == DType::f32);
   if (out.type == DType::bf16) {
-    finish<BFloat16>(y, bias, outputs, multiplier, residual, bf16_ops, out, stream);
+    finish<BFloat16>(y, powers, bias, outputs, multiplier, residual, bf16_ops, out, stream);
   } else {
-    finish<float>(y, bias, outputs, multiplier, residual, bf16_ops, out, stream);
+    finish<float>(y, powers, bias, outputs, multiplier, residual, bf16_ops, out, stream);
   }
 }
 

@@ -2,6 +2,7 @@
 
 // What is done to each value of an activation on its way into another one, in one pass.
 
+#include "backend/cuda/powers.cuh"
 #include "backend/cuda/rows.cuh"
 
 namespace mxlm::cuda {
@@ -9,13 +10,16 @@ namespace mxlm::cuda {
 /// The steps of LinearEpilogue, in its order; each result is rounded to the type of the output.
 struct Finish {
   bool bf16_ops = false;        // round to bfloat16, then the sum with `bias`, if there is one, too
-  const float* bias = nullptr;  // [cols], with bf16_ops only
+  Powers powers;                // of the values, which are float32 sums, before all else
+  const float* bias = nullptr;  // [cols]; a sum in float32 where there are no bf16_ops, rounded with the value
   bool quantize = false;
   Quantizer quantizer;
   float multiplier = 1;
 };
 
 #if defined(__CUDACC__)
+
+__device__ inline bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 template <typename A, typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -28,16 +32,26 @@ __global__ void __launch_bounds__(kThreads)
   const bool inside = at.inside && c < out.cols;
   float x[kChunk] = {};
   float more[kChunk] = {};
+  float power[kChunk] = {};
+  float bias[kChunk] = {};
   if (inside) {
     load_chunk<A>(in, r, c, x);
     if (residual.data != nullptr) load_chunk<T>(residual, r, c, more);
+    if (step.bias != nullptr) load_values(step.bias + c, out.cols - c, aligned16(step.bias), bias);
+    if (step.powers.columns != nullptr) {
+      load_values(step.powers.columns + c, out.cols - c, aligned16(step.powers.columns), power);
+      const float row = step.powers.rows[r];
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) x[i] = times_powers(x[i], row, power[i]);
+    }
   }
 #pragma unroll
   for (int i = 0; i < kChunk; ++i) {
+    if (!step.bf16_ops && step.bias != nullptr) x[i] += bias[i];
     x[i] = rounded<T>(x[i]);
     if (!step.bf16_ops) continue;
     x[i] = bf(x[i]);
-    if (step.bias != nullptr && inside && c + i < out.cols) x[i] = bf(x[i] + bf(step.bias[c + i]));
+    if (step.bias != nullptr) x[i] = bf(x[i] + bf(bias[i]));
   }
   if (step.quantize) {
     float y[kChunk];

@@ -29,6 +29,8 @@ cudaDataType_t cuda_type(DType type) {
   switch (type) {
     case DType::bf16:
       return CUDA_R_16BF;
+    case DType::f16:
+      return CUDA_R_16F;
     case DType::f8_e4m3:
       return CUDA_R_8F_E4M3;
     case DType::f8_e5m2:

@@ -24,7 +24,7 @@ struct Product {
   const void* x = nullptr;
   const void* w = nullptr;
   void* out = nullptr;
-  DType x_type = DType::bf16;  // bf16, f8_e4m3 or f8_e5m2
+  DType x_type = DType::bf16;  // bf16, f16, f8_e4m3 or f8_e5m2
   DType w_type = DType::bf16;
   DType out_type = DType::bf16;  // bf16 or f32
   int64_t m = 0, n = 0, k = 0;

@@ -34,7 +34,18 @@ struct Transform {
   const float* bias;  // of the chunk's first logit, or null
   float multiplier, softcap;
   bool bf16_ops;
+  cuda::Powers powers;  // of the products first of all; from the tile's first row and the chunk's first logit on
+  float row_power;
 };
+
+__device__ Transform of_row(Transform t, int64_t row) {
+  if (t.powers.rows != nullptr) t.row_power = t.powers.rows[row];
+  return t;
+}
+
+__device__ float powered(const Transform& t, float sum, int64_t place) {
+  return t.powers.columns == nullptr ? sum : cuda::times_powers(sum, t.row_power, t.powers.columns[place]);
+}
 
 __device__ float round_bf16(float x) {
   const uint32_t bits = __float_as_uint(x);
@@ -92,9 +103,16 @@ __device__ void load_logits(const float* in, const Transform& transform, int64_t
       x[4 * v + 1] = four.y;
       x[4 * v + 2] = four.z;
       x[4 * v + 3] = four.w;
+      if (transform.powers.columns != nullptr) {
+        const float4 powers = *reinterpret_cast<const float4*>(transform.powers.columns + at);
+        x[4 * v] = cuda::times_powers(x[4 * v], transform.row_power, powers.x);
+        x[4 * v + 1] = cuda::times_powers(x[4 * v + 1], transform.row_power, powers.y);
+        x[4 * v + 2] = cuda::times_powers(x[4 * v + 2], transform.row_power, powers.z);
+        x[4 * v + 3] = cuda::times_powers(x[4 * v + 3], transform.row_power, powers.w);
+      }
     } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) x[4 * v + i] = at + i < count ? in[at + i] : kLowest;
+      for (int i = 0; i < 4; ++i) x[4 * v + i] = at + i < count ? powered(transform, in[at + i], at + i) : kLowest;
     }
     if (!kPlain) {
 #pragma unroll
@@ -107,7 +125,7 @@ __device__ void load_logits(const float* in, const Transform& transform, int64_t
 
 /// Takes a chunk of `count` logits of each row into its state, a block a row. For a variant, `baseline` has the
 /// products of the same chunk and `baseline_states` the baseline's states, which have taken it in already. `kPlain`:
-/// products are logits, of both.
+/// products are logits but for their powers, of both.
 template <bool kVariant, bool kSelf, bool kPlain>
 __global__ void __launch_bounds__(kThreads, 4)
     chunk_kernel(const float* products, int64_t stride, Transform transform, const float* baseline,
@@ -119,6 +137,8 @@ __global__ void __launch_bounds__(kThreads, 4)
   __shared__ int place;
   const int64_t row = blockIdx.x;
   const float* in = products + row * stride;
+  transform = of_row(transform, row);
+  if (kVariant) baseline_transform = of_row(baseline_transform, row);
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
 
   float x[kVectors * 4];
@@ -212,7 +232,8 @@ __global__ void __launch_bounds__(kThreads, 4)
   out.finite = state.finite && !infinite;
   const int64_t target = targets[row] - first;
   if (target >= 0 && target < count) {
-    out.target = kPlain ? in[target] : logit_of(transform, in[target], target);
+    const float product = powered(transform, in[target], target);
+    out.target = kPlain ? product : logit_of(transform, product, target);
   }
 }
 
@@ -245,14 +266,18 @@ unsigned blocks_for(int64_t n) { return static_cast<unsigned>((n + kThreads - 1)
 
 const Weight& weight_of(const HeadInput& input) { return dynamic_cast<const Weight&>(*input.weight); }
 
-Transform transform_of(const HeadInput& input, int64_t first) {
+Transform transform_of(const HeadInput& input, const cuda::Factor& values, int64_t first_row, int64_t first) {
+  cuda::Powers powers;
+  if (values.powers != nullptr) powers = {values.powers + first_row, weight_of(input).powers.get() + first};
   return {.bias = input.bias == nullptr ? nullptr : input.bias->row<float>(0) + first,
           .multiplier = input.logit_multiplier,
           .softcap = input.logit_softcap,
-          .bf16_ops = input.bf16_ops};
+          .bf16_ops = input.bf16_ops,
+          .powers = powers,
+          .row_power = 1};
 }
 
-/// True if a product of the head is the logit.
+/// True if a product of the head, with its powers, is the logit.
 bool is_plain(const HeadInput& input) {
   return input.bias == nullptr && input.logit_multiplier == 1 && input.logit_softcap == 0 && !input.bf16_ops;
 }
@@ -265,8 +290,9 @@ struct Side {
 
 __global__ void logits_kernel(float* products, int64_t stride, Transform transform, int64_t cols) {
   const int64_t row = blockIdx.x;
+  transform = of_row(transform, row);
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) {
-    products[row * stride + c] = logit_of(transform, products[row * stride + c], c);
+    products[row * stride + c] = logit_of(transform, powered(transform, products[row * stride + c], c), c);
   }
 }
 
@@ -274,10 +300,16 @@ __global__ void logits_kernel(float* products, int64_t stride, Transform transfo
 
 void CudaBackend::head_products(const cuda::Factor& values, const cuda::Factor& outliers, const HeadInput& input,
                                 int64_t first_row, int64_t first, const View& out) {
+  // (The powers of halves are left to the kernels that make logits of the products.)
   const Weight& weight = layout_for(input.hidden->type.storage, weight_of(input));
-  products_.multiply(values, first_row, weight, first, nullptr, out);
+  // The end of the vocabulary is rarely a multiple of what the library is fast with; `out` has room.
+  View whole = out;
+  if (weight.layout != cuda::Layout::folded) {
+    whole.cols = std::min((out.cols + cuda::kRowSlack - 1) / cuda::kRowSlack * cuda::kRowSlack, out.stride);
+  }
+  products_.multiply(values, first_row, weight, first, nullptr, whole);
   recompute(*input.hidden, weight, first_row, first, out);
-  finish_sums(*input.hidden, outliers, weight, first_row, first, nullptr, out, out);
+  finish_sums(*input.hidden, outliers, weight, first_row, first, /*powers=*/{}, nullptr, out, out);
 }
 
 void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) {
@@ -290,7 +322,7 @@ void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32
   std::vector<Side> sides;
   for (const HeadInput& input : inputs) {
     assert(input.hidden->values.rows() == rows && static_cast<int64_t>(input.scores.size()) == rows);
-    Side side{.input = &input, .values = factor_of(*input.hidden), .outliers = {}};
+    Side side{.input = &input, .values = factor_of(*input.hidden, weight_of(input)), .outliers = {}};
     if (!input.hidden->outliers.empty()) side.outliers = products_.factor(input.hidden->outliers);
     sides.push_back(std::move(side));
   }
@@ -320,9 +352,9 @@ void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32
         head_products(side.values, side.outliers, *side.input, row, first, out);
         const auto launch = [&](auto kernel) {
           kernel<<<static_cast<unsigned>(count), kThreads, 0, stream()>>>(
-              out.as<float>(), kChunk, transform_of(*side.input, first),
-              static_cast<const float*>(baseline_memory.get()), transform_of(inputs[0], first), first, width,
-              device_targets.get() + row, states + row, states + i * rows + row);
+              out.as<float>(), kChunk, transform_of(*side.input, side.values, row, first),
+              static_cast<const float*>(baseline_memory.get()), transform_of(inputs[0], sides[0].values, row, first),
+              first, width, device_targets.get() + row, states + row, states + i * rows + row);
         };
         const bool plain = is_plain(*side.input) && is_plain(inputs[0]);
         if (self) {
@@ -367,7 +399,7 @@ void CudaBackend::logits(const HeadInput& input, std::span<float> out) {
   const int64_t vocabulary = input.weight->rows();
   assert(static_cast<int64_t>(out.size()) == values.rows() * vocabulary);
   if (values.rows() == 0) return;
-  const cuda::Factor factor = factor_of(*input.hidden);
+  const cuda::Factor factor = factor_of(*input.hidden, weight_of(input));
   const cuda::Factor outliers =
       input.hidden->outliers.empty() ? cuda::Factor{} : products_.factor(input.hidden->outliers);
   const int64_t tile_rows = std::min(values.rows(), kTileRows);
@@ -385,8 +417,8 @@ void CudaBackend::logits(const HeadInput& input, std::span<float> out) {
                        .cols = width,
                        .stride = stride};
       head_products(factor, outliers, input, row, first, chunk);
-      logits_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream()>>>(chunk.as<float>(), stride,
-                                                                             transform_of(input, first), width);
+      logits_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream()>>>(
+          chunk.as<float>(), stride, transform_of(input, factor, row, first), width);
     }
     cuda::check_launch("computing logits");
     to_host(packed.data(), memory.get(), static_cast<size_t>(count * stride) * sizeof(float));

@@ -55,10 +55,12 @@ __global__ void __launch_bounds__(kThreads)
     const uint8_t scale = in.scales[scale_index(r, at.col / kScaledBlock, in.blocks)];
     const bool nan = scale == mx::kNanScale;
     const float factor = power_of_two(nan ? 0 : scale - mx::kScaleBias);
+    const uint8_t* codes = in.codes + r * in.stride + at.col;
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) {
-      x[i] = nan ? __uint_as_float(mx::detail::kQuietNan)
-                 : fp8_value(in.e5m2, in.codes[r * in.stride + at.col + i]) * factor;
+    for (int i = 0; i < kChunk; i += 2) {
+      const float2 pair = fp8_values(in.e5m2, codes[i] | static_cast<uint32_t>(codes[i + 1]) << 8);
+      x[i] = nan ? __uint_as_float(mx::detail::kQuietNan) : pair.x * factor;
+      x[i + 1] = nan ? __uint_as_float(mx::detail::kQuietNan) : pair.y * factor;
     }
   }
   store_chunk<BFloat16>(out, r, at.col, x);

@@ -108,13 +108,15 @@ __device__ void normalise(const Norm& norm, const Moments& m, int64_t g, int64_t
 
 /// A block a row, which stays in registers: thread t holds chunks t, t + threads, ...
 /// Blocks that are to fit a multiprocessor, so that some load while others compute.
-constexpr int resident_blocks(int items, int max_threads, size_t size) {
+constexpr int resident_blocks(int items, int max_threads, size_t size, bool folds) {
+  if (folds) return (items <= 2 ? 768 : 512) / max_threads;
   const int threads = items == 1 ? 1536 : items == 2 ? (size == 2 ? 1280 : 1024) : items == 4 ? 768 : 512;
   return threads / max_threads;
 }
 
 template <typename T, int items, int max_threads, typename Sink>
-__global__ void __launch_bounds__(max_threads, resident_blocks(items, max_threads, sizeof(T)))
+__global__ void __launch_bounds__(max_threads,
+                                  resident_blocks(items, max_threads, sizeof(T), std::is_same_v<Sink, FoldTargets>))
     norm_rows(const __grid_constant__ Norm norm, const __grid_constant__ Sink targets) {
   __shared__ float shared[max_threads / 32];
   const int64_t r = blockIdx.x;
@@ -155,8 +157,18 @@ __global__ void __launch_bounds__(max_threads, resident_blocks(items, max_thread
     if (c < norm.cols) normalise<T>(norm, m, 0, c, x);
   };
   if constexpr (std::is_same_v<Sink, FoldTargets>) {
-    __shared__ uint32_t shared_fold[max_threads / 32 + 1];
-    for (int t = 0; t < targets.count; ++t) fold_row<items>(targets.at[t], r, norm.cols, get, shared_fold);
+    extern __shared__ uint4 row[];
+    __shared__ int2 shared_fold[max_threads / 32 + 1];
+    const auto for_chunks = [&](const auto& take) {
+#pragma unroll
+      for (int k = 0; k < items; ++k) {
+        const int64_t c = start + k * step;
+        float x[kChunk];
+        get(k, x);
+        if (c - (threadIdx.x % 32) * kChunk < norm.cols) take(c, x);  // whole warps
+      }
+    };
+    for (int t = 0; t < targets.count; ++t) fold_row(targets.at[t], r, norm.cols, for_chunks, row, shared_fold);
   } else {
 #pragma unroll
     for (int k = 0; k < items; ++k) {
@@ -285,8 +297,13 @@ Norm make_norm(const Tensor& x, const NormArgs& args) {
 template <typename T, int items, int max_threads, typename Sink>
 void launch_norm_rows(const Norm& norm, int64_t rows, int64_t chunks, const Sink& targets, cudaStream_t stream) {
   const int64_t threads = ((chunks + items - 1) / items + 31) / 32 * 32;
-  norm_rows<T, items, max_threads>
-      <<<static_cast<unsigned>(rows), static_cast<unsigned>(threads), 0, stream>>>(norm, targets);
+  const auto kernel = norm_rows<T, items, max_threads, Sink>;
+  size_t held = 0;
+  if constexpr (std::is_same_v<Sink, FoldTargets>) {
+    held = static_cast<size_t>(held_chunks(norm.cols)) * sizeof(uint4);
+    allow_shared(kernel, held);
+  }
+  kernel<<<static_cast<unsigned>(rows), static_cast<unsigned>(threads), held, stream>>>(norm, targets);
 }
 
 template <typename T, typename Sink>

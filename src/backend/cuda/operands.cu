@@ -17,9 +17,8 @@ FoldTarget fold_target(Operand& out) {
   FoldTarget target;
   const View codes = view(out.values);
   target.out = make_rows(codes.data, DType::u8, codes.stride, codes.stride);
-  target.e5m2 = codes.type == DType::f8_e5m2;
   target.row_scales = out.row_scales.row<float>(0);
-  target.quantizer = make_quantizer(*out.type.spec);
+  set_format(target, *out.type.spec, codes.type == DType::f8_e5m2);
   if (!out.inexact.empty()) {
     target.inexact = out.inexact.row<BFloat16>(0);
     target.inexact_stride = out.inexact.stride();

@@ -9,8 +9,17 @@
 namespace mxlm::cuda {
 namespace {
 
-/// The deepest part of a product whose parts are summed in float32.
+/// The deepest part of a sum of bfloat16 parts' products; parts are summed in float32.
 constexpr int64_t kDepth = 1024;
+
+/// The same for float16 parts. Tensor cores cut their sum off every 16 products, which takes half a unit from its
+/// magnitude on average, so a part of depth d loses d / 32 units. Float32 arithmetic rounds either way, so K
+/// operations lose about 0.3 sqrt(K) units of a sum that grows: the losses are alike if d is about 16 sqrt(K).
+int64_t depth_of_halves(int64_t k) {
+  int64_t parts = 1;
+  while (256 * parts * parts < k) ++parts;
+  return padded((k + parts - 1) / parts);
+}
 
 /// A part of a product: `depth` columns of both sides from these on.
 struct Term {
@@ -26,6 +35,21 @@ std::vector<Term> terms_of(int x_parts, int w_parts, int64_t k) {
   return {{0, 0, 3 * k}, {0, k, 2 * k}, {0, 2 * k, k}};
 }
 
+/// [x1 | x0 | x0] [w0 | w1 | w0]: the small products and a part of x0 w0 in one sum, then the rest of it.
+std::vector<Term> terms_of_halves(int64_t k) {
+  const int64_t depth = depth_of_halves(k);
+  std::vector<Term> terms{{0, 0, 2 * k + std::min(depth, k)}};
+  for (int64_t at = depth; at < k; at += depth) terms.push_back({2 * k + at, 2 * k + at, std::min(depth, k - at)});
+  return terms;
+}
+
+int parts_of(const Weight& w) { return w.layout == Layout::split || w.layout == Layout::halves ? 3 : 1; }
+
+DType type_of(Layout layout) {
+  if (layout == Layout::folded || layout == Layout::native) return DType::f8_e4m3;
+  return layout == Layout::halves ? DType::f16 : DType::bf16;
+}
+
 }  // namespace
 
 Factor Products::factor(const Tensor& values) {
@@ -35,7 +59,8 @@ Factor Products::factor(const Tensor& values) {
             .type = DType::bf16,
             .rows = values.rows(),
             .stride = values.stride(),
-            .parts = 1};
+            .parts = 1,
+            .powers = nullptr};
   }
   const int64_t part = padded(values.cols());
   Factor out{.memory = memory_.allocate(std::max<size_t>(static_cast<size_t>(values.rows() * 3 * part) * 2, 1)),
@@ -43,12 +68,35 @@ Factor Products::factor(const Tensor& values) {
              .type = DType::bf16,
              .rows = values.rows(),
              .stride = 3 * part,
-             .parts = 3};
+             .parts = 3,
+             .powers = nullptr};
   out.data = out.memory.get();
   split_matrix(
       view(values),
       {.data = out.memory.get(), .type = DType::bf16, .rows = values.rows(), .cols = 3 * part, .stride = 3 * part},
       part, /*smallest_first=*/false, stream_);
+  return out;
+}
+
+Factor Products::halves(const Tensor& values) {
+  assert(values.dtype() == DType::f32);
+  const int64_t part = padded(values.cols());
+  const auto bytes = static_cast<size_t>(values.rows() * 3 * part) * 2;  // a multiple of 128: powers behind are aligned
+  Factor out{
+      .memory = memory_.allocate(std::max<size_t>(bytes + static_cast<size_t>(values.rows()) * sizeof(float), 1)),
+      .data = nullptr,
+      .type = DType::f16,
+      .rows = values.rows(),
+      .stride = 3 * part,
+      .parts = 3,
+      .powers = nullptr};
+  out.data = out.memory.get();
+  auto* powers = reinterpret_cast<float*>(static_cast<std::byte*>(out.memory.get()) + bytes);
+  out.powers = powers;
+  halve_matrix(
+      view(values),
+      {.data = out.memory.get(), .type = DType::f16, .rows = values.rows(), .cols = 3 * part, .stride = 3 * part},
+      powers, part, /*weight=*/false, stream_);
   return out;
 }
 
@@ -60,20 +108,22 @@ Factor Products::scaled(const Tensor& codes, const Tensor& scales) {
           .stride = codes.stride(),
           .parts = 1,
           .scale_mode = scales.dtype() == DType::f8_e8m0 ? ScaleMode::blocks : ScaleMode::rows,
-          .scales = scales.data()};
+          .scales = scales.data(),
+          .powers = nullptr};
 }
 
 bool Products::single(const Factor& x, const Weight& w) const {
-  return x.parts == 1 && w.layout != Layout::split && !(reversed_ && padded(w.k) > kRowStep);
+  return x.parts == 1 && parts_of(w) == 1 && !(reversed_ && padded(w.k) > kRowStep);
 }
 
 void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int64_t first, const void* bias,
                         const View& out) {
-  const int w_parts = w.layout == Layout::split ? 3 : 1;
   const bool native = w.layout == Layout::native;
+  const int w_parts = parts_of(w);
   const int64_t k = native ? w.k : padded(w.k);  // no block beyond the last has a scale
-  std::vector<Term> terms = terms_of(x.parts, w_parts, k);
-  if (terms.size() > 1) {
+  const bool halves = w.layout == Layout::halves;
+  std::vector<Term> terms = halves ? terms_of_halves(k) : terms_of(x.parts, w_parts, k);
+  if (!halves && terms.size() > 1) {
     // Sums of the tensor cores lose a little at every step; float32 additions between parts of them keep that small.
     const Term last = terms.back();
     terms.pop_back();
@@ -82,17 +132,17 @@ void Products::multiply(const Factor& x, int64_t first_row, const Weight& w, int
     }
   }
   if (reversed_) {
-    std::vector<Term> halves;
+    std::vector<Term> smaller;
     for (const Term& term : terms) {
       const int64_t front = padded(term.depth / 2);
-      if (front < term.depth) halves.push_back({term.x + front, term.w + front, term.depth - front});
-      halves.push_back({term.x, term.w, std::min(front, term.depth)});
+      if (front < term.depth) smaller.push_back({term.x + front, term.w + front, term.depth - front});
+      smaller.push_back({term.x, term.w, std::min(front, term.depth)});
     }
-    terms = std::move(halves);
+    terms = std::move(smaller);
   }
   assert(terms.size() == 1 || (out.type == DType::f32 && bias == nullptr));
-  const DType w_type = native || w.layout == Layout::folded ? DType::f8_e4m3 : DType::bf16;
-  assert((w_type == DType::bf16) == (x.type == DType::bf16));
+  const DType w_type = type_of(w.layout);
+  assert((w_type == DType::bf16) == (x.type == DType::bf16) && (w_type == DType::f16) == (x.type == DType::f16));
   assert(native == (x.scale_mode == ScaleMode::blocks));
   const auto size = static_cast<int64_t>(dtype_size(w_type));
   const auto* x_data = static_cast<const std::byte*>(x.data) + first_row * x.stride * size;

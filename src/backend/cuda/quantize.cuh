@@ -135,16 +135,20 @@ __device__ inline float element_of(const Quantizer& q, float inverse, float x) {
   return fminf(__fsub_rn(__fadd_rn(v, magic), magic), q.max);
 }
 
-/// The scale exponent of this thread's block; every lane of the warp takes part. `amax`: of this thread's values.
-__device__ inline int block_exponent(const Quantizer& q, uint32_t amax) {
+/// The bits of the largest magnitude of this thread's block; every lane of the warp takes part. `amax`: of this
+/// thread's values.
+__device__ inline uint32_t block_largest(const Quantizer& q, uint32_t amax) {
   for (int lane = 1; lane < q.lanes; lane <<= 1) amax = max(amax, __shfl_xor_sync(kAllLanes, amax, lane));
-  return shared_exponent(q, amax);
+  return amax;
 }
 
-/// Quantises and decodes 8 values of a block that lies in the 8-value chunks of q.lanes neighbouring lanes. Every lane
-/// of the warp takes part.
-__device__ inline void quantize_chunk(const Quantizer& q, uint32_t amax, const float (&x)[kChunk], float (&y)[kChunk]) {
-  const int e = block_exponent(q, amax);
+/// The scale exponent of this thread's block; every lane of the warp takes part.
+__device__ inline int block_exponent(const Quantizer& q, uint32_t amax) {
+  return shared_exponent(q, block_largest(q, amax));
+}
+
+/// Quantises and decodes 8 values of a block with this scale exponent.
+__device__ inline void quantize_with(const Quantizer& q, int e, const float (&x)[kChunk], float (&y)[kChunk]) {
   const bool nan = e == mx::kNanExponent;
   const float inverse = power_of_two(nan ? 0 : -e);
   const float scale = nan ? __uint_as_float(mx::detail::kQuietNan) : power_of_two(e);
@@ -152,6 +156,12 @@ __device__ inline void quantize_chunk(const Quantizer& q, uint32_t amax, const f
   for (int i = 0; i < kChunk; ++i) {
     y[i] = __fadd_rn(copysignf(__fmul_rn(element_of(q, inverse, x[i]), scale), x[i]), q.zero);
   }
+}
+
+/// Quantises and decodes 8 values of a block that lies in the 8-value chunks of q.lanes neighbouring lanes. Every lane
+/// of the warp takes part.
+__device__ inline void quantize_chunk(const Quantizer& q, uint32_t amax, const float (&x)[kChunk], float (&y)[kChunk]) {
+  quantize_with(q, block_exponent(q, amax), x, y);
 }
 
 #endif  // __CUDACC__

@@ -45,6 +45,10 @@ inline View view(const Tensor* t) { return t == nullptr ? View{} : view(*t); }
 constexpr int64_t kRowStep = 64;
 constexpr int64_t padded(int64_t cols) { return (cols + kRowStep - 1) / kRowStep * kRowStep; }
 
+/// Weights have rows of zeros behind their last, so that products may take whole multiples of this many outputs: the
+/// library is slow on others.
+constexpr int64_t kRowSlack = 16;
+
 /// Device memory for one backend, whose work is all on one stream: what was freed is used again by later work without
 /// waiting.
 class DeviceCache {

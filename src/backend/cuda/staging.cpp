@@ -122,7 +122,11 @@ struct Staging::State {
 
   /// Gives an entry its memory, on the thread that asks for operations, so that the event orders it with them.
   void allocate(Entry& entry) {
-    entry.memory = memory.allocate(std::max<size_t>(bytes_of(entry.source), 1));
+    const size_t bytes = bytes_of(entry.source);
+    const size_t slack =
+        static_cast<size_t>((kRowSlack - 1) * device_stride(entry.source)) * dtype_size(entry.source.type);
+    entry.memory = memory.allocate(std::max<size_t>(bytes + slack, 1));
+    check(cudaMemsetAsync(static_cast<std::byte*>(entry.memory.get()) + bytes, 0, slack, compute), "an upload");
     entry.before = record_event(compute);
     if (entry.counted) ahead += bytes_of(entry.source);
   }

@@ -13,6 +13,7 @@ namespace mxlm::cuda {
 enum class Layout : uint8_t {
   bf16,    // [N, K] bfloat16: every value is one
   split,   // [N, 3 K] bfloat16: w = sum of its three parts, the smallest first ([w2 | w1 | w0])
+  halves,  // [N, 3 K] float16: w = 2^e (h0 + h1) with an e a row, as [2^-5 h0 | 2^5 h1 | h0]
   folded,  // [N, K] E4M3 codes with a float32 scale a row: the block scales are folded into the elements
   native,  // [N, K] E4M3 codes with the blocks' E8M0 scales (native.hpp)
 };
@@ -23,7 +24,9 @@ class Weight final : public PreparedWeight {
   [[nodiscard]] int64_t rows() const override { return n; }
   [[nodiscard]] int64_t cols() const override { return k; }
   [[nodiscard]] size_t bytes() const override { return size; }
-  [[nodiscard]] DType storage() const override { return layout == Layout::split ? DType::f32 : DType::bf16; }
+  [[nodiscard]] DType storage() const override {
+    return layout == Layout::split || layout == Layout::halves ? DType::f32 : DType::bf16;
+  }
   [[nodiscard]] std::string route() const override;
 
   /// True for FP8 codes, whose scales are in their products.
@@ -31,13 +34,14 @@ class Weight final : public PreparedWeight {
 
   Layout layout = Layout::bf16;
   int64_t n = 0, k = 0;
-  int64_t stride = 0;                              // elements between rows: padded(k), 3 * padded(k) if split
-  size_t size = 0;                                 // bytes of device memory
-  std::shared_ptr<void> values;                    // device
-  std::shared_ptr<float> scales;                   // device, [N] factors of the outputs; null if there are none
-  std::shared_ptr<float> fold_scales;              // folded: device, [N]
-  std::shared_ptr<void> block_scales;              // native: device, as scale_layout.hpp has them
-  mutable std::shared_ptr<const Weight> unfolded;  // folded, native: in bfloat16, once a product has needed it
+  int64_t stride = 0;                          // elements between rows: padded(k), 3 * padded(k) if split or halves
+  size_t size = 0;                             // bytes of device memory
+  std::shared_ptr<void> values;                // device
+  std::shared_ptr<float> scales;               // device, [N] factors of the outputs; null if there are none
+  std::shared_ptr<float> fold_scales;          // folded: device, [N]
+  std::shared_ptr<void> block_scales;          // native: device, as scale_layout.hpp has them
+  std::shared_ptr<float> powers;               // halves: device, [N] the 2^e
+  mutable std::shared_ptr<const Weight> wide;  // in bfloat16 (of halves: split), once a product has needed it
 };
 
 /// A weight as codes and block scales (mx::keeps_codes), or the prepared form itself.
@@ -71,5 +75,12 @@ void decode_matrix(const mx::BlockFormat& format, const void* codes, const void*
 /// as [x2 | x1 | x0] (`smallest_first`, a weight) or [x0 | x1 | x2] (an operand), each padded with zeros to `part`
 /// columns. NaN and Inf stay what they are in x0 and are zero in the others.
 void split_matrix(const View& in, const View& out, int64_t part, bool smallest_first, cudaStream_t stream);
+/// Two float16 parts of values and a power of two a row: x = powers[row] (h0 + h1) up to 2^-23 |x| or 2^-44 of the
+/// row's largest magnitude, whichever is more. `out` is [rows, 3 * part] and holds [2^-5 h0 | 2^5 h1 | h0] (`weight`)
+/// or [2^5 h1 | 2^-5 h0 | h0] (an operand), each padded with zeros to `part` columns, a multiple of kRowStep. A row
+/// with a NaN or Inf is all zeros with the power NaN.
+void halve_matrix(const View& in, const View& out, float* powers, int64_t part, bool weight, cudaStream_t stream);
+/// The sums of the parts of a weight as float32, exactly.
+void join_halves(const View& in, const float* powers, int64_t part, const View& out, cudaStream_t stream);
 
 }  // namespace mxlm::cuda
