@@ -49,7 +49,7 @@ struct Operand {
   Tensor values = {};
   Tensor row_scales = {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else
                            // empty. Of block-scaled FP8 values: E8M0 codes, in the layout of the hardware
-  Tensor outliers = {};  // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
+  Tensor outliers = {};    // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
   /// Of an operand in a storage narrower than its format (exponents folded into FP8): the rows that it cannot hold, in
   /// bfloat16, one after the other, and which they are ([1, rows + 1] int32: how many, then their numbers); else empty.
   Tensor inexact = {}, inexact_rows = {};
