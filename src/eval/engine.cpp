@@ -110,8 +110,8 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
   const VariantTree& tree = job_.tree;
   const size_t variants = tree.leaf.size();
   RoundResult result;
-  result.scores.resize(variants);
   result.seconds.resize(variants);
+  std::vector<LayerErrors::StepSums> layer_errors;  // [step], not there until settle()
   const Settled settled{backend_};
   Timer timer;
   if (heads_.empty()) {
@@ -180,7 +180,7 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
     }
     for (const LinearSpec* linear : linears) forget(*linear);
     hidden = std::move(next);
-    result.layer_errors.push_back(LayerErrors::of_step(backend_, nodes, hidden, micro_batches));  // until settle()
+    layer_errors.push_back(LayerErrors::of_step(backend_, nodes, hidden, micro_batches));
   }
 
   for (size_t b = 0; b < batches.size(); ++b) {
@@ -192,6 +192,11 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
     on_work(static_cast<double>(micro_batches[b].batch.rows()) * static_cast<double>(variants));
   }
   backend_.settle();
+  for (size_t w = 0; w < result.windows.size(); ++w) {
+    for (size_t v = 0; v < variants; ++v) {
+      result.windows[w].layer_errors.push_back(LayerErrors::of_window(tree, layer_errors, v, w));
+    }
+  }
   timer.resolve(backend_, result.seconds);
   return result;
 }
@@ -247,13 +252,10 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
                       .kind = job_.kind});
   }
   backend_.score(inputs, targets);
-  for (size_t v = 0; v < variants; ++v) {
-    size_t at = 0;
-    for (const Window& window : windows) {
-      const size_t count = window.scored();
-      const auto first = batch_scores[v].begin() + static_cast<std::ptrdiff_t>(at);
-      result.scores[v].push_back({.tokens = {first, first + static_cast<std::ptrdiff_t>(count)}});
-      at += count;
+  for (size_t w = 0; w < windows.size(); ++w) {
+    WindowResult& window = result.windows.emplace_back();
+    for (const auto& scores : batch_scores) {
+      window.scores.push_back({.tokens = {scores.begin() + offsets[w], scores.begin() + offsets[w + 1]}});
     }
   }
 }

@@ -29,12 +29,18 @@ struct VariantSeconds {
   }
 };
 
+/// What was computed of one window. Depends on the window, the variant and what computed it alone, so that windows of
+/// several runs may stand beside each other.
+struct WindowResult {
+  std::vector<WindowScores> scores;                  // [variant]
+  std::vector<std::vector<ErrorSums>> layer_errors;  // [variant][step]: see LayerErrors::of_window
+};
+
 /// What a finished round leaves.
 struct RoundResult {
-  std::vector<std::vector<WindowScores>> scores;    // [variant][window of the round]
-  std::vector<LayerErrors::StepSums> layer_errors;  // [step]
-  std::vector<VariantSeconds> seconds;              // [variant]
-  int64_t positions = 0;                            // through the model
+  std::vector<WindowResult> windows;    // in the order of its micro-batches
+  std::vector<VariantSeconds> seconds;  // [variant]
+  int64_t positions = 0;                // through the model
 };
 
 /// What is computed, for every worker the same. Everything is borrowed.

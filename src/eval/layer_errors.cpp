@@ -16,10 +16,6 @@ size_t node_of(const std::vector<TreeNode>& level, size_t variant) {
 
 }  // namespace
 
-LayerErrors::LayerErrors(const VariantTree& tree) : tree_(tree) {
-  for (const auto& level : tree.levels) total_.emplace_back(level.size());
-}
-
 LayerErrors::StepSums LayerErrors::of_step(Backend& backend, const std::vector<TreeNode>& level,
                                            const std::vector<std::vector<Tensor>>& hidden,
                                            std::span<const MicroBatch> batches) {
@@ -42,18 +38,13 @@ LayerErrors::StepSums LayerErrors::of_step(Backend& backend, const std::vector<T
   return out;
 }
 
-void LayerErrors::add_round(const std::vector<StepSums>& round) {
+std::vector<ErrorSums> LayerErrors::of_window(const VariantTree& tree, const std::vector<StepSums>& round,
+                                              size_t variant, size_t window) {
+  std::vector<ErrorSums> out(round.size());
   for (size_t step = 0; step < round.size(); ++step) {
-    for (size_t n = 0; n < round[step].size(); ++n) {
-      for (const ErrorSums& window : round[step][n]) total_[step][n] += window;
-    }
-  }
-}
-
-std::vector<ErrorSums> LayerErrors::of_variant(size_t variant) const {
-  std::vector<ErrorSums> out;
-  for (size_t step = 0; step < total_.size(); ++step) {
-    out.push_back(total_[step][node_of(tree_.levels[step], variant)]);
+    if (round[step].empty()) continue;
+    const std::vector<ErrorSums>& windows = round[step][node_of(tree.levels[step], variant)];
+    if (!windows.empty()) out[step] = windows[window];
   }
   return out;
 }

@@ -10,25 +10,18 @@
 namespace mxlm {
 
 /// Squared sums of every hidden state and of its difference from the baseline's, step by step. A window's sums are its
-/// rows' in order, and windows are added in order, so no digit depends on micro-batches, rounds, threads or devices.
+/// rows' in order, so no digit depends on micro-batches, rounds, threads or devices.
 class LayerErrors {
  public:
-  explicit LayerErrors(const VariantTree& tree);
-
   /// Sums of one step of a round: [node][window of the round]; empty where nobody has left the baseline.
   using StepSums = std::vector<std::vector<ErrorSums>>;
   /// `hidden[node][micro-batch]` are the states after `step`.
   static StepSums of_step(Backend& backend, const std::vector<TreeNode>& level,
                           const std::vector<std::vector<Tensor>>& hidden, std::span<const MicroBatch> batches);
-  /// Adds the sums of a finished round, [step]. Rounds come in window order.
-  void add_round(const std::vector<StepSums>& round);
-
-  /// Sums of a variant, one a step: against themselves (difference 0) where it shares the baseline's states.
-  [[nodiscard]] std::vector<ErrorSums> of_variant(size_t variant) const;
-
- private:
-  const VariantTree& tree_;
-  std::vector<std::vector<ErrorSums>> total_;  // [step][node]
+  /// Sums of a variant and a window of the round of which `round` are the sums, one a step; zeros where the variant
+  /// shares the baseline's states.
+  static std::vector<ErrorSums> of_window(const VariantTree& tree, const std::vector<StepSums>& round, size_t variant,
+                                          size_t window);
 };
 
 }  // namespace mxlm

@@ -37,14 +37,19 @@ std::vector<Plan::Range> cut(std::span<const Plan::Range> batches, size_t window
 /// What the workers share: the queue, the results, and the progress of all.
 class Rounds {
  public:
-  Rounds(const EngineJob& job, size_t workers, const std::function<void(const Progress&)>& on_progress)
-      : job_(job), on_progress_(on_progress), workers_(workers), results_(job.plan.rounds.size()) {
+  Rounds(const EngineJob& job, size_t workers, const std::function<void(const Progress&)>& on_progress,
+         const RoundHooks& hooks)
+      : job_(job), on_progress_(on_progress), hooks_(hooks), workers_(workers), results_(job.plan.rounds.size()) {
     for (size_t r = 0; r < results_.size(); ++r) queue_.push_back(r);
     // Progress counts nodes, which are what is computed; the head counts as one step.
     const size_t variants = job.tree.leaf.size();
     nodes_a_token_ = static_cast<double>(job.tree.nodes() + variants);
     int64_t positions = 0;
-    for (const Window& window : job.windows) positions += static_cast<int64_t>(window.tokens.size());
+    for (const auto& round : job.plan.rounds) {
+      for (const auto& [begin, end] : round) {
+        for (size_t w = begin; w < end; ++w) positions += static_cast<int64_t>(job.windows[w].tokens.size());
+      }
+    }
     progress_.total = static_cast<double>(positions) * static_cast<double>(variants);
     progress_.rounds = results_.size();
   }
@@ -62,6 +67,7 @@ class Rounds {
 
   void finish(size_t round, RoundResult result) {
     const std::lock_guard lock(mutex_);
+    if (hooks_.on_round) hooks_.on_round(job_.plan.rounds[round], result);
     results_[round] = std::move(result);
     ++progress_.round;
     --running_;
@@ -113,6 +119,7 @@ class Rounds {
  private:
   const EngineJob& job_;
   const std::function<void(const Progress&)>& on_progress_;
+  const RoundHooks& hooks_;
   const Clock::time_point start_ = Clock::now();
   double nodes_a_token_ = 0;
   std::mutex mutex_;
@@ -226,8 +233,8 @@ double EngineResult::tokens_per_second(size_t variant) const {
 
 EngineResult run_rounds(const EngineJob& job, Worker& first,
                         std::span<const std::function<std::unique_ptr<Worker>()>> others,
-                        const std::function<void(const Progress&)>& on_progress) {
-  Rounds rounds(job, 1 + others.size(), on_progress);
+                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks) {
+  Rounds rounds(job, 1 + others.size(), on_progress, hooks);
   std::vector<Outcome> outcomes(1 + others.size());
   std::vector<std::thread> threads;
   threads.reserve(others.size());
@@ -249,22 +256,31 @@ EngineResult run_rounds(const EngineJob& job, Worker& first,
   result.scores.resize(variants);
   result.seconds.resize(variants);
   result.routes.resize(variants);
-  LayerErrors layer_errors(job.tree);
+  result.layer_errors.resize(variants, std::vector<ErrorSums>(job.tree.levels.size()));
+  std::vector<std::optional<WindowResult>> windows(job.windows.size());
+  std::move(hooks.known.begin(), hooks.known.end(), windows.begin());
   for (size_t r = 0; r < rounds.results().size(); ++r) {
     std::optional<RoundResult>& round = rounds.results()[r];
     if (!round) continue;
-    for (const auto& [begin, end] : job.plan.rounds[r]) {
-      for (size_t w = begin; w < end; ++w) result.windows.push_back(w);
-    }
     result.positions += round->positions;
-    layer_errors.add_round(round->layer_errors);
-    for (size_t v = 0; v < variants; ++v) {
-      std::move(round->scores[v].begin(), round->scores[v].end(), std::back_inserter(result.scores[v]));
-      result.seconds[v] += round->seconds[v];
+    for (size_t v = 0; v < variants; ++v) result.seconds[v] += round->seconds[v];
+    auto next = round->windows.begin();
+    for (const auto& [begin, end] : job.plan.rounds[r]) {
+      for (size_t w = begin; w < end; ++w) windows[w] = std::move(*next++);
     }
     round.reset();
   }
-  for (size_t v = 0; v < variants; ++v) result.layer_errors.push_back(layer_errors.of_variant(v));
+  for (size_t w = 0; w < windows.size(); ++w) {
+    if (!windows[w]) continue;
+    result.windows.push_back(w);
+    for (size_t v = 0; v < variants; ++v) {
+      result.scores[v].push_back(std::move(windows[w]->scores[v]));
+      for (size_t s = 0; s < job.tree.levels.size(); ++s) {
+        result.layer_errors[v][s] += windows[w]->layer_errors[v][s];
+      }
+    }
+    windows[w].reset();
+  }
   for (Outcome& outcome : outcomes) {
     result.workers.push_back(std::move(outcome.report));
     for (size_t v = 0; v < outcome.routes.size(); ++v) result.routes[v].merge(outcome.routes[v]);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -52,9 +53,9 @@ struct WorkerReport {
 };
 
 struct EngineResult {
-  /// [variant][window], windows of finished rounds only; variant 0 is the baseline.
+  /// [variant][i], of window windows[i]; variant 0 is the baseline.
   std::vector<std::vector<WindowScores>> scores;
-  std::vector<size_t> windows;  // those of finished rounds, ascending
+  std::vector<size_t> windows;  // those of finished rounds and known ones, ascending
   bool complete = true;         // false after Ctrl-C
   int64_t positions = 0;        // through the model, of finished rounds
   /// [variant][step]: of the hidden state against the baseline's.
@@ -69,6 +70,14 @@ struct EngineResult {
   [[nodiscard]] double tokens_per_second(size_t variant) const;
 };
 
+/// What a run has to do with those before it.
+struct RoundHooks {
+  /// [window] -> what is known of windows that no round of the plan holds; empty = nothing. Is moved from.
+  std::span<std::optional<WindowResult>> known = {};
+  /// Is given each finished round as soon as it is there, by one thread at a time. What it throws ends the run.
+  std::function<void(std::span<const Plan::Range> batches, const RoundResult& result)> on_round = {};
+};
+
 /// Runs all rounds of the plan. `first` works on the calling thread; each of `others` makes one more worker, on a
 /// thread of its own. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds; an Error
 /// of a worker is thrown once the others have finished their rounds. A worker whose device has no memory for a round
@@ -76,6 +85,6 @@ struct EngineResult {
 /// to the other workers. `on_progress` is called by one thread at a time.
 EngineResult run_rounds(const EngineJob& job, Worker& first,
                         std::span<const std::function<std::unique_ptr<Worker>()>> others,
-                        const std::function<void(const Progress&)>& on_progress);
+                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks = {});
 
 }  // namespace mxlm
