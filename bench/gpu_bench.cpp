@@ -116,12 +116,12 @@ Timing run(Backend& backend, const Work& work) {
     timing.prepare.push_back(prepare);
     timing.positions = result.positions;
     if (r + 1 < work.repeats) continue;
-    for (const auto& windows : result.scores) {
+    for (size_t v = 0; v < work.variants.size(); ++v) {
       double sum = 0;
       int64_t count = 0;
-      for (const WindowScores& window : windows) {
-        for (const TokenScore& token : window.tokens) {
-          if (!token.finite) fail("A logit of '{}' is NaN or Inf.", work.variants[timing.nll.size()]);
+      for (const WindowResult& window : result.windows) {
+        for (const TokenScore& token : window.scores[v].tokens) {
+          if (!token.finite) fail("A logit of '{}' is NaN or Inf.", work.variants[v]);
           sum += token.nll;
           ++count;
         }
