@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/memory.hpp"
 #include "base/parallel.hpp"
-#include "base/system.hpp"
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "cli/prototype_options.hpp"
@@ -165,7 +165,8 @@ void run_inspect(const InspectArguments& arguments) {
   const Plan plan = make_plan(model, forward, tree, windows,
                               {.batch_windows = arguments.batch_size,
                                .keep = arguments.stream ? KeepWeights::never : KeepWeights::automatic,
-                               .memory_limit = memory_limit_bytes(),
+                               .memory_limit = memory_budget_bytes(),
+                               .memory_in_use = resident_memory_bytes(),
                                .device_limit = devices.worker_limit(),
                                .workers = devices.workers()});
   out += fmt::format("\nMemory plan for {} windows of {} tokens, {} variant{} beside the baseline, on {}:\n",
@@ -177,10 +178,11 @@ void run_inspect(const InspectArguments& arguments) {
   const auto line = [&out](const char* what, uint64_t bytes) {
     out += fmt::format("  {:<28} {:>12}\n", what, megabytes(bytes));
   };
+  if (!plan.on_device) line("the program before the run", plan.base);
   if (plan.resident()) line("kept weights", plan.kept_weights);
   line("weights of one step", plan.step_weights);
   line("head", plan.head_weights);
-  if (plan.on_device) line("weights on their way", plan.staging);
+  line(plan.on_device ? "weights on their way" : "a step's weights in files", plan.staging);
   line("hidden states of a round", plan.hidden_states);
   line("scratch of a micro-batch", plan.scratch);
   if (!plan.on_device) line("scores", plan.scores);

@@ -8,6 +8,7 @@
 #include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/memory.hpp"
 #include "base/parallel.hpp"
 #include "base/quote.hpp"
 #include "base/system.hpp"

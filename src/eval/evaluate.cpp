@@ -9,7 +9,7 @@
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
-#include "base/system.hpp"
+#include "base/memory.hpp"
 
 namespace mxlm {
 namespace {
@@ -242,9 +242,11 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     const Plan plan = make_plan(model.spec, *first.forward, tree, set.windows,
                                 {.batch_windows = options.batch_windows,
                                  .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
-                                 .memory_limit = memory_limit_bytes(),
+                                 .memory_limit = memory_budget_bytes(),
+                                 .memory_in_use = resident_memory_bytes(),
                                  .device_limit = devices.worker_limit(),
                                  .workers = devices.workers()});
+    if (!plan.on_device) run.planned_memory_bytes = std::max(run.planned_memory_bytes, plan.total());
     DeviceMonitor monitor(devices);
     EngineResult done =
         run_rounds({.model = model.spec, .tree = tree, .plan = plan, .windows = set.windows, .kind = set.kind}, first,

@@ -119,10 +119,23 @@ struct Planner {
     return kept_weight_bytes(linear.parameters(), linear.weight.matrix.cols, in_bytes, DType::bf16);
   }
 
+  /// Elements a token of a step's activations.
+  [[nodiscard]] int64_t activations(std::span<const LinearSpec* const> linears) const {
+    int64_t in = 0, out = 0;
+    for (const LinearSpec* linear : linears) {
+      in += linear->inputs();
+      out += linear->outputs();
+    }
+    // A device holds operands of every variant's spec.
+    if (on_device() || linears.empty()) return in + out;
+    // The normed state, what comes out of all but the last, which adds to the hidden state, and what that reads.
+    return linears.front()->inputs() + out - linears.back()->outputs() + linears.back()->inputs();
+  }
+
   void measure_weights() {
     const auto prepared_size = [this](const LinearSpec& l, const OperandSpec& s) { return prepared_bytes(l, s); };
     const auto code_size = [this](const LinearSpec& l, const OperandSpec& s) { return code_bytes(l, s); };
-    uint64_t last_source = 0;
+    uint64_t last_source = 0, largest_source = 0;
     for (int64_t step = 0; step < forward.steps(); ++step) {
       const auto linears = forward.step_linears(step);
       const auto& nodes = tree.levels[static_cast<size_t>(step)];
@@ -146,11 +159,8 @@ struct Planner {
       plan.step_weights = std::max(plan.step_weights, live);
       code_weights += bytes_of_step(linears, nodes, code_size);
       prepared_weights += bytes_of_step(linears, nodes, prepared_size);
-      int64_t width = 0;
-      for (size_t l = 0; l < std::min(linears.size(), prepared + forward.expert_linears(step)); ++l) {
-        width += linears[l]->outputs() + linears[l]->inputs();
-      }
-      widest = std::max(widest, width);
+      const size_t alive = std::min(linears.size(), prepared + forward.expert_linears(step));
+      widest = std::max(widest, activations(std::span(linears).first(alive)));
       uint64_t source = 0;
       for (const LinearSpec* linear : linears) {
         source += static_cast<uint64_t>(linear->parameters()) * dtype_size(linear->weight.matrix.type);
@@ -159,8 +169,9 @@ struct Planner {
       // A step's sources and the next one's are there at once.
       plan.staging = std::max(plan.staging, source + last_source);
       last_source = source;
+      largest_source = std::max(largest_source, source);
     }
-    plan.staging = on_device() ? std::min(plan.staging, options.device_limit / kStagingShare) : 0;
+    plan.staging = on_device() ? std::min(plan.staging, options.device_limit / kStagingShare) : largest_source;
     std::vector<ProductSpec> heads;
     for (const ProductSpec& head : tree.head) {
       const auto same = [&](const ProductSpec& other) { return other.same_weights(head); };
@@ -170,6 +181,7 @@ struct Planner {
     }
     const HostMatrix& table = model.embedding.matrix;
     const uint64_t table_bytes = static_cast<uint64_t>(table.rows * table.cols) * dtype_size(table.type);
+    if (!on_device()) plan.head_source = model.head.weight.entry.size;
     if (on_device() && table_bytes <= options.device_limit / kTableShare) plan.head_weights += table_bytes;
   }
 
@@ -197,14 +209,14 @@ struct Planner {
     const auto size = static_cast<uint64_t>(dtype_size(forward.dtype()));
     // Operands of a float32 run on a device are three bfloat16 parts.
     const uint64_t wide = on_device() && forward.dtype() == DType::f32 ? 6 : size;
-    plan.scratch = static_cast<uint64_t>(largest * widest) * wide +
-                   static_cast<uint64_t>(largest * model.hidden) * wide * tree.head.size();
+    const uint64_t step_scratch = static_cast<uint64_t>(largest * widest) * wide;
+    const uint64_t head_scratch = static_cast<uint64_t>(largest * model.hidden) * wide * tree.head.size();
+    plan.scratch = on_device() ? step_scratch + head_scratch : std::max(step_scratch, head_scratch);
     int64_t scored = 0;
     for (const Window& window : windows) scored += static_cast<int64_t>(window.scored());
     plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.head.size();
     // A mixture keeps the normed state and the float32 sum of its experts for the whole round.
-    hidden_a_token =
-        static_cast<uint64_t>(model.hidden) * (size * (tree.width() + 1) + (mixture ? size + sizeof(float) : 0));
+    hidden_a_token = static_cast<uint64_t>(model.hidden) * (size * tree.width() + (mixture ? size + sizeof(float) : 0));
   }
 
   void count_arithmetic() {
@@ -258,12 +270,15 @@ struct Planner {
 
   void plan_host() {
     plan.limit = options.memory_limit;
-    const uint64_t fixed = plan.step_weights + plan.head_weights + plan.scratch + plan.scores;
-    check(fixed + hidden_a_token * static_cast<uint64_t>(largest), plan.limit);
+    plan.base = options.memory_in_use;
+    // A tenth is left alone: the estimate's error, and pages of files.
+    const uint64_t usable = plan.limit - plan.limit / 10;
+    const uint64_t fixed = plan.total();
+    check(fixed + hidden_a_token * static_cast<uint64_t>(largest), usable);
     int64_t round_tokens =
         std::clamp(static_cast<int64_t>(kRoundFlops / std::max(plan.flops_a_token, 1.0)), int64_t{1}, kRoundTokens);
     round_tokens =
-        std::min(round_tokens, static_cast<int64_t>((plan.limit - fixed) / 2 / std::max<uint64_t>(hidden_a_token, 1)));
+        std::min(round_tokens, static_cast<int64_t>((usable - fixed) / 2 / std::max<uint64_t>(hidden_a_token, 1)));
     if (options.workers > 1) round_tokens = std::min(round_tokens, tokens_for_workers(kRoundsAWorker));
     cut_rounds(round_tokens);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -25,13 +26,16 @@ struct Plan {
   uint64_t kept_weights = 0;   // all variants' weights in the form that is kept; if none is, as codes
   uint64_t step_weights = 0;   // prepared weights alive at once in the largest step
   uint64_t head_weights = 0;   // and, on a device, the table of embeddings
-  uint64_t staging = 0;        // sources of weights on their way to a device
+  uint64_t head_source = 0;    // pages of the head's file while it is prepared, before the first step
+  uint64_t staging = 0;        // sources of weights: on their way to a device, or a step's mapped from their files
   uint64_t hidden_states = 0;  // of a round
   uint64_t scratch = 0;        // of a micro-batch
   uint64_t scores = 0;         // of all windows
+  uint64_t base = 0;           // what the process held before the run; 0 on a device
   [[nodiscard]] uint64_t total() const {
-    return (resident() ? kept_weights : 0) + (kept == KeptForm::prepared ? 0 : step_weights) + head_weights + staging +
-           hidden_states + scratch + (on_device ? 0 : scores);
+    const uint64_t step = (kept == KeptForm::prepared ? 0 : step_weights) + staging + scratch;
+    return base + (resident() ? kept_weights : 0) + std::max(step, head_source) + head_weights + hidden_states +
+           (on_device ? 0 : scores);
   }
   double flops_a_token = 0;   // of all variants
   uint64_t source_bytes = 0;  // of all weights, as they are brought to a device when nothing is kept
@@ -46,10 +50,11 @@ enum class KeepWeights : uint8_t { automatic, always, never };
 struct PlanOptions {
   int64_t batch_windows = 0;  // windows a micro-batch; 0 = chosen from their lengths
   KeepWeights keep = KeepWeights::automatic;
-  uint64_t memory_limit = 0;  // of the host's memory
-  uint64_t device_limit = 0;  // of a worker's share of its device's memory; 0 = it computes in the host's
-  size_t workers = 1;         // that take rounds: there are enough rounds for all
-  int64_t round_tokens = 0;   // tokens a round at most (but one micro-batch at least); 0 = chosen from the arithmetic
+  uint64_t memory_limit = 0;   // of the host's memory, with what is in use already
+  uint64_t memory_in_use = 0;  // of the host's, before the run
+  uint64_t device_limit = 0;   // of a worker's share of its device's memory; 0 = it computes in the host's
+  size_t workers = 1;          // that take rounds: there are enough rounds for all
+  int64_t round_tokens = 0;    // tokens a round at most (but one micro-batch at least); 0 = chosen from the arithmetic
 };
 
 /// Throws Error if even one micro-batch cannot fit.

@@ -123,6 +123,7 @@ struct RunResult {
   bool complete = true;
   int64_t windows = 0;
   uint64_t peak_memory_bytes = 0;
+  uint64_t planned_memory_bytes = 0;  // what the plan expected of it; 0 where the work is on GPUs
   double seconds_total = 0, seconds_load = 0, seconds_tokenize = 0;
   std::vector<VariantResult> variants;  // variants[0] is the baseline
   std::vector<SubsetResult> subsets;    // empty unless documents carry subset names

@@ -228,6 +228,7 @@ Json run(const RunResult& r) {
       {"command", r.command},
       {"complete", r.complete},
       {"peak_memory_bytes", r.peak_memory_bytes},
+      {"planned_memory_bytes", r.planned_memory_bytes > 0 ? Json(r.planned_memory_bytes) : Json(nullptr)},
       {"protocol",
        {{"name", r.protocol.name},
         {"context", r.protocol.context},

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <deque>
 #include <mutex>
@@ -26,20 +28,51 @@ struct Buffer {
 /// alone until somebody uses it.
 size_t size_class(size_t bytes) {
   constexpr size_t kSmall = size_t{64} << 10;
-  const size_t step = bytes < kSmall ? kAlignment : std::bit_floor(bytes) / 8;
+  const size_t step = bytes < kSmall ? kAlignment : std::bit_floor(bytes) / 8;  // whole pages
   return std::max((bytes + step - 1) / step, size_t{1}) * step;
 }
 
-Buffer fresh(size_t bytes) {
+[[noreturn]] void fail_without_memory(size_t bytes) {
+  fail("The machine has no {} MB of memory left; use a smaller batch size or context.", bytes >> 20);
+}
+
+// What is this large comes from the kernel and goes back to it: malloc would keep it, in pieces.
+constexpr size_t kMapped = size_t{256} << 10;
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kMaps = false;  // the sanitizer watches over the ends of what malloc gave
+#else
+constexpr bool kMaps = true;
+#endif
+
+/// `size` bytes of a class.
+Buffer fresh(size_t size) {
   // Fewer address translations for what GEMMs stream through; from two huge pages on, so that rounding up costs little.
-  const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : kAlignment;
-  const size_t size = size_class(bytes);
+  const size_t alignment = size >= 2 * kHugePage ? kHugePage : kAlignment;
   void* memory = nullptr;
-  if (bytes > kMost || posix_memalign(&memory, alignment, size) != 0) {
-    fail("The machine has no {} MB of memory left; use a smaller batch size or context.", bytes >> 20);
+  if (kMaps && size >= kMapped) {
+    const size_t slack = alignment == kHugePage ? kHugePage : 0;
+    memory = mmap(nullptr, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) fail_without_memory(size);
+    if (slack > 0) {
+      auto* const begin = static_cast<std::byte*>(memory);
+      const size_t before = (slack - reinterpret_cast<uintptr_t>(begin) % slack) % slack;
+      if (before > 0) munmap(begin, before);
+      if (before < slack) munmap(begin + before + size, slack - before);
+      memory = begin + before;
+    }
+  } else if (posix_memalign(&memory, alignment, size) != 0) {
+    fail_without_memory(size);
   }
   if (alignment == kHugePage) madvise(memory, size / kHugePage * kHugePage, MADV_HUGEPAGE);
   return {memory, size};
+}
+
+void release(const Buffer& buffer) {
+  if (kMaps && buffer.size >= kMapped) {
+    munmap(buffer.memory, buffer.size);
+  } else {
+    std::free(buffer.memory);
+  }
 }
 
 }  // namespace
@@ -47,7 +80,7 @@ Buffer fresh(size_t bytes) {
 struct BufferCache::State {
   explicit State(size_t keep_bytes) : keep(keep_bytes) {}
   ~State() {
-    for (const Buffer& b : free) std::free(b.memory);
+    for (const Buffer& b : free) release(b);
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -55,16 +88,24 @@ struct BufferCache::State {
   const size_t keep;
   mutable std::mutex mutex;
   std::deque<Buffer> free;  // oldest first
-  size_t used = 0, cached = 0, reuses = 0;
+  size_t used = 0, cached = 0, most_used = 0, reuses = 0;
 
   void give_back(Buffer buffer) {
     const std::lock_guard lock(mutex);
     used -= buffer.size;
     cached += buffer.size;
     free.push_back(buffer);
-    while (cached > keep) {
+    trim(keep);
+  }
+
+  /// Before `size` bytes are made: what is kept never adds to the most that is in use at once, so that it needs no room
+  /// in a plan.
+  void make_room(size_t size) { trim(std::max(most_used, used + size) - used - size); }
+
+  void trim(size_t most) {
+    while (cached > most) {
       cached -= free.front().size;
-      std::free(free.front().memory);
+      release(free.front());
       free.pop_front();
     }
   }
@@ -87,15 +128,22 @@ struct BufferCache::State {
 BufferCache::BufferCache(size_t keep) : state_(std::make_shared<State>(keep)) {}
 
 std::shared_ptr<void> BufferCache::allocate(size_t bytes) {
+  if (bytes > kMost) fail_without_memory(bytes);
   Buffer buffer;
   {
     const std::lock_guard lock(state_->mutex);
-    if (state_->take(bytes, buffer)) ++state_->reuses;
+    if (state_->take(bytes, buffer)) {
+      ++state_->reuses;
+    } else {
+      buffer.size = size_class(bytes);
+      state_->make_room(buffer.size);
+    }
   }
-  if (buffer.memory == nullptr) buffer = fresh(bytes);
+  if (buffer.memory == nullptr) buffer = fresh(buffer.size);
   {
     const std::lock_guard lock(state_->mutex);
     state_->used += buffer.size;
+    state_->most_used = std::max(state_->most_used, state_->used);
   }
   return {buffer.memory, [state = state_, buffer](void*) { state->give_back(buffer); }};
 }
