@@ -211,7 +211,8 @@ struct Planner {
     const uint64_t wide = on_device() && forward.dtype() == DType::f32 ? 6 : size;
     const uint64_t step_scratch = static_cast<uint64_t>(largest * widest) * wide;
     const uint64_t head_scratch = static_cast<uint64_t>(largest * model.hidden) * wide * tree.head.size();
-    plan.scratch = on_device() ? step_scratch + head_scratch : std::max(step_scratch, head_scratch);
+    // In the host's memory the two take turns, and a buffer may be a quarter larger than what it holds.
+    plan.scratch = on_device() ? step_scratch + head_scratch : std::max(step_scratch, head_scratch) / 4 * 5;
     int64_t scored = 0;
     for (const Window& window : windows) scored += static_cast<int64_t>(window.scored());
     plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.head.size();

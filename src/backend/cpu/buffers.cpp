@@ -98,10 +98,6 @@ struct BufferCache::State {
     trim(keep);
   }
 
-  /// Before `size` bytes are made: what is kept never adds to the most that is in use at once, so that it needs no room
-  /// in a plan.
-  void make_room(size_t size) { trim(std::max(most_used, used + size) - used - size); }
-
   void trim(size_t most) {
     while (cached > most) {
       cached -= free.front().size;
@@ -110,18 +106,31 @@ struct BufferCache::State {
     }
   }
 
-  /// The smallest kept buffer that fits without wasting more than a quarter, the youngest among equals.
-  bool take(size_t bytes, Buffer& out) {
+  /// The smallest kept buffer of `bytes` to `most` bytes, the youngest among equals.
+  bool take(size_t bytes, size_t most, Buffer& out) {
     auto best = free.end();
     for (auto it = free.begin(); it != free.end(); ++it) {
-      if (it->size < bytes || it->size > bytes + bytes / 4 + 4096) continue;
+      if (it->size < bytes || it->size > most) continue;
       if (best == free.end() || it->size <= best->size) best = it;
     }
     if (best == free.end()) return false;
     out = *best;
     free.erase(best);
     cached -= out.size;
+    ++reuses;
     return true;
+  }
+
+  /// A kept buffer, or the size of one to be made. What is kept never adds to the most that was in use at once, so that
+  /// it needs no room in a plan: where it would, one that is too large is better than new pages.
+  Buffer choose(size_t bytes) {
+    Buffer buffer;
+    if (take(bytes, bytes + bytes / 4 + 4096, buffer)) return buffer;
+    buffer.size = size_class(bytes);
+    const size_t needed = used + buffer.size;
+    if (needed + cached <= most_used || take(bytes, SIZE_MAX, buffer)) return buffer;
+    trim(std::max(most_used, needed) - needed);
+    return buffer;
   }
 };
 
@@ -132,12 +141,7 @@ std::shared_ptr<void> BufferCache::allocate(size_t bytes) {
   Buffer buffer;
   {
     const std::lock_guard lock(state_->mutex);
-    if (state_->take(bytes, buffer)) {
-      ++state_->reuses;
-    } else {
-      buffer.size = size_class(bytes);
-      state_->make_room(buffer.size);
-    }
+    buffer = state_->choose(bytes);
   }
   if (buffer.memory == nullptr) buffer = fresh(buffer.size);
   {
