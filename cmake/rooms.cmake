@@ -31,3 +31,12 @@ function(mxlm_room name)
     target_link_libraries(mxlm_${name} INTERFACE mxlm_options ${ROOM_USES})
   endif()
 endfunction()
+
+# mxlm_precompile(TARGET HEADERS...): reads these headers once for all of a target's files; half of the time to build was
+# spent on them. Only a saving: a file still includes what it uses (clang-tidy compiles without).
+function(mxlm_precompile target)
+  list(TRANSFORM ARGN REPLACE "(.+)" "$<$<COMPILE_LANGUAGE:CXX>:<\\1$<ANGLE-R>>")
+  target_precompile_headers(${target} PRIVATE ${ARGN})
+endfunction()
+set(mxlm_common_headers algorithm array cmath cstdint cstring filesystem functional map memory optional span string
+                        string_view vector fmt/format.h)

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +20,7 @@
 #include "cli/progress.hpp"
 #include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
+#include "eval/journal.hpp"
 #include "eval/shorthands.hpp"
 #include "io/embedded.hpp"
 #include "io/file.hpp"
@@ -148,6 +151,7 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentS
   options.exponents = arguments.exponents;
   options.stream = arguments.stream;
   options.batch_windows = arguments.batch_size;
+  options.round_tokens = arguments.round_tokens;
   options.protocol.context = arguments.context;
   options.protocol.stride = arguments.stride;
   options.protocol.max_windows = arguments.max_windows;
@@ -176,6 +180,31 @@ RunResult evaluate_model(const std::string& name, const DocumentSource& data, co
 void note_failure(Failures& failures, const std::string& run, const Error& error) {
   spdlog::error("{}: {}", run, error.what());
   failures.runs.push_back(run);
+}
+
+JournalOptions journal_options(const EvalArguments& arguments) {
+  if (arguments.no_journal) {
+    if (arguments.resume || !arguments.journal.empty()) {
+      fail_usage("--no-journal excludes --journal and --resume; leave it out.");
+    }
+    return {};
+  }
+  JournalOptions out{.folder = arguments.journal, .root = {}, .resume = arguments.resume};
+  if (!out.folder.empty()) return out;
+  const auto folder_of = [](const char* name) {
+    const char* const value = std::getenv(name);
+    // XDG: a path that is not absolute is to be ignored.
+    return value != nullptr && value[0] == '/' ? std::filesystem::path(value) : std::filesystem::path();
+  };
+  const std::filesystem::path state = folder_of("XDG_STATE_HOME"), home = folder_of("HOME");
+  if (!state.empty()) {
+    out.root = state / "mxlm" / "journals";
+  } else if (!home.empty()) {
+    out.root = home / ".local" / "state" / "mxlm" / "journals";
+  } else if (out.resume) {
+    fail_usage("--resume finds no journal, for HOME is not set; name it with --journal.");
+  }
+  return out;
 }
 
 void check_run_options(const EvalArguments& arguments) {
@@ -211,6 +240,7 @@ std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<V
     }
     tasks[i].options = evaluate_options(arguments, data, variants);
     tasks[i].options.devices = devices;
+    tasks[i].options.journal = journal_options(arguments);
   }
   return tasks;
 }
@@ -218,12 +248,17 @@ std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<V
 EvalResult evaluate_models(const std::vector<std::string>& models, const std::vector<Task>& tasks, Failures* failures) {
   EvalResult result;
   result.machine = machine_info(tasks.front().options.devices);
+  size_t number = 0;
   for (const std::string& name : models) {
     for (const Task& task : tasks) {
+      EvaluateOptions options = task.options;
+      if (const auto& folder = options.journal.folder; models.size() * tasks.size() > 1 && !folder.empty()) {
+        options.journal.folder = folder / fmt::format("run-{}", ++number);
+      }
       const std::string shown = name.empty() ? "the embedded model" : name;
       const std::string run = tasks.size() == 1 ? shown : fmt::format("{} on {}", shown, task.data.name);
       try {
-        result.runs.push_back(evaluate_model(name, task.data, task.options));
+        result.runs.push_back(evaluate_model(name, task.data, options));
       } catch (const Interrupted&) {
         if (failures == nullptr || result.runs.empty()) throw;
         failures->interrupted = true;
@@ -256,6 +291,18 @@ void evaluate_and_report(const std::vector<std::string>& models, const EvalArgum
   }
 }
 
+void settle_journals(const EvalResult& result, const EvalArguments& arguments) {
+  std::string failure;
+  for (const RunResult& run : result.runs) {
+    if (failure.empty()) failure = run.journal_failure;
+    // What nobody named and nobody needs any more.
+    if (arguments.journal.empty() && !run.journal_folder.empty() && run.journal_failure.empty()) {
+      remove_journal(run.journal_folder);
+    }
+  }
+  if (!failure.empty()) fail("The results above are whole, but {}; free some space or name another folder.", failure);
+}
+
 void report_result(const EvalResult& result, const EvalArguments& arguments) {
   // The table goes first: a JSON file that cannot be written must not cost what was computed, nor a page the JSON.
   const bool to_stdout = arguments.json == "-" || arguments.reports.to_stdout() > 0;
@@ -266,6 +313,7 @@ void report_result(const EvalResult& result, const EvalArguments& arguments) {
     if (arguments.reports.any()) write_reports(json, arguments.reports);
   }
   if (!result.runs.back().complete) throw Interrupted();
+  settle_journals(result, arguments);
 }
 
 void add_data_options(CLI::App& command, EvalArguments& a) {
@@ -325,6 +373,10 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   command.add_option("--gemm", a.gemm, "exact or fast products (fast: a GPU's, in FP8; a CPU has the exact ones only)")
       ->capture_default_str();
   command.add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
+  command.add_option("--round-tokens", a.round_tokens,
+                     "Tokens a round at most, which is what a crash can cost (chosen from the arithmetic: some seconds "
+                     "on a CPU, a minute on a GPU); changes no digit")
+      ->check(a_count());
   command.add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
   command.add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
   command.add_option("--loader-workers", a.loader_workers, "Threads that tokenise documents (as --threads)")
@@ -335,6 +387,11 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   command.add_flag("--linear-errors", a.linear_errors,
                    "In the JSON: what quantising does to the operands and products of every Linear");
   command.add_flag("--exponents", a.exponents, "In the JSON: how the exponents of weights and activations lie");
+  command.add_option("--journal", a.journal,
+                     "Keep finished rounds in this folder (default: one in the user's state directory, which goes when "
+                     "the run is done)");
+  command.add_flag("--resume", a.resume, "Go on with the rounds that the journal holds");
+  command.add_flag("--no-journal", a.no_journal, "Keep no journal");
   command.add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
 }
 

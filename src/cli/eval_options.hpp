@@ -17,10 +17,10 @@ namespace mxlm::cli {
 struct EvalArguments {
   std::vector<std::string> models, texts, data, datasets, variants, formats, tiers;
   std::string field = "text", protocol, bos = "template", dtype = "auto", device = "auto", gemm = "exact", json, config,
-              per_token;
+              per_token, journal;
   bool mlp_only = false, all_linears = false, quantize_outputs = false, no_variants = false, allow_long_context = false,
-       stream = false, noise = false, linear_errors = false, exponents = false;
-  int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, batch_size = 0;
+       stream = false, resume = false, no_journal = false, noise = false, linear_errors = false, exponents = false;
+  int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, batch_size = 0, round_tokens = 0;
   int threads = 0, loader_workers = -1;
   StageArguments stages;
   DeviceArguments devices;
@@ -78,6 +78,10 @@ EvalResult evaluate_models(const std::vector<std::string>& models, const std::ve
 /// Error for the runs that failed. A single run that fails throws its own.
 void evaluate_and_report(const std::vector<std::string>& models, const EvalArguments& arguments,
                          const std::vector<Task>& tasks);
+
+/// At the end of a command whose results are written: removes journals that nobody named; throws Error if one misses
+/// rounds.
+void settle_journals(const EvalResult& result, const EvalArguments& arguments);
 
 /// Prints the table and writes the files that the arguments ask for; throws Interrupted if the last run is not
 /// complete.

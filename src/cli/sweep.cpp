@@ -72,7 +72,11 @@ void run_sweep(const SweepArguments& arguments) {
   for (size_t m = 0; m < models.size(); ++m) {
     std::vector<Variant> plain;
     for (const SweepVariant& v : variants[m]) plain.push_back(v.variant);
-    for (Task& task : tasks) task.options.variants = plain;
+    for (Task& task : tasks) {
+      task.options.variants = plain;
+      const std::filesystem::path folder = arguments.eval.journal;
+      if (!folder.empty() && models.size() > 1) task.options.journal.folder = folder / fmt::format("model-{}", m + 1);
+    }
     EvalResult one = evaluate_models({models[m]}, tasks);
     result.machine = one.machine;
     for (RunResult& run : one.runs) {
@@ -83,6 +87,7 @@ void run_sweep(const SweepArguments& arguments) {
     if (!result.runs.back().complete) break;
   }
   report_sweep(result, arguments);
+  settle_journals(result, arguments.eval);
   per_token.finish();
 }
 

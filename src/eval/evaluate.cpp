@@ -4,12 +4,16 @@
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <numeric>
+#include <optional>
 #include <stdexcept>
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
 #include "base/memory.hpp"
+#include "eval/journal.hpp"
+#include "eval/resume.hpp"
 
 namespace mxlm {
 namespace {
@@ -228,7 +232,10 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                .parameters = model.spec.parameters()};
   const DeviceSet& devices = options.devices;
   std::vector<LayerError> steps;
-  const auto run_with = [&](bool reversed) {
+  // Runs the windows that `known` has nothing of.
+  const auto run_rounds_of = [&](std::span<const Variant> together, bool reversed,
+                                 std::vector<std::optional<WindowResult>> known,
+                                 const std::function<void(std::vector<uint32_t>, const RoundResult&)>& keep) {
     Worker first(devices.make_backend(0, reversed), model.spec, compute);
     std::vector<std::function<std::unique_ptr<Worker>()>> others;
     for (size_t w = 1; w < devices.workers(); ++w) {
@@ -236,26 +243,78 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
         return std::make_unique<Worker>(devices.make_backend(w, reversed), model.spec, compute, devices.device_of(w));
       });
     }
-    const VariantTree tree = build_tree(model.spec, *first.forward, variants);
-    run.forwards = tree.forwards();
+    const VariantTree tree = build_tree(model.spec, *first.forward, together);
+    run.forwards += reversed ? 0 : tree.forwards();
     steps = step_names(*first.forward);
+    std::vector<uint8_t> is_known;
+    for (const auto& window : known) is_known.push_back(window ? 1 : 0);
     const Plan plan = make_plan(model.spec, *first.forward, tree, set.windows,
                                 {.batch_windows = options.batch_windows,
                                  .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
                                  .memory_limit = memory_budget_bytes(),
                                  .memory_in_use = resident_memory_bytes(),
                                  .device_limit = devices.worker_limit(),
-                                 .workers = devices.workers()});
+                                 .workers = devices.workers(),
+                                 .known = is_known,
+                                 .round_tokens = options.round_tokens});
     if (!plan.on_device) run.planned_memory_bytes = std::max(run.planned_memory_bytes, plan.total());
     DeviceMonitor monitor(devices);
-    EngineResult done =
-        run_rounds({.model = model.spec, .tree = tree, .plan = plan, .windows = set.windows, .kind = set.kind}, first,
-                   others, [&](Progress progress) {
-                     monitor.complete(progress);
-                     if (on_progress) on_progress(progress);
-                   });
+    EngineResult done = run_rounds(
+        {.model = model.spec, .tree = tree, .plan = plan, .windows = set.windows, .kind = set.kind}, first, others,
+        [&](Progress progress) {
+          monitor.complete(progress);
+          if (on_progress) on_progress(progress);
+        },
+        {.known = known, .on_round = [&](std::span<const Plan::Range> batches, const RoundResult& round) {
+           if (!keep) return;
+           std::vector<uint32_t> windows;
+           for (const auto& [begin, end] : batches) {
+             for (size_t w = begin; w < end; ++w) windows.push_back(static_cast<uint32_t>(w));
+           }
+           keep(std::move(windows), round);
+         }});
     if (!reversed) run.devices = monitor.use(done.workers);
     return done;
+  };
+  std::unique_ptr<Journal> journal;
+  std::vector<ResumedSegment> segments;
+  if (!options.journal.folder.empty() || !options.journal.root.empty()) {
+    journal = open_journal(options.journal,
+                           journal_facts(model, run.model.sha256, data, protocol, set.windows, compute, options),
+                           set.windows.size());
+  }
+  if (journal) {
+    segments = resume_segments(*journal, variants, options.noise);
+    run.journal_folder = journal->folder().native();
+  }
+  const auto run_with = [&](bool reversed) {
+    if (!journal) return run_rounds_of(variants, reversed, {}, {});
+    std::vector<size_t> windows(set.windows.size());
+    std::iota(windows.begin(), windows.end(), size_t{0});
+    std::vector<std::optional<EngineResult>> ran(segments.size());
+    const auto left = [&](const ResumedSegment& s) { return !journal->complete(s.segment, reversed); };
+    const auto incomplete = std::count_if(segments.begin(), segments.end(), left);
+    for (size_t s = 0; s < segments.size(); ++s) {
+      const size_t segment = segments[s].segment;
+      if (!left(segments[s])) continue;
+      auto known = journal->known(segment, reversed);
+      const auto there = std::count_if(known.begin(), known.end(), [](const auto& w) { return w.has_value(); });
+      if (there > 0) spdlog::info("resuming: {} of {} windows are in the journal", there, known.size());
+      ran[s] = run_rounds_of(segments[s].variants, reversed, std::move(known),
+                             [&](std::vector<uint32_t> of, const RoundResult& round) {
+                               journal->append(segment, reversed, std::move(of), round);
+                             });
+      journal->flush();
+      // With several damaged lists of variants there may be no window that all of them have.
+      if (!ran[s]->complete && incomplete > 1) throw Interrupted();
+      if (!ran[s]->complete) windows = ran[s]->windows;
+    }
+    std::vector<EngineResult> results;
+    for (size_t s = 0; s < segments.size(); ++s) {
+      results.push_back(ran[s] ? std::move(*ran[s])
+                               : journaled_result(*journal, segments[s].segment, reversed, windows));
+    }
+    return assemble(segments, std::move(results));
   };
   const EngineResult result = run_with(/*reversed=*/false);
   if (result.windows.size() < set.windows.size()) {
@@ -269,6 +328,11 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   if (options.on_scores) options.on_scores({.variants = variants, .windows = set.windows, .scores = result.scores});
   const auto figures = summarize(result.scores, set.aggregate, notes, set.kind);
   run.complete = result.complete;
+
+  if (steps.empty()) {  // nothing was left to run
+    const Worker worker(devices.make_backend(0), model.spec, compute);
+    steps = step_names(*worker.forward);
+  }
 
   std::vector<VariantFigures> again;
   if (options.noise && result.complete) {
@@ -321,7 +385,9 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     out.weight_bytes_variant = weight_bytes(model.spec, variants[v]);
     if (v > 0) {
       out.layers = steps;
-      for (size_t s = 0; s < steps.size(); ++s) out.layers[s].sums = result.layer_errors[v][s];
+      // A journal without a window has no steps either.
+      const auto& sums = result.layer_errors[v];
+      for (size_t s = 0; s < std::min(steps.size(), sums.size()); ++s) out.layers[s].sums = sums[s];
     }
     if (!study.errors.empty()) out.linears = std::move(study.errors[v]);
     out.weight_bits_baseline = 8 * static_cast<double>(out.weight_bytes_baseline) / parameters;
@@ -338,6 +404,13 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   }
   add_device_figures(devices, result, run);
   run.subsets = subset_figures(set, data, result);
+  if (journal) {
+    run.journal_failure = journal->failure().value_or("");
+    if (!run.complete && run.journal_failure.empty()) {
+      spdlog::warn("what is finished lies in '{}'; the same command with --resume goes on from there",
+                   run.journal_folder);
+    }
+  }
   run.peak_memory_bytes = peak_memory_bytes();
   run.seconds_total = seconds_since(start);
   return run;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <span>
@@ -28,6 +29,13 @@ struct ScoredTokens {
   std::span<const std::vector<WindowScores>> scores;  // [variant][window], of finished rounds
 };
 
+/// Where finished rounds are kept.
+struct JournalOptions {
+  std::filesystem::path folder;  // "" = one in `root`
+  std::filesystem::path root;  // where a run without a folder of its own gets one, named after what it is; "" = nowhere
+  bool resume = false;         // go on with what is there
+};
+
 struct EvaluateOptions {
   ProtocolOptions protocol;       // context 0 = the protocol's default for the model
   std::vector<Variant> variants;  // without the baseline
@@ -38,7 +46,9 @@ struct EvaluateOptions {
   bool linear_errors = false;  // also look at the operands and products of every replaced Linear
   bool exponents = false;      // also count the exponents of weights and activations
   int64_t batch_windows = 0;   // 0 = chosen
-  DeviceSet devices;           // the CPU unless others are chosen
+  int64_t round_tokens = 0;    // at most; 0 = chosen
+  JournalOptions journal;
+  DeviceSet devices;  // the CPU unless others are chosen
   /// Is given all scores at the end, also after an interrupt.
   std::function<void(const ScoredTokens&)> on_scores;
 };
@@ -47,7 +57,8 @@ struct EvaluateOptions {
 void check_targets(const ModelSpec& model, const std::vector<Variant>& variants);
 
 /// Runs the baseline and all variants over a data set. After an interrupt the result holds the finished rounds and
-/// `complete` is false. Throws Error.
+/// `complete` is false. With a journal, rounds that it holds are not run again: every digit is the same, but speeds are
+/// those of what this process ran, if it ran anything. Throws Error.
 RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
                    const std::function<void(const Progress&)>& on_progress);
 

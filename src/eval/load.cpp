@@ -141,6 +141,7 @@ LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub:
     }
   }
   const Config config = Config::parse(config_file.text(), config_file.name());
+  loaded.config_sha256 = sha256_hex(config_file.bytes());
   loaded.spec = load_spec(config, loaded.checkpoint);
   if (with_tokenizer) {
     loaded.tokenizer = Tokenizer::from_json(tokenizer_file.text(), tokenizer_file.name());

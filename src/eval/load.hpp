@@ -16,6 +16,7 @@ namespace mxlm {
 struct LoadedModel {
   std::string name;
   std::string revision;  // commit on the hub, "" for a folder that is none of its cache
+  std::string config_sha256;
   Checkpoint checkpoint;
   ModelSpec spec;
   std::optional<Tokenizer> tokenizer;

@@ -192,13 +192,19 @@ struct Planner {
       for (const Window& window : windows) all += static_cast<int64_t>(window.tokens.size());
       most = std::min(most, all / static_cast<int64_t>(options.workers));
     }
+    if (options.round_tokens > 0) most = std::min(most, options.round_tokens);
+    const auto known = [this](size_t w) { return !options.known.empty() && options.known[w] != 0; };
     for (size_t begin = 0; begin < windows.size();) {
+      if (known(begin)) {
+        ++begin;
+        continue;
+      }
       size_t end = begin;
       int64_t tokens = 0;
       do {
         tokens += static_cast<int64_t>(windows[end].tokens.size());
         ++end;
-      } while (end < windows.size() &&
+      } while (end < windows.size() && !known(end) &&
                (options.batch_windows > 0 ? static_cast<int64_t>(end - begin) < options.batch_windows
                                           : tokens + static_cast<int64_t>(windows[end].tokens.size()) <= most));
       batches.emplace_back(begin, end);

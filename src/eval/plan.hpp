@@ -50,11 +50,12 @@ enum class KeepWeights : uint8_t { automatic, always, never };
 struct PlanOptions {
   int64_t batch_windows = 0;  // windows a micro-batch; 0 = chosen from their lengths
   KeepWeights keep = KeepWeights::automatic;
-  uint64_t memory_limit = 0;   // of the host's memory, with what is in use already
-  uint64_t memory_in_use = 0;  // of the host's, before the run
-  uint64_t device_limit = 0;   // of a worker's share of its device's memory; 0 = it computes in the host's
-  size_t workers = 1;          // that take rounds: there are enough rounds for all
-  int64_t round_tokens = 0;    // tokens a round at most (but one micro-batch at least); 0 = chosen from the arithmetic
+  uint64_t memory_limit = 0;            // of the host's memory, with what is in use already
+  uint64_t memory_in_use = 0;           // of the host's, before the run
+  uint64_t device_limit = 0;            // of a worker's share of its device's memory; 0 = it computes in the host's
+  size_t workers = 1;                   // that take rounds: there are enough rounds for all
+  std::span<const uint8_t> known = {};  // [window]: 1 = known already, and in no round; empty = none is
+  int64_t round_tokens = 0;  // tokens a round at most (but one window at least); 0 = chosen from the arithmetic
 };
 
 /// Throws Error if even one micro-batch cannot fit.

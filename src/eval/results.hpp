@@ -121,6 +121,8 @@ struct RunResult {
   ProtocolInfo protocol;
   std::string command;
   bool complete = true;
+  std::string journal_folder;   // where it is, or was, if there is one
+  std::string journal_failure;  // why it misses rounds, if it does
   int64_t windows = 0;
   uint64_t peak_memory_bytes = 0;
   uint64_t planned_memory_bytes = 0;  // what the plan expected of it; 0 where the work is on GPUs

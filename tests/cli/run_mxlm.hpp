@@ -53,7 +53,9 @@ struct Outcome {
 /// Runs `ENVIRONMENT mxlm ARGUMENTS` in a shell (so that arguments may redirect and pipe) and waits for it.
 inline Outcome run_mxlm(const std::string& arguments, const std::string& environment = "") {
   const Folder folder;
-  const std::string command = "set -o pipefail; " + environment + " '" MXLM_BINARY "' " + arguments;
+  // Journals of runs that are not named go where the test's other files are.
+  const std::string command = "set -o pipefail; export XDG_STATE_HOME='" + folder / "state" + "'; " + environment +
+                              " '" MXLM_BINARY "' " + arguments;
   const std::string quoted_out = folder / "out", quoted_err = folder / "err";
   const std::string script = folder.file("run.sh", command);
   const int status = std::system(("bash '" + script + "' >'" + quoted_out + "' 2>'" + quoted_err + "'").c_str());

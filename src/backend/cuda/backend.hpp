@@ -28,6 +28,9 @@ struct CudaDevices {
 };
 CudaDevices find_cuda_devices();
 
+/// The libraries whose choices decide the last bits of a GPU's products, with their versions; "" without CUDA.
+std::string cuda_libraries();
+
 /// How MX products are computed where a route faster than the exact one exists (docs/numerics.md).
 enum class GemmRoute : uint8_t {
   exact,  // quantised, decoded to bfloat16, multiplied with float32 sums

@@ -1,5 +1,10 @@
 // The GPUs of the machine.
 
+#include <cublasLt.h>
+#ifdef MXLM_WITH_CUDNN
+#include <cudnn.h>
+#endif
+
 #include <array>
 
 #include "backend/cuda/backend.hpp"
@@ -53,6 +58,14 @@ CudaDevices find_cuda_devices() {
   }
   if (found.devices.empty()) found.reason = "no GPU that the NVIDIA driver lists can be used";
   return found;
+}
+
+std::string cuda_libraries() {
+  std::string out = fmt::format("CUDA {}, cuBLASLt {}", CUDART_VERSION, cublasLtGetVersion());
+#ifdef MXLM_WITH_CUDNN
+  out += fmt::format(", cuDNN {}", cudnnGetVersion());
+#endif
+  return out;
 }
 
 }  // namespace mxlm

@@ -1,0 +1,45 @@
+#pragma once
+
+// The bytes of a journal: a file of records, each with its length and a checksum, of which the last may be torn and any
+// may be damaged.
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "eval/engine.hpp"
+
+namespace mxlm {
+
+/// A finished round as it stands in a journal.
+struct JournalRound {
+  uint32_t segment = 0;           // which list of variants
+  bool reversed = false;          // sums in the other order, for --noise
+  std::vector<uint32_t> windows;  // of all windows of the run
+  RoundResult result;             // of these windows
+};
+
+/// What a journal's file begins with.
+std::vector<std::byte> journal_header();
+
+/// A record: magic, length, CRC-32 of the payload, payload. Little-endian.
+std::vector<std::byte> encode_record(const JournalRound& round);
+
+/// A payload; nullopt if it is none. Every length is checked against the bytes that are there.
+std::optional<JournalRound> decode_payload(std::span<const std::byte> payload);
+
+struct JournalScan {
+  std::vector<JournalRound> rounds;
+  size_t end = 0;                    // where the last whole record ends
+  bool torn = false;                 // bytes after that are no record
+  std::vector<std::string> damaged;  // where records cannot be used, "record 3 (byte 4711)"
+  bool foreign = false;              // no journal at all
+};
+
+/// Reads what can be read. Nothing before a damaged record is lost, and what follows it is found again.
+JournalScan scan_journal(std::span<const std::byte> file);
+
+}  // namespace mxlm

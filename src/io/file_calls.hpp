@@ -1,0 +1,37 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+namespace mxlm {
+
+/// The system calls that a journal changes files with: one place in which tests let them fail. As the calls of these
+/// names; each does what the system does unless overridden.
+class FileCalls {
+ public:
+  FileCalls() = default;
+  FileCalls(const FileCalls&) = delete;
+  FileCalls& operator=(const FileCalls&) = delete;
+  virtual ~FileCalls() = default;
+  virtual int open(const char* path, int flags, mode_t mode);
+  virtual ssize_t write(int fd, const void* data, size_t size);
+  virtual int fsync(int fd);
+  virtual int ftruncate(int fd, off_t size);
+  virtual int rename(const char* from, const char* to);
+};
+
+/// The system's.
+FileCalls& system_calls();
+
+/// Writes all bytes; 0 or the errno of the call that failed, after which some may have been written.
+int write_bytes(FileCalls& calls, int fd, std::span<const std::byte> bytes);
+
+/// Puts `text` into `path`, whole or not at all, and durably: a temporary file, fsync, rename, and fsync of the folder.
+/// 0 or an errno.
+int replace_file(FileCalls& calls, const std::filesystem::path& path, std::string_view text);
+
+}  // namespace mxlm

@@ -1,0 +1,149 @@
+// Runs that are ended and resumed, with the program as a user has it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "run_mxlm.hpp"
+
+namespace mxlm {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::HasSubstr;
+
+const std::string kRun = "eval --device cpu --max-windows 12 --context 64 --round-tokens 128 ";
+
+/// The figures of a result file, without times.
+json figures(const std::string& path) {
+  json out;
+  for (json run : json::parse(slurp(path))["runs"]) {
+    for (json& variant : run["variants"]) {
+      for (const char* time : {"seconds", "tokens_per_second"}) variant.erase(time);
+      for (json& linear : variant["replaced"]) linear.erase("route");
+    }
+    out.push_back({{"variants", run["variants"]}, {"windows", run["windows"]}, {"subsets", run["subsets"]}});
+  }
+  return out;
+}
+
+class CliJournal : public testing::Test {
+ protected:
+  Outcome run(const std::string& more, const std::string& environment = "") {
+    return run_mxlm(kRun + more + " --json '" + folder_ / "out.json" + "'", environment);
+  }
+  [[nodiscard]] json out() const { return figures(folder_ / "out.json"); }
+  /// Leaves the journal's header and its first records: `share` of its bytes.
+  void tear(double share) const {
+    const fs::path rounds = fs::path(journal_) / "rounds.mxj";
+    fs::resize_file(rounds, static_cast<uintmax_t>(static_cast<double>(fs::file_size(rounds)) * share));
+  }
+  Folder folder_;
+  std::string journal_ = folder_ / "journal";
+  std::string keep_ = "--journal '" + journal_ + "' ";
+};
+
+TEST_F(CliJournal, AResumedRunHasTheSameDigitsHoweverItIsCut) {
+  const std::string variants = "--mx mlp=mxfp4 --mx linear=mxfp8 ";
+  ASSERT_EQ(run(variants + "--no-journal").code, 0);
+  const json peace = out();
+  ASSERT_EQ(run(variants + keep_).code, 0);
+  EXPECT_EQ(out(), peace);
+  for (const char* how : {"--threads 1", "--batch-size 1", "--stream --threads 2 --round-tokens 64"}) {
+    tear(0.6);
+    const Outcome resumed = run(variants + keep_ + "--resume " + how);
+    ASSERT_EQ(resumed.code, 0) << resumed.err;
+    EXPECT_THAT(resumed.err, HasSubstr("of 12 windows are in the journal"));
+    EXPECT_EQ(out(), peace) << how;
+  }
+  // Nothing is left to run.
+  const Outcome again = run(variants + keep_ + "--resume");
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(out(), peace);
+}
+
+TEST_F(CliJournal, VariantsMayBeAddedToAFinishedRun) {
+  ASSERT_EQ(run("--mx mlp=mxfp4 --mx mlp=mxint8 --mx linear=mxfp8 --no-journal").code, 0);
+  const json all = out();
+  ASSERT_EQ(run("--mx mlp=mxfp4 " + keep_).code, 0);
+  // Not to one that is not finished.
+  tear(0.6);
+  const Outcome early = run("--mx mlp=mxfp4 --mx mlp=mxint8 --resume " + keep_);
+  EXPECT_EQ(early.code, 1);
+  EXPECT_THAT(early.err, HasSubstr("baseline + mlp=mxfp4_e2m1 there, baseline + mlp=mxfp4_e2m1 + mlp=mxint8 now"));
+  ASSERT_EQ(run("--mx mlp=mxfp4 --resume " + keep_).code, 0);
+  const Outcome more = run("--mx mlp=mxfp4 --mx mlp=mxint8 --mx linear=mxfp8 --resume " + keep_);
+  ASSERT_EQ(more.code, 0) << more.err;
+  EXPECT_EQ(out(), all);
+  // In another order, and fewer of them, from what is there.
+  ASSERT_EQ(run("--mx linear=mxfp8 --mx mlp=mxfp4 --resume " + keep_).code, 0);
+  EXPECT_EQ(out()[0]["variants"][1], all[0]["variants"][3]);
+  EXPECT_EQ(out()[0]["variants"][2], all[0]["variants"][1]);
+  ASSERT_EQ(run("--no-variants --resume " + keep_).code, 0);
+  EXPECT_EQ(out()[0]["variants"][0], all[0]["variants"][0]);
+}
+
+TEST_F(CliJournal, TheSecondPassIsKeptToo) {
+  ASSERT_EQ(run("--mx mlp=mxfp4 --noise --no-journal").code, 0);
+  const json peace = out();
+  ASSERT_EQ(run("--mx mlp=mxfp4 --noise " + keep_).code, 0);
+  tear(0.8);
+  ASSERT_EQ(run("--mx mlp=mxfp4 --noise --resume " + keep_).code, 0);
+  EXPECT_EQ(out(), peace);
+}
+
+TEST_F(CliJournal, AnotherRunIsRefused) {
+  ASSERT_EQ(run("--no-variants " + keep_).code, 0);
+  const Outcome twice = run("--no-variants " + keep_);
+  EXPECT_EQ(twice.code, 1);
+  EXPECT_THAT(twice.err, HasSubstr("--resume"));
+  const std::string text = folder_.file("other.txt", "Another text, of which there is more than one window of tokens.");
+  const Outcome other = run("--no-variants --resume " + keep_ + "--text '" + text + "'");
+  EXPECT_EQ(other.code, 1);
+  EXPECT_THAT(other.err, HasSubstr("data: '"));
+  const Outcome dtype = run("--no-variants --resume --dtype float32 " + keep_);
+  EXPECT_EQ(dtype.code, 1);
+  EXPECT_THAT(dtype.err, HasSubstr("dtype: 'bfloat16' there, 'float32' now"));
+  EXPECT_EQ(run("--no-variants --resume --no-journal").code, 2);
+}
+
+TEST_F(CliJournal, WithoutAFolderItLiesInTheStateAndGoesWhenDone) {
+  const std::string state = "export XDG_STATE_HOME='" + folder_ / "state" + "'; ";
+  const fs::path journals = fs::path(folder_ / "state") / "mxlm" / "journals";
+  ASSERT_EQ(run("--no-variants", state).code, 0);
+  EXPECT_TRUE(fs::is_empty(journals));
+  // Ended by a signal it stays; --resume finds it.
+  const Outcome killed = run_mxlm("eval --device cpu --context 64 --round-tokens 128 --max-windows 400 --no-variants",
+                                  state + "timeout -s TERM 2");
+  if (killed.code == 124) {
+    EXPECT_EQ(std::distance(fs::directory_iterator(journals), fs::directory_iterator()), 1);
+    EXPECT_THAT(killed.err, HasSubstr("--resume"));
+    const Outcome resumed =
+        run_mxlm("eval --device cpu --context 64 --round-tokens 128 --max-windows 400 --no-variants --resume", state);
+    EXPECT_EQ(resumed.code, 0) << resumed.err;
+    EXPECT_THAT(resumed.err, HasSubstr("windows are in the journal"));
+  }
+  EXPECT_TRUE(fs::is_empty(journals));
+  // Where it cannot be, the run goes on without.
+  const Outcome without = run("--no-variants", "export XDG_STATE_HOME=/proc/nowhere; ");
+  EXPECT_EQ(without.code, 0);
+  EXPECT_THAT(without.err, HasSubstr("keeps no journal"));
+}
+
+TEST_F(CliJournal, AFullDiskCostsTheJournalAlone) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
+  ASSERT_EQ(run("--no-variants --no-journal").code, 0);
+  const json peace = out();
+  // Past this size the kernel refuses to write: EFBIG, since SIGXFSZ is ignored.
+  const Outcome full = run("--no-variants --quiet " + keep_, "trap '' XFSZ; ulimit -f 8; ");
+  EXPECT_EQ(full.code, 1) << full.err;
+  EXPECT_THAT(full.err, HasSubstr("the journal's"));
+  EXPECT_EQ(out(), peace);
+}
+
+}  // namespace
+}  // namespace mxlm
