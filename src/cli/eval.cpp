@@ -373,9 +373,10 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   command.add_option("--gemm", a.gemm, "exact or fast products (fast: a GPU's, in FP8; a CPU has the exact ones only)")
       ->capture_default_str();
   command.add_option("--batch-size", a.batch_size, "Windows a micro-batch; changes no digit")->check(a_count());
-  command.add_option("--round-tokens", a.round_tokens,
-                     "Tokens a round at most, which is what a crash can cost (chosen from the arithmetic: some seconds "
-                     "on a CPU, a minute on a GPU); changes no digit")
+  command
+      .add_option("--round-tokens", a.round_tokens,
+                  "Tokens a round at most, which is what a crash can cost (chosen from the arithmetic: some seconds "
+                  "on a CPU, a minute on a GPU); changes no digit")
       ->check(a_count());
   command.add_flag("--stream", a.stream, "Never keep weights between rounds; changes no digit");
   command.add_option("--threads", a.threads, "Threads; changes no digit")->check(CLI::Range(1, 4096));
