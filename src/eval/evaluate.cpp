@@ -174,7 +174,9 @@ std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSou
 
 void add_device_figures(const DeviceSet& devices, const EngineResult& result, RunResult& run) {
   run.gemm_route = devices.gemm == GemmRoute::fast ? "fast" : "exact";
+  run.seconds_rounds = result.wall_seconds;
   for (const WorkerReport& worker : result.workers) {
+    run.seconds_by_round.push_back(worker.round_seconds);
     run.gemm_counts.products += worker.routes.products;
     run.gemm_counts.rows += worker.routes.rows;
     run.gemm_counts.fell_back += worker.routes.fell_back;

@@ -127,6 +127,8 @@ struct RunResult {
   uint64_t peak_memory_bytes = 0;
   uint64_t planned_memory_bytes = 0;  // what the plan expected of it; 0 where the work is on GPUs
   double seconds_total = 0, seconds_load = 0, seconds_tokenize = 0;
+  double seconds_rounds = 0;                          // from the first round's start to the last one's end
+  std::vector<std::vector<double>> seconds_by_round;  // [worker][i]: of the i-th round that it finished
   std::vector<VariantResult> variants;  // variants[0] is the baseline
   std::vector<SubsetResult> subsets;    // empty unless documents carry subset names
   std::vector<PairFigures> pairs;       // of variants[1...] among each other, unless there are more than kPairVariants

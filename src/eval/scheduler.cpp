@@ -141,15 +141,18 @@ struct Outcome {
 /// One worker's rounds. Throws Interrupted and Error; OutOfDeviceMemory where it has to leave, its round given back.
 class RoundLoop {
  public:
-  RoundLoop(const EngineJob& job, Worker& worker, Rounds& rounds)
-      : job_(job), worker_(worker), rounds_(rounds), engine_(job, *worker.backend, *worker.forward) {
+  /// `start`: when the worker began to be made.
+  RoundLoop(const EngineJob& job, Worker& worker, Rounds& rounds, Clock::time_point start)
+      : job_(job), worker_(worker), rounds_(rounds), engine_(job, *worker.backend, *worker.forward), start_(start) {
     report_.device = worker.device;
     report_.seconds.resize(job.tree.leaf.size());
   }
 
   void run() {
     while (const auto round = rounds_.take()) {
+      if (report_.rounds > 0) start_ = Clock::now();
       RoundResult result = run(*round);
+      report_.round_seconds.push_back(seconds_since(start_));
       ++report_.rounds;
       report_.positions += result.positions;
       for (size_t v = 0; v < report_.seconds.size(); ++v) report_.seconds[v] += result.seconds[v];
@@ -192,6 +195,7 @@ class RoundLoop {
   Worker& worker_;
   Rounds& rounds_;
   Engine engine_;
+  Clock::time_point start_;  // of the round at hand
   size_t windows_ = 0;  // a micro-batch at most; 0 = as planned
   WorkerReport report_;
 };
@@ -199,8 +203,9 @@ class RoundLoop {
 void work(const EngineJob& job, const std::function<Worker&()>& make, Rounds& rounds, Outcome& outcome) {
   try {
     try {
+      const auto start = Clock::now();
       Worker& worker = make();
-      RoundLoop loop(job, worker, rounds);
+      RoundLoop loop(job, worker, rounds, start);
       try {
         loop.run();
       } catch (const OutOfDeviceMemory&) {

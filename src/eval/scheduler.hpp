@@ -48,6 +48,7 @@ struct WorkerReport {
   size_t rounds = 0;  // finished
   int64_t positions = 0;
   std::vector<VariantSeconds> seconds;  // [variant]
+  std::vector<double> round_seconds;    // wall time of each round that it finished; the first makes it ready, too
   DeviceMemory memory;
   RouteCounts routes;
 };

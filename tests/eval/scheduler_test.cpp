@@ -225,6 +225,8 @@ TEST_F(Scheduler, WorkersOfUnevenSpeedGiveTheSameDigits) {
     double forward = 0;
     for (const WorkerReport& worker : many.workers) {
       rounds += worker.rounds;
+      EXPECT_EQ(worker.round_seconds.size(), worker.rounds);
+      for (const double seconds : worker.round_seconds) EXPECT_LE(seconds, many.wall_seconds);
       positions += worker.positions;
       forward += worker.seconds[1].forward;
       EXPECT_EQ(worker.memory.peak, 50U);
