@@ -18,9 +18,9 @@ Workers (one a GPU) take rounds from one queue. What is modelled, and by which o
              is lost; after --restart-seconds all workers load again. With shared-folder the round is taken again once
              its claim has expired, and the worker comes back after --restart-seconds
 
-efficiency = useful / (workers x time to the end); useful is what the rounds take at full speed, each counted once. Where
-the rest of the workers' time went: slow (stragglers), load, wait (rank 0 or claims), idle (nothing left to take: the
-tail), failures (work lost, restarts and their loading). The six add up to one. The model is explained in
+efficiency = useful / (workers x time to the end); useful is what the rounds take at full speed, each counted once.
+Where the rest of the workers' time went: slow (stragglers), load, wait (rank 0 or claims), idle (nothing left to take:
+the tail), failures (work lost, restarts and their loading). The six add up to one. The model is explained in
 docs/cluster.md. Standard library only; the same seed gives the same result.
 """
 import argparse
@@ -401,8 +401,8 @@ def closed_form(cluster):
     waits = c.mode != "mpi" or not c.ahead
     if waits:
         load_of_server = min(users * service / (cycle + service), 0.999)
-        # M/D/1, closed: no more than all others can stand before one.
-        queue = min(service * load_of_server / (2 * (1 - load_of_server)), (users - 1) * service / 2)
+        # M/D/1; near saturation, that of as many periodic sources with random phases.
+        queue = service * min(load_of_server / (2 * (1 - load_of_server)), math.sqrt(math.pi * users / 8))
         wait = max(service + (queue if c.round_cv > 0 else 0.0), users * service - cycle)
     else:
         wait = 0.0
@@ -491,15 +491,17 @@ def arguments():
     d = Cluster(workers=1, rounds=1)
     parser.add_argument("--workers", default="1,8,64,256,1000", help="numbers of workers (1,8,64,256,1000)")
     parser.add_argument("--rounds-per-worker", type=float, default=20)
-    parser.add_argument("--rounds", type=int, help="the same study for all; instead of --rounds-per-worker")
+    parser.add_argument("--rounds", type=int, help="as many for all, instead of --rounds-per-worker")
     parser.add_argument("--round-seconds", type=float, default=d.round_seconds)
-    parser.add_argument("--round-cv", type=float, default=d.round_cv, help="standard deviation / mean of a round's time")
+    parser.add_argument("--round-cv", type=float, default=d.round_cv,
+                        help="standard deviation / mean of a round's time")
     parser.add_argument("--straggler-share", type=float, default=d.straggler_share)
     parser.add_argument("--straggler-factor", type=float, default=d.straggler_factor)
     parser.add_argument("--gpus-per-host", type=int, default=d.gpus_per_host)
     parser.add_argument("--model-gb", type=float, default=d.model_bytes / 1e9)
     parser.add_argument("--load", choices=("pagecache", "each", "broadcast"), default=d.load)
-    parser.add_argument("--storage-gb-s", type=float, default=d.storage_rate / 1e9, help="of the storage, for all hosts")
+    parser.add_argument("--storage-gb-s", type=float, default=d.storage_rate / 1e9,
+                        help="of the storage, for all hosts")
     parser.add_argument("--host-gb-s", type=float, default=d.host_rate / 1e9, help="that one host reads at most")
     parser.add_argument("--hash-gb-s", type=float, default=d.hash_rate / 1e9, help="at which a checkpoint is hashed")
     parser.add_argument("--device-seconds", type=float, default=d.device_seconds,
@@ -507,9 +509,11 @@ def arguments():
     parser.add_argument("--mode", choices=("mpi", "shared-folder"), default=d.mode)
     parser.add_argument("--tokens", type=int, default=d.tokens, help="of a round")
     parser.add_argument("--variants", type=int, default=d.variants, help="of a round, the baseline counted")
-    parser.add_argument("--token-bytes", type=float, default=d.token_bytes, help="of a scored token and variant")
+    parser.add_argument("--token-bytes", type=float, default=d.token_bytes,
+                        help="of a scored token and variant")
     parser.add_argument("--link-gb-s", type=float, default=d.link_rate / 1e9, help="of rank 0")
-    parser.add_argument("--journal-gb-s", type=float, default=d.journal_rate / 1e9, help="at which records are written")
+    parser.add_argument("--journal-gb-s", type=float, default=d.journal_rate / 1e9,
+                        help="at which records are written")
     parser.add_argument("--sync-seconds", type=float, default=d.sync_seconds)
     parser.add_argument("--ahead", action="store_true", help="workers do not wait for rank 0")
     parser.add_argument("--claim-seconds", type=float, default=d.claim_seconds)
@@ -518,7 +522,8 @@ def arguments():
     parser.add_argument("--claim-timeout", type=float, default=d.claim_timeout)
     parser.add_argument("--seeds", type=int, default=3, help="simulations a row (3)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", metavar="FILE", help="write the rows here ('-' is standard output, without the table)")
+    parser.add_argument("--json", metavar="FILE",
+                        help="write the rows here ('-' is standard output, without the table)")
     return parser, parser.parse_args()
 
 
@@ -527,8 +532,8 @@ def clusters(parser, a):
         counts = [int(w) for w in a.workers.split(",")]
     except ValueError:
         parser.error(f"--workers {a.workers!r} is no list of numbers")
-    positive = ("rounds_per_worker", "round_seconds", "gpus_per_host", "model_gb", "storage_gb_s", "host_gb_s", "hash_gb_s", "tokens",
-                "variants", "token_bytes", "link_gb_s", "journal_gb_s", "mtbf_hours", "seeds")
+    positive = ("rounds_per_worker", "round_seconds", "gpus_per_host", "model_gb", "storage_gb_s", "host_gb_s",
+                "hash_gb_s", "tokens", "variants", "token_bytes", "link_gb_s", "journal_gb_s", "mtbf_hours", "seeds")
     for name in positive:
         if not getattr(a, name) > 0:
             parser.error(f"--{name.replace('_', '-')} is above 0")
@@ -543,12 +548,12 @@ def clusters(parser, a):
         yield Cluster(
             workers=w, rounds=a.rounds or max(1, round(a.rounds_per_worker * w)), round_seconds=a.round_seconds,
             round_cv=a.round_cv, straggler_share=a.straggler_share, straggler_factor=a.straggler_factor,
-            gpus_per_host=a.gpus_per_host, model_bytes=a.model_gb * 1e9, load=a.load, storage_rate=a.storage_gb_s * 1e9,
-            host_rate=a.host_gb_s * 1e9, hash_rate=a.hash_gb_s * 1e9, device_seconds=a.device_seconds, mode=a.mode, tokens=a.tokens,
-            variants=a.variants, token_bytes=a.token_bytes, link_rate=a.link_gb_s * 1e9,
-            journal_rate=a.journal_gb_s * 1e9, sync_seconds=a.sync_seconds, ahead=a.ahead,
-            claim_seconds=a.claim_seconds, mtbf=a.mtbf_hours * 3600, restart_seconds=a.restart_seconds,
-            claim_timeout=a.claim_timeout)
+            gpus_per_host=a.gpus_per_host, model_bytes=a.model_gb * 1e9, load=a.load,
+            storage_rate=a.storage_gb_s * 1e9, host_rate=a.host_gb_s * 1e9, hash_rate=a.hash_gb_s * 1e9,
+            device_seconds=a.device_seconds, mode=a.mode, tokens=a.tokens, variants=a.variants,
+            token_bytes=a.token_bytes, link_rate=a.link_gb_s * 1e9, journal_rate=a.journal_gb_s * 1e9,
+            sync_seconds=a.sync_seconds, ahead=a.ahead, claim_seconds=a.claim_seconds, mtbf=a.mtbf_hours * 3600,
+            restart_seconds=a.restart_seconds, claim_timeout=a.claim_timeout)
 
 
 def print_row(row):
