@@ -13,7 +13,7 @@ Workers (one a GPU) take rounds from one queue. What is modelled, and by which o
              other: its link, then writing it down, and a sync of the journal at most once a second. The worker waits
              until it is taken, or not (--ahead)
   mode shared-folder  a worker writes its own file, and takes a round by a claim; the file system handles one claim
-             after the other
+             after the other; at the end every worker reads all figures
   failures   of workers, exponential. With mpi a death stops the run: what was on its way, and what no sync had reached,
              is lost; after --restart-seconds all workers load again. With shared-folder the round is taken again once
              its claim has expired, and the worker comes back after --restart-seconds
@@ -42,7 +42,7 @@ class Cluster:
     """A study and the machines it runs on; seconds and bytes."""
     workers: int
     rounds: int
-    round_seconds: float = 60.0
+    round_seconds: float = 16.0
     round_cv: float = 0.05
     straggler_share: float = 0.0
     straggler_factor: float = 1.5
@@ -53,21 +53,22 @@ class Cluster:
     storage_rate: float = 20e9
     host_rate: float = 3e9
     hash_rate: float = 1.6e9
-    device_seconds: float = 5.0
+    device_seconds: float = 10.0
     # rounds that come back
     mode: str = "mpi"
     tokens: int = 131072
     variants: int = 5
-    token_bytes: float = 29.0
+    token_bytes: float = 29.7
     link_rate: float = 3e9
-    journal_rate: float = 1e9
+    journal_rate: float = 0.28e9
     sync_seconds: float = 0.01
     ahead: bool = False
     claim_seconds: float = 0.002
+    scan_rate: float = 1.7e9
     # failures
     mtbf: float = math.inf
     restart_seconds: float = 120.0
-    claim_timeout: float = 120.0
+    claim_timeout: float = 60.0
 
     @property
     def hosts(self):
@@ -86,6 +87,14 @@ class Cluster:
     def own_seconds(self):
         """Of a worker that writes a round down itself."""
         return self.message_bytes / self.journal_rate + self.sync_seconds
+
+    @property
+    def read_back_seconds(self):
+        """At the end each worker of a shared folder reads all figures, once from the storage for each host."""
+        if self.mode == "mpi":
+            return 0.0
+        figures = self.rounds * self.message_bytes
+        return figures / min(self.host_rate, self.storage_rate / self.hosts, self.scan_rate)
 
     def load_seconds(self, hosts=None):
         """Until a worker is ready when all of `hosts` load at once."""
@@ -329,6 +338,8 @@ class Simulation:
                 self.parts["idle"] += end - since[w]
             else:
                 self.parts["failures" if life[w] else "load"] += end - since[w]
+        self.now += c.read_back_seconds
+        self.parts["wait"] += c.read_back_seconds * c.workers
 
 
 def simulate(cluster, seed=1):
@@ -398,16 +409,23 @@ def closed_form(cluster):
         service, own = c.claim_seconds, c.own_seconds
     users = min(w, r)
     cycle = t + own
+
+    def throughput(workers, wait):
+        """Rounds a second of fast workers and slow ones that wait so long after each."""
+        return workers * ((1 - slow) / (cycle + wait) + slow / (t * f + own + wait))
+
     waits = c.mode != "mpi" or not c.ahead
     if waits:
         load_of_server = min(users * service / (cycle + service), 0.999)
         # M/D/1; near saturation, that of as many periodic sources with random phases.
         queue = service * min(load_of_server / (2 * (1 - load_of_server)), math.sqrt(math.pi * users / 8))
-        wait = max(service + (queue if c.round_cv > 0 else 0.0), users * service - cycle)
+        wait = service + (queue if c.round_cv > 0 else 0.0)
+        if throughput(users, wait) * service > 1:
+            # As long as it takes for all to send no more than one server takes.
+            wait = quantile(lambda x: throughput(users, x), 1 / service, users * service)
     else:
         wait = 0.0
-    # Rounds a second of all: fast workers and slow ones.
-    rate = w * ((1 - slow) / (cycle + wait) + slow / (t * f + own + wait))
+    rate = throughput(w, wait)
     per_worker = r / w
 
     def in_flight_above(x):
@@ -438,7 +456,7 @@ def closed_form(cluster):
     # One server takes them all.
     end = max(end, t + r * service)
     end += c.sync_seconds if c.mode == "mpi" else 0.0
-    whole = load + end
+    whole = load + end + c.read_back_seconds
     deaths = 0.0
     lost = 0.0
     if math.isfinite(c.mtbf):
@@ -462,7 +480,7 @@ def closed_form(cluster):
     useful = r * t / (w * whole)
     rounds_of_slow = slow / (t * f + own + wait) / (slow / (t * f + own + wait) + (1 - slow) / (cycle + wait))
     parts = {"useful": useful, "slow": useful * rounds_of_slow * (f - 1), "load": load / whole,
-             "wait": r * (wait + own) / (w * whole), "failures": lost / whole}
+             "wait": (r * (wait + own) / w + c.read_back_seconds) / whole, "failures": lost / whole}
     parts["idle"] = max(0.0, 1 - sum(parts.values()))
     return {"efficiency": useful, "seconds": whole, "failures": deaths, "parts": parts}
 
@@ -517,6 +535,7 @@ def arguments():
     parser.add_argument("--sync-seconds", type=float, default=d.sync_seconds)
     parser.add_argument("--ahead", action="store_true", help="workers do not wait for rank 0")
     parser.add_argument("--claim-seconds", type=float, default=d.claim_seconds)
+    parser.add_argument("--scan-gb-s", type=float, default=d.scan_rate / 1e9, help="at which records are read back")
     parser.add_argument("--mtbf-hours", type=float, default=math.inf, help="of one worker")
     parser.add_argument("--restart-seconds", type=float, default=d.restart_seconds)
     parser.add_argument("--claim-timeout", type=float, default=d.claim_timeout)
@@ -533,7 +552,8 @@ def clusters(parser, a):
     except ValueError:
         parser.error(f"--workers {a.workers!r} is no list of numbers")
     positive = ("rounds_per_worker", "round_seconds", "gpus_per_host", "model_gb", "storage_gb_s", "host_gb_s",
-                "hash_gb_s", "tokens", "variants", "token_bytes", "link_gb_s", "journal_gb_s", "mtbf_hours", "seeds")
+                "hash_gb_s", "tokens", "variants", "token_bytes", "link_gb_s", "journal_gb_s", "scan_gb_s",
+                "mtbf_hours", "seeds")
     for name in positive:
         if not getattr(a, name) > 0:
             parser.error(f"--{name.replace('_', '-')} is above 0")
@@ -552,7 +572,8 @@ def clusters(parser, a):
             storage_rate=a.storage_gb_s * 1e9, host_rate=a.host_gb_s * 1e9, hash_rate=a.hash_gb_s * 1e9,
             device_seconds=a.device_seconds, mode=a.mode, tokens=a.tokens, variants=a.variants,
             token_bytes=a.token_bytes, link_rate=a.link_gb_s * 1e9, journal_rate=a.journal_gb_s * 1e9,
-            sync_seconds=a.sync_seconds, ahead=a.ahead, claim_seconds=a.claim_seconds, mtbf=a.mtbf_hours * 3600,
+            sync_seconds=a.sync_seconds, ahead=a.ahead, claim_seconds=a.claim_seconds,
+            scan_rate=a.scan_gb_s * 1e9, mtbf=a.mtbf_hours * 3600,
             restart_seconds=a.restart_seconds, claim_timeout=a.claim_timeout)
 
 
