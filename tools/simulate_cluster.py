@@ -13,14 +13,14 @@ Workers (one a GPU) take rounds from one queue. What is modelled, and by which o
              other: its link, then writing it down, and a sync of the journal at most once a second. The worker waits
              until it is taken, or not (--ahead)
   mode shared-folder  a worker writes its own file, and takes a round by a claim; the file system handles one claim
-             after the other
+             after the other; at the end every worker reads all figures
   failures   of workers, exponential. With mpi a death stops the run: what was on its way, and what no sync had reached,
              is lost; after --restart-seconds all workers load again. With shared-folder the round is taken again once
              its claim has expired, and the worker comes back after --restart-seconds
 
-efficiency = useful / (workers x time to the end); useful is what the rounds take at full speed, each counted once. Where
-the rest of the workers' time went: slow (stragglers), load, wait (rank 0 or claims), idle (nothing left to take: the
-tail), failures (work lost, restarts and their loading). The six add up to one. The model is explained in
+efficiency = useful / (workers x time to the end); useful is what the rounds take at full speed, each counted once.
+Where the rest of the workers' time went: slow (stragglers), load, wait (rank 0 or claims), idle (nothing left to take:
+the tail), failures (work lost, restarts and their loading). The six add up to one. The model is explained in
 docs/cluster.md. Standard library only; the same seed gives the same result.
 """
 import argparse
@@ -42,7 +42,7 @@ class Cluster:
     """A study and the machines it runs on; seconds and bytes."""
     workers: int
     rounds: int
-    round_seconds: float = 60.0
+    round_seconds: float = 16.0
     round_cv: float = 0.05
     straggler_share: float = 0.0
     straggler_factor: float = 1.5
@@ -53,21 +53,22 @@ class Cluster:
     storage_rate: float = 20e9
     host_rate: float = 3e9
     hash_rate: float = 1.6e9
-    device_seconds: float = 5.0
+    device_seconds: float = 10.0
     # rounds that come back
     mode: str = "mpi"
     tokens: int = 131072
     variants: int = 5
-    token_bytes: float = 29.0
+    token_bytes: float = 29.7
     link_rate: float = 3e9
-    journal_rate: float = 1e9
+    journal_rate: float = 0.28e9
     sync_seconds: float = 0.01
     ahead: bool = False
     claim_seconds: float = 0.002
+    scan_rate: float = 1.7e9
     # failures
     mtbf: float = math.inf
     restart_seconds: float = 120.0
-    claim_timeout: float = 120.0
+    claim_timeout: float = 60.0
 
     @property
     def hosts(self):
@@ -86,6 +87,14 @@ class Cluster:
     def own_seconds(self):
         """Of a worker that writes a round down itself."""
         return self.message_bytes / self.journal_rate + self.sync_seconds
+
+    @property
+    def read_back_seconds(self):
+        """At the end each worker of a shared folder reads all figures, once from the storage for each host."""
+        if self.mode == "mpi":
+            return 0.0
+        figures = self.rounds * self.message_bytes
+        return figures / min(self.host_rate, self.storage_rate / self.hosts, self.scan_rate)
 
     def load_seconds(self, hosts=None):
         """Until a worker is ready when all of `hosts` load at once."""
@@ -329,6 +338,8 @@ class Simulation:
                 self.parts["idle"] += end - since[w]
             else:
                 self.parts["failures" if life[w] else "load"] += end - since[w]
+        self.now += c.read_back_seconds
+        self.parts["wait"] += c.read_back_seconds * c.workers
 
 
 def simulate(cluster, seed=1):
@@ -398,16 +409,23 @@ def closed_form(cluster):
         service, own = c.claim_seconds, c.own_seconds
     users = min(w, r)
     cycle = t + own
+
+    def throughput(workers, wait):
+        """Rounds a second of fast workers and slow ones that wait so long after each."""
+        return workers * ((1 - slow) / (cycle + wait) + slow / (t * f + own + wait))
+
     waits = c.mode != "mpi" or not c.ahead
     if waits:
         load_of_server = min(users * service / (cycle + service), 0.999)
-        # M/D/1, closed: no more than all others can stand before one.
-        queue = min(service * load_of_server / (2 * (1 - load_of_server)), (users - 1) * service / 2)
-        wait = max(service + (queue if c.round_cv > 0 else 0.0), users * service - cycle)
+        # M/D/1; near saturation, that of as many periodic sources with random phases.
+        queue = service * min(load_of_server / (2 * (1 - load_of_server)), math.sqrt(math.pi * users / 8))
+        wait = service + (queue if c.round_cv > 0 else 0.0)
+        if throughput(users, wait) * service > 1:
+            # As long as it takes for all to send no more than one server takes.
+            wait = quantile(lambda x: throughput(users, x), 1 / service, users * service)
     else:
         wait = 0.0
-    # Rounds a second of all: fast workers and slow ones.
-    rate = w * ((1 - slow) / (cycle + wait) + slow / (t * f + own + wait))
+    rate = throughput(w, wait)
     per_worker = r / w
 
     def in_flight_above(x):
@@ -438,7 +456,7 @@ def closed_form(cluster):
     # One server takes them all.
     end = max(end, t + r * service)
     end += c.sync_seconds if c.mode == "mpi" else 0.0
-    whole = load + end
+    whole = load + end + c.read_back_seconds
     deaths = 0.0
     lost = 0.0
     if math.isfinite(c.mtbf):
@@ -462,7 +480,7 @@ def closed_form(cluster):
     useful = r * t / (w * whole)
     rounds_of_slow = slow / (t * f + own + wait) / (slow / (t * f + own + wait) + (1 - slow) / (cycle + wait))
     parts = {"useful": useful, "slow": useful * rounds_of_slow * (f - 1), "load": load / whole,
-             "wait": r * (wait + own) / (w * whole), "failures": lost / whole}
+             "wait": (r * (wait + own) / w + c.read_back_seconds) / whole, "failures": lost / whole}
     parts["idle"] = max(0.0, 1 - sum(parts.values()))
     return {"efficiency": useful, "seconds": whole, "failures": deaths, "parts": parts}
 
@@ -491,15 +509,17 @@ def arguments():
     d = Cluster(workers=1, rounds=1)
     parser.add_argument("--workers", default="1,8,64,256,1000", help="numbers of workers (1,8,64,256,1000)")
     parser.add_argument("--rounds-per-worker", type=float, default=20)
-    parser.add_argument("--rounds", type=int, help="the same study for all; instead of --rounds-per-worker")
+    parser.add_argument("--rounds", type=int, help="as many for all, instead of --rounds-per-worker")
     parser.add_argument("--round-seconds", type=float, default=d.round_seconds)
-    parser.add_argument("--round-cv", type=float, default=d.round_cv, help="standard deviation / mean of a round's time")
+    parser.add_argument("--round-cv", type=float, default=d.round_cv,
+                        help="standard deviation / mean of a round's time")
     parser.add_argument("--straggler-share", type=float, default=d.straggler_share)
     parser.add_argument("--straggler-factor", type=float, default=d.straggler_factor)
     parser.add_argument("--gpus-per-host", type=int, default=d.gpus_per_host)
     parser.add_argument("--model-gb", type=float, default=d.model_bytes / 1e9)
     parser.add_argument("--load", choices=("pagecache", "each", "broadcast"), default=d.load)
-    parser.add_argument("--storage-gb-s", type=float, default=d.storage_rate / 1e9, help="of the storage, for all hosts")
+    parser.add_argument("--storage-gb-s", type=float, default=d.storage_rate / 1e9,
+                        help="of the storage, for all hosts")
     parser.add_argument("--host-gb-s", type=float, default=d.host_rate / 1e9, help="that one host reads at most")
     parser.add_argument("--hash-gb-s", type=float, default=d.hash_rate / 1e9, help="at which a checkpoint is hashed")
     parser.add_argument("--device-seconds", type=float, default=d.device_seconds,
@@ -507,18 +527,22 @@ def arguments():
     parser.add_argument("--mode", choices=("mpi", "shared-folder"), default=d.mode)
     parser.add_argument("--tokens", type=int, default=d.tokens, help="of a round")
     parser.add_argument("--variants", type=int, default=d.variants, help="of a round, the baseline counted")
-    parser.add_argument("--token-bytes", type=float, default=d.token_bytes, help="of a scored token and variant")
+    parser.add_argument("--token-bytes", type=float, default=d.token_bytes,
+                        help="of a scored token and variant")
     parser.add_argument("--link-gb-s", type=float, default=d.link_rate / 1e9, help="of rank 0")
-    parser.add_argument("--journal-gb-s", type=float, default=d.journal_rate / 1e9, help="at which records are written")
+    parser.add_argument("--journal-gb-s", type=float, default=d.journal_rate / 1e9,
+                        help="at which records are written")
     parser.add_argument("--sync-seconds", type=float, default=d.sync_seconds)
     parser.add_argument("--ahead", action="store_true", help="workers do not wait for rank 0")
     parser.add_argument("--claim-seconds", type=float, default=d.claim_seconds)
+    parser.add_argument("--scan-gb-s", type=float, default=d.scan_rate / 1e9, help="at which records are read back")
     parser.add_argument("--mtbf-hours", type=float, default=math.inf, help="of one worker")
     parser.add_argument("--restart-seconds", type=float, default=d.restart_seconds)
     parser.add_argument("--claim-timeout", type=float, default=d.claim_timeout)
     parser.add_argument("--seeds", type=int, default=3, help="simulations a row (3)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", metavar="FILE", help="write the rows here ('-' is standard output, without the table)")
+    parser.add_argument("--json", metavar="FILE",
+                        help="write the rows here ('-' is standard output, without the table)")
     return parser, parser.parse_args()
 
 
@@ -527,8 +551,9 @@ def clusters(parser, a):
         counts = [int(w) for w in a.workers.split(",")]
     except ValueError:
         parser.error(f"--workers {a.workers!r} is no list of numbers")
-    positive = ("rounds_per_worker", "round_seconds", "gpus_per_host", "model_gb", "storage_gb_s", "host_gb_s", "hash_gb_s", "tokens",
-                "variants", "token_bytes", "link_gb_s", "journal_gb_s", "mtbf_hours", "seeds")
+    positive = ("rounds_per_worker", "round_seconds", "gpus_per_host", "model_gb", "storage_gb_s", "host_gb_s",
+                "hash_gb_s", "tokens", "variants", "token_bytes", "link_gb_s", "journal_gb_s", "scan_gb_s",
+                "mtbf_hours", "seeds")
     for name in positive:
         if not getattr(a, name) > 0:
             parser.error(f"--{name.replace('_', '-')} is above 0")
@@ -543,12 +568,13 @@ def clusters(parser, a):
         yield Cluster(
             workers=w, rounds=a.rounds or max(1, round(a.rounds_per_worker * w)), round_seconds=a.round_seconds,
             round_cv=a.round_cv, straggler_share=a.straggler_share, straggler_factor=a.straggler_factor,
-            gpus_per_host=a.gpus_per_host, model_bytes=a.model_gb * 1e9, load=a.load, storage_rate=a.storage_gb_s * 1e9,
-            host_rate=a.host_gb_s * 1e9, hash_rate=a.hash_gb_s * 1e9, device_seconds=a.device_seconds, mode=a.mode, tokens=a.tokens,
-            variants=a.variants, token_bytes=a.token_bytes, link_rate=a.link_gb_s * 1e9,
-            journal_rate=a.journal_gb_s * 1e9, sync_seconds=a.sync_seconds, ahead=a.ahead,
-            claim_seconds=a.claim_seconds, mtbf=a.mtbf_hours * 3600, restart_seconds=a.restart_seconds,
-            claim_timeout=a.claim_timeout)
+            gpus_per_host=a.gpus_per_host, model_bytes=a.model_gb * 1e9, load=a.load,
+            storage_rate=a.storage_gb_s * 1e9, host_rate=a.host_gb_s * 1e9, hash_rate=a.hash_gb_s * 1e9,
+            device_seconds=a.device_seconds, mode=a.mode, tokens=a.tokens, variants=a.variants,
+            token_bytes=a.token_bytes, link_rate=a.link_gb_s * 1e9, journal_rate=a.journal_gb_s * 1e9,
+            sync_seconds=a.sync_seconds, ahead=a.ahead, claim_seconds=a.claim_seconds,
+            scan_rate=a.scan_gb_s * 1e9, mtbf=a.mtbf_hours * 3600,
+            restart_seconds=a.restart_seconds, claim_timeout=a.claim_timeout)
 
 
 def print_row(row):

@@ -129,9 +129,9 @@ struct RunResult {
   double seconds_total = 0, seconds_load = 0, seconds_tokenize = 0;
   double seconds_rounds = 0;                          // from the first round's start to the last one's end
   std::vector<std::vector<double>> seconds_by_round;  // [worker][i]: of the i-th round that it finished
-  std::vector<VariantResult> variants;  // variants[0] is the baseline
-  std::vector<SubsetResult> subsets;    // empty unless documents carry subset names
-  std::vector<PairFigures> pairs;       // of variants[1...] among each other, unless there are more than kPairVariants
+  std::vector<VariantResult> variants;                // variants[0] is the baseline
+  std::vector<SubsetResult> subsets;                  // empty unless documents carry subset names
+  std::vector<PairFigures> pairs;  // of variants[1...] among each other, unless there are more than kPairVariants
   // --linear-errors, --exponents
   std::vector<LinearExponents> exponents;
   int64_t studied_windows = 0, studied_tokens = 0;

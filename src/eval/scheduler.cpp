@@ -196,7 +196,7 @@ class RoundLoop {
   Rounds& rounds_;
   Engine engine_;
   Clock::time_point start_;  // of the round at hand
-  size_t windows_ = 0;  // a micro-batch at most; 0 = as planned
+  size_t windows_ = 0;       // a micro-batch at most; 0 = as planned
   WorkerReport report_;
 };
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 
 namespace mxlm {
@@ -62,6 +63,16 @@ std::string device_text(const std::vector<DeviceProgress>& devices, size_t colum
     out += device.sample.utilization ? fmt::format(" {}", *device.sample.utilization) : " ?";
   }
   out += '%';
+  if (out.size() <= columns) return out;
+  // Too many for that: from the least busy one to the busiest.
+  int least = INT_MAX, most = INT_MIN;
+  for (const DeviceProgress& device : devices) {
+    if (!device.sample.utilization) continue;
+    least = std::min(least, *device.sample.utilization);
+    most = std::max(most, *device.sample.utilization);
+  }
+  out = least == most ? fmt::format(" | {} gpus {}%", devices.size(), most)
+                      : fmt::format(" | {} gpus {}-{}%", devices.size(), least, most);
   return out.size() <= columns ? out : "";
 }
 

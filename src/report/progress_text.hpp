@@ -11,7 +11,7 @@ namespace mxlm {
 std::string duration_text(double seconds);
 
 /// What is known of the devices in at most `columns` columns (" | gpu0 98% 71/80 GB 65 C 650 W 1.98 GHz"), the less of
-/// each the more there are; "" without devices, or where not even their utilisation fits.
+/// each the more there are, and at last their range; "" without devices, or where not even their utilisation fits.
 std::string device_text(const std::vector<DeviceProgress>& devices, size_t columns);
 
 /// The progress of a run on one line, with what is known of its devices in at most 80 columns.

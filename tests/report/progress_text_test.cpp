@@ -44,6 +44,23 @@ TEST(ProgressText, FitsIn80ColumnsWithEveryDevice) {
   }
 }
 
+TEST(ProgressText, FitsWithEightBusyDevicesAndLongNumbers) {
+  for (const int devices : {8, 16, 64}) {
+    Progress progress = progress_of(devices);
+    for (DeviceProgress& device : progress.devices) device.sample.utilization = 100;
+    progress.done = 9e9;
+    progress.total = 2e11;
+    const std::string same = progress_text("a-model-with-a-very-long-name-indeed", progress);
+    EXPECT_LE(same.size(), 80U) << same;
+    EXPECT_THAT(same, HasSubstr(std::to_string(devices) + " gpus 100%"));
+    progress.devices.back().sample.utilization = 7;
+    progress.devices.front().sample.utilization = std::nullopt;
+    const std::string range = progress_text("a-model-with-a-very-long-name-indeed", progress);
+    EXPECT_LE(range.size(), 80U) << range;
+    EXPECT_THAT(range, HasSubstr(" gpus 7-100%"));
+  }
+}
+
 TEST(DeviceText, SaysAsMuchAsThereIsRoomFor) {
   const auto one = progress_of(1).devices, two = progress_of(2).devices;
   EXPECT_EQ(device_text(one, 80), " | gpu0 90% 71/80 GB 65 C 640 W 1.98 GHz");
@@ -53,6 +70,7 @@ TEST(DeviceText, SaysAsMuchAsThereIsRoomFor) {
   EXPECT_EQ(device_text(two, 80), " | gpu0 90% 71/80 GB 65 C 640 W 1.98 GHz, gpu1 91% 71/80 GB 65 C 640 W 1.98 GHz");
   EXPECT_EQ(device_text(two, 20), " | 0:90% 1:91%");
   EXPECT_EQ(device_text(progress_of(8).devices, 40), " | gpus 90 91 92 93 94 95 96 97%");
+  EXPECT_EQ(device_text(progress_of(8).devices, 30), " | 8 gpus 90-97%");
   EXPECT_EQ(device_text(one, 5), "");
   EXPECT_EQ(device_text({}, 80), "");
   EXPECT_EQ(device_text({DeviceProgress{}}, 80), "");  // nothing is measured
