@@ -106,7 +106,7 @@ DocumentSource read_data_set(const std::string& name, const EvalArguments& argum
 
 DocumentSource read_texts(const EvalArguments& arguments) {
   if (arguments.texts.empty()) {
-    spdlog::info("no --text or --data given: using the embedded text, Alice's Adventures in Wonderland");
+    log_info("no --text or --data given: using the embedded text, Alice's Adventures in Wonderland");
     return embedded_text();
   }
   DocumentSource all = read_text(arguments.texts.front());
@@ -128,8 +128,8 @@ DocumentSource read_texts(const EvalArguments& arguments) {
 void warn_about(const RunResult& run) {
   for (const VariantResult& variant : run.variants) {
     if (variant.figures.nonfinite > 0) {
-      spdlog::warn("{}: {} of {} tokens have NaN or infinite logits, so its figures are not finite", variant.name,
-                   variant.figures.nonfinite, variant.figures.tokens);
+      log_warn("{}: {} of {} tokens have NaN or infinite logits, so its figures are not finite", variant.name,
+               variant.figures.nonfinite, variant.figures.tokens);
     }
   }
 }
@@ -178,7 +178,7 @@ RunResult evaluate_model(const std::string& name, const DocumentSource& data, co
 }
 
 void note_failure(Failures& failures, const std::string& run, const Error& error) {
-  spdlog::error("{}: {}", run, error.what());
+  log_error("{}: {}", run, error.what());
   failures.runs.push_back(run);
 }
 
@@ -235,8 +235,8 @@ std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<V
     DocumentSource& data = tasks[i].data;
     data = names.empty() ? read_texts(arguments) : read_data_set(names[i], arguments);
     if (data.invalid_utf8 > 0) {
-      spdlog::warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
-                   data.documents.size());
+      log_warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
+               data.documents.size());
     }
     tasks[i].options = evaluate_options(arguments, data, variants);
     tasks[i].options.devices = devices;
