@@ -248,8 +248,8 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     const VariantTree tree = build_tree(model.spec, *first.forward, together);
     run.forwards += reversed ? 0 : tree.forwards();
     steps = step_names(*first.forward);
-    std::vector<uint8_t> is_known;
-    for (const auto& window : known) is_known.push_back(window ? 1 : 0);
+    std::vector<uint8_t> is_known(known.size());
+    std::transform(known.begin(), known.end(), is_known.begin(), [](const auto& window) { return window ? 1 : 0; });
     const Plan plan = make_plan(model.spec, *first.forward, tree, set.windows,
                                 {.batch_windows = options.batch_windows,
                                  .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
