@@ -10,7 +10,7 @@
 namespace mxlm {
 namespace {
 
-std::atomic<bool> g_interrupted{false};
+std::atomic<bool> g_interrupted{false}, g_requested{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 
 void on_signal(int /*signal*/) {
@@ -29,7 +29,11 @@ void install_interrupt_handlers() {
   sigaction(SIGPIPE, &action, nullptr);
 }
 
-bool interrupt_requested() { return g_interrupted.load(std::memory_order_relaxed); }
+void request_interrupt() { g_requested = true; }
+
+bool interrupt_requested() {
+  return g_interrupted.load(std::memory_order_relaxed) || g_requested.load(std::memory_order_relaxed);
+}
 
 void throw_if_interrupted() {
   if (interrupt_requested()) throw Interrupted();

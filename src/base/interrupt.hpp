@@ -6,7 +6,10 @@ namespace mxlm {
 /// pipe is an error of the write.
 void install_interrupt_handlers();
 
-/// True once SIGINT or SIGTERM has been seen.
+/// As if a signal had been seen, but a first one afterwards still does not end the process at once.
+void request_interrupt();
+
+/// True once SIGINT or SIGTERM has been seen, or request_interrupt called.
 bool interrupt_requested();
 
 /// Throws `Interrupted` if SIGINT or SIGTERM has been seen. Call between pieces of work of well under a second.
