@@ -10,7 +10,7 @@
 namespace mxlm {
 namespace {
 
-std::atomic<bool> g_interrupted{false};
+std::atomic<bool> g_interrupted{false}, g_requested{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 thread_local const Cancelled* t_cancelled = nullptr;
 
@@ -36,8 +36,11 @@ CancellationScope::~CancellationScope() { t_cancelled = outer_; }
 
 const Cancelled* current_cancellation() { return t_cancelled; }
 
+void request_interrupt() { g_requested = true; }
+
 bool interrupt_requested() {
-  return g_interrupted.load(std::memory_order_relaxed) || (t_cancelled != nullptr && *t_cancelled && (*t_cancelled)());
+  return g_interrupted.load(std::memory_order_relaxed) || g_requested.load(std::memory_order_relaxed) ||
+         (t_cancelled != nullptr && *t_cancelled && (*t_cancelled)());
 }
 
 void throw_if_interrupted() {

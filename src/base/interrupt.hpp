@@ -29,7 +29,10 @@ class CancellationScope {
 /// What the innermost CancellationScope of this thread was given, or null.
 const Cancelled* current_cancellation();
 
-/// True once SIGINT or SIGTERM has been seen, or the work of this thread is cancelled.
+/// As if a signal had been seen, but a first one afterwards still does not end the process at once.
+void request_interrupt();
+
+/// True once SIGINT or SIGTERM has been seen, request_interrupt called, or the work of this thread cancelled.
 bool interrupt_requested();
 
 /// Throws `Interrupted` if interrupt_requested(). Call between pieces of work of well under a second.

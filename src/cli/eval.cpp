@@ -19,6 +19,7 @@
 #include "cli/progress.hpp"
 #include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
+#include "eval/follow.hpp"
 #include "eval/journal.hpp"
 #include "eval/shorthands.hpp"
 #include "io/file.hpp"
@@ -162,12 +163,20 @@ void note_failure(Failures& failures, const std::string& run, const Error& error
 
 JournalOptions journal_options(const EvalArguments& arguments) {
   if (arguments.no_journal) {
-    if (arguments.resume || !arguments.journal.empty()) {
-      fail_usage("--no-journal excludes --journal and --resume; leave it out.");
+    if (arguments.resume || arguments.shared || !arguments.journal.empty()) {
+      fail_usage("--no-journal excludes --journal, --resume and --shared; leave it out.");
     }
     return {};
   }
-  JournalOptions out{.folder = arguments.journal, .root = {}, .resume = arguments.resume};
+  if (arguments.shared && arguments.journal.empty()) fail_usage("--shared needs --journal, the folder to share.");
+  if (arguments.shared && global_options().ranks != nullptr) {
+    fail_usage("Under mpirun rank 0 keeps the journal; leave --shared out, or mpirun.");
+  }
+  JournalOptions out{.folder = arguments.journal,
+                     .root = {},
+                     .resume = arguments.resume,
+                     .shared = arguments.shared,
+                     .claim_seconds = arguments.claim_timeout};
   if (!out.folder.empty()) return out;
   const auto folder_of = [](const char* name) {
     const char* const value = std::getenv(name);
@@ -185,6 +194,13 @@ JournalOptions journal_options(const EvalArguments& arguments) {
   return out;
 }
 
+/// What this process computes on: of a host's devices a rank has its share.
+DeviceSet devices_of(const EvalArguments& arguments) {
+  DeviceSet devices = choose_devices(arguments.device, arguments.gemm, arguments.devices, arguments.threads);
+  const Ranks* const ranks = global_options().ranks;
+  return ranks == nullptr ? devices : share_devices(std::move(devices), DeviceRequest::parse(arguments.device), *ranks);
+}
+
 void check_run_options(const EvalArguments& arguments) {
   if ((arguments.json == "-" ? 1 : 0) + arguments.reports.to_stdout() > 1) {
     fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
@@ -192,6 +208,13 @@ void check_run_options(const EvalArguments& arguments) {
 }
 
 }  // namespace
+
+bool followed(const EvalArguments& arguments) {
+  GlobalOptions& global = global_options();
+  if (!global.follows()) return false;
+  global.followed = follow(*global.ranks, [&] { return devices_of(arguments); });
+  return true;
+}
 
 std::vector<std::string> data_names(const EvalArguments& arguments) {
   std::vector<std::string> names = arguments.data;
@@ -203,7 +226,7 @@ size_t task_count(const EvalArguments& arguments) { return std::max<size_t>(data
 
 std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<Variant>& variants) {
   check_run_options(arguments);
-  const DeviceSet devices = choose_devices(arguments.device, arguments.gemm, arguments.devices, arguments.threads);
+  const DeviceSet devices = devices_of(arguments);
   const std::vector<std::string> names = data_names(arguments);
   if (!names.empty() && !arguments.texts.empty()) {
     fail_usage("--text and --data exclude one another; leave one of them out.");
@@ -219,6 +242,8 @@ std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<V
     tasks[i].options = evaluate_options(arguments, *tasks[i].data, variants);
     tasks[i].options.devices = devices;
     tasks[i].options.journal = journal_options(arguments);
+    tasks[i].options.ranks = global_options().ranks;
+    tasks[i].options.mixed_ranks = arguments.mixed_ranks;
   }
   return tasks;
 }
@@ -370,6 +395,17 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
                      "Keep finished rounds in this folder (default: one in the user's state directory, which goes when "
                      "the run is done)");
   command.add_flag("--resume", a.resume, "Go on with the rounds that the journal holds");
+  command.add_flag("--mixed-ranks", a.mixed_ranks,
+                   "Under mpirun: let ranks share the rounds that compute with different backends, whose digits "
+                   "differ");
+  command.add_flag("--shared", a.shared,
+                   "Several processes with the same command share the rounds through the --journal folder, which may "
+                   "lie on a network file system; each waits for all rounds and prints the result");
+  command
+      .add_option("--claim-timeout", a.claim_timeout,
+                  "--shared: seconds after which the rounds of a process that has died are another's")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
   command.add_flag("--no-journal", a.no_journal, "Keep no journal");
   command.add_option("--config", a.config, "A TOML file of these options; the command line wins over it");
 }
@@ -394,6 +430,7 @@ void add_eval(CLI::App& app) {
       "Example: mxlm eval ./SmolLM2-135M --text wiki.test.raw --mx attention=mxfp8,mlp=mxfp8 --mx linear=mxfp4 --json "
       "out.json");
   command->callback([command, arguments] {
+    if (followed(*arguments)) return;
     // Mistakes of the command line are told before a large data set is read.
     const std::vector<Variant> variants = collect_variants(*command, *arguments);
     const auto models = arguments->models.empty() ? std::vector<std::string>{""} : arguments->models;

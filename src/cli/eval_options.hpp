@@ -21,7 +21,9 @@ struct EvalArguments {
   std::string field = "text", protocol, bos = "template", dtype = "auto", device = "auto", gemm = "exact", json, config,
               per_token, journal;
   bool mlp_only = false, all_linears = false, quantize_outputs = false, no_variants = false, allow_long_context = false,
-       stream = false, resume = false, no_journal = false, noise = false, linear_errors = false, exponents = false;
+       stream = false, resume = false, no_journal = false, noise = false, linear_errors = false, exponents = false,
+       mixed_ranks = false, shared = false;
+  double claim_timeout = 60;
   int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, batch_size = 0, round_tokens = 0;
   int threads = 0, loader_workers = -1;
   StageArguments stages;
@@ -53,6 +55,10 @@ struct Task {
   EvaluateOptions options;
   [[nodiscard]] const DocumentSource& source() const { return data->state().source; }
 };
+
+/// On a rank that follows: does what rank 0 says until that ends, and keeps the exit code for main; true if it did.
+/// Such a command has nothing more to do then.
+bool followed(const EvalArguments& arguments);
 
 /// What --data and then --datasets name.
 std::vector<std::string> data_names(const EvalArguments& arguments);

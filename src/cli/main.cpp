@@ -18,6 +18,9 @@
 #include "cli/options.hpp"
 #include "cli/parse_error.hpp"
 #include "cli/values.hpp"
+#include "cluster/ranks.hpp"
+#include "eval/follow.hpp"
+#include "eval/team.hpp"
 
 namespace {
 
@@ -77,7 +80,17 @@ int run(int argc, char** argv) {
 
   mxlm::configure_logging(false, "");
   // After all options have their values, before any command runs.
-  app.parse_complete_callback([&global] { mxlm::configure_logging(global.quiet, global.log_file); });
+  app.parse_complete_callback([&app, &global] {
+    const bool follows = global.follows();
+    mxlm::configure_logging(global.quiet || follows, follows ? "" : global.log_file);
+    if (follows) mxlm::current_log()->set_pattern(fmt::format("mxlm: rank {}: %l: %v", global.ranks->rank()));
+    // Where nothing is evaluated there is nothing to share: rank 0 does it alone.
+    const auto names = app.get_subcommands();
+    const bool shares = std::any_of(names.begin(), names.end(), [](const CLI::App* command) {
+      return command->get_name() == "eval" || command->get_name() == "sweep" || command->get_name() == "suite";
+    });
+    if (follows && !shares) throw CLI::Success();
+  });
   try {
     auto arguments = mxlm::cli::with_config_file(app, normalized_arguments(argc, argv));
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
@@ -86,16 +99,16 @@ int run(int argc, char** argv) {
     mxlm::cli::print_result(app.help());
   } catch (const CLI::CallForVersion& e) {
     mxlm::cli::print_result(std::string(e.what()) + "\n");
+  } catch (const CLI::Success&) {
+    return 0;
   } catch (const CLI::ParseError& e) {
     mxlm::fail_usage("{}", mxlm::cli::describe(app, e));
   }
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  mxlm::install_interrupt_handlers();
+/// run(), and what became of it as an exit code.
+int run_and_tell(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const mxlm::UsageError& e) {
@@ -115,4 +128,34 @@ int main(int argc, char** argv) {
     complain(e.what());
     return 1;
   }
+}
+
+/// A rank that another leads. What goes wrong here, rank 0 tells, if it needs this rank at all.
+int run_following(int argc, char** argv, mxlm::Ranks& ranks) {
+  std::string error = "it was started with another command";
+  try {
+    run(argc, argv);
+  } catch (const std::exception& e) {
+    error = e.what();
+  }
+  if (const auto code = mxlm::cli::global_options().followed) return *code;
+  return mxlm::follow(ranks, [&error]() -> mxlm::DeviceSet { throw mxlm::Error(error); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  mxlm::install_interrupt_handlers();
+  std::unique_ptr<mxlm::Ranks> ranks;
+  try {
+    ranks = mxlm::join_ranks();
+    mxlm::cli::global_options().ranks = ranks.get();
+    if (ranks && !ranks->leads()) return run_following(argc, argv, *ranks);
+  } catch (const std::exception& e) {
+    complain(e.what());
+    return 1;
+  }
+  const int code = run_and_tell(argc, argv);
+  if (ranks) mxlm::dismiss(*ranks, code);
+  return code;
 }

@@ -38,6 +38,7 @@ api::Model open_model_by_name(const std::string& model) {
 }
 
 void print_result(std::string_view text) {
+  if (global_options().follows()) return;
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
     fail("The result cannot be written to standard output ({}); read it to its end, or redirect it to a file.",
          std::strerror(errno));

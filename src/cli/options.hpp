@@ -1,7 +1,10 @@
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 
+#include "cluster/ranks.hpp"
 #include "eval/evaluate.hpp"
 #include "library/state.hpp"
 
@@ -11,7 +14,11 @@ namespace mxlm::cli {
 struct GlobalOptions {
   bool quiet = false;
   std::string log_file;
-  std::string command_line;  // as it was typed
+  std::string command_line;     // as it was typed
+  std::optional<int> followed;  // the exit code of a rank that has followed another
+  Ranks* ranks = nullptr;       // that mpirun started with this process; none if it is alone
+  /// Whether another rank leads: this one then prints and writes nothing.
+  [[nodiscard]] bool follows() const { return ranks != nullptr && !ranks->leads(); }
 };
 GlobalOptions& global_options();
 

@@ -61,6 +61,7 @@ void add_suite(CLI::App& app) {
   add_report_options(*command, *arguments);
   command->footer("Example: mxlm suite quick --data pile --max-samples 100 --tier all --dry-run");
   command->callback([command, arguments] {
+    if (followed(*arguments)) return;
     const auto models = suite_models(arguments->suite);
     const std::vector<Variant> variants = collect_variants(*command, *arguments);
     if (arguments->dry_run) {

@@ -120,7 +120,9 @@ void add_sweep(CLI::App& app) {
   command->footer(
       "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --formats mxfp4 mxfp6 --blocks 16 32 --rules floor rceil\n"
       "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --sensitivity layer --formats mxfp4");
-  command->callback([arguments] { run_sweep(*arguments); });
+  command->callback([arguments] {
+    if (!followed(arguments->eval)) run_sweep(*arguments);
+  });
 }
 
 }  // namespace mxlm::cli

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
@@ -137,6 +138,30 @@ DeviceSet choose_devices(const DeviceOptions& options, int threads) {
   return choose_devices(options, cpu ? CudaDevices{} : find_cuda_devices(), threads);
 }
 
+BackendKind backend_kind(const DeviceSet& devices) {
+  DeviceSet one = devices;
+  one.threads = 1;
+  return {.description = one.make_backend(0)->description(), .libraries = one.on_cpu() ? "" : cuda_libraries()};
+}
+
+DeviceSet share_devices(DeviceSet devices, const DeviceRequest& request, const Ranks& ranks) {
+  if (!devices.on_cpu() && request.indices.empty()) {
+    const auto number = static_cast<size_t>(ranks.number_here()), all = static_cast<size_t>(ranks.ranks_here());
+    if (devices.gpus.size() < all) {
+      fail("{} has {} GPU{} for {} ranks; start one rank a GPU at most, or name the GPUs with --device cuda:...",
+           ranks.host(), devices.gpus.size(), devices.gpus.size() == 1 ? "" : "s", all);
+    }
+    std::vector<CudaDevice> own;
+    for (size_t i = number; i < devices.gpus.size(); i += all) own.push_back(devices.gpus[i]);
+    devices.gpus = std::move(own);
+  }
+  if (devices.threads == 0) {
+    const double share = ranks.processor_share() * default_thread_count();
+    devices.threads = std::max(1, static_cast<int>(std::lround(share)));
+  }
+  return devices;
+}
+
 MachineInfo machine_info(const DeviceSet& devices) {
   MachineInfo info;
   info.cpu = cpu_name();
@@ -144,9 +169,7 @@ MachineInfo machine_info(const DeviceSet& devices) {
   info.cores = default_thread_count();
   info.threads = devices.threads > 0 ? devices.threads : info.cores;
   info.memory_bytes = memory_limit_bytes();
-  DeviceSet one = devices;
-  one.threads = 1;
-  info.backend = one.make_backend(0)->description();
+  info.backend = backend_kind(devices).description;
   if (devices.on_cpu()) return info;
   const std::string driver = Nvml().driver();
   for (const CudaDevice& gpu : devices.gpus) {

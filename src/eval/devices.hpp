@@ -12,6 +12,7 @@
 #include "backend/backend.hpp"
 #include "backend/cuda/backend.hpp"
 #include "backend/nvml/nvml.hpp"
+#include "cluster/ranks.hpp"
 #include "eval/results.hpp"
 #include "eval/scheduler.hpp"
 
@@ -55,6 +56,19 @@ struct DeviceSet {
 DeviceSet choose_devices(const DeviceOptions& options, const CudaDevices& found, int threads);
 /// The same from this machine's; does not look for GPUs where the CPU is asked for.
 DeviceSet choose_devices(const DeviceOptions& options, int threads);
+
+/// What digits depend on of a backend: with another, they differ.
+struct BackendKind {
+  std::string description;  // Backend::description
+  std::string libraries;    // that a GPU's products come from, "" for the CPU
+  [[nodiscard]] std::string text() const { return libraries.empty() ? description : description + ", " + libraries; }
+  friend bool operator==(const BackendKind&, const BackendKind&) = default;
+};
+BackendKind backend_kind(const DeviceSet& devices);
+
+/// One rank's part of what `devices` finds on its host: GPUs that are not named are dealt out among the host's ranks,
+/// and threads that are not counted are its share of the processors. Throws Error if there are more ranks than GPUs.
+DeviceSet share_devices(DeviceSet devices, const DeviceRequest& request, const Ranks& ranks);
 
 /// This machine and the backend that a run on these devices uses.
 MachineInfo machine_info(const DeviceSet& devices);

@@ -12,13 +12,19 @@
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
 #include "base/memory.hpp"
+#include "base/quote.hpp"
 #include "eval/journal.hpp"
 #include "eval/resume.hpp"
+#include "eval/shared_rounds.hpp"
+#include "eval/team.hpp"
 
 namespace mxlm {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// How many processes share a journal, nobody knows when it is begun: there are rounds enough for about so many.
+constexpr size_t kSharedWorkers = 16;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -172,6 +178,14 @@ std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSou
   return out;
 }
 
+/// Whether the results of all windows of a round are there.
+bool all_known(std::span<const Plan::Range> round, std::span<const std::optional<WindowResult>> known) {
+  return std::all_of(round.begin(), round.end(), [&](const Plan::Range& range) {
+    const auto windows = known.subspan(range.first, range.second - range.first);
+    return std::all_of(windows.begin(), windows.end(), [](const auto& window) { return window.has_value(); });
+  });
+}
+
 void add_device_figures(const DeviceSet& devices, const EngineResult& result, RunResult& run) {
   run.gemm_route = devices.gemm == GemmRoute::fast ? "fast" : "exact";
   run.seconds_rounds = result.wall_seconds;
@@ -215,13 +229,15 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   const auto start = Clock::now();
   check_targets(model.spec, options.variants);
   if (!model.tokenizer) throw std::logic_error("evaluate needs a model that was loaded with its tokenizer");
+  const DType compute = compute_dtype(model.spec, options.dtype);
+  std::optional<Team> team;
+  if (options.ranks != nullptr) team.emplace(*options.ranks, model, compute);
   const ProtocolOptions protocol = resolve_protocol(model, *model.tokenizer, options);
   WindowSet set = make_windows(protocol, data, *model.tokenizer);
   const double tokenize_seconds = seconds_since(start);
 
   std::vector<Variant> variants{{.name = "baseline", .clauses = {}}};
   variants.insert(variants.end(), options.variants.begin(), options.variants.end());
-  const DType compute = compute_dtype(model.spec, options.dtype);
 
   RunResult run;
   // Before the run, so that an interrupt later cannot keep it from the report.
@@ -233,11 +249,18 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                .sha256 = model.checkpoint.sha256(),
                .parameters = model.spec.parameters()};
   const DeviceSet& devices = options.devices;
+  BackendKind backend = backend_kind(devices);
+  if (team) {
+    team->gather(run.model.sha256, backend, options.mixed_ranks);
+    backend = team->backends();
+  }
+  std::unique_ptr<Journal> journal;
   std::vector<LayerError> steps;
   // Runs the windows that `known` has nothing of.
   const auto run_rounds_of = [&](std::span<const Variant> together, bool reversed,
                                  std::vector<std::optional<WindowResult>> known,
-                                 const std::function<void(std::vector<uint32_t>, const RoundResult&)>& keep) {
+                                 const std::function<void(std::vector<uint32_t>, const RoundResult&)>& keep,
+                                 SharedRounds* shared = nullptr) {
     Worker first(devices.make_backend(0, reversed), model.spec, compute);
     std::vector<std::function<std::unique_ptr<Worker>()>> others;
     for (size_t w = 1; w < devices.workers(); ++w) {
@@ -248,48 +271,141 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     const VariantTree tree = build_tree(model.spec, *first.forward, together);
     run.forwards += reversed ? 0 : tree.forwards();
     steps = step_names(*first.forward);
-    std::vector<uint8_t> is_known(known.size());
-    std::transform(known.begin(), known.end(), is_known.begin(), [](const auto& window) { return window ? 1 : 0; });
-    const Plan plan = make_plan(model.spec, *first.forward, tree, set.windows,
-                                {.batch_windows = options.batch_windows,
-                                 .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
-                                 .memory_limit = memory_budget_bytes(),
-                                 .memory_in_use = resident_memory_bytes(),
-                                 .device_limit = devices.worker_limit(),
-                                 .workers = devices.workers(),
-                                 .known = is_known,
-                                 .round_tokens = options.round_tokens});
+    std::vector<uint8_t> is_known;
+    // Where rounds are shared, all processes cut all windows alike, whatever they know of already.
+    if (shared == nullptr) {
+      is_known.resize(known.size());
+      std::transform(known.begin(), known.end(), is_known.begin(), [](const auto& window) { return window ? 1 : 0; });
+    }
+    // Rank 0 plans for all, so that every rank has the same rounds.
+    const uint64_t memory_share = team ? memory_budget_bytes() / static_cast<uint64_t>(options.ranks->ranks_here()) : 0;
+    Plan plan = make_plan(model.spec, *first.forward, tree, set.windows,
+                          {.batch_windows = options.batch_windows,
+                           .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
+                           .memory_limit = team ? team->memory_limit(memory_share) : memory_budget_bytes(),
+                           .memory_in_use = resident_memory_bytes(),
+                           .device_limit = team ? team->device_limit(devices.worker_limit()) : devices.worker_limit(),
+                           .workers = shared != nullptr ? kSharedWorkers * devices.workers()
+                                                        : devices.workers() + (team ? team->workers() : 0),
+                           .known = is_known,
+                           .round_tokens = options.round_tokens});
     if (!plan.on_device) run.planned_memory_bytes = std::max(run.planned_memory_bytes, plan.total());
+    RoundHooks hooks;
+    std::vector<size_t> numbers;         // [round of the plan] -> among those that are shared
+    std::map<size_t, size_t> number_of;  // by a round's first window
+    if (shared != nullptr) {
+      auto cut = shared->agree(plan.rounds, set.windows.size());
+      plan.rounds.clear();
+      for (size_t r = 0; r < cut.size(); ++r) {
+        number_of[cut[r].front().first] = r;
+        if (all_known(cut[r], known)) continue;
+        numbers.push_back(r);
+        plan.rounds.push_back(std::move(cut[r]));
+      }
+      hooks.claim = [&](size_t round) { return shared->claim(numbers[round]); };
+    }
     DeviceMonitor monitor(devices);
+    const EngineJob job{.model = model.spec, .tree = tree, .plan = plan, .windows = set.windows, .kind = set.kind};
+    hooks.known = known;
+    hooks.on_round = [&](std::span<const Plan::Range> batches, const RoundResult& round) {
+      if (!keep) return;
+      std::vector<uint32_t> windows;
+      for (const auto& [begin, end] : batches) {
+        for (size_t w = begin; w < end; ++w) windows.push_back(static_cast<uint32_t>(w));
+      }
+      keep(std::move(windows), round);
+      if (shared != nullptr) {
+        journal->flush();
+        shared->finished(number_of.at(batches.front().first));
+      }
+    };
+    if (team) {
+      JobNews news{.variants = {},
+                   .reversed = reversed,
+                   .kind = set.kind,
+                   .kept = plan.kept,
+                   .rounds = plan.rounds,
+                   .windows = {}};
+      for (size_t v = 0; v < together.size(); ++v) news.variants.push_back(v == 0 ? "" : together[v].canonical());
+      team->begin(news, set.windows);
+      hooks.elsewhere_workers = team->workers();
+      hooks.elsewhere = [&](RoundQueue& rounds) { return team->serve(job, rounds); };
+    }
     EngineResult done = run_rounds(
-        {.model = model.spec, .tree = tree, .plan = plan, .windows = set.windows, .kind = set.kind}, first, others,
+        job, first, others,
         [&](Progress progress) {
           monitor.complete(progress);
           if (on_progress) on_progress(progress);
         },
-        {.known = known, .on_round = [&](std::span<const Plan::Range> batches, const RoundResult& round) {
-           if (!keep) return;
-           std::vector<uint32_t> windows;
-           for (const auto& [begin, end] : batches) {
-             for (size_t w = begin; w < end; ++w) windows.push_back(static_cast<uint32_t>(w));
-           }
-           keep(std::move(windows), round);
-         }});
-    if (!reversed) run.devices = monitor.use(done.workers);
+        hooks);
+    if (!reversed) {
+      run.devices = monitor.use(done.workers);
+      if (team) run.devices.insert(run.devices.end(), team->devices().begin(), team->devices().end());
+    }
     return done;
   };
-  std::unique_ptr<Journal> journal;
   std::vector<ResumedSegment> segments;
   if (!options.journal.folder.empty() || !options.journal.root.empty()) {
-    journal = open_journal(options.journal,
-                           journal_facts(model, run.model.sha256, data, protocol, set.windows, compute, options),
-                           set.windows.size());
+    journal = open_journal(
+        options.journal, journal_facts(model, run.model.sha256, data, protocol, set.windows, compute, backend, options),
+        set.windows.size());
   }
   if (journal) {
     segments = resume_segments(*journal, variants, options.noise);
     run.journal_folder = journal->folder().native();
   }
+  if (team) {
+    log_info("{} ranks share the rounds{}", team->ranks(),
+             journal ? fmt::format("; should one die, the same command with --journal {} --resume goes on, on any "
+                                   "number of ranks",
+                                   quote(run.journal_folder))
+                     : "");
+  }
+  // Runs a segment beside other processes until all of it is there, whoever ran it. A process that finds nothing left
+  // to claim waits for the others' last rounds, so that it can take over from one that dies, and then has the whole
+  // result: a task of a Slurm array that ends has always printed what was asked for.
+  const auto run_shared = [&](const ResumedSegment& segment, bool reversed) {
+    SharedRounds shared(journal->folder(), segment.segment, reversed, journal->records_name(),
+                        options.journal.claim_seconds);
+    bool complete = true;
+    for (int pass = 0;; ++pass) {
+      const auto cut = pass > 0 ? shared.agree({}, set.windows.size()) : std::vector<std::vector<Plan::Range>>{};
+      journal->reread(shared.record_files(cut.size()));
+      if (journal->complete(segment.segment, reversed)) break;
+      auto known = journal->known(segment.segment, reversed);
+      const auto there = std::count_if(known.begin(), known.end(), [](const auto& w) { return w.has_value(); });
+      if (pass == 0 && there > 0) log_info("resuming: {} of {} windows are in the journal", there, known.size());
+      // In a second pass all rounds were finished, but some cannot be read.
+      for (size_t r = 0; r < cut.size(); ++r) {
+        if (!all_known(cut[r], known)) shared.forget(r);
+      }
+      const EngineResult ran = run_rounds_of(
+          segment.variants, reversed, std::move(known),
+          [&](std::vector<uint32_t> of, const RoundResult& round) {
+            journal->append(segment.segment, reversed, std::move(of), round);
+          },
+          &shared);
+      if (journal->failure()) fail("The result is not whole, for {}.", *journal->failure());
+      complete = ran.complete;
+      if (complete) continue;
+      journal->reread(shared.record_files(shared.agree({}, set.windows.size()).size()));
+      break;
+    }
+    const auto known = journal->known(segment.segment, reversed);
+    std::vector<size_t> windows;
+    for (size_t w = 0; w < known.size(); ++w) {
+      if (known[w]) windows.push_back(w);
+    }
+    EngineResult result = journaled_result(*journal, segment.segment, reversed, windows);
+    result.complete = complete;
+    return result;
+  };
   const auto run_with = [&](bool reversed) {
+    if (journal && options.journal.shared) {
+      std::vector<EngineResult> results;
+      for (const ResumedSegment& segment : segments) results.push_back(run_shared(segment, reversed));
+      return assemble(segments, std::move(results));
+    }
     if (!journal) return run_rounds_of(variants, reversed, {}, {});
     std::vector<size_t> windows(set.windows.size());
     std::iota(windows.begin(), windows.end(), size_t{0});
@@ -348,9 +464,9 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     try {
       DeviceSet exact = devices;
       exact.gemm = GemmRoute::exact;
-      const auto backend = exact.make_backend(0);
+      const auto study_backend = exact.make_backend(0);
       study =
-          study_linears(model.spec, *backend, compute, variants, set.windows,
+          study_linears(model.spec, *study_backend, compute, variants, set.windows,
                         {.errors = options.linear_errors, .exponents = options.exponents, .threads = devices.threads});
     } catch (const Interrupted&) {
       run.complete = false;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/ranks.hpp"
 #include "eval/devices.hpp"
 #include "eval/engine.hpp"
 #include "eval/load.hpp"
@@ -34,6 +35,8 @@ struct JournalOptions {
   std::filesystem::path folder;  // "" = one in `root`
   std::filesystem::path root;  // where a run without a folder of its own gets one, named after what it is; "" = nowhere
   bool resume = false;         // go on with what is there
+  bool shared = false;         // several processes work on `folder` at the same time, each on rounds of its own
+  double claim_seconds = 60;   // shared: a process that has not been heard of for so long has lost its rounds
 };
 
 struct EvaluateOptions {
@@ -48,7 +51,9 @@ struct EvaluateOptions {
   int64_t batch_windows = 0;   // 0 = chosen
   int64_t round_tokens = 0;    // at most; 0 = chosen
   JournalOptions journal;
-  DeviceSet devices;  // the CPU unless others are chosen
+  DeviceSet devices;         // the CPU unless others are chosen
+  Ranks* ranks = nullptr;    // that share the rounds, of which this is rank 0; borrowed
+  bool mixed_ranks = false;  // though they compute with different backends
   /// Is given all scores at the end, also after an interrupt.
   std::function<void(const ScoredTokens&)> on_scores;
 };

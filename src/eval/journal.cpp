@@ -18,6 +18,7 @@
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "base/quote.hpp"
+#include "eval/shared_rounds.hpp"
 #include "io/file.hpp"
 
 namespace mxlm {
@@ -32,8 +33,6 @@ constexpr const char* kRounds = "rounds.mxj";
 constexpr const char* kLock = "lock";
 // A finished round is on the disk at most this much later than the next one.
 constexpr double kSyncSeconds = 1;
-// A record holds windows of about so many bytes.
-constexpr size_t kRecordBytes = size_t{1} << 28;
 constexpr size_t kMostPlanBytes = size_t{64} << 20;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -49,12 +48,6 @@ std::string this_process() {
 }
 
 std::string shown(const std::string& value) { return value.empty() ? "nothing" : quote(value); }
-
-size_t bytes_of(const WindowResult& window) {
-  size_t tokens = 0;
-  for (const WindowScores& scores : window.scores) tokens += scores.tokens.size();
-  return tokens * sizeof(TokenScore);
-}
 
 }  // namespace
 
@@ -79,8 +72,9 @@ void remove_journal(const fs::path& folder) {
 Journal::Journal(fs::path folder, Open open, std::vector<JournalFact> facts, size_t windows, FileCalls& calls)
     : folder_(std::move(folder)), calls_(calls), windows_(windows) {
   if (windows > std::numeric_limits<uint32_t>::max()) fail("A journal holds no more than 2^32 windows.");
+  shared_ = open == Open::share;
   make_folder();
-  lock();
+  lock(shared_);
   if (holds_journal(folder_)) {
     if (open == Open::fresh) {
       fail("{} holds the journal of a run already; give --resume to go on with it, or name another folder.",
@@ -113,12 +107,13 @@ void Journal::make_folder() const {
   }
 }
 
-void Journal::lock() {
+void Journal::lock(bool shared) {
   const fs::path path = folder_ / kLock;
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) fail_errno("written", path.native(), errno);
   lock_.emplace(fd);
-  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+  // Those that share the folder keep others out, but not each other.
+  if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) {
       log_warn("'{}' cannot be locked here; let no second process use the same journal", path.native());
       return;
@@ -129,12 +124,15 @@ void Journal::lock() {
     fail("{} is in use by {}; wait for it, or name another folder with --journal.", quote(folder_.native()),
          holder.empty() ? "another process" : quote(holder));
   }
+  if (shared) return;
   const std::string me = this_process();
   // For people: that it cannot be written harms nothing.
   if (::ftruncate(fd, 0) != 0 || pwrite(fd, me.data(), me.size(), 0) < 0) log_debug("the lock has no name");
 }
 
 void Journal::read_plan(const std::vector<JournalFact>& facts) {
+  facts_.clear();
+  segments_.clear();
   const fs::path path = folder_ / kPlan;
   const std::string text(FileView::map(path).text());
   const auto broken = [&path](const std::string& why) {
@@ -170,16 +168,50 @@ void Journal::read_plan(const std::vector<JournalFact>& facts) {
   }
 }
 
-void Journal::write_plan() {
+std::string Journal::plan_text() const {
   json facts = json::object();
   for (const JournalFact& fact : facts_) facts[fact.name] = fact.value;
   const json plan = {{"schema", kSchema}, {"facts", facts}, {"windows", windows_}, {"segments", segments_}};
-  const std::string text = plan.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+  return plan.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+void Journal::write_plan() {
   const fs::path path = folder_ / kPlan;
-  if (const int error = replace_file(calls_, path, text); error != 0) fail_errno("written", path.native(), error);
+  if (const int error = replace_file(calls_, path, plan_text()); error != 0) {
+    fail_errno("written", path.native(), error);
+  }
+}
+
+/// False if another process was first.
+bool Journal::write_first_plan() {
+  const fs::path path = folder_ / kPlan, mine = folder_ / (kPlan + ("." + records_name_));
+  if (const int error = replace_file(calls_, mine, plan_text()); error != 0) {
+    fail_errno("written", mine.native(), error);
+  }
+  // Unlike a rename, a link does not replace what is there; it is there whole or not at all, on NFS too.
+  const int error = ::link(mine.c_str(), path.c_str()) != 0 ? errno : 0;
+  std::error_code ignored;
+  fs::remove(mine, ignored);
+  if (error != 0 && error != EEXIST) fail_errno("written", path.native(), error);
+  return error == 0;
 }
 
 size_t Journal::add_segment(std::vector<std::string> variants) {
+  if (shared_) {
+    if (!segments_.empty()) {
+      fail("Variants cannot be added to {}, which several processes may share; name another folder with --journal.",
+           quote(folder_.native()));
+    }
+    segments_.push_back(variants);
+    if (!write_first_plan()) {
+      read_plan(std::vector<JournalFact>(facts_));
+      if (segments_.empty() || segments_.front() != variants) {
+        fail("{} has been begun by another process with other variants; give all of them the same.",
+             quote(folder_.native()));
+      }
+    }
+    return 0;
+  }
   segments_.push_back(std::move(variants));
   try {
     write_plan();
@@ -190,17 +222,40 @@ size_t Journal::add_segment(std::vector<std::string> variants) {
   return segments_.size() - 1;
 }
 
-void Journal::read_rounds() {
-  const fs::path path = folder_ / kRounds;
+void Journal::reread(const std::vector<std::string>& files) {
+  known_.clear();
+  times_.clear();
+  read_rounds(files);
+}
+
+void Journal::read_rounds(std::vector<std::string> files) {
   std::error_code error;
-  if (!fs::exists(path, error) || fs::file_size(path, error) == 0) return;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_, error)) {
+    const std::string name = entry.path().filename().native();
+    if (is_records_name(name)) files.push_back(name);
+  }
+  std::sort(files.begin(), files.end());
+  files.erase(std::unique(files.begin(), files.end()), files.end());
+  for (const std::string& name : files) {
+    // This process's own: what is torn at its end is cut off, which others' files are not for this process to do.
+    const bool own = !shared_ && name == kRounds;
+    const size_t good = read_file(folder_ / name, own);
+    if (own) good_bytes_ = good;
+  }
+}
+
+/// Returns where the last whole record ends.
+size_t Journal::read_file(const fs::path& path, bool own) {
+  std::error_code error;
+  if (!fs::exists(path, error) || fs::file_size(path, error) == 0) return 0;
   JournalScan scan = scan_journal(FileView::map(path).bytes());
   if (scan.foreign) fail("{} is no journal's file; name another folder with --journal.", quote(path.native()));
   for (const std::string& where : scan.damaged) {
     log_warn("'{}': {} is damaged; its round is done again", path.native(), where);
   }
-  if (scan.torn) log_info("'{}': the last record is not whole; its round is done again", path.native());
-  good_bytes_ = scan.end;
+  if (scan.torn && own) {
+    log_info("'{}': the last record is not whole; its round is done again", path.native());
+  }
   for (JournalRound& round : scan.rounds) {
     const size_t variants = round.segment < segments_.size() ? segments_[round.segment].size() : 0;
     const bool fits = round.result.seconds.size() == variants &&
@@ -218,13 +273,33 @@ void Journal::read_rounds() {
       known_[key].insert_or_assign(round.windows[w], std::move(round.result.windows[w]));
     }
   }
+  return scan.end;
+}
+
+/// A new file that is this process's alone.
+void Journal::open_own_rounds() {
+  for (int number = 0;; ++number) {
+    records_name_ = fmt::format("rounds.{}.mxj", worker_name(number));
+    const fs::path path = folder_ / records_name_;
+    const int fd = calls_.open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 && errno == EEXIST) continue;
+    if (fd < 0) fail_errno("written", path.native(), errno);
+    rounds_.emplace(fd);
+    return;
+  }
 }
 
 void Journal::open_rounds() {
-  const fs::path path = folder_ / kRounds;
-  const int fd = calls_.open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) fail_errno("written", path.native(), errno);
-  rounds_.emplace(fd);
+  records_name_ = kRounds;
+  good_bytes_ = shared_ ? 0 : good_bytes_;
+  if (shared_) open_own_rounds();
+  const fs::path path = folder_ / records_name_;
+  if (!rounds_) {
+    const int opened = calls_.open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (opened < 0) fail_errno("written", path.native(), errno);
+    rounds_.emplace(opened);
+  }
+  const int fd = rounds_->get();
   // What is torn must not stand before what follows.
   if (calls_.ftruncate(fd, static_cast<off_t>(good_bytes_)) != 0) fail_errno("written", path.native(), errno);
   if (good_bytes_ > 0) return;
@@ -255,29 +330,13 @@ JournalTimes Journal::times(size_t segment, bool reversed) const {
 }
 
 void Journal::append(size_t segment, bool reversed, std::vector<uint32_t> windows, const RoundResult& result) {
-  JournalRound round{.segment = static_cast<uint32_t>(segment), .reversed = reversed, .windows = {}, .result = {}};
-  round.result.positions = result.positions;
-  round.result.seconds = result.seconds;
-  size_t bytes = 0;
-  for (size_t w = 0; w < windows.size(); ++w) {
-    round.windows.push_back(windows[w]);
-    round.result.windows.push_back(result.windows[w]);
-    bytes += bytes_of(result.windows[w]);
-    if (bytes < kRecordBytes && w + 1 < windows.size()) continue;
-    write(round);
-    round.windows.clear();
-    round.result.windows.clear();
-    // The times stand in the first record of a round.
-    round.result.positions = 0;
-    std::fill(round.result.seconds.begin(), round.result.seconds.end(), VariantSeconds());
-    bytes = 0;
-  }
+  each_record(static_cast<uint32_t>(segment), reversed, windows, result,
+              [this](std::span<const std::byte> record) { write(record); });
   sync(kSyncSeconds);
 }
 
-void Journal::write(const JournalRound& round) {
+void Journal::write(std::span<const std::byte> record) {
   if (failure_) return;
-  const auto record = encode_record(round);
   if (const int error = write_bytes(calls_, rounds_->get(), record); error != 0) {
     // Half a record at the end would be dropped by the next reader anyway.
     if (calls_.ftruncate(rounds_->get(), static_cast<off_t>(good_bytes_)) != 0) log_debug("a torn record stays");
@@ -299,7 +358,7 @@ void Journal::sync(double after_seconds) {
 void Journal::flush() { sync(0); }
 
 void Journal::fail_later(const char* action, int error) {
-  failure_ = fmt::format("the journal's '{}' could not be {} ({})", (folder_ / kRounds).native(), action,
+  failure_ = fmt::format("the journal's '{}' could not be {} ({})", (folder_ / records_name_).native(), action,
                          std::generic_category().message(error));
   log_error("{}; the run goes on, but what it finishes from here on cannot be resumed", *failure_);
 }

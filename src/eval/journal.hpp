@@ -1,7 +1,8 @@
 #pragma once
 
 // What a run has finished, kept in a folder so that a later one can go on: plan.json says what the run is, rounds.mxj
-// holds a record for each finished round, `lock` who works on it.
+// holds a record for each finished round, `lock` who works on it. Where several processes share the folder, each has a
+// rounds.WORKER.mxj of its own; shared_rounds.hpp says how they share the rounds.
 
 #include <filesystem>
 #include <map>
@@ -34,6 +35,7 @@ class Journal {
   enum class Open : uint8_t {
     fresh,   // the folder holds no journal yet; an Error if it does
     resume,  // goes on with the one that is there; a new one where none is
+    share,   // the same, beside other processes that do so too
   };
 
   /// Opens the journal of a run that is described by `facts`, windows counted from 0 to `windows` - 1. Throws Error if
@@ -47,8 +49,15 @@ class Journal {
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
   /// Lists of variants, as canonical text, that were run together, the baseline ("") first in each.
   [[nodiscard]] const std::vector<std::vector<std::string>>& segments() const { return segments_; }
-  /// Writes down a new list. Throws Error.
+  /// Writes down a new list. In a shared folder only the first process can, and the others must want the same. Throws
+  /// Error.
   size_t add_segment(std::vector<std::string> variants);
+
+  /// Reads again what is there, by other processes too: besides the files that the folder lists, which on a network
+  /// file system may be a minute behind, those of `files` that exist.
+  void reread(const std::vector<std::string>& files);
+  /// The name of the file that this process's records go to.
+  [[nodiscard]] const std::string& records_name() const { return records_name_; }
 
   /// What is there of a segment: [window].
   [[nodiscard]] std::vector<std::optional<WindowResult>> known(size_t segment, bool reversed) const;
@@ -66,17 +75,23 @@ class Journal {
  private:
   using Key = std::pair<size_t, bool>;  // segment, reversed
   void make_folder() const;
-  void lock();
+  void lock(bool shared);
   void read_plan(const std::vector<JournalFact>& facts);
   void write_plan();
-  void read_rounds();
+  bool write_first_plan();
+  [[nodiscard]] std::string plan_text() const;
+  void read_rounds(std::vector<std::string> files = {});
+  size_t read_file(const std::filesystem::path& path, bool own);
   void open_rounds();
-  void write(const JournalRound& round);
+  void open_own_rounds();
+  void write(std::span<const std::byte> record);
   void sync(double after_seconds);
   void fail_later(const char* action, int error);
 
   std::filesystem::path folder_;
   FileCalls& calls_;  // NOLINT(cppcoreguidelines-avoid-const-or-ref-data-members)
+  bool shared_ = false;
+  std::string records_name_;
   std::optional<Descriptor> lock_, rounds_;
   std::vector<JournalFact> facts_;
   std::vector<std::vector<std::string>> segments_;

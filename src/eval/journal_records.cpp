@@ -19,6 +19,14 @@ constexpr uint32_t kMagic = 0x524a584d;  // "MXJR"
 constexpr size_t kFrame = 12;            // magic, length, CRC
 constexpr size_t kToken = 2 * sizeof(double) + 2 * sizeof(float) + sizeof(int32_t) + 1;
 constexpr size_t kStep = 3 * sizeof(double);
+// A record holds windows of about so many bytes.
+constexpr size_t kRecordBytes = size_t{1} << 28;
+
+size_t bytes_of(const WindowResult& window) {
+  size_t tokens = 0;
+  for (const WindowScores& scores : window.scores) tokens += scores.tokens.size();
+  return tokens * sizeof(TokenScore);
+}
 
 uint32_t crc(std::span<const std::byte> bytes) {
   return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
@@ -179,6 +187,33 @@ std::optional<JournalRound> decode_payload(std::span<const std::byte> payload) {
   }
   if (!in.finished()) return std::nullopt;
   return round;
+}
+
+std::optional<JournalRound> decode_record(std::span<const std::byte> record) {
+  const auto payload = record_at(record, 0);
+  if (!payload || kFrame + payload->size() != record.size()) return std::nullopt;
+  return decode_payload(*payload);
+}
+
+void each_record(uint32_t segment, bool reversed, std::span<const uint32_t> windows, const RoundResult& result,
+                 const std::function<void(std::span<const std::byte>)>& take) {
+  JournalRound round{.segment = segment, .reversed = reversed, .windows = {}, .result = {}};
+  round.result.positions = result.positions;
+  round.result.seconds = result.seconds;
+  size_t bytes = 0;
+  for (size_t w = 0; w < windows.size(); ++w) {
+    round.windows.push_back(windows[w]);
+    round.result.windows.push_back(result.windows[w]);
+    bytes += bytes_of(result.windows[w]);
+    if (bytes < kRecordBytes && w + 1 < windows.size()) continue;
+    take(encode_record(round));
+    round.windows.clear();
+    round.result.windows.clear();
+    // The times stand in the first record of a round.
+    round.result.positions = 0;
+    std::fill(round.result.seconds.begin(), round.result.seconds.end(), VariantSeconds());
+    bytes = 0;
+  }
 }
 
 JournalScan scan_journal(std::span<const std::byte> file) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -27,6 +28,14 @@ std::vector<std::byte> journal_header();
 
 /// A record: magic, length, CRC-32 of the payload, payload. Little-endian.
 std::vector<std::byte> encode_record(const JournalRound& round);
+
+/// The records of a finished round one after the other; several where one would be very long. `windows` are those of
+/// `result`.
+void each_record(uint32_t segment, bool reversed, std::span<const uint32_t> windows, const RoundResult& result,
+                 const std::function<void(std::span<const std::byte>)>& take);
+
+/// One whole record, with nothing after it; nullopt if it is none.
+std::optional<JournalRound> decode_record(std::span<const std::byte> record);
 
 /// A payload; nullopt if it is none. Every length is checked against the bytes that are there.
 std::optional<JournalRound> decode_payload(std::span<const std::byte> payload);

@@ -118,6 +118,7 @@ ModelLocation locate_model(const std::string& model, bool with_tokenizer, const 
 
 LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch) {
   LoadedModel loaded;
+  loaded.asked = model;
   FileView config_file, tokenizer_file;
   std::optional<FileView> tokenizer_config;
   if (model.empty()) {

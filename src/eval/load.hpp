@@ -14,6 +14,7 @@ namespace mxlm {
 
 /// A checkpoint, opened and understood; the files stay mapped as long as it lives.
 struct LoadedModel {
+  std::string asked;  // what load_model was given
   std::string name;
   std::string revision;  // commit on the hub, "" for a folder that is none of its cache
   std::string config_sha256;

@@ -47,9 +47,8 @@ bool same_bits(const WindowScores& a, const WindowScores& b) {
 
 std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::string& model_sha256,
                                        const DocumentSource& data, const ProtocolOptions& protocol,
-                                       std::span<const Window> windows, DType compute, const EvaluateOptions& options) {
-  DeviceSet one = options.devices;
-  one.threads = 1;
+                                       std::span<const Window> windows, DType compute, const BackendKind& backend,
+                                       const EvaluateOptions& options) {
   return {
       {"version", MXLM_VERSION},
       {"model", model_sha256},
@@ -59,8 +58,8 @@ std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::stri
                                protocol.stride, protocol.max_windows)},
       {"windows", fmt::format("{} {}", windows.size(), hash_of(windows))},
       {"dtype", compute == DType::f32 ? "float32" : "bfloat16"},
-      {"backend", one.make_backend(0)->description()},
-      {"libraries", one.on_cpu() ? "" : cuda_libraries()},
+      {"backend", backend.description},
+      {"libraries", backend.libraries},
       {"noise", options.noise ? "measured" : "not measured"},
   };
 }
@@ -68,7 +67,7 @@ std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::stri
 std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector<JournalFact> facts, size_t windows) {
   namespace fs = std::filesystem;
   using Open = Journal::Open;
-  const Open open = options.resume ? Open::resume : Open::fresh;
+  const Open open = options.shared ? Open::share : options.resume ? Open::resume : Open::fresh;
   if (!options.folder.empty()) {
     if (options.resume && !holds_journal(options.folder)) log_info("nothing to resume yet: a new run begins");
     return std::make_unique<Journal>(options.folder, open, std::move(facts), windows);
@@ -199,7 +198,9 @@ EngineResult assemble(std::span<const ResumedSegment> segments, std::vector<Engi
     for (WorkerReport& worker : result.workers) {
       std::vector<VariantSeconds> seconds(variants);
       for (size_t v = 0; v < variants; ++v) {
-        if (const auto place = segments[s].place[v]) seconds[v] = worker.seconds[*place];
+        const auto place = segments[s].place[v];
+        // One that had no memory to begin has no times.
+        if (place && *place < worker.seconds.size()) seconds[v] = worker.seconds[*place];
       }
       worker.seconds = std::move(seconds);
       out.workers.push_back(std::move(worker));

@@ -16,7 +16,8 @@ namespace mxlm {
 /// What the digits of a run depend on. `windows` are all of it.
 std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::string& model_sha256,
                                        const DocumentSource& data, const ProtocolOptions& protocol,
-                                       std::span<const Window> windows, DType compute, const EvaluateOptions& options);
+                                       std::span<const Window> windows, DType compute, const BackendKind& backend,
+                                       const EvaluateOptions& options);
 
 /// The journal of a run. One that has no folder of its own must not stand in its way: where its journal cannot be, it
 /// has none, and the log says why. Throws Error otherwise.

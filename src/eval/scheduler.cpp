@@ -2,16 +2,15 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
-#include <deque>
 #include <exception>
-#include <mutex>
+#include <iterator>
 #include <optional>
 #include <thread>
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
+#include "eval/round_queue.hpp"
 
 namespace mxlm {
 namespace {
@@ -35,115 +34,11 @@ std::vector<Plan::Range> cut(std::span<const Plan::Range> batches, size_t window
   return out;
 }
 
-/// What the workers share: the queue, the results, and the progress of all.
-class Rounds {
- public:
-  Rounds(const EngineJob& job, size_t workers, const std::function<void(const Progress&)>& on_progress,
-         const RoundHooks& hooks)
-      : job_(job), on_progress_(on_progress), hooks_(hooks), workers_(workers), results_(job.plan.rounds.size()) {
-    for (size_t r = 0; r < results_.size(); ++r) queue_.push_back(r);
-    // Progress counts nodes, which are what is computed; the head counts as one step.
-    const size_t variants = job.tree.leaf.size();
-    nodes_a_token_ = static_cast<double>(job.tree.nodes() + variants);
-    int64_t positions = 0;
-    for (const auto& round : job.plan.rounds) {
-      for (const auto& [begin, end] : round) {
-        for (size_t w = begin; w < end; ++w) positions += static_cast<int64_t>(job.windows[w].tokens.size());
-      }
-    }
-    progress_.total = static_cast<double>(positions) * static_cast<double>(variants);
-    progress_.rounds = results_.size();
-  }
-
-  /// The next round; none once all are done or the run ends early. Waits while others may hand rounds back.
-  std::optional<size_t> take() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return ending_ || !queue_.empty() || running_ == 0; });
-    if (ending_ || queue_.empty()) return std::nullopt;
-    const size_t round = queue_.front();
-    queue_.pop_front();
-    ++running_;
-    return round;
-  }
-
-  void finish(size_t round, RoundResult result) {
-    const std::lock_guard lock(mutex_);
-    if (hooks_.on_round) hooks_.on_round(job_.plan.rounds[round], result);
-    results_[round] = std::move(result);
-    ++progress_.round;
-    --running_;
-    changed_.notify_all();
-  }
-
-  void add_work(size_t device, double node_tokens) {
-    const std::lock_guard lock(mutex_);
-    const double work = node_tokens / nodes_a_token_ * static_cast<double>(job_.tree.leaf.size());
-    progress_.done += work;
-    if (progress_.devices.size() <= device) progress_.devices.resize(device + 1);
-    progress_.devices[device].done += work;
-    progress_.seconds = seconds_since(start_);
-    if (on_progress_ && node_tokens > 0) on_progress_(progress_);
-  }
-
-  /// Ends the run: nobody takes another round.
-  void end(std::exception_ptr error) {
-    const std::lock_guard lock(mutex_);
-    if (!error_) error_ = std::move(error);
-    ending_ = true;
-    changed_.notify_all();
-  }
-  void interrupt() {
-    const std::lock_guard lock(mutex_);
-    interrupted_ = ending_ = true;
-    changed_.notify_all();
-  }
-  /// A round goes back because its worker cannot run it.
-  void give_back(size_t round) {
-    const std::lock_guard lock(mutex_);
-    queue_.push_front(round);
-    --running_;
-    changed_.notify_all();
-  }
-  /// A worker goes while others stay; false if it is the last.
-  bool leave() {
-    const std::lock_guard lock(mutex_);
-    if (workers_ <= 1) return false;
-    --workers_;
-    return true;
-  }
-
-  [[nodiscard]] const std::exception_ptr& error() const { return error_; }
-  [[nodiscard]] bool interrupted() const { return interrupted_; }
-  std::vector<std::optional<RoundResult>>& results() { return results_; }
-  [[nodiscard]] double seconds() const { return seconds_since(start_); }
-
- private:
-  const EngineJob& job_;
-  const std::function<void(const Progress&)>& on_progress_;
-  const RoundHooks& hooks_;
-  const Clock::time_point start_ = Clock::now();
-  double nodes_a_token_ = 0;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<size_t> queue_;
-  size_t workers_;
-  size_t running_ = 0;
-  bool ending_ = false, interrupted_ = false;
-  std::exception_ptr error_;
-  Progress progress_;
-  std::vector<std::optional<RoundResult>> results_;
-};
-
-struct Outcome {
-  WorkerReport report;
-  std::vector<std::map<std::string, std::string>> routes;
-};
-
 /// One worker's rounds. Throws Interrupted and Error; OutOfDeviceMemory where it has to leave, its round given back.
 class RoundLoop {
  public:
   /// `start`: when the worker began to be made.
-  RoundLoop(const EngineJob& job, Worker& worker, Rounds& rounds, Clock::time_point start)
+  RoundLoop(const EngineJob& job, Worker& worker, RoundSource& rounds, Clock::time_point start)
       : job_(job), worker_(worker), rounds_(rounds), engine_(job, *worker.backend, *worker.forward), start_(start) {
     report_.device = worker.device;
     report_.seconds.resize(job.tree.leaf.size());
@@ -161,7 +56,7 @@ class RoundLoop {
     }
   }
 
-  Outcome outcome() {
+  WorkerOutcome outcome() {
     report_.memory = worker_.backend->device_memory();
     report_.routes = worker_.backend->route_counts();
     return {.report = report_, .routes = engine_.routes()};
@@ -194,14 +89,14 @@ class RoundLoop {
 
   const EngineJob& job_;
   Worker& worker_;
-  Rounds& rounds_;
+  RoundSource& rounds_;
   Engine engine_;
   Clock::time_point start_;  // of the round at hand
   size_t windows_ = 0;       // a micro-batch at most; 0 = as planned
   WorkerReport report_;
 };
 
-void work(const EngineJob& job, const std::function<Worker&()>& make, Rounds& rounds, Outcome& outcome) {
+void work(const EngineJob& job, const std::function<Worker&()>& make, RoundSource& rounds, WorkerOutcome& outcome) {
   try {
     try {
       const auto start = Clock::now();
@@ -217,7 +112,7 @@ void work(const EngineJob& job, const std::function<Worker&()>& make, Rounds& ro
       }
       outcome = loop.outcome();
     } catch (const OutOfDeviceMemory& error) {
-      if (!rounds.leave()) throw;
+      if (!rounds.leave(error)) throw;
       log_warn("{} Its worker leaves the rest to the others.", error.what());
     }
   } catch (...) {
@@ -237,11 +132,10 @@ double EngineResult::tokens_per_second(size_t variant) const {
   return sum;
 }
 
-EngineResult run_rounds(const EngineJob& job, Worker& first,
-                        std::span<const std::function<std::unique_ptr<Worker>()>> others,
-                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks) {
-  Rounds rounds(job, 1 + others.size(), on_progress, hooks);
-  std::vector<Outcome> outcomes(1 + others.size());
+std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
+                                   std::span<const std::function<std::unique_ptr<Worker>()>> others,
+                                   RoundSource& rounds) {
+  std::vector<WorkerOutcome> outcomes(1 + others.size());
   std::vector<std::thread> threads;
   threads.reserve(others.size());
   for (size_t i = 0; i < others.size(); ++i) {
@@ -255,6 +149,24 @@ EngineResult run_rounds(const EngineJob& job, Worker& first,
   work(
       job, [&]() -> Worker& { return first; }, rounds, outcomes[0]);
   for (std::thread& thread : threads) thread.join();
+  return outcomes;
+}
+
+EngineResult run_rounds(const EngineJob& job, Worker& first,
+                        std::span<const std::function<std::unique_ptr<Worker>()>> others,
+                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks) {
+  RoundQueue rounds(job, 1 + others.size() + hooks.elsewhere_workers, on_progress, hooks);
+  std::vector<WorkerOutcome> elsewhere;
+  std::thread leader;
+  if (hooks.elsewhere) {
+    leader = std::thread([&, cancelled = current_cancellation()] {
+      const CancellationScope scope(cancelled);
+      elsewhere = hooks.elsewhere(rounds);
+    });
+  }
+  std::vector<WorkerOutcome> outcomes = work_on(job, first, others, rounds);
+  if (leader.joinable()) leader.join();
+  std::move(elsewhere.begin(), elsewhere.end(), std::back_inserter(outcomes));
   if (rounds.error()) std::rethrow_exception(rounds.error());
 
   const size_t variants = job.tree.leaf.size();
@@ -288,7 +200,7 @@ EngineResult run_rounds(const EngineJob& job, Worker& first,
     }
     windows[w].reset();
   }
-  for (Outcome& outcome : outcomes) {
+  for (WorkerOutcome& outcome : outcomes) {
     result.workers.push_back(std::move(outcome.report));
     for (size_t v = 0; v < outcome.routes.size(); ++v) result.routes[v].merge(outcome.routes[v]);
   }

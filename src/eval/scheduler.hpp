@@ -4,6 +4,8 @@
 // next round from one queue when it is done with the last. Results are put together in round order, so no digit depends
 // on how many workers there are, how fast they are, or which of them ran what.
 
+#include <cstdint>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "backend/nvml/nvml.hpp"
+#include "base/error.hpp"
 #include "eval/engine.hpp"
 
 namespace mxlm {
@@ -71,13 +74,65 @@ struct EngineResult {
   [[nodiscard]] double tokens_per_second(size_t variant) const;
 };
 
-/// What a run has to do with those before it.
+/// What a worker leaves when it is done.
+struct WorkerOutcome {
+  WorkerReport report;
+  std::vector<std::map<std::string, std::string>> routes;  // as Engine::routes; empty if it never began
+};
+
+/// The device of a worker that is not in this process.
+constexpr size_t kElsewhere = SIZE_MAX;
+
+/// Where workers get rounds and where results go. Used by several threads.
+class RoundSource {
+ public:
+  RoundSource() = default;
+  RoundSource(const RoundSource&) = delete;
+  RoundSource& operator=(const RoundSource&) = delete;
+  virtual ~RoundSource() = default;
+  /// The next round; none once all are done or the run ends early. Waits while others may hand rounds back.
+  virtual std::optional<size_t> take() = 0;
+  virtual void finish(size_t round, RoundResult result) = 0;
+  /// For the progress: see Engine::run_round; `device` as Worker's.
+  virtual void add_work(size_t device, double node_tokens) = 0;
+  /// A round goes back because its worker cannot run it.
+  virtual void give_back(size_t round) = 0;
+  /// A worker goes, for want of memory, while others stay; false if it is the last.
+  virtual bool leave(const OutOfDeviceMemory& why) = 0;
+  /// Ends the run: nobody takes another round.
+  virtual void end(std::exception_ptr error) = 0;
+  virtual void interrupt() = 0;
+};
+
+class RoundQueue;
+
+/// Whose a round is where processes that know nothing of one another share rounds.
+enum class Claim : uint8_t {
+  ours,  // this process runs it
+  busy,  // another has it, or had it before it died: ask again
+  done,  // another has finished it
+};
+
+/// What a run has to do with those before it, and with those beside it.
 struct RoundHooks {
   /// [window] -> what is known of windows that no round of the plan holds; empty = nothing. Is moved from.
   std::span<std::optional<WindowResult>> known = {};
   /// Is given each finished round as soon as it is there, by one thread at a time. What it throws ends the run.
   std::function<void(std::span<const Plan::Range> batches, const RoundResult& result)> on_round = {};
+  /// Workers in other processes, and who hands rounds to them: is called on a thread of its own, returns when all of
+  /// them are done, and throws nothing.
+  size_t elsewhere_workers = 0;
+  std::function<std::vector<WorkerOutcome>(RoundQueue& rounds)> elsewhere = {};
+  /// Is asked before a round of the plan is run, by one thread at a time; none = all are ours. Rounds that others
+  /// finish are missing from the result.
+  std::function<Claim(size_t round)> claim = {};
 };
+
+/// Workers, as of run_rounds, on rounds of the plan that come from `rounds`, until it has no more. What they throw goes
+/// to `rounds`.
+std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
+                                   std::span<const std::function<std::unique_ptr<Worker>()>> others,
+                                   RoundSource& rounds);
 
 /// Runs all rounds of the plan. `first` works on the calling thread; each of `others` makes one more worker, on a
 /// thread of its own. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds; an Error

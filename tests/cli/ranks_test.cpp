@@ -1,0 +1,198 @@
+// Runs that several processes share: ranks of mpirun, and processes with one journal folder.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "run_mxlm.hpp"
+
+namespace mxlm {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::HasSubstr;
+
+const std::string kRun = "eval --device cpu --threads 1 --context 64 --round-tokens 128 --mx mlp=mxfp4 ";
+const std::string kShort = kRun + "--max-windows 12 ";
+
+/// The figures of a result file, without times.
+json figures(const std::string& path) {
+  json out;
+  const json all = json::parse(slurp(path), nullptr, /*allow_exceptions=*/false);
+  if (!all.is_object()) return out;
+  for (json run : all["runs"]) {
+    for (json& variant : run["variants"]) {
+      for (const char* time : {"seconds", "tokens_per_second"}) variant.erase(time);
+      for (json& linear : variant["replaced"]) linear.erase("route");
+    }
+    out.push_back({{"variants", run["variants"]}, {"windows", run["windows"]}, {"complete", run["complete"]}});
+  }
+  return out;
+}
+
+/// What a shell needs before the program for so many ranks.
+std::string mpirun(int ranks) {
+  return fmt::format(
+      "export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_rmaps_base_oversubscribe=1; mpirun "
+      "--allow-run-as-root --oversubscribe --bind-to none -n {} ",
+      ranks);
+}
+
+class CliRanks : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!MXLM_WITH_MPI) GTEST_SKIP() << "this build has no MPI";
+    if (std::system("command -v mpirun >/dev/null") != 0) GTEST_SKIP() << "no mpirun here";
+  }
+  [[nodiscard]] std::string to(const std::string& name) const { return "--json '" + folder_ / name + "' "; }
+  [[nodiscard]] json peace(const std::string& run = kShort) const {
+    const Outcome alone = run_mxlm(run + to("peace.json") + "--no-journal");
+    EXPECT_EQ(alone.code, 0) << alone.err;
+    return figures(folder_ / "peace.json");
+  }
+  Folder folder_;
+  std::string keep_ = "--journal '" + folder_ / "journal" + "' ";
+};
+
+TEST_F(CliRanks, TheirNumberChangesNoDigit) {
+  const json expected = peace();
+  const std::string table = run_mxlm(kShort + "--no-journal --quiet").out;
+  for (const int ranks : {1, 2, 4}) {
+    const Outcome outcome = run_mxlm(kShort + to("out.json") + "--no-journal", mpirun(ranks));
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_EQ(figures(folder_ / "out.json"), expected) << ranks;
+    // Once, by rank 0 alone.
+    EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), std::count(table.begin(), table.end(), '\n'))
+        << outcome.out;
+  }
+}
+
+TEST_F(CliRanks, OneThatDiesEndsTheRunWhichAnyOtherNumberFinishes) {
+  const std::string run = kRun + "--max-windows 200 ";
+  const json expected = peace(run);
+  // Rank 1 kills itself once something is in the journal.
+  const std::string script = folder_.file("rank.sh",
+                                          "if [[ $OMPI_COMM_WORLD_RANK == 1 ]]; then\n"
+                                          "  \"$@\" & pid=$!\n"
+                                          "  for i in {1..600}; do\n"
+                                          "    [[ $(stat -c %s '" +
+                                              folder_ / "journal/rounds.mxj" +
+                                              "' 2>/dev/null || echo 0) -gt 8 ]] && break\n"
+                                              "    sleep 0.05\n"
+                                              "  done\n"
+                                              "  kill -KILL $pid; kill -KILL $$\n"
+                                              "fi\n"
+                                              "exec \"$@\"\n");
+  const Outcome died = run_mxlm(run + to("out.json") + keep_, mpirun(3) + "bash '" + script + "'");
+  EXPECT_NE(died.code, 0);
+  EXPECT_THAT(died.err, HasSubstr("--resume"));
+  EXPECT_THAT(died.err, HasSubstr("signal 9"));
+  const Outcome resumed = run_mxlm(run + to("out.json") + keep_ + "--resume", mpirun(2));
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_THAT(resumed.err, HasSubstr("of 200 windows are in the journal"));
+  EXPECT_EQ(figures(folder_ / "out.json"), expected);
+}
+
+TEST_F(CliRanks, AnErrorOfOneEndsAllAndIsToldOnce) {
+  const Outcome refused = run_mxlm(kShort + "--no-journal --threads 0", mpirun(2));
+  EXPECT_EQ(refused.code, 2) << refused.err;
+  EXPECT_EQ(refused.err.find("--threads"), refused.err.rfind("--threads")) << refused.err;
+  const std::string script = folder_.file(
+      "rank.sh", "[[ $OMPI_COMM_WORLD_RANK == 0 ]] && exec \"$@\"; exec \"$@\" --device cuda:77 --gemm exact\n");
+  const Outcome one = run_mxlm(kShort + "--no-journal", mpirun(2) + "bash '" + script + "'");
+  EXPECT_EQ(one.code, 1) << one.err;
+  EXPECT_THAT(one.err, HasSubstr("rank 1 on "));
+  EXPECT_THAT(one.err, HasSubstr("There is no GPU"));
+}
+
+TEST_F(CliRanks, OthersOfAnotherKindAreRefusedUnlessTheyMayBeMixed) {
+  const std::string script =
+      folder_.file("rank.sh", "[[ $OMPI_COMM_WORLD_RANK == 0 ]] || export MXLM_ISA=portable; exec \"$@\"\n");
+  const std::string start = mpirun(2) + "bash '" + script + "'";
+  const Outcome refused = run_mxlm(kShort + "--no-journal", start);
+  if (refused.code == 0) GTEST_SKIP() << "this machine has the portable kernels alone";
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("--mixed-ranks"));
+  EXPECT_THAT(refused.err, HasSubstr("portable"));
+  const Outcome mixed = run_mxlm(kShort + "--mixed-ranks " + keep_, start);
+  EXPECT_EQ(mixed.code, 0) << mixed.err;
+  EXPECT_THAT(slurp(folder_ / "journal/plan.json"), HasSubstr(" beside "));
+}
+
+TEST_F(CliRanks, ASweepIsSharedToo) {
+  const std::string sweep =
+      "sweep --device cpu --threads 1 --context 64 --round-tokens 128 --max-windows 6 --formats "
+      "mxfp4 mxint8 --no-journal ";
+  ASSERT_EQ(run_mxlm(sweep + to("peace.json")).code, 0);
+  const Outcome outcome = run_mxlm(sweep + to("out.json"), mpirun(2));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(figures(folder_ / "out.json"), figures(folder_ / "peace.json"));
+}
+
+TEST_F(CliRanks, WhatEvaluatesNothingRunsOnce) {
+  const Outcome formats = run_mxlm("formats", mpirun(2));
+  EXPECT_EQ(formats.code, 0) << formats.err;
+  EXPECT_EQ(formats.out, run_mxlm("formats").out);
+}
+
+class CliShared : public testing::Test {
+ protected:
+  [[nodiscard]] std::string to(const std::string& name) const { return "--json '" + folder_ / name + "' "; }
+  Folder folder_;
+  std::string keep_ = "--journal '" + folder_ / "journal" + "' ";
+};
+
+TEST_F(CliShared, ProcessesShareTheRoundsAndEachHasTheResult) {
+  const std::string run = kRun + "--max-windows 60 ";
+  ASSERT_EQ(run_mxlm(run + "--no-journal " + to("peace.json")).code, 0);
+  const std::string shared = run + keep_ + "--shared ";
+  const Outcome both = run_mxlm(shared + to("b.json") + "; code=$?; wait; exit $code",
+                                "'" MXLM_BINARY "' " + shared + to("a.json") + " & ");
+  ASSERT_EQ(both.code, 0) << both.err;
+  const Outcome wait = run_mxlm(shared + to("c.json"));  // finds everything done
+  ASSERT_EQ(wait.code, 0) << wait.err;
+  for (const char* name : {"a.json", "b.json", "c.json"}) {
+    EXPECT_EQ(figures(folder_ / name), figures(folder_ / "peace.json")) << name;
+  }
+  // One process alone may go on with it, too.
+  EXPECT_EQ(run_mxlm(run + keep_ + "--resume " + to("d.json")).code, 0);
+  EXPECT_EQ(figures(folder_ / "d.json"), figures(folder_ / "peace.json"));
+}
+
+TEST_F(CliShared, TheClaimOfOneThatIsKilledExpires) {
+  const std::string run = kRun + "--max-windows 200 --round-tokens 1024 ";
+  ASSERT_EQ(run_mxlm(run + "--no-journal " + to("peace.json")).code, 0);
+  const std::string shared = run + keep_ + "--shared --claim-timeout 2 ";
+  // Killed as soon as it holds a claim.
+  const Outcome killed =
+      run_mxlm("", "'" MXLM_BINARY "' " + shared + " & pid=$!; for i in {1..600}; do compgen -G '" +
+                       folder_ / "journal/claim.*" +
+                       "' >/dev/null && break; sleep 0.02; done; kill -KILL $pid; wait $pid 2>/dev/null; true");
+  const Outcome other = run_mxlm(shared + to("out.json"));
+  ASSERT_EQ(other.code, 0) << other.err;
+  EXPECT_THAT(other.err, HasSubstr("has not been heard of for 2 s"));
+  EXPECT_EQ(figures(folder_ / "out.json"), figures(folder_ / "peace.json"));
+}
+
+TEST_F(CliShared, OthersAreRefused) {
+  const std::string shared = kShort + keep_ + "--shared ";
+  ASSERT_EQ(run_mxlm(shared).code, 0);
+  const Outcome variants = run_mxlm(shared + "--mx linear=mxfp8");
+  EXPECT_EQ(variants.code, 1);
+  EXPECT_THAT(variants.err, HasSubstr("cannot be added"));
+  const Outcome kind = run_mxlm(shared, "export MXLM_ISA=portable; ");
+  if (kind.code != 0) {
+    EXPECT_THAT(kind.err, HasSubstr("backend: "));
+  }
+  EXPECT_EQ(run_mxlm(kShort + "--shared").code, 2);
+  EXPECT_EQ(run_mxlm(kShort + "--shared --no-journal " + keep_).code, 2);
+}
+
+}  // namespace
+}  // namespace mxlm
