@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -284,6 +285,10 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                            set.windows.size());
   }
   if (journal) {
+    std::vector<size_t> scored;
+    std::transform(set.windows.begin(), set.windows.end(), std::back_inserter(scored),
+                   [](const Window& window) { return window.scored(); });
+    journal->drop_misfits(scored);
     segments = resume_segments(*journal, variants, options.noise);
     run.journal_folder = journal->folder().native();
   }
