@@ -4,6 +4,7 @@
 #include <iterator>
 #include <optional>
 #include <sstream>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/quote.hpp"
@@ -13,6 +14,8 @@ namespace mxlm::cli {
 namespace {
 
 using Arguments = std::vector<std::string>;
+constexpr size_t kMostConfigBytes = size_t{64} << 10;
+constexpr int kMostSections = 16;
 
 /// Where the options end: a bare "--".
 Arguments::iterator options_end(Arguments& arguments) { return std::find(arguments.begin(), arguments.end(), "--"); }
@@ -45,11 +48,24 @@ const CLI::App* named_command(const CLI::App& app, const Arguments& arguments) {
   return nullptr;
 }
 
-std::vector<CLI::ConfigItem> read_items(const std::string& path) {
-  const FileView file = FileView::map(path);
-  std::istringstream text{std::string(file.text())};
+std::vector<CLI::ConfigItem> read_items(std::string_view text, const std::string& path) {
+  if (text.size() > kMostConfigBytes) {
+    fail("{} has {} bytes, more than the {} that a file of options may have.", quote(path), text.size(),
+         kMostConfigBytes);
+  }
+  // The reader lists each section that a section is in, and each of those with all that it is in.
+  for (size_t begin = 0, end = 0; begin < text.size(); begin = end + 1) {
+    end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, end - begin);
+    const size_t first = line.find_first_not_of(" \t\r\v\f");
+    if (first != line.npos && line[first] == '[' && std::count(line.begin(), line.end(), '.') > kMostSections) {
+      fail("{} has a section more than {} deep; options stand in one of the command's name.", quote(path),
+           kMostSections);
+    }
+  }
+  std::istringstream stream{std::string(text)};
   try {
-    return CLI::ConfigTOML().from_config(text);
+    return CLI::ConfigTOML().from_config(stream);
   } catch (const CLI::Error& error) {
     fail("{} cannot be read as a configuration ({}); give a TOML file.", quote(path), error.what());
   }
@@ -62,9 +78,14 @@ std::vector<std::string> with_config_file(const CLI::App& app, std::vector<std::
   if (command == nullptr || command->get_option_no_throw("--config") == nullptr) return arguments;
   const auto path = config_path(arguments);
   if (!path) return arguments;
+  return with_config_text(*command, FileView::map(*path).text(), *path, std::move(arguments));
+}
 
+std::vector<std::string> with_config_text(const CLI::App& app, std::string_view text, const std::string& path,
+                                          std::vector<std::string> arguments) {
+  const CLI::App* const command = &app;
   Arguments added;
-  for (const CLI::ConfigItem& item : read_items(*path)) {
+  for (const CLI::ConfigItem& item : read_items(text, path)) {
     if (item.name == "++" || item.name == "--") continue;  // a section opens or closes
     const bool here = item.parents.empty() || item.parents == std::vector<std::string>{command->get_name()};
     std::string name = item.name;
@@ -72,7 +93,7 @@ std::vector<std::string> with_config_file(const CLI::App& app, std::vector<std::
     const std::string option = "--" + name;
     const CLI::Option* known = command->get_option_no_throw(option);
     if (!here || known == nullptr || name == "config" || name == "help") {
-      fail("{}: {} is no option of '{}'; 'mxlm {} --help' lists them.", quote(*path), quote(item.fullname()),
+      fail("{}: {} is no option of '{}'; 'mxlm {} --help' lists them.", quote(path), quote(item.fullname()),
            command->get_name(), command->get_name());
     }
     const auto given = [&option](const std::string& argument) { return is_option(argument, option); };
@@ -80,12 +101,12 @@ std::vector<std::string> with_config_file(const CLI::App& app, std::vector<std::
     if (known->get_expected_min() == 0) {
       const std::string value = item.inputs.empty() ? "true" : item.inputs.front();
       if (item.inputs.size() > 1 || (value != "true" && value != "false")) {
-        fail("{}: {} is a flag; set it to true or false.", quote(*path), quote(item.fullname()));
+        fail("{}: {} is a flag; set it to true or false.", quote(path), quote(item.fullname()));
       }
       if (value == "true") added.push_back(option);
     } else {
       if (item.inputs.size() > 1 && known->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeLast) {
-        fail("{}: {} takes one value, not {}.", quote(*path), quote(item.fullname()), item.inputs.size());
+        fail("{}: {} takes one value, not {}.", quote(path), quote(item.fullname()), item.inputs.size());
       }
       for (const std::string& value : item.inputs) added.push_back(fmt::format("{}={}", option, value));
     }

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace mxlm::cli {
@@ -12,5 +13,9 @@ namespace mxlm::cli {
 /// section of the command's name; a list repeats an option, a flag is true or false. Commands without `--config` are
 /// not touched. Throws Error naming the file and the key.
 std::vector<std::string> with_config_file(const CLI::App& app, std::vector<std::string> arguments);
+
+/// The same for the command `app` and the text of its file, which `path` names in messages.
+std::vector<std::string> with_config_text(const CLI::App& app, std::string_view text, const std::string& path,
+                                          std::vector<std::string> arguments);
 
 }  // namespace mxlm::cli

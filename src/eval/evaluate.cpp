@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -350,7 +351,11 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
         options.journal, journal_facts(model, run.model.sha256, data, protocol, set.windows, compute, backend, options),
         set.windows.size());
   }
+  std::vector<size_t> scored;
   if (journal) {
+    std::transform(set.windows.begin(), set.windows.end(), std::back_inserter(scored),
+                   [](const Window& window) { return window.scored(); });
+    journal->drop_misfits(scored);
     segments = resume_segments(*journal, variants, options.noise);
     run.journal_folder = journal->folder().native();
   }
@@ -371,6 +376,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     for (int pass = 0;; ++pass) {
       const auto cut = pass > 0 ? shared.agree({}, set.windows.size()) : std::vector<std::vector<Plan::Range>>{};
       journal->reread(shared.record_files(cut.size()));
+      journal->drop_misfits(scored);
       if (journal->complete(segment.segment, reversed)) break;
       auto known = journal->known(segment.segment, reversed);
       const auto there = std::count_if(known.begin(), known.end(), [](const auto& w) { return w.has_value(); });
@@ -389,6 +395,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
       complete = ran.complete;
       if (complete) continue;
       journal->reread(shared.record_files(shared.agree({}, set.windows.size()).size()));
+      journal->drop_misfits(scored);
       break;
     }
     const auto known = journal->known(segment.segment, reversed);

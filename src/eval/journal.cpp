@@ -11,13 +11,14 @@
 #include <chrono>
 #include <ctime>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <system_error>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "base/quote.hpp"
+#include "eval/journal_plan.hpp"
 #include "eval/shared_rounds.hpp"
 #include "io/file.hpp"
 
@@ -25,15 +26,12 @@ namespace mxlm {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
-constexpr const char* kSchema = "mxlm.journal/1";
 constexpr const char* kPlan = "plan.json";
 constexpr const char* kRounds = "rounds.mxj";
 constexpr const char* kLock = "lock";
 // A finished round is on the disk at most this much later than the next one.
 constexpr double kSyncSeconds = 1;
-constexpr size_t kMostPlanBytes = size_t{64} << 20;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -65,6 +63,10 @@ bool journal_in_use(const fs::path& folder) {
 
 void remove_journal(const fs::path& folder) {
   std::error_code ignored;
+  // Another process may have begun to use it since it was closed here; it looks for the lock's name again.
+  const int fd = ::open((folder / kLock).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  const Descriptor lock(fd, /*owned=*/fd >= 0);
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return;
   for (const char* name : {kPlan, kRounds, kLock}) fs::remove(folder / name, ignored);
   fs::remove(folder, ignored);
 }
@@ -124,6 +126,10 @@ void Journal::lock(bool shared) {
     fail("{} is in use by {}; wait for it, or name another folder with --journal.", quote(folder_.native()),
          holder.empty() ? "another process" : quote(holder));
   }
+  struct stat info {};
+  if (fstat(fd, &info) == 0 && info.st_nlink == 0) {
+    fail("{} was removed by a run that was done with it; start again.", quote(folder_.native()));
+  }
   if (shared) return;
   const std::string me = this_process();
   // For people: that it cannot be written harms nothing.
@@ -134,21 +140,11 @@ void Journal::read_plan(const std::vector<JournalFact>& facts) {
   facts_.clear();
   segments_.clear();
   const fs::path path = folder_ / kPlan;
-  const std::string text(FileView::map(path).text());
-  const auto broken = [&path](const std::string& why) {
-    fail("{} cannot be used ({}); name another folder with --journal.", quote(path.native()), why);
-  };
-  if (text.size() > kMostPlanBytes) broken("it is too large");
-  const auto depth_limit = [](int depth, json::parse_event_t, json&) { return depth < 16; };
-  const json plan = json::parse(text, depth_limit, /*allow_exceptions=*/false);
-  if (!plan.is_object()) broken("it is no JSON object");
-  if (plan.value("schema", json()) != kSchema) broken("it is of another version of mxlm");
-  const json stored = plan.value("facts", json()), segments = plan.value("segments", json());
-  if (!stored.is_object() || !segments.is_array()) broken("parts of it are missing");
+  JournalPlan plan = parse_journal_plan(FileView::map(path).text(), path.native());
   std::vector<std::string> differences;
   for (const JournalFact& fact : facts) {
-    const auto found = stored.find(fact.name);
-    const std::string was = found != stored.end() && found->is_string() ? found->get<std::string>() : "";
+    const auto found = plan.facts.find(fact.name);
+    const std::string was = found != plan.facts.end() ? found->second : "";
     if (was != fact.value) {
       differences.push_back(fmt::format("{}: {} there, {} now", fact.name, shown(was), shown(fact.value)));
     }
@@ -158,21 +154,14 @@ void Journal::read_plan(const std::vector<JournalFact>& facts) {
     fail("{} is the journal of another run ({}); repeat that run's command, or name another folder with --journal.",
          quote(folder_.native()), fmt::join(differences, "; "));
   }
-  for (const json& segment : segments) {
-    if (!segment.is_array() || segment.empty()) broken("a list of variants is none");
-    auto& variants = segments_.emplace_back();
-    for (const json& variant : segment) {
-      if (!variant.is_string()) broken("a variant is no text");
-      variants.push_back(variant.get<std::string>());
-    }
-  }
+  segments_ = std::move(plan.segments);
 }
 
 std::string Journal::plan_text() const {
-  json facts = json::object();
-  for (const JournalFact& fact : facts_) facts[fact.name] = fact.value;
-  const json plan = {{"schema", kSchema}, {"facts", facts}, {"windows", windows_}, {"segments", segments_}};
-  return plan.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+  JournalPlan plan;
+  for (const JournalFact& fact : facts_) plan.facts.emplace(fact.name, fact.value);
+  plan.segments = segments_;
+  return journal_plan_text(plan, windows_);
 }
 
 void Journal::write_plan() {
@@ -289,6 +278,22 @@ void Journal::open_own_rounds() {
   }
 }
 
+size_t Journal::drop_misfits(std::span<const size_t> scored) {
+  size_t dropped = 0;
+  for (auto& [key, windows] : known_) {
+    dropped += std::erase_if(windows, [&](const auto& entry) {
+      const size_t tokens = scored[entry.first];
+      const std::vector<WindowScores>& all = entry.second.scores;
+      return std::any_of(all.begin(), all.end(), [&](const WindowScores& s) { return s.tokens.size() != tokens; });
+    });
+  }
+  if (dropped > 0) {
+    log_warn("'{}': {} records of windows hold other tokens than the run's; they are done again",
+             (folder_ / kRounds).native(), dropped);
+  }
+  return dropped;
+}
+
 void Journal::open_rounds() {
   records_name_ = kRounds;
   good_bytes_ = shared_ ? 0 : good_bytes_;
@@ -306,6 +311,9 @@ void Journal::open_rounds() {
   const auto header = journal_header();
   int error = write_bytes(calls_, fd, header);
   if (error == 0 && calls_.fsync(fd) != 0) error = errno;
+  // What is on the disk is found only if its name is there, too.
+  if (error == 0) error = sync_folder(calls_, folder_);
+  if (error == 0) error = sync_folder(calls_, fs::absolute(folder_).lexically_normal().parent_path());
   if (error != 0) fail_errno("written", path.native(), error);
   good_bytes_ = header.size();
 }
@@ -337,6 +345,7 @@ void Journal::append(size_t segment, bool reversed, std::vector<uint32_t> window
 
 void Journal::write(std::span<const std::byte> record) {
   if (failure_) return;
+  if (record.size() > kMostRecordBytes) return fail_later("written", EFBIG);
   if (const int error = write_bytes(calls_, rounds_->get(), record); error != 0) {
     // Half a record at the end would be dropped by the next reader anyway.
     if (calls_.ftruncate(rounds_->get(), static_cast<off_t>(good_bytes_)) != 0) log_debug("a torn record stays");

@@ -49,6 +49,9 @@ class Journal {
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
   /// Lists of variants, as canonical text, that were run together, the baseline ("") first in each.
   [[nodiscard]] const std::vector<std::vector<std::string>>& segments() const { return segments_; }
+  /// Forgets windows whose records do not hold `scored`[window] tokens of every variant, with a warning: those of a
+  /// file that this program did not write. How many they were.
+  size_t drop_misfits(std::span<const size_t> scored);
   /// Writes down a new list. In a shared folder only the first process can, and the others must want the same. Throws
   /// Error.
   size_t add_segment(std::vector<std::string> variants);
@@ -108,7 +111,7 @@ class Journal {
 bool holds_journal(const std::filesystem::path& folder);
 bool journal_in_use(const std::filesystem::path& folder);
 
-/// Removes a journal's files and its folder, if nothing else is in it.
+/// Removes a journal's files and its folder, if nothing else is in it and no process works on it.
 void remove_journal(const std::filesystem::path& folder);
 
 }  // namespace mxlm

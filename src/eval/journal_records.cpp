@@ -19,14 +19,9 @@ constexpr uint32_t kMagic = 0x524a584d;  // "MXJR"
 constexpr size_t kFrame = 12;            // magic, length, CRC
 constexpr size_t kToken = 2 * sizeof(double) + 2 * sizeof(float) + sizeof(int32_t) + 1;
 constexpr size_t kStep = 3 * sizeof(double);
-// A record holds windows of about so many bytes.
-constexpr size_t kRecordBytes = size_t{1} << 28;
-
-size_t bytes_of(const WindowResult& window) {
-  size_t tokens = 0;
-  for (const WindowScores& scores : window.scores) tokens += scores.tokens.size();
-  return tokens * sizeof(TokenScore);
-}
+constexpr size_t kRoundHead = sizeof(uint32_t) + 1 + sizeof(int64_t) + 2 * sizeof(uint32_t);
+// A record ends with the window that makes it as large as this: damage to it costs no more.
+constexpr size_t kRecordBytes = size_t{16} << 20;
 
 uint32_t crc(std::span<const std::byte> bytes) {
   return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
@@ -114,6 +109,14 @@ WindowResult get_window(Reader& in, size_t variants) {
   return window;
 }
 
+/// How many bytes looking at `at` takes.
+size_t summed_at(std::span<const std::byte> file, size_t at) {
+  if (file.size() - at < kFrame) return kFrame;
+  uint32_t length = 0;
+  std::memcpy(&length, file.data() + at + sizeof(kMagic), sizeof(length));
+  return kFrame + (length > file.size() - at - kFrame ? 0 : length);
+}
+
 /// The record at `at`: its payload, if all of it is there and unharmed.
 std::optional<std::span<const std::byte>> record_at(std::span<const std::byte> file, size_t at) {
   if (file.size() - at < kFrame) return std::nullopt;
@@ -131,7 +134,7 @@ size_t next_record(std::span<const std::byte> file, size_t at, size_t& budget) {
   const std::string_view magic(reinterpret_cast<const char*>(&kMagic), sizeof(kMagic));
   while ((at = text.find(magic, at + 1)) != std::string_view::npos && budget > 0) {
     if (record_at(file, at)) return at;
-    budget -= std::min(budget, file.size() - at);
+    budget -= std::min(budget, summed_at(file, at));
   }
   return file.size();
 }
@@ -143,8 +146,22 @@ std::vector<std::byte> journal_header() {
   return {bytes.begin(), bytes.end()};
 }
 
+size_t record_size(const WindowResult& window) {
+  size_t size = sizeof(uint32_t) * (1 + window.scores.size() + window.layer_errors.size());
+  for (const WindowScores& scores : window.scores) size += scores.tokens.size() * kToken;
+  for (const auto& steps : window.layer_errors) size += steps.size() * kStep;
+  return size;
+}
+
+size_t record_size(const JournalRound& round) {
+  size_t size = kFrame + kRoundHead + round.result.seconds.size() * 3 * sizeof(double);
+  for (const WindowResult& window : round.result.windows) size += record_size(window);
+  return size;
+}
+
 std::vector<std::byte> encode_record(const JournalRound& round) {
   Writer out;
+  out.bytes.reserve(record_size(round));
   out.put(kMagic);
   out.put(uint32_t{0});
   out.put(uint32_t{0});
@@ -204,7 +221,7 @@ void each_record(uint32_t segment, bool reversed, std::span<const uint32_t> wind
   for (size_t w = 0; w < windows.size(); ++w) {
     round.windows.push_back(windows[w]);
     round.result.windows.push_back(result.windows[w]);
-    bytes += bytes_of(result.windows[w]);
+    bytes += record_size(result.windows[w]);
     if (bytes < kRecordBytes && w + 1 < windows.size()) continue;
     take(encode_record(round));
     round.windows.clear();

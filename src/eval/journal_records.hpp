@@ -26,6 +26,11 @@ struct JournalRound {
 /// What a journal's file begins with.
 std::vector<std::byte> journal_header();
 
+/// Bytes of a round's record, and what a window adds to it. Records of more than kMostRecordBytes cannot be read again.
+size_t record_size(const JournalRound& round);
+size_t record_size(const WindowResult& window);
+inline constexpr size_t kMostRecordBytes = 0xffffffff;
+
 /// A record: magic, length, CRC-32 of the payload, payload. Little-endian.
 std::vector<std::byte> encode_record(const JournalRound& round);
 

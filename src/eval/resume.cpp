@@ -39,7 +39,10 @@ std::string listed(const std::vector<std::string>& variants) {
 bool same_bits(const WindowScores& a, const WindowScores& b) {
   return std::equal(a.tokens.begin(), a.tokens.end(), b.tokens.begin(), b.tokens.end(),
                     [](const TokenScore& x, const TokenScore& y) {
-                      return std::bit_cast<uint64_t>(x.nll) == std::bit_cast<uint64_t>(y.nll) && x.top1 == y.top1;
+                      return std::bit_cast<uint64_t>(x.nll) == std::bit_cast<uint64_t>(y.nll) &&
+                             std::bit_cast<uint32_t>(x.p) == std::bit_cast<uint32_t>(y.p) &&
+                             std::bit_cast<uint32_t>(x.entropy) == std::bit_cast<uint32_t>(y.entropy) &&
+                             x.top1 == y.top1 && x.finite == y.finite;
                     });
 }
 
@@ -188,8 +191,7 @@ EngineResult assemble(std::span<const ResumedSegment> segments, std::vector<Engi
       if (same_bits(result.scores[0][i], results[0].scores[0][i])) continue;
       fail(
           "The baseline of window {} is not what the journal holds of it, so its other variants cannot stand beside "
-          "new "
-          "ones; run them all again into another journal.",
+          "new ones; run them all again into another journal.",
           out.windows[i]);
     }
     out.complete = out.complete && result.complete;

@@ -9,52 +9,15 @@
 #include "base/interrupt.hpp"
 #include "base/parallel.hpp"
 #include "base/quote.hpp"
-#include "io/json.hpp"
 #include "io/pytorch.hpp"
 #include "io/safetensors.hpp"
 #include "io/sha256.hpp"
+#include "io/shard_index.hpp"
 
 namespace mxlm {
 namespace {
 
 namespace fs = std::filesystem;
-namespace dom = simdjson::dom;
-
-// name -> shard of a model.safetensors.index.json or pytorch_model.bin.index.json
-std::map<std::string, std::string, std::less<>> read_index(const fs::path& path) {
-  const FileView file = FileView::map(path);
-  dom::parser parser;
-  const dom::element root = parse_json(parser, file.text(), file.name(), "The index");
-  dom::object members, weights;
-  bool found = false;
-  if (root.get(members) != simdjson::SUCCESS)
-    fail("The index {} is not a JSON object; get it again.", quote(file.name()));
-  for (const auto [key, value] : members) {
-    if (key != "weight_map") continue;
-    if (found) fail("The index {} has two weight_maps; get it again.", quote(file.name()));
-    found = value.get(weights) == simdjson::SUCCESS;
-    if (!found) break;
-  }
-  if (!found) fail("The index {} has no weight_map that is a JSON object; get it again.", quote(file.name()));
-  std::map<std::string, std::string, std::less<>> map;
-  for (const auto [name, value] : weights) {
-    std::string_view shard;
-    if (value.get(shard) != simdjson::SUCCESS) {
-      fail("The index {} names no shard for tensor {}; get it again.", quote(file.name()), quote(name));
-    }
-    // A plain name keeps the index from reaching outside its folder.
-    if (shard.empty() || shard == "." || shard == ".." ||
-        shard.find_first_of(std::string_view("/\\\0", 3)) != shard.npos) {
-      fail("The index {} names {} as a shard, which is not a plain file name in its folder; get it again.",
-           quote(file.name()), quote(shard));
-    }
-    if (!map.emplace(name, shard).second) {
-      fail("The index {} names tensor {} twice; get it again.", quote(file.name()), quote(name));
-    }
-  }
-  if (map.empty()) fail("The index {} names no tensors; get it again.", quote(file.name()));
-  return map;
-}
 
 // The files *.safetensors of a folder.
 std::vector<fs::path> list_safetensors(const fs::path& folder) {
@@ -133,7 +96,8 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
   if (!found.is_index) return from_file(FileView::map(found.path));
 
   const fs::path& index = found.path;
-  const auto weights = read_index(index);
+  const FileView index_file = FileView::map(index);
+  const auto weights = parse_index(index_file.text(), index_file.name());
   std::set<std::string, std::less<>> shards;
   for (const auto& [name, shard] : weights) shards.insert(shard);
   Checkpoint checkpoint;

@@ -33,17 +33,25 @@ int write_bytes(FileCalls& calls, int fd, std::span<const std::byte> bytes) {
 int replace_file(FileCalls& calls, const std::filesystem::path& path, std::string_view text) {
   std::filesystem::path temporary = path;
   temporary += ".new";
-  const int fd = calls.open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  // What a crash left there goes; what another put there is not written into.
+  if (::unlink(temporary.c_str()) != 0 && errno != ENOENT) return errno;
+  const int fd = calls.open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return errno;
   int error = write_bytes(calls, fd, std::as_bytes(std::span(text)));
   if (error == 0 && calls.fsync(fd) != 0) error = errno;
   ::close(fd);
   if (error == 0 && calls.rename(temporary.c_str(), path.c_str()) != 0) error = errno;
   if (error != 0) return error;
-  const int folder = calls.open(path.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-  if (folder < 0) return errno;
-  if (calls.fsync(folder) != 0 && errno != EINVAL) error = errno;
-  ::close(folder);
+  return sync_folder(calls, path.parent_path());
+}
+
+int sync_folder(FileCalls& calls, const std::filesystem::path& folder) {
+  const int fd = calls.open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  // A folder that may be entered and not listed cannot be synchronised by us.
+  if (fd < 0) return errno == EACCES ? 0 : errno;
+  // Some file systems know no fsync of a folder.
+  const int error = calls.fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP ? errno : 0;
+  ::close(fd);
   return error;
 }
 

@@ -30,6 +30,9 @@ FileCalls& system_calls();
 /// Writes all bytes; 0 or the errno of the call that failed, after which some may have been written.
 int write_bytes(FileCalls& calls, int fd, std::span<const std::byte> bytes);
 
+/// Makes the names in a folder durable, where its file system can. 0 or an errno.
+int sync_folder(FileCalls& calls, const std::filesystem::path& folder);
+
 /// Puts `text` into `path`, whole or not at all, and durably: a temporary file, fsync, rename, and fsync of the folder.
 /// 0 or an errno.
 int replace_file(FileCalls& calls, const std::filesystem::path& path, std::string_view text);

@@ -14,7 +14,10 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <random>
+#include <set>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -240,6 +243,81 @@ TEST_F(JournalTest, EveryFaultOfTheDiskCostsWhatItHitAlone) {
   }
 }
 
+TEST_F(JournalTest, ALargeRoundIsSeveralRecords) {
+  // A record's length has 32 bits, and damage costs one record: what the figures of layers take counts, too.
+  RoundResult round;
+  round.seconds.resize(kVariants);
+  round.positions = 3;
+  for (int w = 0; w < 3; ++w) {
+    WindowResult& window = round.windows.emplace_back();
+    window.scores.resize(kVariants);
+    window.layer_errors.assign(kVariants, std::vector<ErrorSums>(400'000));
+  }
+  {
+    const auto journal = open();
+    journal->append(journal->add_segment({"", "mlp=mxfp4_e2m1"}), false, {1, 2, 3}, round);
+    EXPECT_FALSE(journal->failure().has_value());
+  }
+  const std::string bytes = rounds();
+  const JournalScan scan = scan_journal(std::as_bytes(std::span(bytes)));
+  ASSERT_EQ(scan.rounds.size(), 3U);
+  for (const JournalRound& record : scan.rounds) {
+    EXPECT_EQ(record_size(record), encode_record(record).size());
+    EXPECT_LT(record_size(record), kMostRecordBytes / 100);
+  }
+  EXPECT_EQ(open()->times(0, false).positions, 3);
+}
+
+TEST_F(JournalTest, RecordsThatHoldOtherTokensAreDoneAgain) {
+  run(*open());
+  const auto journal = open();
+  std::vector<size_t> scored;
+  for (uint32_t w = 0; w < kWindows; ++w) scored.push_back(some_window(w).scores[0].tokens.size());
+  size_t misfits = 0;
+  for (uint32_t w = 0; w < kWindows; ++w) misfits += some_window(w).scores[1].tokens.size() != scored[w] ? 1 : 0;
+  ASSERT_GT(misfits, 0U);
+  EXPECT_EQ(journal->drop_misfits(scored), misfits);
+  EXPECT_EQ(count(*journal), kWindows - misfits);
+  EXPECT_FALSE(journal->complete(0, false));
+}
+
+TEST_F(JournalTest, AnEarlierProgramsPieceOfAPlanIsReplaced) {
+  fs::create_directory(folder_);
+  std::ofstream(root_ / "precious") << "x";
+  fs::create_symlink(root_ / "precious", folder_ / "plan.json.new");
+  run(*open());
+  EXPECT_EQ(fs::file_size(root_ / "precious"), 1U);
+  EXPECT_FALSE(fs::exists(folder_ / "plan.json.new"));
+  EXPECT_FALSE(fs::is_symlink(folder_ / "plan.json"));
+}
+
+TEST_F(JournalTest, IsNotRemovedUnderAnother) {
+  run(*open());
+  const auto other = open();
+  remove_journal(folder_);
+  EXPECT_TRUE(holds_journal(folder_));
+}
+
+TEST_F(JournalTest, TheNamesOfItsFilesAreMadeDurable) {
+  // After a loss of power a file is there if its folder was put on the disk after it was made.
+  class Watching final : public FileCalls {
+   public:
+    int open(const char* path, int flags, mode_t mode) override {
+      const int fd = FileCalls::open(path, flags, mode);
+      if ((flags & O_DIRECTORY) != 0) folders[fd] = path;
+      return fd;
+    }
+    int fsync(int fd) override {
+      if (folders.contains(fd)) synced.insert(folders[fd]);
+      return FileCalls::fsync(fd);
+    }
+    std::map<int, std::string> folders;
+    std::set<std::string> synced;
+  } calls;
+  EXPECT_TRUE(open(calls)->segments().empty());
+  EXPECT_EQ(calls.synced, (std::set<std::string>{root_.native(), folder_.native()}));
+}
+
 TEST_F(JournalTest, ATornEndIsDropped) {
   run(*open());
   const std::string whole = rounds();
@@ -283,7 +361,10 @@ TEST_F(JournalTest, AnotherRunIsRefusedWithWhatDiffers) {
               HasSubstr("noise: nothing there, 'x' now"));
   EXPECT_THAT(error_of_opening(facts_, Journal::Open::fresh), HasSubstr("--resume"));
   for (const char* plan : {"", "{", "[]", R"({"schema": "mxlm.journal/2"})", R"({"schema": "mxlm.journal/1"})",
-                           R"({"schema": "mxlm.journal/1", "facts": {}, "segments": [[3]]})"}) {
+                           R"({"schema": "mxlm.journal/1", "facts": {}, "segments": [[3]]})",
+                           R"({"schema": "mxlm.journal/1", "facts": {}, "segments": [[]]})",
+                           R"({"schema": "mxlm.journal/1", "facts": {}, "segments": [["mlp=mxfp4_e2m1", ""]]})",
+                           R"({"schema": "mxlm.journal/1", "facts": {"model": 3}, "segments": []})"}) {
     std::ofstream(folder_ / "plan.json", std::ios::trunc) << plan;
     EXPECT_NE(error_of_opening({}), "") << plan;
   }

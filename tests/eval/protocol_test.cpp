@@ -29,7 +29,7 @@ Tokenizer make_tokenizer(const json& post_processor) {
   return Tokenizer::from_json(tokenizer.dump(), "tokenizer.json");
 }
 
-json golden() { return read_json(std::string(MXLM_TEST_DATA) + "/eval/protocols.json"); }
+json golden() { return read_json(MXLM_TEST_DATA "/eval/protocols.json"); }
 
 uint64_t fnv1a(const std::vector<Window>& windows) {
   uint64_t value = 0xCBF29CE484222325;
