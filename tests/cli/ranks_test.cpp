@@ -74,7 +74,7 @@ TEST_F(CliRanks, TheirNumberChangesNoDigit) {
 }
 
 TEST_F(CliRanks, OneThatDiesEndsTheRunWhichAnyOtherNumberFinishes) {
-  const std::string run = kRun + "--max-windows 200 ";
+  const std::string run = kRun + "--max-windows 40 ";
   const json expected = peace(run);
   // Rank 1 kills itself once something is in the journal.
   const std::string script = folder_.file("rank.sh",
@@ -95,7 +95,7 @@ TEST_F(CliRanks, OneThatDiesEndsTheRunWhichAnyOtherNumberFinishes) {
   EXPECT_THAT(died.err, HasSubstr("signal 9"));
   const Outcome resumed = run_mxlm(run + to("out.json") + keep_ + "--resume", mpirun(2));
   ASSERT_EQ(resumed.code, 0) << resumed.err;
-  EXPECT_THAT(resumed.err, HasSubstr("of 200 windows are in the journal"));
+  EXPECT_THAT(resumed.err, HasSubstr("of 40 windows are in the journal"));
   EXPECT_EQ(figures(folder_ / "out.json"), expected);
 }
 
@@ -149,7 +149,7 @@ class CliShared : public testing::Test {
 };
 
 TEST_F(CliShared, ProcessesShareTheRoundsAndEachHasTheResult) {
-  const std::string run = kRun + "--max-windows 60 ";
+  const std::string run = kRun + "--max-windows 24 ";
   ASSERT_EQ(run_mxlm(run + "--no-journal " + to("peace.json")).code, 0);
   const std::string shared = run + keep_ + "--shared ";
   const Outcome both = run_mxlm(shared + to("b.json") + "; code=$?; wait; exit $code",
@@ -166,7 +166,7 @@ TEST_F(CliShared, ProcessesShareTheRoundsAndEachHasTheResult) {
 }
 
 TEST_F(CliShared, TheClaimOfOneThatIsKilledExpires) {
-  const std::string run = kRun + "--max-windows 200 --round-tokens 1024 ";
+  const std::string run = kRun + "--max-windows 40 --round-tokens 1024 ";
   ASSERT_EQ(run_mxlm(run + "--no-journal " + to("peace.json")).code, 0);
   const std::string shared = run + keep_ + "--shared --claim-timeout 2 ";
   // Killed as soon as it holds a claim.
