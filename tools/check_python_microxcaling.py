@@ -3,8 +3,7 @@
 
 usage: check_python_microxcaling.py MICROXCALING     the folder that holds its package `mx`
 
-Needs torch and mxlm (PYTHONPATH=build/release/python). Last run with the versions that docs/library.md's section Checks
-names. Random tensors of several shapes, scales and dtypes, in every OCP format, with several block sizes, scale bits and
+Needs torch and mxlm (PYTHONPATH=build/release/python); prints their versions. Random tensors of several shapes, scales and dtypes, in every OCP format, with several block sizes, scale bits and
 roundings. (float16 inputs are compared by their float32 values, as microxcaling computes in the tensor's dtype.)
 """
 

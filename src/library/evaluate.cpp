@@ -97,6 +97,7 @@ Model open_model(const std::string& model, const hub::OnFetch& on_fetch) {
 
 Model Model::load(const std::string& model, const Cancelled& cancelled) {
   const CancellationScope scope(&cancelled);
+  throw_if_interrupted();
   return open_model(model, {});
 }
 
@@ -201,6 +202,7 @@ Evaluation evaluate(const Model& model, const Data& data, const EvaluateOptions&
     options.on_progress({.done = p.done, .total = p.total, .seconds = p.seconds, .round = p.round, .rounds = p.rounds});
   }));
   const RunResult& only = result.runs.front();
+  if (!only.complete && only.windows == 0) throw Interrupted();
   warn_about(only);
   Evaluation out;
   out.complete = only.complete;

@@ -12,7 +12,7 @@ execute_process(COMMAND ${CMAKE_COMMAND} -S ${WORK}/source -B ${WORK}/build -DCM
                 COMMAND_ERROR_IS_FATAL ANY OUTPUT_QUIET)
 execute_process(COMMAND ${CMAKE_COMMAND} --build ${WORK}/build COMMAND_ERROR_IS_FATAL ANY OUTPUT_QUIET)
 execute_process(COMMAND ${WORK}/build/consumer COMMAND_ERROR_IS_FATAL ANY OUTPUT_VARIABLE said ERROR_VARIABLE errors)
-if(NOT said MATCHES "^baseline [0-9.]+ 0\nmlp=mxfp4_e2m1 [0-9.]+ 0\\.[0-9]+\n'mxfp3'[^\n]*\n$" OR errors)
+if(NOT said MATCHES "^baseline [0-9.]+ 0\nmlp=mxfp4_e2m1 [0-9.]+ 0\\.[0-9]+\nformat 'mxfp3'[^\n]*\n$" OR errors)
   message(FATAL_ERROR "The program said:\n${said}${errors}")
 endif()
 # Only the API can be seen.

@@ -93,27 +93,29 @@ TEST(Quantize, TakesAndGivesSixteenBits) {
 }
 
 TEST(Quantize, RoundsEveryHalfAsTheCompilerDoes) {
-  // Every half, the ties between halves, and both float32 neighbours of each.
+  // Every half, the ties between halves, and what lies a little to both sides of each; blocks of one value repeated, of
+  // which 14 bits of fraction keep what makes a tie.
+  constexpr size_t kBlock = 8;
   std::vector<float> x;
   for (uint32_t bits = 0; bits < 0x7c00; ++bits) {
     const auto value = static_cast<float>(std::bit_cast<_Float16>(static_cast<uint16_t>(bits)));
     const auto next =
         bits == 0x7bff ? 65536.F : static_cast<float>(std::bit_cast<_Float16>(static_cast<uint16_t>(bits + 1)));
     for (const float v : {value, (value + next) / 2}) {
-      for (const float w : {v, std::nextafter(v, 0.F), std::nextafter(v, 1e6F)}) {
-        x.push_back(w);
-        x.push_back(-w);
+      for (const float w : {v, v * (1 - 0x1p-13F), v * (1 + 0x1p-13F)}) {
+        x.insert(x.end(), kBlock / 2, w);
+        x.insert(x.end(), kBlock / 2, -w);
       }
     }
   }
-  // What the format makes of them is what is rounded; 14 bits of fraction keep what makes the ties.
   std::vector<uint16_t> got(x.size());
   const auto n = static_cast<int64_t>(x.size());
-  const std::vector<float> decoded = quantize("mxint16@block=6", x, n);
-  quantize("mxint16@block=6", ValueType::float32, x.data(), ValueType::float16, got.data(), 1, n);
+  const std::vector<float> decoded = quantize("mxint16@block=8", x, n);
+  quantize("mxint16@block=8", ValueType::float32, x.data(), ValueType::float16, got.data(), 1, n);
   for (size_t i = 0; i < x.size(); ++i) {
     ASSERT_EQ(got[i], std::bit_cast<uint16_t>(static_cast<_Float16>(decoded[i]))) << decoded[i];
   }
+  EXPECT_EQ(decoded[kBlock * 6 * 0x3c00], 1);  // the halves are there as they are
 }
 
 TEST(Quantize, NanAndInfinityMakeTheirBlockNan) {

@@ -1,7 +1,7 @@
 // A thousand small evaluations in one process through libmxlm: memory in use, resident memory, descriptors and threads
 // must not grow. usage: soak [RUNS [WARM_UP]]
 //
-// Each run loads the model, evaluates two variants on one window, casts an array, is once cancelled and once refused.
+// Each run loads the model, evaluates two variants on a short text, casts an array, is once cancelled and once refused.
 // What is compared is the state after the warm-up and at the end:
 // * bytes in use on the heap, as the allocator counts them, which trimming does not change: at most kHeapGrowth bytes a
 //   run more;
@@ -59,7 +59,9 @@ void print(const char* when, const State& s) {
 /// The NLLs of a run, which must be those of every other.
 std::string once() {
   const auto model = mxlm::api::Model::load();
-  const auto data = mxlm::api::Data::embedded();
+  const auto data = mxlm::api::Data::texts(
+      {"Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once "
+       "or twice she had peeped into the book her sister was reading, but it had no pictures or conversations in it."});
   mxlm::api::EvaluateOptions options;
   options.variants = {"mlp=mxfp4", "linear=mxint8/none"};
   options.context = 64;
