@@ -1,7 +1,7 @@
 # Compiler options that hold everywhere, and one function to declare a room (a folder of src/ as a static library).
 
 add_library(mxlm_options INTERFACE)
-target_include_directories(mxlm_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
+target_include_directories(mxlm_options INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
 target_compile_options(mxlm_options INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion;-Wnon-virtual-dtor;-Woverloaded-virtual;-Werror;-ffp-contract=off>"
   # Device code rounds where the host's does: a multiplication and an addition are two roundings.

@@ -7,17 +7,10 @@
 #include <string_view>
 
 #include "base/error.hpp"
-#include "base/log.hpp"
 #include "text/tokenizer.hpp"
 #include "text/unicode.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const bool quiet = [] {
-    mxlm::configure_logging(true, "");
-    spdlog::set_level(spdlog::level::off);
-    return true;
-  }();
-  (void)quiet;
   const std::string_view input(reinterpret_cast<const char*>(data), size);
   const size_t cut = input.find('\xff');
   const std::string text =

@@ -12,6 +12,7 @@ namespace {
 
 std::atomic<bool> g_interrupted{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
+thread_local const Cancelled* t_cancelled = nullptr;
 
 void on_signal(int /*signal*/) {
   if (g_interrupted.exchange(true)) _exit(130);
@@ -29,7 +30,15 @@ void install_interrupt_handlers() {
   sigaction(SIGPIPE, &action, nullptr);
 }
 
-bool interrupt_requested() { return g_interrupted.load(std::memory_order_relaxed); }
+CancellationScope::CancellationScope(const Cancelled* cancelled) : outer_(t_cancelled) { t_cancelled = cancelled; }
+
+CancellationScope::~CancellationScope() { t_cancelled = outer_; }
+
+const Cancelled* current_cancellation() { return t_cancelled; }
+
+bool interrupt_requested() {
+  return g_interrupted.load(std::memory_order_relaxed) || (t_cancelled != nullptr && *t_cancelled && (*t_cancelled)());
+}
 
 void throw_if_interrupted() {
   if (interrupt_requested()) throw Interrupted();

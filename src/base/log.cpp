@@ -1,14 +1,56 @@
 #include "base/log.hpp"
 
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "base/error.hpp"
 
 namespace mxlm {
+namespace {
+
+using Handler = std::function<void(spdlog::level::level_enum, std::string_view)>;
+
+class HandlerSink : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  explicit HandlerSink(Handler handler) : handler_(std::move(handler)) {}
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    handler_(message.level, {message.payload.data(), message.payload.size()});
+  }
+  void flush_() override {}
+
+ private:
+  Handler handler_;
+};
+
+std::shared_ptr<spdlog::logger> make_log(const std::vector<spdlog::sink_ptr>& sinks) {
+  auto log = std::make_shared<spdlog::logger>("mxlm", sinks.begin(), sinks.end());
+  log->flush_on(spdlog::level::info);
+  return log;
+}
+
+struct Current {
+  std::mutex mutex;
+  std::shared_ptr<spdlog::logger> log = make_log({});
+};
+
+Current& current() {
+  static Current it;
+  return it;
+}
+
+void replace(std::shared_ptr<spdlog::logger> log) {
+  const std::lock_guard lock(current().mutex);
+  current().log.swap(log);
+}
+
+}  // namespace
 
 void configure_logging(bool quiet, const std::string& file) {
   std::vector<spdlog::sink_ptr> sinks;
@@ -25,9 +67,17 @@ void configure_logging(bool quiet, const std::string& file) {
       fail("The log file '{}' cannot be written ({}); name another with --log-file.", file, e.what());
     }
   }
-  auto logger = std::make_shared<spdlog::logger>("mxlm", sinks.begin(), sinks.end());
-  logger->flush_on(spdlog::level::info);
-  spdlog::set_default_logger(logger);
+  replace(make_log(sinks));
+}
+
+void send_log_to(Handler handler) {
+  replace(make_log(handler ? std::vector<spdlog::sink_ptr>{std::make_shared<HandlerSink>(std::move(handler))}
+                           : std::vector<spdlog::sink_ptr>{}));
+}
+
+std::shared_ptr<spdlog::logger> current_log() {
+  const std::lock_guard lock(current().mutex);
+  return current().log;
 }
 
 }  // namespace mxlm

@@ -1,13 +1,42 @@
 #pragma once
 
-#include <spdlog/spdlog.h>
+#include <spdlog/logger.h>
 
+#include <functional>
+#include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 
 namespace mxlm {
 
+// log_info, log_warn, log_error and log_debug everywhere; results never go through the log. Until one of the two
+// functions below is called, lines go nowhere: a library does not print.
+
 /// Sends log lines to stderr (and to `file` when it is not empty). `quiet` keeps warnings and errors only.
-/// Use spdlog::info, spdlog::warn and spdlog::error everywhere; results never go through the log.
 void configure_logging(bool quiet, const std::string& file);
+
+/// Hands lines that are at least information to `handler` instead, from any thread, one at a time; null: nowhere.
+void send_log_to(std::function<void(spdlog::level::level_enum level, std::string_view line)> handler);
+
+/// Where lines go at the moment.
+std::shared_ptr<spdlog::logger> current_log();
+
+template <typename... Args>
+void log_debug(spdlog::format_string_t<Args...> text, Args&&... args) {
+  current_log()->debug(text, std::forward<Args>(args)...);
+}
+template <typename... Args>
+void log_info(spdlog::format_string_t<Args...> text, Args&&... args) {
+  current_log()->info(text, std::forward<Args>(args)...);
+}
+template <typename... Args>
+void log_warn(spdlog::format_string_t<Args...> text, Args&&... args) {
+  current_log()->warn(text, std::forward<Args>(args)...);
+}
+template <typename... Args>
+void log_error(spdlog::format_string_t<Args...> text, Args&&... args) {
+  current_log()->error(text, std::forward<Args>(args)...);
+}
 
 }  // namespace mxlm

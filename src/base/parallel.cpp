@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/interrupt.hpp"
+
 namespace mxlm {
 namespace {
 
@@ -55,7 +57,8 @@ struct ThreadPool::State {
     }
   }
 
-  void loop(int worker) {
+  void loop(int worker, const Cancelled* cancelled) {
+    const CancellationScope scope(cancelled);
     uint64_t seen = 0;
     for (;;) {
       for (int spin = 0; spin < kSpins && generation.load(std::memory_order_acquire) == seen; ++spin) pause();
@@ -80,7 +83,9 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  for (int i = 1; i < std::max(threads, 1); ++i) state_->workers.emplace_back([this, i] { state_->loop(i); });
+  for (int i = 1; i < std::max(threads, 1); ++i) {
+    state_->workers.emplace_back([this, i, cancelled = current_cancellation()] { state_->loop(i, cancelled); });
+  }
 }
 
 ThreadPool::~ThreadPool() {

@@ -2,7 +2,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -22,9 +21,8 @@
 #include "eval/evaluate.hpp"
 #include "eval/journal.hpp"
 #include "eval/shorthands.hpp"
-#include "io/embedded.hpp"
 #include "io/file.hpp"
-#include "io/hub/data_sets.hpp"
+#include "library/state.hpp"
 #include "report/report.hpp"
 
 namespace mxlm::cli {
@@ -77,37 +75,27 @@ std::vector<Variant> collect_variants(const CLI::App& command, const EvalArgumen
 
 namespace {
 
-BosPolicy parse_bos(const std::string& text) {
-  if (text == "template") return BosPolicy::from_template;
-  if (text == "always") return BosPolicy::always;
-  if (text == "never") return BosPolicy::never;
+api::Bos parse_bos(const std::string& text) {
+  if (text == "template") return api::Bos::from_template;
+  if (text == "always") return api::Bos::always;
+  if (text == "never") return api::Bos::never;
   fail_usage("--bos '{}' is not known; it is template, always or never.", text);
 }
 
-DocumentSource embedded_text() {
-  DocumentSource source;
-  const auto bytes = embedded::alice_text();
-  source.name = "alice.txt (embedded)";
-  source.sha256 = sha256_hex(bytes);
-  source.documents.push_back({.text = {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, .subset = ""});
-  source.is_text = true;
-  return source;
-}
-
-DocumentSource read_data_set(const std::string& name, const EvalArguments& arguments) {
-  const hub::DataRequest request = hub::parse_data_request(modern_data_name(name));
+api::Data read_data_set(const std::string& name, const EvalArguments& arguments) {
   // These take each row for a document; the others take WikiText as the one text that it was.
   const bool rows = arguments.protocol == "document" || arguments.protocol == "self";
   ProgressLine line(name, global_options().quiet);
-  return hub::read_data_set(request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
-                            {.field = arguments.field, .max_documents = arguments.max_samples, .wikitext_rows = rows},
-                            [&line](const hub::FetchProgress& progress) { line.update(progress); });
+  return api::read_data(
+      modern_data_name(name),
+      {.field = arguments.field, .max_documents = arguments.max_samples, .wikitext_rows = rows, .cancelled = {}},
+      [&line](const hub::FetchProgress& progress) { line.update(progress); });
 }
 
-DocumentSource read_texts(const EvalArguments& arguments) {
+api::Data read_texts(const EvalArguments& arguments) {
   if (arguments.texts.empty()) {
-    spdlog::info("no --text or --data given: using the embedded text, Alice's Adventures in Wonderland");
-    return embedded_text();
+    log_info("no --text or --data given: using the embedded text, Alice's Adventures in Wonderland");
+    return api::Data::embedded();
   }
   DocumentSource all = read_text(arguments.texts.front());
   std::string hashes = all.sha256;
@@ -122,16 +110,7 @@ DocumentSource read_texts(const EvalArguments& arguments) {
     all.sha256 = sha256_hex(std::as_bytes(std::span(hashes)));
     for (size_t i = 0; i < all.documents.size(); ++i) all.documents[i].subset = arguments.texts[i];
   }
-  return all;
-}
-
-void warn_about(const RunResult& run) {
-  for (const VariantResult& variant : run.variants) {
-    if (variant.figures.nonfinite > 0) {
-      spdlog::warn("{}: {} of {} tokens have NaN or infinite logits, so its figures are not finite", variant.name,
-                   variant.figures.nonfinite, variant.figures.tokens);
-    }
-  }
+  return api::data_of(std::move(all));
 }
 
 /// Threads that tokenise: as many as compute unless told otherwise; 0 is the calling thread alone, as in PyTorch.
@@ -140,45 +119,44 @@ int loader_workers(const EvalArguments& arguments) {
   return arguments.threads > 0 ? arguments.threads : default_thread_count();
 }
 
-EvaluateOptions evaluate_options(const EvalArguments& arguments, const DocumentSource& data,
-                                 std::vector<Variant> variants) {
-  EvaluateOptions options;
+EvaluateOptions evaluate_options(const EvalArguments& arguments, const api::Data& data, std::vector<Variant> variants) {
+  api::EvaluateOptions typed;
+  typed.variants.clear();
+  typed.protocol = arguments.protocol;
+  typed.context = arguments.context;
+  typed.stride = arguments.stride;
+  typed.max_windows = arguments.max_windows;
+  typed.bos = parse_bos(arguments.bos);
+  typed.allow_long_context = arguments.allow_long_context;
+  typed.noise = arguments.noise;
+  typed.linear_errors = arguments.linear_errors;
+  typed.exponents = arguments.exponents;
+  typed.stream = arguments.stream;
+  typed.threads = arguments.threads;
+  typed.batch_windows = arguments.batch_size;
+  typed.round_tokens = arguments.round_tokens;
+  EvaluateOptions options = api::resolve(typed, data);
+  // What the library knows only as text, or not at all.
   options.variants = std::move(variants);
   options.dtype = parse_dtype(arguments.dtype);
-  options.allow_long_context = arguments.allow_long_context;
-  options.noise = arguments.noise;
-  options.linear_errors = arguments.linear_errors;
-  options.exponents = arguments.exponents;
-  options.stream = arguments.stream;
-  options.batch_windows = arguments.batch_size;
-  options.round_tokens = arguments.round_tokens;
-  options.protocol.context = arguments.context;
-  options.protocol.stride = arguments.stride;
-  options.protocol.max_windows = arguments.max_windows;
   options.protocol.loader_workers = loader_workers(arguments);
-  options.protocol.bos = parse_bos(arguments.bos);
-  options.protocol.name = !arguments.protocol.empty() ? arguments.protocol : data.is_text ? "window" : "document";
   return options;
 }
 
-RunResult evaluate_model(const std::string& name, const DocumentSource& data, const EvaluateOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
-  const LoadedModel model = load_model_by_name(name, /*with_tokenizer=*/true);
-  const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+RunResult evaluate_model(const std::string& name, const api::Data& data, const EvaluateOptions& options) {
+  const api::Model model = open_model_by_name(name);
   RunResult run;
   {
-    ProgressLine line(model.name, global_options().quiet);
-    run = evaluate(model, data, options, [&line](const Progress& progress) { line.update(progress); });
+    ProgressLine line(model.name(), global_options().quiet);
+    run = api::run(model, data, options, [&line](const Progress& progress) { line.update(progress); });
   }
   run.command = global_options().command_line;
-  run.seconds_load = load_seconds;
-  for (VariantResult& variant : run.variants) variant.seconds.load = load_seconds;
-  warn_about(run);
+  api::warn_about(run);
   return run;
 }
 
 void note_failure(Failures& failures, const std::string& run, const Error& error) {
-  spdlog::error("{}: {}", run, error.what());
+  log_error("{}: {}", run, error.what());
   failures.runs.push_back(run);
 }
 
@@ -232,13 +210,13 @@ std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<V
   }
   std::vector<Task> tasks(std::max<size_t>(names.size(), 1));
   for (size_t i = 0; i < tasks.size(); ++i) {
-    DocumentSource& data = tasks[i].data;
-    data = names.empty() ? read_texts(arguments) : read_data_set(names[i], arguments);
+    tasks[i].data = names.empty() ? read_texts(arguments) : read_data_set(names[i], arguments);
+    const DocumentSource& data = tasks[i].source();
     if (data.invalid_utf8 > 0) {
-      spdlog::warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
-                   data.documents.size());
+      log_warn("'{}': {} of {} documents hold invalid UTF-8, which became U+FFFD", data.name, data.invalid_utf8,
+               data.documents.size());
     }
-    tasks[i].options = evaluate_options(arguments, data, variants);
+    tasks[i].options = evaluate_options(arguments, *tasks[i].data, variants);
     tasks[i].options.devices = devices;
     tasks[i].options.journal = journal_options(arguments);
   }
@@ -256,9 +234,9 @@ EvalResult evaluate_models(const std::vector<std::string>& models, const std::ve
         options.journal.folder = folder / fmt::format("run-{}", ++number);
       }
       const std::string shown = name.empty() ? "the embedded model" : name;
-      const std::string run = tasks.size() == 1 ? shown : fmt::format("{} on {}", shown, task.data.name);
+      const std::string run = tasks.size() == 1 ? shown : fmt::format("{} on {}", shown, task.source().name);
       try {
-        result.runs.push_back(evaluate_model(name, task.data, options));
+        result.runs.push_back(evaluate_model(name, *task.data, options));
       } catch (const Interrupted&) {
         if (failures == nullptr || result.runs.empty()) throw;
         failures->interrupted = true;

@@ -2,12 +2,14 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/prototype_options.hpp"
 #include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
+#include "library/state.hpp"
 
 namespace mxlm::cli {
 
@@ -47,8 +49,9 @@ std::vector<Variant> collect_variants(const CLI::App& command, const EvalArgumen
 
 /// A data set, and how to evaluate on it.
 struct Task {
-  DocumentSource data;
+  std::optional<api::Data> data;  // never empty once read
   EvaluateOptions options;
+  [[nodiscard]] const DocumentSource& source() const { return data->state().source; }
 };
 
 /// What --data and then --datasets name.

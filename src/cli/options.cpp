@@ -32,6 +32,11 @@ LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer) {
   return load_model(model, with_tokenizer, [&line](const hub::FetchProgress& progress) { line.update(progress); });
 }
 
+api::Model open_model_by_name(const std::string& model) {
+  ProgressLine line(model, global_options().quiet);
+  return api::open_model(model, [&line](const hub::FetchProgress& progress) { line.update(progress); });
+}
+
 void print_result(std::string_view text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
     fail("The result cannot be written to standard output ({}); read it to its end, or redirect it to a file.",

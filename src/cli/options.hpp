@@ -3,6 +3,7 @@
 #include <string>
 
 #include "eval/evaluate.hpp"
+#include "library/state.hpp"
 
 namespace mxlm::cli {
 
@@ -21,6 +22,9 @@ GemmRoute parse_gemm(const std::string& gemm);
 
 /// load_model with a progress line for what has to be downloaded.
 LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer);
+
+/// The same of the library's, with its tokenizer.
+api::Model open_model_by_name(const std::string& model);
 
 /// Prints a result to stdout; throws Error if stdout cannot take it (a closed pipe, a full disk).
 void print_result(std::string_view text);

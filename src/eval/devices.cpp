@@ -120,7 +120,7 @@ DeviceSet choose_devices(const DeviceOptions& options, const CudaDevices& found,
       reason = fmt::format("no GPU can be used ({})", fmt::join(left_out, "; "));
       if (request.kind == Kind::cuda) fail("For --device cuda {}; free one, or use --device cpu.", reason);
     } else {
-      for (const std::string& device : left_out) spdlog::warn("left out: {}", device);
+      for (const std::string& device : left_out) log_warn("left out: {}", device);
     }
   }
   if (!out.on_cpu()) return out;
@@ -128,7 +128,7 @@ DeviceSet choose_devices(const DeviceOptions& options, const CudaDevices& found,
     fail("The CPU has the exact products only{}; use --gemm exact.",
          request.kind == Kind::cpu ? "" : fmt::format(", and {}", reason));
   }
-  if (request.kind == Kind::automatic) spdlog::info("computing on the CPU: {}", reason);
+  if (request.kind == Kind::automatic) log_info("computing on the CPU: {}", reason);
   return out;
 }
 

@@ -301,7 +301,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
       if (!left(segments[s])) continue;
       auto known = journal->known(segment, reversed);
       const auto there = std::count_if(known.begin(), known.end(), [](const auto& w) { return w.has_value(); });
-      if (there > 0) spdlog::info("resuming: {} of {} windows are in the journal", there, known.size());
+      if (there > 0) log_info("resuming: {} of {} windows are in the journal", there, known.size());
       ran[s] = run_rounds_of(segments[s].variants, reversed, std::move(known),
                              [&](std::vector<uint32_t> of, const RoundResult& round) {
                                journal->append(segment, reversed, std::move(of), round);
@@ -409,8 +409,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   if (journal) {
     run.journal_failure = journal->failure().value_or("");
     if (!run.complete && run.journal_failure.empty()) {
-      spdlog::warn("what is finished lies in '{}'; the same command with --resume goes on from there",
-                   run.journal_folder);
+      log_warn("what is finished lies in '{}'; the same command with --resume goes on from there", run.journal_folder);
     }
   }
   run.peak_memory_bytes = peak_memory_bytes();

@@ -120,7 +120,7 @@ void Journal::lock() {
   lock_.emplace(fd);
   if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) {
-      spdlog::warn("'{}' cannot be locked here; let no second process use the same journal", path.native());
+      log_warn("'{}' cannot be locked here; let no second process use the same journal", path.native());
       return;
     }
     std::string holder(200, '\0');
@@ -131,7 +131,7 @@ void Journal::lock() {
   }
   const std::string me = this_process();
   // For people: that it cannot be written harms nothing.
-  if (::ftruncate(fd, 0) != 0 || pwrite(fd, me.data(), me.size(), 0) < 0) spdlog::debug("the lock has no name");
+  if (::ftruncate(fd, 0) != 0 || pwrite(fd, me.data(), me.size(), 0) < 0) log_debug("the lock has no name");
 }
 
 void Journal::read_plan(const std::vector<JournalFact>& facts) {
@@ -197,16 +197,16 @@ void Journal::read_rounds() {
   JournalScan scan = scan_journal(FileView::map(path).bytes());
   if (scan.foreign) fail("{} is no journal's file; name another folder with --journal.", quote(path.native()));
   for (const std::string& where : scan.damaged) {
-    spdlog::warn("'{}': {} is damaged; its round is done again", path.native(), where);
+    log_warn("'{}': {} is damaged; its round is done again", path.native(), where);
   }
-  if (scan.torn) spdlog::info("'{}': the last record is not whole; its round is done again", path.native());
+  if (scan.torn) log_info("'{}': the last record is not whole; its round is done again", path.native());
   good_bytes_ = scan.end;
   for (JournalRound& round : scan.rounds) {
     const size_t variants = round.segment < segments_.size() ? segments_[round.segment].size() : 0;
     const bool fits = round.result.seconds.size() == variants &&
                       std::all_of(round.windows.begin(), round.windows.end(), [&](uint32_t w) { return w < windows_; });
     if (!fits) {
-      spdlog::warn("'{}': a record does not fit the plan; its round is done again", path.native());
+      log_warn("'{}': a record does not fit the plan; its round is done again", path.native());
       continue;
     }
     const Key key{round.segment, round.reversed};
@@ -280,7 +280,7 @@ void Journal::write(const JournalRound& round) {
   const auto record = encode_record(round);
   if (const int error = write_bytes(calls_, rounds_->get(), record); error != 0) {
     // Half a record at the end would be dropped by the next reader anyway.
-    if (calls_.ftruncate(rounds_->get(), static_cast<off_t>(good_bytes_)) != 0) spdlog::debug("a torn record stays");
+    if (calls_.ftruncate(rounds_->get(), static_cast<off_t>(good_bytes_)) != 0) log_debug("a torn record stays");
     fail_later("written", error);
     return;
   }
@@ -301,7 +301,7 @@ void Journal::flush() { sync(0); }
 void Journal::fail_later(const char* action, int error) {
   failure_ = fmt::format("the journal's '{}' could not be {} ({})", (folder_ / kRounds).native(), action,
                          std::generic_category().message(error));
-  spdlog::error("{}; the run goes on, but what it finishes from here on cannot be resumed", *failure_);
+  log_error("{}; the run goes on, but what it finishes from here on cannot be resumed", *failure_);
 }
 
 }  // namespace mxlm

@@ -70,7 +70,7 @@ std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector
   using Open = Journal::Open;
   const Open open = options.resume ? Open::resume : Open::fresh;
   if (!options.folder.empty()) {
-    if (options.resume && !holds_journal(options.folder)) spdlog::info("nothing to resume yet: a new run begins");
+    if (options.resume && !holds_journal(options.folder)) log_info("nothing to resume yet: a new run begins");
     return std::make_unique<Journal>(options.folder, open, std::move(facts), windows);
   }
   Sha256 hash;
@@ -81,7 +81,7 @@ std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector
   }
   const fs::path folder = options.root / hash.hex().substr(0, 16);
   if (options.resume && !holds_journal(folder)) {
-    spdlog::info("no unfinished run of this kind is there to resume: a new one begins");
+    log_info("no unfinished run of this kind is there to resume: a new one begins");
   }
   try {
     if (!options.resume && holds_journal(folder) && !journal_in_use(folder)) {
@@ -91,14 +91,13 @@ std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector
       std::error_code error;
       fs::rename(folder, aside, error);
       if (!error) {
-        spdlog::warn("an unfinished run of this kind is there; to go on with it: --journal '{}' --resume",
-                     aside.native());
+        log_warn("an unfinished run of this kind is there; to go on with it: --journal '{}' --resume", aside.native());
       }
     }
     return std::make_unique<Journal>(folder, open, std::move(facts), windows);
   } catch (const Error& error) {
     if (options.resume) throw;
-    spdlog::info("this run keeps no journal: {}", error.what());
+    log_info("this run keeps no journal: {}", error.what());
   }
   return nullptr;
 }

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/error.hpp"
+#include "base/interrupt.hpp"
 #include "base/log.hpp"
 
 namespace mxlm {
@@ -185,8 +186,8 @@ class RoundLoop {
           throw;
         }
         windows_ = most / 2;
-        spdlog::warn("{} Round {} is run again with {} window{} a micro-batch instead of {}.", error.what(), round + 1,
-                     windows_, windows_ == 1 ? "" : "s", most);
+        log_warn("{} Round {} is run again with {} window{} a micro-batch instead of {}.", error.what(), round + 1,
+                 windows_, windows_ == 1 ? "" : "s", most);
       }
     }
   }
@@ -217,7 +218,7 @@ void work(const EngineJob& job, const std::function<Worker&()>& make, Rounds& ro
       outcome = loop.outcome();
     } catch (const OutOfDeviceMemory& error) {
       if (!rounds.leave()) throw;
-      spdlog::warn("{} Its worker leaves the rest to the others.", error.what());
+      log_warn("{} Its worker leaves the rest to the others.", error.what());
     }
   } catch (...) {
     rounds.end(std::current_exception());
@@ -244,7 +245,8 @@ EngineResult run_rounds(const EngineJob& job, Worker& first,
   std::vector<std::thread> threads;
   threads.reserve(others.size());
   for (size_t i = 0; i < others.size(); ++i) {
-    threads.emplace_back([&, i] {
+    threads.emplace_back([&, i, cancelled = current_cancellation()] {
+      const CancellationScope scope(cancelled);
       std::unique_ptr<Worker> worker;
       work(
           job, [&]() -> Worker& { return *(worker = others[i]()); }, rounds, outcomes[i + 1]);

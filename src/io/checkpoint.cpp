@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
+#include "base/parallel.hpp"
 #include "base/quote.hpp"
 #include "io/json.hpp"
 #include "io/pytorch.hpp"
@@ -159,19 +160,34 @@ const TensorEntry* Checkpoint::find(std::string_view name) const {
   return found == tensors_.end() ? nullptr : &found->second;
 }
 
-std::string Checkpoint::sha256() const {
+namespace {
+
+std::string sha256_of(const FileView& file) {
   constexpr size_t kPiece = size_t{16} << 20;
   Sha256 hash;
-  for (const auto& file : files_) {
-    const auto bytes = file.bytes();
-    for (size_t offset = 0; offset < bytes.size(); offset += kPiece) {
-      throw_if_interrupted();
-      const size_t size = std::min(kPiece, bytes.size() - offset);
-      file.will_need(offset + size, kPiece);
-      hash.update(bytes.subspan(offset, size));
-      file.release(offset, size);
-    }
+  const auto bytes = file.bytes();
+  for (size_t offset = 0; offset < bytes.size(); offset += kPiece) {
+    throw_if_interrupted();
+    const size_t size = std::min(kPiece, bytes.size() - offset);
+    file.will_need(offset + size, kPiece);
+    hash.update(bytes.subspan(offset, size));
+    file.release(offset, size);
   }
+  return hash.hex();
+}
+
+}  // namespace
+
+std::string Checkpoint::sha256() const {
+  std::vector<std::string> hashes(files_.size());
+  ThreadPool pool(std::min(default_thread_count(), std::max(static_cast<int>(files_.size()), 1)));
+  pool.run(static_cast<int64_t>(files_.size()), [&](int64_t i, int /*worker*/) {
+    const auto index = static_cast<size_t>(i);
+    hashes[index] = sha256_of(files_[index]);
+  });
+  if (hashes.size() == 1) return hashes.front();
+  Sha256 hash;
+  for (const std::string& one : hashes) hash.update(std::as_bytes(std::span(one)));
   return hash.hex();
 }
 

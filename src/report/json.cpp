@@ -288,8 +288,8 @@ std::string render_json(const EvalResult& result) {
     constexpr size_t shown = 4;
     const size_t count = not_finite.size();
     not_finite.resize(std::min(count, shown));
-    spdlog::warn("{} figures are not finite and null in the JSON: {}{}", count, fmt::join(not_finite, ", "),
-                 count > shown ? ", ..." : "");
+    log_warn("{} figures are not finite and null in the JSON: {}{}", count, fmt::join(not_finite, ", "),
+             count > shown ? ", ..." : "");
   }
   // File names and the command line need not be UTF-8.
   return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

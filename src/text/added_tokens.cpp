@@ -96,9 +96,8 @@ AddedTokens AddedTokens::from_json(const std::optional<Json>& list, const Vocabu
     out.tokens_[id] = std::move(token);
   }
   if (misnumbered > 0) {
-    spdlog::warn(
-        "{}: {} added tokens have other ids than the file says, as the tokenizers library reads it; the first: {}",
-        list->where, misnumbered, first_misnumbered);
+    log_warn("{}: {} added tokens have other ids than the file says, as the tokenizers library reads it; the first: {}",
+             list->where, misnumbered, first_misnumbered);
   }
   for (const auto& [id, token] : out.tokens_) {
     // An empty pattern (the normaliser removed it all) never matches.

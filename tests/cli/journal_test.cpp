@@ -20,8 +20,9 @@ const std::string kRun = "eval --device cpu --max-windows 12 --context 64 --roun
 
 /// The figures of a result file, without times.
 json figures(const std::string& path) {
+  const json result = json::parse(slurp(path));
   json out;
-  for (json run : json::parse(slurp(path))["runs"]) {
+  for (json run : result["runs"]) {
     for (json& variant : run["variants"]) {
       for (const char* time : {"seconds", "tokens_per_second"}) variant.erase(time);
       for (json& linear : variant["replaced"]) linear.erase("route");

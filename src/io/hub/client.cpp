@@ -237,7 +237,7 @@ HttpResponse Client::persist(const Repo& repo, const HttpRequest& request, const
                quote(printable_url(options_.endpoint)), reason);
     }
     ++failures;
-    spdlog::info("{}: {}; trying again in {:.1f} s", what, reason, static_cast<double>(delay.count()) / 1000);
+    log_info("{}: {}; trying again in {:.1f} s", what, reason, static_cast<double>(delay.count()) / 1000);
     wait(delay);
   }
 }
@@ -392,7 +392,7 @@ void Client::download(const Repo& repo, const std::string& commit, const RemoteF
       fail_hub(HubError::Kind::damaged,
                "{} does not have the hash that the hub promised, so it was not kept; try again.", what);
     }
-    spdlog::warn("{}: what an earlier download left is damaged; starting over", what);
+    log_warn("{}: what an earlier download left is damaged; starting over", what);
   }
 }
 

@@ -281,7 +281,7 @@ DocumentSource read_data_set(const Options& options, const DataRequest& request,
     } catch (const HubError& wikitext) {
       fail("Neither the Pile nor WikiText-2 in its place can be had: {} {}", pile.what(), wikitext.what());
     }
-    spdlog::warn("the Pile is not to be had, SO THE ROWS OF WIKITEXT-2 TAKE ITS PLACE ({})", pile.what());
+    log_warn("the Pile is not to be had, SO THE ROWS OF WIKITEXT-2 TAKE ITS PLACE ({})", pile.what());
     return source;
   }
 }

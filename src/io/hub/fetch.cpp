@@ -33,7 +33,7 @@ class BlobLock {
       // A file system without locks: two processes would do the work twice, and the hash tells if they clashed.
       if (errno != EWOULDBLOCK && errno != EINTR) return;
       if (interrupt_requested() || cancelled) throw Interrupted();
-      if (tries == 10) spdlog::info("{}: another process downloads it; waiting", quote(what));
+      if (tries == 10) log_info("{}: another process downloads it; waiting", quote(what));
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
   }
@@ -64,7 +64,12 @@ class Fetcher {
     running_ = static_cast<int>(count);
     std::vector<std::jthread> threads;
     threads.reserve(count);
-    for (size_t i = 0; i < count; ++i) threads.emplace_back([this] { work(); });
+    for (size_t i = 0; i < count; ++i) {
+      threads.emplace_back([this, cancelled = current_cancellation()] {
+        const CancellationScope scope(cancelled);
+        work();
+      });
+    }
     while (running_ > 0) {
       if (on_progress) on_progress(progress());
       std::this_thread::sleep_for(std::chrono::milliseconds(running_ > 0 ? 20 : 0));
