@@ -52,8 +52,8 @@ class Cluster:
     load: str = "pagecache"
     storage_rate: float = 20e9
     host_rate: float = 3e9
-    hash_rate: float = 1.6e9
-    device_seconds: float = 10.0
+    hash_rate: float = 12e9
+    device_seconds: float = 5.0
     # rounds that come back
     mode: str = "mpi"
     tokens: int = 131072
