@@ -52,8 +52,8 @@ class Cluster:
     load: str = "pagecache"
     storage_rate: float = 20e9
     host_rate: float = 3e9
-    hash_rate: float = 1.6e9
-    device_seconds: float = 10.0
+    hash_rate: float = 12e9
+    device_seconds: float = 5.0
     # rounds that come back
     mode: str = "mpi"
     tokens: int = 131072
@@ -463,12 +463,16 @@ def closed_form(cluster):
         hazard = w / c.mtbf
         left = t * (1 + c.round_cv ** 2) / 2 * ((1 - slow) + slow * f)
         if c.mode == "mpi":
-            # Repeated until one attempt's loading survives; a death costs what was on its way, and not yet synced.
+            # While rounds run a death costs what was on its way, or not yet synced; loading starts over until one
+            # survives.
             behind = left + wait / 2 + min(SYNC_EVERY, t) / 2
-            if hazard * (load + behind) >= 1:
+            tries = math.expm1(min(hazard * load, 50.0))  # deaths before one loading is done
+            if hazard * behind >= 1 or tries > Simulation.GIVE_UP:
                 return None
-            deaths = hazard * whole / (1 - hazard * (load + behind))
-            lost = deaths * (c.restart_seconds + load + behind)
+            running = hazard * end / (1 - hazard * behind)
+            deaths = running + (1 + running) * tries
+            lost = (1 + running) * (tries / hazard + tries * c.restart_seconds) - load + running * (
+                behind + c.restart_seconds)
         else:
             reload = c.load_seconds(1)
             away = c.restart_seconds + reload + left

@@ -53,11 +53,10 @@ TEST(ProgressText, FitsWithEightBusyDevicesAndLongNumbers) {
     const std::string same = progress_text("a-model-with-a-very-long-name-indeed", progress);
     EXPECT_LE(same.size(), 80U) << same;
     EXPECT_THAT(same, HasSubstr(std::to_string(devices) + " gpus 100%"));
-    progress.devices.back().sample.utilization = 7;
-    progress.devices.front().sample.utilization = std::nullopt;
+    progress.devices.back().sample.utilization = 77;
     const std::string range = progress_text("a-model-with-a-very-long-name-indeed", progress);
     EXPECT_LE(range.size(), 80U) << range;
-    EXPECT_THAT(range, HasSubstr(" gpus 7-100%"));
+    EXPECT_THAT(range, HasSubstr(" gpus 77-100%"));
   }
 }
 
@@ -71,6 +70,10 @@ TEST(DeviceText, SaysAsMuchAsThereIsRoomFor) {
   EXPECT_EQ(device_text(two, 20), " | 0:90% 1:91%");
   EXPECT_EQ(device_text(progress_of(8).devices, 40), " | gpus 90 91 92 93 94 95 96 97%");
   EXPECT_EQ(device_text(progress_of(8).devices, 30), " | 8 gpus 90-97%");
+  auto unknown = progress_of(3).devices;
+  unknown[1].sample.utilization = std::nullopt;
+  EXPECT_EQ(device_text(unknown, 16), " | gpus 90 ? 92%");
+  EXPECT_EQ(device_text(unknown, 15), "");
   EXPECT_EQ(device_text(one, 5), "");
   EXPECT_EQ(device_text({}, 80), "");
   EXPECT_EQ(device_text({DeviceProgress{}}, 80), "");  // nothing is measured

@@ -118,6 +118,7 @@ class ClosedForm(unittest.TestCase):
             {"straggler_share": 0.3, "straggler_factor": 1.3, "round_cv": 0.2}, {"load": "broadcast"}, {"load": "each"},
             {"mode": "shared-folder"}, {"round_seconds": 15.0}, {"round_seconds": 15.0, "ahead": True},
             {"mtbf": 2000 * 3600.0}, {"mtbf": 2000 * 3600.0, "mode": "shared-folder"},
+            {"mtbf": 200 * 3600.0}, {"mtbf": 200 * 3600.0, "mode": "shared-folder"}, {"journal_rate": 1e9},
         ]
         for case in cases:
             for workers in (8, 64, 300):
