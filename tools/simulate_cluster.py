@@ -164,6 +164,7 @@ class Simulation:
         return Outcome(self.now, self.parts, self.finished, self.failures)
 
     def done(self, round_, factor):
+        assert not self.finished[round_], "a round counts once"
         self.finished[round_] += 1
         self.left -= 1
         self.parts["useful"] += self.work[round_]
