@@ -236,6 +236,9 @@ def parquet():
     write(few, out / "few.parquet", compression="none", write_page_checksum=True)
     write(few.select(["id"]), out / "numbers.parquet")
     write(few.slice(0, 0), out / "no_rows.parquet")
+    # Some hundred bytes that stand for 10 GB: one string of a dictionary, again and again.
+    same = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 100_000, pyarrow.int32()), ["x" * 100_000])
+    write(pyarrow.table({"text": same}), out / "bomb.parquet", compression="zstd", store_schema=False)
 
 
 def seeds():

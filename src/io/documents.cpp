@@ -12,6 +12,7 @@
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
+#include "base/memory.hpp"
 #include "base/quote.hpp"
 #include "base/suggest.hpp"
 #include "io/byte_source.hpp"
@@ -175,19 +176,34 @@ class LineParser {
 struct Collected {
   DocumentSource source;
   Sha256 hash;
-  size_t limit = 0;            // documents; 0 is no limit
-  std::string subset;          // the only one to keep; "" is all
+  size_t limit = 0;        // documents; 0 is no limit
+  std::string subset;      // the only one to keep; "" is all
+  uint64_t max_bytes = 0;  // of documents
+  uint64_t bytes = 0;
   std::set<std::string> seen;  // subsets left out, as far as a message would list them
 
-  /// Forgets what was just appended, if it is of another subset.
+  /// Counts what was just appended, or forgets it, if it is of another subset.
   void filter(size_t before, int64_t invalid_before) {
-    if (subset.empty() || source.documents.size() == before || source.documents.back().subset == subset) return;
+    if (source.documents.size() == before) return;
+    if (subset.empty() || source.documents.back().subset == subset) {
+      const Document& document = source.documents.back();
+      count(sizeof(Document) + document.text.size() + document.subset.size());
+      return;
+    }
     constexpr size_t kMostNames = 64;
     if (seen.size() < kMostNames && !source.documents.back().subset.empty()) {
       seen.insert(std::move(source.documents.back().subset));
     }
     source.documents.pop_back();
     source.invalid_utf8 = invalid_before;
+  }
+  /// A few bytes of a compressed file may stand for more text than there is memory.
+  void count(uint64_t more) {
+    bytes += more;
+    if (bytes <= max_bytes) return;
+    fail(
+        "{} holds more than {} MiB of text, a quarter of the memory that there is; read less of it with --max-samples.",
+        quote(source.name), max_bytes >> 20);
   }
   [[nodiscard]] bool full() const { return limit != 0 && source.documents.size() >= limit; }
 };
@@ -205,22 +221,26 @@ void append_lines(const std::string& path, std::unique_ptr<ByteSource> bytes, co
   }
 }
 
-std::string read_all(const std::string& path) {
+std::string read_all(const std::string& path, uint64_t most) {
   const auto file = open_plain(path);
   std::string bytes;
   for (;;) {
     const size_t size = bytes.size();
     // Doubling keeps the copies of a growing string few.
-    const size_t piece = std::max(kPiece, size);
+    const size_t piece = std::min<uint64_t>(std::max(kPiece, size), most - size + 1);
     bytes.resize(size + piece);
     const size_t got = file->read(std::as_writable_bytes(std::span(bytes)).subspan(size));
     bytes.resize(size + got);
     if (got < piece) return bytes;
+    if (bytes.size() > most) {
+      fail("{} holds more than {} MiB, a quarter of the memory that there is; cut a part out of it.", quote(path),
+           most >> 20);
+    }
   }
 }
 
 void append_text(const std::string& path, Collected& to) {
-  const std::string bytes = read_all(path);
+  const std::string bytes = read_all(path, to.max_bytes - to.bytes);
   to.hash.update(std::as_bytes(std::span(bytes)));
   Document document;
   const size_t before = to.source.documents.size();
@@ -299,33 +319,11 @@ std::vector<std::string> list_folder(const std::string& folder) {
   return files;
 }
 
-}  // namespace
-
-void append_json_line(std::string_view line, const std::string& field, const std::string& where,
-                      DocumentSource& source) {
-  LineParser().append(line, field, where, source);
-}
-
-DocumentSource read_text(const std::string& path) {
-  Collected collected;
-  append_text(path, collected);
-  collected.source.name = path;
-  collected.source.is_text = true;
-  collected.source.sha256 = collected.hash.hex();
-  return std::move(collected.source);
-}
-
-DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents) {
-  std::error_code ignored;
-  const bool folder = fs::is_directory(path, ignored);
-  if (!folder && kind_of(path) == FileKind::text) return read_text(path);
-  return read_files(folder ? list_folder(path) : std::vector{path}, path, field, max_documents);
-}
-
-DocumentSource read_files(const std::vector<std::string>& paths, const std::string& name, const std::string& field,
-                          int64_t max_documents, const std::string& subset) {
+DocumentSource read_within(const std::vector<std::string>& paths, const std::string& name, const std::string& field,
+                           int64_t max_documents, const std::string& subset, uint64_t max_bytes) {
   Collected collected;
   collected.source.name = name;
+  collected.max_bytes = max_bytes;
   collected.limit = static_cast<size_t>(max_documents);
   collected.subset = subset;
   for (const auto& file : paths) {
@@ -341,6 +339,44 @@ DocumentSource read_files(const std::vector<std::string>& paths, const std::stri
   if (collected.source.documents.empty()) fail("{} holds no documents; name another data set.", quote(name));
   collected.source.sha256 = collected.hash.hex();
   return std::move(collected.source);
+}
+
+}  // namespace
+
+void append_json_line(std::string_view line, const std::string& field, const std::string& where,
+                      DocumentSource& source) {
+  LineParser().append(line, field, where, source);
+}
+
+uint64_t most_text_bytes() { return memory_budget_bytes() / 4; }
+
+DocumentSource read_text(const std::string& path) { return read_text(path, most_text_bytes()); }
+
+DocumentSource read_text(const std::string& path, uint64_t max_bytes) {
+  Collected collected;
+  collected.source.name = path;
+  collected.max_bytes = max_bytes;
+  append_text(path, collected);
+  collected.source.is_text = true;
+  collected.source.sha256 = collected.hash.hex();
+  return std::move(collected.source);
+}
+
+DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents) {
+  return read_documents(path, field, max_documents, most_text_bytes());
+}
+
+DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents,
+                              uint64_t max_bytes) {
+  std::error_code ignored;
+  const bool folder = fs::is_directory(path, ignored);
+  if (!folder && kind_of(path) == FileKind::text) return read_text(path, max_bytes);
+  return read_within(folder ? list_folder(path) : std::vector{path}, path, field, max_documents, "", max_bytes);
+}
+
+DocumentSource read_files(const std::vector<std::string>& paths, const std::string& name, const std::string& field,
+                          int64_t max_documents, const std::string& subset) {
+  return read_within(paths, name, field, max_documents, subset, most_text_bytes());
 }
 
 }  // namespace mxlm

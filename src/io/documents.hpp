@@ -26,8 +26,14 @@ struct DocumentSource {
 /// as Unicode recommends); a byte order mark stays. Returns true if it changed anything.
 bool replace_invalid_utf8(std::string_view bytes, std::string& out);
 
+/// The most text that is read, unless a call says otherwise: a quarter of what this process may have of memory.
+/// Compressed files can hold any amount.
+uint64_t most_text_bytes();
+
 /// Reads a plain text: bytes as they are, no newline translation. `path` "-" is stdin. An empty text is no error here.
+/// Throws Error for one of more than `max_bytes`.
 DocumentSource read_text(const std::string& path);
+DocumentSource read_text(const std::string& path, uint64_t max_bytes);
 
 /// Reads a data set by extension: .txt (one document, a text), .jsonl, .jsonl.gz, .jsonl.zst, .parquet ("-" and unknown
 /// extensions are refused with the list of known ones); or a folder of such files, sorted by name (each .txt is then a
@@ -35,8 +41,11 @@ DocumentSource read_text(const std::string& path);
 /// `field` names the JSON member or the column that holds the text; of members with one name the last counts, as in
 /// Python. Stops after the first `max_documents` in that order (0 = all). Throws Error naming the file and line for a
 /// line that is no JSON object, lacks the field, holds something else than a string there, or is longer than 256 MiB;
-/// for what read_parquet refuses; and when there is no document at all.
+/// for what read_parquet refuses; for documents that take more than `max_bytes` together; and when there is none at
+/// all.
 DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents);
+DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents,
+                              uint64_t max_bytes);
 
 /// The documents of several files as if they were one, named `name`; each .txt is a document. With `subset`, only those
 /// of that subset are kept and counted, and Error lists the ones there are if none has it.

@@ -170,6 +170,15 @@ TEST_F(Hub, ResumesWhatAnEarlierRunLeft) {
   EXPECT_EQ(hub_.cdn().seen().front().header("range"), "bytes=654321-");
 }
 
+TEST_F(Hub, WritesThroughNoLink) {
+  const fs::path outside = folder_ / "outside";
+  std::ofstream(outside) << "precious";
+  fs::create_directories(repo_folder() / "blobs");
+  fs::create_symlink(outside, partial());
+  EXPECT_THROW(fetch_it(), Error);
+  EXPECT_EQ(slurp(outside), "precious");
+}
+
 TEST_F(Hub, StartsOverWhereRangesAreIgnored) {
   fs::create_directories(repo_folder() / "blobs");
   std::ofstream(partial(), std::ios::binary) << weights().substr(0, 654'321);

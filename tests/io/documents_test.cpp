@@ -289,6 +289,28 @@ TEST(Documents, RefusesALineThatACompressedFileMakesEndless) {
               HasSubstr("longer than 256 MiB"));
 }
 
+TEST(Documents, RefusesMoreTextThanItMayHold) {
+  // Each of these compressed files of some kilobytes holds 16 MiB in lines that are short enough.
+  const TemporaryFolder folder;
+  const std::string line = "{\"text\":\"" + std::string(1000, 'x') + "\"}\n";
+  std::string lines, empty;
+  for (int i = 0; i < 16'000; ++i) lines += line;
+  for (int i = 0; i < 200'000; ++i) empty += "{\"text\":\"\"}\n";
+  const size_t most = size_t{4} << 20;
+  for (const std::string& content : {lines, empty}) {
+    const std::string path = folder.file("a.jsonl.gz", gzip_member(content)).string();
+    EXPECT_LT(fs::file_size(path), 100'000U);
+    EXPECT_THAT(message_of([&] { read_documents(path, "text", 0, most); }),
+                AllOf(HasSubstr("a.jsonl.gz"), HasSubstr("more than 4 MiB"), HasSubstr("--max-samples")));
+    EXPECT_EQ(read_documents(path, "text", 1000, most).documents.size(), 1000U);
+  }
+  const std::string text = folder.file("a.txt", std::string(2 * most, 'x')).string();
+  EXPECT_THAT(message_of([&] { read_text(text, most); }), AllOf(HasSubstr("a.txt"), HasSubstr("more than 4 MiB")));
+  if (fs::exists("/dev/zero")) {
+    EXPECT_THAT(message_of([&] { read_text("/dev/zero", most); }), HasSubstr("more than 4 MiB"));
+  }
+}
+
 TEST(FolderOfDocuments, IsReadInTheOrderOfNames) {
   const TemporaryFolder folder;
   const std::string a = "{\"text\":\"a1\"}\n{\"text\":\"a2\"}", b = "{\"text\":\"b\"}\n", c = "{\"text\":\"c\"}\n";

@@ -108,6 +108,14 @@ TEST_F(Parquet, RefusesDamagedFiles) {
   EXPECT_THAT(refusal(folder.file("changed.parquet", changed)), HasSubstr("could not be read"));
 }
 
+TEST_F(Parquet, RefusesMoreTextThanItMayHold) {
+  const fs::path path = kFiles / "bomb.parquet";
+  ASSERT_LT(fs::file_size(path), 1000U);  // and 10 GB when it is read
+  EXPECT_THAT(message_of([&] { read_documents(path.string(), "text", 0, uint64_t{4} << 20); }),
+              AllOf(HasSubstr("bomb.parquet"), HasSubstr("more than 4 MiB"), HasSubstr("--max-samples")));
+  EXPECT_EQ(read(path, "text", 3).documents.size(), 3U);
+}
+
 // What read_parquet makes of a reader that is this shell script.
 std::string refusal_of_reader(const std::string& script) {
   const TemporaryFolder folder;

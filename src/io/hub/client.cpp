@@ -77,7 +77,7 @@ std::string hash_of_etag(std::string etag) {
 class Client::Transfer {
  public:
   Transfer(const fs::path& path, const RemoteFile& file)
-      : path_(path), file_(file), descriptor_(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+      : path_(path), file_(file), descriptor_(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666)) {
     if (descriptor_.get() < 0) fail_errno("written", path.native(), errno);
     const off_t end = lseek(descriptor_.get(), 0, SEEK_END);
     if (end < 0) fail_errno("written", path.native(), errno);

@@ -42,7 +42,7 @@ class BlobLock {
   static int open_lock(const fs::path& path) {
     std::error_code error;
     fs::create_directories(path.parent_path(), error);
-    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (fd < 0) fail_errno("written", path.native(), errno);
     return fd;
   }
