@@ -1,11 +1,15 @@
 // What a user can get wrong ends in one sentence and exit code 1 or 2.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
 
 #include "run_mxlm.hpp"
 
@@ -97,6 +101,30 @@ TEST_F(BadModel, UnknownModelTypeListsTheKnown) {
 TEST_F(BadModel, ConfigThatIsNoJson) {
   folder_.file("config.json", "{");
   expect_refusal(run_mxlm(eval()), 1, "config.json");
+  folder_.file("config.json", "{\"a\":" + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "}");
+  expect_refusal(run_mxlm(eval()), 1, "config.json");
+}
+
+TEST_F(BadModel, AbsurdNumbersInTheConfig) {
+  const auto config = nlohmann::json::parse(slurp(kModel / "config.json"));
+  for (const auto& [key, value] : std::initializer_list<std::pair<const char*, nlohmann::json>>{
+           {"hidden_size", int64_t{1} << 40},
+           {"hidden_size", 0},
+           {"num_hidden_layers", 1'000'000'000},
+           {"num_attention_heads", -4},
+           {"num_attention_heads", int64_t{1} << 31},
+           {"num_key_value_heads", 1'000'000},
+           {"intermediate_size", uint64_t{1} << 63},
+           {"vocab_size", 1e300},
+           {"max_position_embeddings", -1},
+           {"rms_norm_eps", "x"},
+       }) {
+    auto changed = config;
+    changed[key] = value;
+    folder_.file("config.json", changed.dump());
+    SCOPED_TRACE(fmt::format("{} {}", key, value.dump()));
+    expect_refusal(run_mxlm("inspect '" + folder_.path().string() + "' --quiet"), 1, key);
+  }
 }
 
 TEST_F(BadModel, TokenizerWithoutMerges) {

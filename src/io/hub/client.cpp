@@ -243,7 +243,14 @@ HttpResponse Client::persist(const Repo& repo, const HttpRequest& request, const
 }
 
 void Client::explain(const Repo& repo, const std::string& what, const HttpResponse& response) const {
-  const std::string code = response.header("x-error-code"), message = response.header("x-error-message");
+  const std::string code = response.header("x-error-code");
+  std::string message = response.header("x-error-message");
+  // A server may say what it was sent.
+  const std::string& secret = options_.token;
+  for (size_t at = 0; !secret.empty() && (at = message.find(secret, at)) != std::string::npos;) {
+    message.replace(at, secret.size(), "***");
+    at += 3;
+  }
   const std::string endpoint = printable_url(options_.endpoint);
   const std::string page = fmt::format("{}/{}{}", endpoint, repo.kind == RepoKind::dataset ? "datasets/" : "", repo.id);
   const bool token = !options_.token.empty();
