@@ -2,10 +2,16 @@
 
 add_library(mxlm_options INTERFACE)
 target_include_directories(mxlm_options INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+# Of clang: what clang-tidy would take a fifth of its time for.
+target_compile_options(mxlm_options INTERFACE "$<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wreserved-identifier>")
 target_compile_options(mxlm_options INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion;-Wnon-virtual-dtor;-Woverloaded-virtual;-Werror;-ffp-contract=off>"
   # Device code rounds where the host's does: a multiplication and an addition are two roundings.
   "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;--fmad=false;-Xcompiler=-Wall,-Wextra,-ffp-contract=off>")
+if(CMAKE_UNITY_BUILD)
+  # A class in an anonymous namespace is taken for a header's there.
+  target_compile_options(mxlm_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
+endif()
 target_compile_definitions(mxlm_options INTERFACE MXLM_VERSION="${PROJECT_VERSION}")
 if(MXLM_SANITIZE)
   target_compile_options(mxlm_options INTERFACE
