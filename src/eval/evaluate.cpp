@@ -399,10 +399,9 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
       break;
     }
     const auto known = journal->known(segment.segment, reversed);
-    std::vector<size_t> windows;
-    for (size_t w = 0; w < known.size(); ++w) {
-      if (known[w]) windows.push_back(w);
-    }
+    std::vector<size_t> windows(known.size());
+    std::iota(windows.begin(), windows.end(), size_t{0});
+    std::erase_if(windows, [&](size_t w) { return !known[w]; });
     EngineResult result = journaled_result(*journal, segment.segment, reversed, windows);
     result.complete = complete;
     return result;

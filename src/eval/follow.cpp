@@ -265,18 +265,19 @@ class Follower {
                                         devices.device_of(w));
       });
     }
-    std::vector<Variant> variants;
-    for (const std::string& text : news.variants) {
-      variants.push_back(text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text));
-    }
+    std::vector<Variant> variants(news.variants.size());
+    std::transform(news.variants.begin(), news.variants.end(), variants.begin(), [](const std::string& text) {
+      return text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text);
+    });
     const VariantTree tree = build_tree(model_->spec, *first.forward, variants);
     const DeviceMonitor monitor(devices);
     ReportNews report;
     report.outcomes =
         work_on({.model = model_->spec, .tree = tree, .plan = plan, .windows = news.windows, .kind = news.kind}, first,
                 others, rounds);
-    std::vector<WorkerReport> reports;
-    for (const WorkerOutcome& outcome : report.outcomes) reports.push_back(outcome.report);
+    std::vector<WorkerReport> reports(report.outcomes.size());
+    std::transform(report.outcomes.begin(), report.outcomes.end(), reports.begin(),
+                   [](const WorkerOutcome& outcome) { return outcome.report; });
     report.devices = monitor.use(reports);
     return report;
   }
