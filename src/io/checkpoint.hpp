@@ -50,8 +50,8 @@ class Checkpoint {
   [[nodiscard]] const TensorMap& tensors() const { return tensors_; }
   /// nullptr if there is no such tensor.
   [[nodiscard]] const TensorEntry* find(std::string_view name) const;
-  /// SHA-256, hex, of the one file; of several files that of their hashes in hex, in name order, one after the other, so
-  /// that they can be read at the same time. Reads everything; pages read for it are released again.
+  /// SHA-256, hex, of the one file; of several files that of their hashes in hex, in name order, one after the other,
+  /// so that they can be read at the same time. Reads everything; pages read for it are released again.
   [[nodiscard]] std::string sha256() const;
 
  private:
