@@ -409,6 +409,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   const auto run_with = [&](bool reversed) {
     if (journal && options.journal.shared) {
       std::vector<EngineResult> results;
+      results.reserve(segments.size());
       for (const ResumedSegment& segment : segments) results.push_back(run_shared(segment, reversed));
       return assemble(segments, std::move(results));
     }
