@@ -8,7 +8,7 @@ target_compile_options(mxlm_options INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion;-Wnon-virtual-dtor;-Woverloaded-virtual;-Werror;-ffp-contract=off>"
   # Device code rounds where the host's does: a multiplication and an addition are two roundings.
   "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;--fmad=false;-Xcompiler=-Wall,-Wextra,-ffp-contract=off>")
-if(CMAKE_UNITY_BUILD AND MXLM_SANITIZE)
+if(CMAKE_UNITY_BUILD)
   # Where files are compiled together, g++ takes a class in an anonymous namespace for a header's.
   target_compile_options(mxlm_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
 endif()

@@ -20,7 +20,7 @@ import tempfile
 import time
 
 TIMES = ("seconds", "tokens_per_second", "command", "peak_memory_bytes", "planned_memory_bytes", "devices",
-         "joules_per_token", "forwards", "route")
+         "joules_per_token", "forwards", "route", "ranks")
 
 
 def digits(node):

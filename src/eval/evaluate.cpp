@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <iterator>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <stdexcept>
 
@@ -16,16 +14,13 @@
 #include "base/quote.hpp"
 #include "eval/journal.hpp"
 #include "eval/resume.hpp"
-#include "eval/shared_rounds.hpp"
+#include "eval/segment_runner.hpp"
 #include "eval/team.hpp"
 
 namespace mxlm {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// How many processes share a journal, nobody knows when it is begun: there are rounds enough for about so many.
-constexpr size_t kSharedWorkers = 16;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -140,20 +135,6 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
   return out;
 }
 
-/// The steps of the forward pass, without sums.
-std::vector<LayerError> step_names(const ForwardPass& forward) {
-  std::vector<LayerError> out;
-  for (int64_t step = 0; step < forward.steps(); ++step) {
-    const bool both = forward.has_attention(step) && forward.has_mlp(step);
-    out.push_back({.layer = forward.layer_of(step),
-                   .part = both                          ? "block"
-                           : forward.has_attention(step) ? "attention"
-                                                         : "mlp",
-                   .sums = {}});
-  }
-  return out;
-}
-
 /// Figures of each subset name that documents carry, by first appearance; `set` has the windows of the result.
 std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSource& data, const EngineResult& result) {
   std::vector<std::pair<std::string, std::vector<size_t>>> subsets;  // name, windows
@@ -179,12 +160,41 @@ std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSou
   return out;
 }
 
-/// Whether the results of all windows of a round are there.
-bool all_known(std::span<const Plan::Range> round, std::span<const std::optional<WindowResult>> known) {
-  return std::all_of(round.begin(), round.end(), [&](const Plan::Range& range) {
-    const auto windows = known.subspan(range.first, range.second - range.first);
-    return std::all_of(windows.begin(), windows.end(), [](const auto& window) { return window.has_value(); });
-  });
+/// `steps` with the sums of a variant, of which a journal without a window has none.
+std::vector<LayerError> layer_errors(std::vector<LayerError> steps, std::span<const ErrorSums> sums) {
+  for (size_t s = 0; s < std::min(steps.size(), sums.size()); ++s) steps[s].sums = sums[s];
+  return steps;
+}
+
+/// What a run alone says of variant `v`.
+VariantResult variant_result(const ModelSpec& model, std::span<const Variant> variants, size_t v,
+                             const EngineResult& result, const VariantFigures& figures) {
+  const Variant& variant = variants[v];
+  VariantResult out;
+  out.name = variant.name;
+  out.spec = v == 0 ? "" : variant.canonical();
+  out.figures = figures;
+  out.tokens_per_second = result.tokens_per_second(v);
+  const VariantSeconds& seconds = result.seconds[v];
+  out.seconds = {
+      .load = 0, .tokenize = 0, .prepare = seconds.prepare, .forward = seconds.forward, .head = seconds.head};
+  out.replaced = replaced_linears(model, variant, result.routes[v]);
+  out.weight_bytes_baseline = weight_bytes(model, variants[0]);
+  out.weight_bytes_variant = weight_bytes(model, variant);
+  const auto parameters = static_cast<double>(std::max<int64_t>(linear_parameters(model), 1));
+  out.weight_bits_baseline = 8 * static_cast<double>(out.weight_bytes_baseline) / parameters;
+  out.weight_bits_variant = 8 * static_cast<double>(out.weight_bytes_variant) / parameters;
+  return out;
+}
+
+/// How far a variant's figures move under another order of float32 sums.
+void add_noise(const VariantFigures& again, VariantResult& out) {
+  out.noise_measured = true;
+  out.noise_nll = std::abs(again.nll - out.figures.nll);
+  if (const auto &one = out.figures.vs_baseline, &other = again.vs_baseline; one && other) {
+    out.noise_kld = std::abs(other->kld_mean - one->kld_mean);
+    out.noise_top1 = std::abs(other->top1_agreement - one->top1_agreement);
+  }
 }
 
 void add_device_figures(const DeviceSet& devices, const EngineResult& result, RunResult& run) {
@@ -256,192 +266,29 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     backend = team->backends();
   }
   std::unique_ptr<Journal> journal;
-  std::vector<LayerError> steps;
-  // Runs the windows that `known` has nothing of.
-  const auto run_rounds_of = [&](std::span<const Variant> together, bool reversed,
-                                 std::vector<std::optional<WindowResult>> known,
-                                 const std::function<void(std::vector<uint32_t>, const RoundResult&)>& keep,
-                                 SharedRounds* shared = nullptr) {
-    Worker first(devices.make_backend(0, reversed), model.spec, compute);
-    std::vector<std::function<std::unique_ptr<Worker>()>> others;
-    for (size_t w = 1; w < devices.workers(); ++w) {
-      others.emplace_back([&, w] {
-        return std::make_unique<Worker>(devices.make_backend(w, reversed), model.spec, compute, devices.device_of(w));
-      });
-    }
-    const VariantTree tree = build_tree(model.spec, *first.forward, together);
-    run.forwards += reversed ? 0 : tree.forwards();
-    steps = step_names(*first.forward);
-    std::vector<uint8_t> is_known;
-    // Where rounds are shared, all processes cut all windows alike, whatever they know of already.
-    if (shared == nullptr) {
-      is_known.resize(known.size());
-      std::transform(known.begin(), known.end(), is_known.begin(), [](const auto& window) { return window ? 1 : 0; });
-    }
-    // Rank 0 plans for all, so that every rank has the same rounds.
-    const uint64_t memory_share = team ? memory_budget_bytes() / static_cast<uint64_t>(options.ranks->ranks_here()) : 0;
-    Plan plan = make_plan(model.spec, *first.forward, tree, set.windows,
-                          {.batch_windows = options.batch_windows,
-                           .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
-                           .memory_limit = team ? team->memory_limit(memory_share) : memory_budget_bytes(),
-                           .memory_in_use = resident_memory_bytes(),
-                           .device_limit = team ? team->device_limit(devices.worker_limit()) : devices.worker_limit(),
-                           .workers = shared != nullptr ? kSharedWorkers * devices.workers()
-                                                        : devices.workers() + (team ? team->workers() : 0),
-                           .known = is_known,
-                           .round_tokens = options.round_tokens});
-    if (!plan.on_device) run.planned_memory_bytes = std::max(run.planned_memory_bytes, plan.total());
-    RoundHooks hooks;
-    std::vector<size_t> numbers;         // [round of the plan] -> among those that are shared
-    std::map<size_t, size_t> number_of;  // by a round's first window
-    if (shared != nullptr) {
-      auto cut = shared->agree(plan.rounds, set.windows.size());
-      plan.rounds.clear();
-      for (size_t r = 0; r < cut.size(); ++r) {
-        number_of[cut[r].front().first] = r;
-        if (all_known(cut[r], known)) continue;
-        numbers.push_back(r);
-        plan.rounds.push_back(std::move(cut[r]));
-      }
-      hooks.claim = [&](size_t round) { return shared->claim(numbers[round]); };
-    }
-    DeviceMonitor monitor(devices);
-    const EngineJob job{.model = model.spec, .tree = tree, .plan = plan, .windows = set.windows, .kind = set.kind};
-    hooks.known = known;
-    hooks.on_round = [&](std::span<const Plan::Range> batches, const RoundResult& round) {
-      if (!keep) return;
-      std::vector<uint32_t> windows;
-      for (const auto& [begin, end] : batches) {
-        for (size_t w = begin; w < end; ++w) windows.push_back(static_cast<uint32_t>(w));
-      }
-      keep(std::move(windows), round);
-      if (shared != nullptr) {
-        journal->flush();
-        shared->finished(number_of.at(batches.front().first));
-      }
-    };
-    if (team) {
-      JobNews news{.variants = {},
-                   .reversed = reversed,
-                   .kind = set.kind,
-                   .kept = plan.kept,
-                   .rounds = plan.rounds,
-                   .windows = {}};
-      for (size_t v = 0; v < together.size(); ++v) news.variants.push_back(v == 0 ? "" : together[v].canonical());
-      team->begin(news, set.windows);
-      hooks.elsewhere_workers = team->workers();
-      hooks.elsewhere = [&](RoundQueue& rounds) { return team->serve(job, rounds); };
-    }
-    EngineResult done = run_rounds(
-        job, first, others,
-        [&](Progress progress) {
-          monitor.complete(progress);
-          if (on_progress) on_progress(progress);
-        },
-        hooks);
-    if (!reversed) {
-      run.devices = monitor.use(done.workers);
-      if (team) run.devices.insert(run.devices.end(), team->devices().begin(), team->devices().end());
-    }
-    return done;
-  };
-  std::vector<ResumedSegment> segments;
   if (!options.journal.folder.empty() || !options.journal.root.empty()) {
     journal = open_journal(
         options.journal, journal_facts(model, run.model.sha256, data, protocol, set.windows, compute, backend, options),
         set.windows.size());
   }
-  std::vector<size_t> scored;
-  if (journal) {
-    std::transform(set.windows.begin(), set.windows.end(), std::back_inserter(scored),
-                   [](const Window& window) { return window.scored(); });
-    journal->drop_misfits(scored);
-    segments = resume_segments(*journal, variants, options.noise);
-    run.journal_folder = journal->folder().native();
-  }
+  SegmentRunner runner({.model = model,
+                        .compute = compute,
+                        .set = set,
+                        .variants = variants,
+                        .options = options,
+                        .on_progress = on_progress,
+                        .team = team ? &*team : nullptr,
+                        .journal = journal.get()});
+  if (journal) run.journal_folder = journal->folder().native();
   if (team) {
+    run.ranks = team->ranks();
     log_info("{} ranks share the rounds{}", team->ranks(),
              journal ? fmt::format("; should one die, the same command with --journal {} --resume goes on, on any "
                                    "number of ranks",
                                    quote(run.journal_folder))
                      : "");
   }
-  // Runs a segment beside other processes until all of it is there, whoever ran it. A process that finds nothing left
-  // to claim waits for the others' last rounds, so that it can take over from one that dies, and then has the whole
-  // result: a task of a Slurm array that ends has always printed what was asked for.
-  const auto run_shared = [&](const ResumedSegment& segment, bool reversed) {
-    SharedRounds shared(journal->folder(), segment.segment, reversed, journal->records_name(),
-                        options.journal.claim_seconds);
-    bool complete = true;
-    for (int pass = 0;; ++pass) {
-      const auto cut = pass > 0 ? shared.agree({}, set.windows.size()) : std::vector<std::vector<Plan::Range>>{};
-      journal->reread(shared.record_files(cut.size()));
-      journal->drop_misfits(scored);
-      if (journal->complete(segment.segment, reversed)) break;
-      auto known = journal->known(segment.segment, reversed);
-      const auto there = std::count_if(known.begin(), known.end(), [](const auto& w) { return w.has_value(); });
-      if (pass == 0 && there > 0) log_info("resuming: {} of {} windows are in the journal", there, known.size());
-      // In a second pass all rounds were finished, but some cannot be read.
-      for (size_t r = 0; r < cut.size(); ++r) {
-        if (!all_known(cut[r], known)) shared.forget(r);
-      }
-      const EngineResult ran = run_rounds_of(
-          segment.variants, reversed, std::move(known),
-          [&](std::vector<uint32_t> of, const RoundResult& round) {
-            journal->append(segment.segment, reversed, std::move(of), round);
-          },
-          &shared);
-      if (journal->failure()) fail("The result is not whole, for {}.", *journal->failure());
-      complete = ran.complete;
-      if (complete) continue;
-      journal->reread(shared.record_files(shared.agree({}, set.windows.size()).size()));
-      journal->drop_misfits(scored);
-      break;
-    }
-    const auto known = journal->known(segment.segment, reversed);
-    std::vector<size_t> windows(known.size());
-    std::iota(windows.begin(), windows.end(), size_t{0});
-    std::erase_if(windows, [&](size_t w) { return !known[w]; });
-    EngineResult result = journaled_result(*journal, segment.segment, reversed, windows);
-    result.complete = complete;
-    return result;
-  };
-  const auto run_with = [&](bool reversed) {
-    if (journal && options.journal.shared) {
-      std::vector<EngineResult> results;
-      results.reserve(segments.size());
-      for (const ResumedSegment& segment : segments) results.push_back(run_shared(segment, reversed));
-      return assemble(segments, std::move(results));
-    }
-    if (!journal) return run_rounds_of(variants, reversed, {}, {});
-    std::vector<size_t> windows(set.windows.size());
-    std::iota(windows.begin(), windows.end(), size_t{0});
-    std::vector<std::optional<EngineResult>> ran(segments.size());
-    const auto left = [&](const ResumedSegment& s) { return !journal->complete(s.segment, reversed); };
-    const auto incomplete = std::count_if(segments.begin(), segments.end(), left);
-    for (size_t s = 0; s < segments.size(); ++s) {
-      const size_t segment = segments[s].segment;
-      if (!left(segments[s])) continue;
-      auto known = journal->known(segment, reversed);
-      const auto there = std::count_if(known.begin(), known.end(), [](const auto& w) { return w.has_value(); });
-      if (there > 0) log_info("resuming: {} of {} windows are in the journal", there, known.size());
-      ran[s] = run_rounds_of(segments[s].variants, reversed, std::move(known),
-                             [&](std::vector<uint32_t> of, const RoundResult& round) {
-                               journal->append(segment, reversed, std::move(of), round);
-                             });
-      journal->flush();
-      // With several damaged lists of variants there may be no window that all of them have.
-      if (!ran[s]->complete && incomplete > 1) throw Interrupted();
-      if (!ran[s]->complete) windows = ran[s]->windows;
-    }
-    std::vector<EngineResult> results;
-    for (size_t s = 0; s < segments.size(); ++s) {
-      results.push_back(ran[s] ? std::move(*ran[s])
-                               : journaled_result(*journal, segments[s].segment, reversed, windows));
-    }
-    return assemble(segments, std::move(results));
-  };
-  const EngineResult result = run_with(/*reversed=*/false);
+  const EngineResult result = runner.run(/*reversed=*/false);
   if (result.windows.size() < set.windows.size()) {
     // Only finished windows have figures.
     std::vector<Window> finished;
@@ -454,14 +301,9 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   const auto figures = summarize(result.scores, set.aggregate, notes, set.kind);
   run.complete = result.complete;
 
-  if (steps.empty()) {  // nothing was left to run
-    const Worker worker(devices.make_backend(0), model.spec, compute);
-    steps = step_names(*worker.forward);
-  }
-
   std::vector<VariantFigures> again;
   if (options.noise && result.complete) {
-    const EngineResult reversed = run_with(/*reversed=*/true);
+    const EngineResult reversed = runner.run(/*reversed=*/true);
     run.complete = reversed.complete;
     if (reversed.complete) again = summarize(reversed.scores, set.aggregate, notes, set.kind);
   }
@@ -493,40 +335,17 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   run.windows = static_cast<int64_t>(result.scores[0].size());
   run.seconds_tokenize = tokenize_seconds;
   if (variants.size() - 1 <= kPairVariants) run.pairs = compare_pairs(result.scores, figures);
-  const auto parameters = static_cast<double>(std::max<int64_t>(linear_parameters(model.spec), 1));
   for (size_t v = 0; v < variants.size(); ++v) {
-    VariantResult out;
-    out.name = variants[v].name;
-    out.spec = v == 0 ? "" : variants[v].canonical();
-    out.figures = figures[v];
-    out.tokens_per_second = result.tokens_per_second(v);
-    out.seconds = {.load = 0,
-                   .tokenize = tokenize_seconds,
-                   .prepare = result.seconds[v].prepare,
-                   .forward = result.seconds[v].forward,
-                   .head = result.seconds[v].head};
-    out.replaced = replaced_linears(model.spec, variants[v], result.routes[v]);
-    out.weight_bytes_baseline = weight_bytes(model.spec, variants[0]);
-    out.weight_bytes_variant = weight_bytes(model.spec, variants[v]);
-    if (v > 0) {
-      out.layers = steps;
-      // A journal without a window has no steps either.
-      const auto& sums = result.layer_errors[v];
-      for (size_t s = 0; s < std::min(steps.size(), sums.size()); ++s) out.layers[s].sums = sums[s];
-    }
+    VariantResult out = variant_result(model.spec, variants, v, result, figures[v]);
+    out.seconds.tokenize = tokenize_seconds;
+    if (v > 0) out.layers = layer_errors(runner.steps(), result.layer_errors[v]);
     if (!study.errors.empty()) out.linears = std::move(study.errors[v]);
-    out.weight_bits_baseline = 8 * static_cast<double>(out.weight_bytes_baseline) / parameters;
-    out.weight_bits_variant = 8 * static_cast<double>(out.weight_bytes_variant) / parameters;
-    if (!again.empty()) {
-      out.noise_measured = true;
-      out.noise_nll = std::abs(again[v].nll - figures[v].nll);
-      if (const auto &one = figures[v].vs_baseline, &other = again[v].vs_baseline; one && other) {
-        out.noise_kld = std::abs(other->kld_mean - one->kld_mean);
-        out.noise_top1 = std::abs(other->top1_agreement - one->top1_agreement);
-      }
-    }
+    if (!again.empty()) add_noise(again[v], out);
     run.variants.push_back(std::move(out));
   }
+  run.forwards = runner.forwards();
+  run.planned_memory_bytes = runner.planned_memory_bytes();
+  run.devices = runner.devices();
   add_device_figures(devices, result, run);
   run.subsets = subset_figures(set, data, result);
   if (journal) {

@@ -136,6 +136,7 @@ struct RunResult {
   std::vector<LinearExponents> exponents;
   int64_t studied_windows = 0, studied_tokens = 0;
   std::vector<DeviceUse> devices;          // empty for the CPU
+  int ranks = 1;                           // processes under mpirun that shared the rounds
   std::optional<double> joules_per_token;  // of all devices / (positions x variants)
   std::string gemm_route = "exact";        // what --gemm asked for
   RouteCounts gemm_counts;                 // what became of it

@@ -104,7 +104,7 @@ std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector
   return nullptr;
 }
 
-std::vector<ResumedSegment> resume_segments(Journal& journal, const std::vector<Variant>& variants, bool noise) {
+std::vector<ResumedSegment> resume_segments(Journal& journal, std::span<const Variant> variants, bool noise) {
   std::vector<std::string> wanted;
   for (size_t v = 0; v < variants.size(); ++v) wanted.push_back(text_of(variants[v], v == 0));
   const auto complete = [&](size_t s) { return journal.complete(s, false) && (!noise || journal.complete(s, true)); };

@@ -33,7 +33,7 @@ struct ResumedSegment {
 
 /// What has to be run, or looked up, for these variants (the baseline first). New ones become a segment of their own,
 /// beside a baseline that must come out as it was. Throws Error where the journal's own run has to be finished first.
-std::vector<ResumedSegment> resume_segments(Journal& journal, const std::vector<Variant>& variants, bool noise);
+std::vector<ResumedSegment> resume_segments(Journal& journal, std::span<const Variant> variants, bool noise);
 
 /// These windows of a segment, all of which the journal has.
 EngineResult journaled_result(const Journal& journal, size_t segment, bool reversed, std::span<const size_t> windows);

@@ -244,6 +244,7 @@ Json run(const RunResult& r) {
         {"rounds", r.seconds_rounds},
         {"by_round", r.seconds_by_round}}},
       {"devices", devices(r.devices)},
+      {"ranks", r.ranks},
       {"joules_per_token", r.joules_per_token ? Json(*r.joules_per_token) : Json(nullptr)},
       {"gemm",
        {{"route", r.gemm_route},

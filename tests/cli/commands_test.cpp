@@ -18,11 +18,8 @@ using nlohmann::json;
 using testing::HasSubstr;
 namespace fs = std::filesystem;
 
-const std::string kModel = (fs::path(MXLM_SOURCE_DIR) / "models/booklet-7m").string();
-const std::string kText =
+const std::string kLines =
     "Alice was beginning to get very tired of sitting by her sister on the bank.\r\n\u00e9\u4e16\n";
-
-std::string quoted(const std::string& path) { return "'" + path + "'"; }
 
 /// stdout of a command that succeeds.
 std::string output(const std::string& arguments) {
@@ -41,13 +38,13 @@ std::vector<T> values(const TensorEntry& entry) {
 
 TEST(Tokenize, SpecialTokensAndBack) {
   const Folder folder;
-  const std::string text = quoted(folder.file("text.txt", kText));
+  const std::string text = quoted(folder.file("text.txt", kLines));
   const json ids = json::parse(output("tokenize " + quoted(kModel) + " --text " + text));
   ASSERT_TRUE(ids.is_array());
   ASSERT_GT(ids.size(), 10U);
   EXPECT_EQ(ids, json::parse(output("tokenize " + quoted(kModel + "/tokenizer.json") + " --text - <" + text)));
   EXPECT_EQ(output("tokenize " + quoted(kModel) + " --decode --text " + quoted(folder.file("ids.json", ids.dump()))),
-            kText);
+            kLines);
 
   json tokenizer = json::parse(slurp(kModel + "/tokenizer.json"));
   const json special = {{"SpecialToken", {{"id", "<|endoftext|>"}, {"type_id", 0}}}};

@@ -26,9 +26,6 @@ const std::string kText =
     "what is the use of a book,\" thought Alice \"without pictures or conversations?\" So she was considering in her "
     "own mind (as well as she could, for the hot day made her feel very sleepy and stupid), whether the pleasure of "
     "making a daisy-chain would be worth the trouble of getting up and picking the daisies.\n";
-const std::string kSmall = " --max-windows 2 --context 64 --quiet ";
-
-std::string quoted(const std::string& path) { return "'" + path + "'"; }
 
 /// The JSON of a run that succeeds, written to stdout.
 json eval(const std::string& arguments, const std::string& environment = "") {

@@ -17,11 +17,11 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 using Names = std::vector<std::string>;
 
-const std::string kSmall = "--quiet --max-windows 1 --context 32 ";
+const std::string kOneWindow = "--quiet --max-windows 1 --context 32 ";
 
 /// Names of the variants after the baseline.
 Names variants(const std::string& arguments) {
-  const Outcome outcome = run_mxlm("eval " + kSmall + arguments + " --json -");
+  const Outcome outcome = run_mxlm("eval " + kOneWindow + arguments + " --json -");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   Names names;
   const json result = json::parse(outcome.out);
@@ -82,7 +82,7 @@ TEST(Habits, WithoutAGpuTheCpuComputesAndSaysWhy) {
 }
 
 TEST(Habits, TheLastOfAScalarCounts) {
-  const Outcome outcome = run_mxlm("eval " + kSmall + "--no-variants --context 16 --context 8 --json -");
+  const Outcome outcome = run_mxlm("eval " + kOneWindow + "--no-variants --context 16 --context 8 --json -");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(json::parse(outcome.out)["runs"][0]["protocol"]["context"], 8);
 }

@@ -22,12 +22,12 @@ using testing::HasSubstr;
 using testing::Not;
 namespace fs = std::filesystem;
 
-const fs::path kModel = fs::path(MXLM_SOURCE_DIR) / "models/booklet-7m";
-constexpr const char* kToken = "hf_aVerySecretToken";
+constexpr const char* kHubToken = "hf_aVerySecretToken";
 
 std::map<std::string, std::string> booklet() {
   std::map<std::string, std::string> files;
-  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"}) files[name] = slurp(kModel / name);
+  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"})
+    files[name] = slurp(fs::path(kModel) / name);
   return files;
 }
 
@@ -38,7 +38,7 @@ class ByName : public testing::Test {
   }
   [[nodiscard]] std::string environment(const std::string& endpoint, const std::string& more = "") const {
     return "env -u HF_HUB_CACHE -u HF_HUB_OFFLINE -u http_proxy HF_HOME='" + (folder_ / "hf") + "' HF_ENDPOINT='" +
-           endpoint + "' HF_TOKEN=" + kToken + " " + more;
+           endpoint + "' HF_TOKEN=" + kHubToken + " " + more;
   }
   Outcome run(const std::string& arguments, const std::string& more = "") const {
     const Outcome outcome =
@@ -116,7 +116,7 @@ TEST_F(ByName, EvalDownloadsOnceAndThenNeedsNoNetwork) {
 TEST_F(ByName, ATokenizerComesAlone) {
   const Outcome outcome = run("tokenize tester/booklet --text '" + (folder_ / "text.txt") + "'");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_EQ(outcome.out, run("tokenize '" + kModel.string() + "' --text '" + (folder_ / "text.txt") + "'").out);
+  EXPECT_EQ(outcome.out, run("tokenize '" + kModel + "' --text '" + (folder_ / "text.txt") + "'").out);
   EXPECT_EQ(hub_.cdn().seen().size(), 0);
   EXPECT_EQ(run(eval()).code, 0);  // the rest comes when it is needed
 }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "figures.hpp"
 #include "run_mxlm.hpp"
 
 namespace mxlm {
@@ -16,26 +17,12 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::HasSubstr;
 
-const std::string kRun = "eval --device cpu --max-windows 12 --context 64 --round-tokens 128 ";
-
-/// The figures of a result file, without times.
-json figures(const std::string& path) {
-  const json result = json::parse(slurp(path));
-  json out;
-  for (json run : result["runs"]) {
-    for (json& variant : run["variants"]) {
-      for (const char* time : {"seconds", "tokens_per_second"}) variant.erase(time);
-      for (json& linear : variant["replaced"]) linear.erase("route");
-    }
-    out.push_back({{"variants", run["variants"]}, {"windows", run["windows"]}, {"subsets", run["subsets"]}});
-  }
-  return out;
-}
+const std::string kJournalRun = "eval --device cpu --max-windows 12 --context 64 --round-tokens 128 ";
 
 class CliJournal : public testing::Test {
  protected:
   Outcome run(const std::string& more, const std::string& environment = "") {
-    return run_mxlm(kRun + more + " --json '" + folder_ / "out.json" + "'", environment);
+    return run_mxlm(kJournalRun + more + " --json '" + folder_ / "out.json" + "'", environment);
   }
   [[nodiscard]] json out() const { return figures(folder_ / "out.json"); }
   /// Leaves the journal's header and its first records: `share` of its bytes.

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "run_mxlm.hpp"
+#include "sanitized.hpp"
 
 namespace mxlm {
 namespace {
@@ -17,12 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::HasSubstr;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;  // sanitizers take memory of their own
-#else
-constexpr bool kSanitized = false;
-#endif
 
 TEST(Memory, ThePlanIsWithinATenthOfThePeak) {
   if (kSanitized) GTEST_SKIP() << "the sanitizer takes memory, too";

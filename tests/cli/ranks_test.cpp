@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "figures.hpp"
 #include "run_mxlm.hpp"
+#include "sanitized.hpp"
 
 namespace mxlm {
 namespace {
@@ -19,30 +21,9 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::HasSubstr;
 
-const std::string kRun = "eval --device cpu --threads 1 --context 64 --round-tokens 128 --mx mlp=mxfp4 ";
-const std::string kShort = kRun + "--max-windows 12 ";
-
-/// The figures of a result file, without times.
-json figures(const std::string& path) {
-  json out;
-  const json all = json::parse(slurp(path), nullptr, /*allow_exceptions=*/false);
-  if (!all.is_object()) return out;
-  for (json run : all["runs"]) {
-    for (json& variant : run["variants"]) {
-      for (const char* time : {"seconds", "tokens_per_second"}) variant.erase(time);
-      for (json& linear : variant["replaced"]) linear.erase("route");
-    }
-    out.push_back({{"variants", run["variants"]}, {"windows", run["windows"]}, {"complete", run["complete"]}});
-  }
-  return out;
-}
-
-// Runs are slow under a sanitizer, and ranks wait for each other in loops that never sleep: one test and short runs do.
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
+// Under a sanitizer ranks are slow, and wait for each other in loops that never sleep: one test and short runs do.
+const std::string kRanksRun = "eval --device cpu --threads 1 --context 64 --round-tokens 128 --mx mlp=mxfp4 ";
+const std::string kShortRun = kRanksRun + "--max-windows 12 ";
 
 /// What a shell needs before the program for so many ranks. What Open MPI leaks at its end is not ours.
 std::string mpirun(int ranks) {
@@ -60,7 +41,7 @@ class CliRanks : public testing::Test {
     if (std::system("command -v mpirun >/dev/null") != 0) GTEST_SKIP() << "no mpirun here";
   }
   [[nodiscard]] std::string to(const std::string& name) const { return "--json '" + folder_ / name + "' "; }
-  [[nodiscard]] json peace(const std::string& run = kShort) const {
+  [[nodiscard]] json peace(const std::string& run = kShortRun) const {
     const Outcome alone = run_mxlm(run + to("peace.json") + "--no-journal");
     EXPECT_EQ(alone.code, 0) << alone.err;
     return figures(folder_ / "peace.json");
@@ -71,11 +52,12 @@ class CliRanks : public testing::Test {
 
 TEST_F(CliRanks, TheirNumberChangesNoDigit) {
   const json expected = peace();
-  const std::string table = run_mxlm(kShort + "--no-journal --quiet").out;
+  const std::string table = run_mxlm(kShortRun + "--no-journal --quiet").out;
   for (const int ranks : kSanitized ? std::vector<int>{2} : std::vector<int>{1, 2, 4}) {
-    const Outcome outcome = run_mxlm(kShort + to("out.json") + "--no-journal", mpirun(ranks));
+    const Outcome outcome = run_mxlm(kShortRun + to("out.json") + "--no-journal", mpirun(ranks));
     ASSERT_EQ(outcome.code, 0) << outcome.err;
     EXPECT_EQ(figures(folder_ / "out.json"), expected) << ranks;
+    EXPECT_EQ(json::parse(slurp(folder_ / "out.json"))["runs"][0]["ranks"], ranks);
     // Once, by rank 0 alone.
     EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), std::count(table.begin(), table.end(), '\n'))
         << outcome.out;
@@ -84,7 +66,7 @@ TEST_F(CliRanks, TheirNumberChangesNoDigit) {
 
 TEST_F(CliRanks, OneThatDiesEndsTheRunWhichAnyOtherNumberFinishes) {
   if (kSanitized) GTEST_SKIP() << "one test of ranks is run with sanitizers";
-  const std::string run = kRun + "--max-windows 40 ";
+  const std::string run = kRanksRun + "--max-windows 40 ";
   const json expected = peace(run);
   // Rank 1 kills itself once something is in the journal.
   const std::string script = folder_.file("rank.sh",
@@ -110,12 +92,12 @@ TEST_F(CliRanks, OneThatDiesEndsTheRunWhichAnyOtherNumberFinishes) {
 }
 
 TEST_F(CliRanks, AnErrorOfOneEndsAllAndIsToldOnce) {
-  const Outcome refused = run_mxlm(kShort + "--no-journal --threads 0", mpirun(2));
+  const Outcome refused = run_mxlm(kShortRun + "--no-journal --threads 0", mpirun(2));
   EXPECT_EQ(refused.code, 2) << refused.err;
   EXPECT_EQ(refused.err.find("--threads"), refused.err.rfind("--threads")) << refused.err;
   const std::string script = folder_.file(
       "rank.sh", "[[ $OMPI_COMM_WORLD_RANK == 0 ]] && exec \"$@\"; exec \"$@\" --device cuda:77 --gemm exact\n");
-  const Outcome one = run_mxlm(kShort + "--no-journal", mpirun(2) + "bash '" + script + "'");
+  const Outcome one = run_mxlm(kShortRun + "--no-journal", mpirun(2) + "bash '" + script + "'");
   EXPECT_EQ(one.code, 1) << one.err;
   EXPECT_THAT(one.err, HasSubstr("rank 1 on "));
   EXPECT_THAT(one.err, HasSubstr("There is no GPU"));
@@ -126,12 +108,12 @@ TEST_F(CliRanks, OthersOfAnotherKindAreRefusedUnlessTheyMayBeMixed) {
   const std::string script =
       folder_.file("rank.sh", "[[ $OMPI_COMM_WORLD_RANK == 0 ]] || export MXLM_ISA=portable; exec \"$@\"\n");
   const std::string start = mpirun(2) + "bash '" + script + "'";
-  const Outcome refused = run_mxlm(kShort + "--no-journal", start);
+  const Outcome refused = run_mxlm(kShortRun + "--no-journal", start);
   if (refused.code == 0) GTEST_SKIP() << "this machine has the portable kernels alone";
   EXPECT_EQ(refused.code, 1);
   EXPECT_THAT(refused.err, HasSubstr("--mixed-ranks"));
   EXPECT_THAT(refused.err, HasSubstr("portable"));
-  const Outcome mixed = run_mxlm(kShort + "--mixed-ranks " + keep_, start);
+  const Outcome mixed = run_mxlm(kShortRun + "--mixed-ranks " + keep_, start);
   EXPECT_EQ(mixed.code, 0) << mixed.err;
   EXPECT_THAT(slurp(folder_ / "journal/plan.json"), HasSubstr(" beside "));
 }
@@ -161,7 +143,7 @@ class CliShared : public testing::Test {
 };
 
 TEST_F(CliShared, ProcessesShareTheRoundsAndEachHasTheResult) {
-  const std::string run = kRun + (kSanitized ? "--max-windows 4 " : "--max-windows 24 ");
+  const std::string run = kRanksRun + (kSanitized ? "--max-windows 4 " : "--max-windows 24 ");
   ASSERT_EQ(run_mxlm(run + "--no-journal " + to("peace.json")).code, 0);
   const std::string shared = run + keep_ + "--shared ";
   const Outcome both = run_mxlm(shared + to("b.json") + "; code=$?; wait; exit $code",
@@ -178,7 +160,7 @@ TEST_F(CliShared, ProcessesShareTheRoundsAndEachHasTheResult) {
 }
 
 TEST_F(CliShared, TheClaimOfOneThatIsKilledExpires) {
-  const std::string run = kRun + (kSanitized ? "--max-windows 8 " : "--max-windows 40 ") + "--round-tokens 1024 ";
+  const std::string run = kRanksRun + (kSanitized ? "--max-windows 8 " : "--max-windows 40 ") + "--round-tokens 1024 ";
   ASSERT_EQ(run_mxlm(run + "--no-journal " + to("peace.json")).code, 0);
   const std::string shared = run + keep_ + "--shared --claim-timeout 2 ";
   // Killed as soon as it holds a claim.
@@ -193,7 +175,7 @@ TEST_F(CliShared, TheClaimOfOneThatIsKilledExpires) {
 }
 
 TEST_F(CliShared, OthersAreRefused) {
-  const std::string shared = kShort + keep_ + "--shared ";
+  const std::string shared = kShortRun + keep_ + "--shared ";
   ASSERT_EQ(run_mxlm(shared).code, 0);
   const Outcome variants = run_mxlm(shared + "--mx linear=mxfp8");
   EXPECT_EQ(variants.code, 1);
@@ -202,8 +184,8 @@ TEST_F(CliShared, OthersAreRefused) {
   if (kind.code != 0) {
     EXPECT_THAT(kind.err, HasSubstr("backend: "));
   }
-  EXPECT_EQ(run_mxlm(kShort + "--shared").code, 2);
-  EXPECT_EQ(run_mxlm(kShort + "--shared --no-journal " + keep_).code, 2);
+  EXPECT_EQ(run_mxlm(kShortRun + "--shared").code, 2);
+  EXPECT_EQ(run_mxlm(kShortRun + "--shared --no-journal " + keep_).code, 2);
 }
 
 }  // namespace

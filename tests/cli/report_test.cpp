@@ -13,8 +13,6 @@ using testing::HasSubstr;
 using testing::StartsWith;
 namespace fs = std::filesystem;
 
-std::string quoted(const std::string& path) { return "'" + path + "'"; }
-
 const std::string kEval = "eval --quiet --text " + quoted((fs::path(MXLM_SOURCE_DIR) / "data/alice.txt").string()) +
                           " --context 32 --max-windows 2 --mx 'a: mlp=mxfp8' --mx linear=mxfp4";
 
@@ -35,12 +33,12 @@ TEST(Report, OfEvalIsThatOfItsJson) {
   const size_t file = again.find("<dt>Result</dt>");
   ASSERT_NE(file, std::string::npos);
   EXPECT_EQ(page, again.substr(0, file) + again.substr(again.find('\n', file) + 1));
-  const nlohmann::json json = nlohmann::json::parse(slurp(folder / "r.json"));
-  const std::string ppl = json["runs"][0]["variants"][1]["ppl"].dump();
+  const nlohmann::json parsed = nlohmann::json::parse(slurp(folder / "r.json"));
+  const std::string ppl = parsed["runs"][0]["variants"][1]["ppl"].dump();
   EXPECT_THAT(page, HasSubstr("data-j=\"0:/runs/0/variants/1/ppl\" data-v=\"" + ppl + "\""));
   EXPECT_THAT(slurp(folder / "r.csv"), HasSubstr("," + ppl + ","));
   // The command is what a shell reads back.
-  EXPECT_THAT(json["runs"][0]["command"].get<std::string>(), HasSubstr(" --mx 'a: mlp=mxfp8' --mx linear=mxfp4 "));
+  EXPECT_THAT(parsed["runs"][0]["command"].get<std::string>(), HasSubstr(" --mx 'a: mlp=mxfp8' --mx linear=mxfp4 "));
 }
 
 TEST(Report, APageThatCannotBeWrittenCostsNoJson) {

@@ -13,6 +13,11 @@
 
 namespace mxlm {
 
+inline const std::string kModel = MXLM_SOURCE_DIR "/models/booklet-7m";
+inline const std::string kSmall = " --max-windows 2 --context 64 --quiet ";
+
+inline std::string quoted(const std::string& path) { return "'" + path + "'"; }
+
 /// A folder of its own for a test, removed at the end.
 class Folder {
  public:

@@ -30,9 +30,8 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::Not;
 
-const std::string kModel = std::string(MXLM_SOURCE_DIR) + "/models/booklet-7m";
-const std::string kSmall = " --device cpu --context 32 --max-windows 2 ";
-constexpr const char* kToken = "hf_aVerySecretToken";
+const std::string kTwoWindows = " --device cpu --context 32 --max-windows 2 ";
+constexpr const char* kSecret = "hf_aVerySecretToken";
 
 /// Makes the kernel end this process, and all that it starts, as soon as one asks for a socket of the Internet's.
 bool forbid_network() {
@@ -70,21 +69,21 @@ TEST(Safety, NoNetworkUnlessSomethingOfTheHubIsNamed) {
   const Folder folder;
   const std::string text = folder.file("text.txt", "Alice was beginning to get very tired of sitting by her sister.\n");
   const std::string lines = folder.file("data.jsonl", "{\"text\": \"Alice was beginning to get very tired.\"}\n");
-  const std::string json = folder / "out.json";
+  const std::string result = folder / "out.json";
   // The control: a name of the hub does ask for it.
   const int asked = run_without_network("fetch tester/booklet");
   if (asked == -1) GTEST_SKIP() << "no seccomp filters here";
   EXPECT_EQ(asked, 128 + SIGSYS);
   for (const std::string& arguments : {
-           "eval" + kSmall + "--json '" + json + "' --csv '" + (folder / "out.csv") + "' --html '" +
+           "eval" + kTwoWindows + "--json '" + result + "' --csv '" + (folder / "out.csv") + "' --html '" +
                (folder / "out.html") + "'",
-           "eval '" + kModel + "'" + kSmall + "--no-variants --text '" + text + "'",
-           "eval '" + kModel + "'" + kSmall + "--no-variants --data '" + lines + "'",
-           "sweep" + kSmall + "--formats mxfp4",
+           "eval '" + kModel + "'" + kTwoWindows + "--no-variants --text '" + text + "'",
+           "eval '" + kModel + "'" + kTwoWindows + "--no-variants --data '" + lines + "'",
+           "sweep" + kTwoWindows + "--formats mxfp4",
            "inspect '" + kModel + "'",
            "tokenize '" + kModel + "' --text '" + text + "'",
            "cast '" + kModel + "/model.safetensors' --format mxfp4 -o '" + (folder / "cast.safetensors") + "'",
-           "report '" + json + "' -o '" + (folder / "report.html") + "'",
+           "report '" + result + "' -o '" + (folder / "report.html") + "'",
            std::string("formats"),
            std::string("models"),
            std::string("man"),
@@ -113,15 +112,15 @@ TEST(Safety, TheTokenIsInNothingThatIsWritten) {
     const Outcome outcome =
         run_mxlm(arguments, "cd '" + folder.path().string() +
                                 "'; env -u HF_HUB_CACHE -u HF_HUB_OFFLINE -u http_proxy HF_HOME='" + folder / "hf" +
-                                "' HF_ENDPOINT='" + server.url() + "' HF_TOKEN=" + kToken);
+                                "' HF_ENDPOINT='" + server.url() + "' HF_TOKEN=" + kSecret);
     EXPECT_THAT(outcome.out, Not(HasSubstr("Secret")));
     EXPECT_THAT(outcome.err, Not(HasSubstr("Secret")));
     return outcome;
   };
-  const Outcome whole = run("eval tester/booklet" + kSmall +
+  const Outcome whole = run("eval tester/booklet" + kTwoWindows +
                             "--journal journal --json out.json --csv out.csv --html out.html --log-file log");
   ASSERT_EQ(whole.code, 0) << whole.err;
-  EXPECT_EQ(server.hub().seen().back().header("authorization"), std::string("Bearer ") + kToken);
+  EXPECT_EQ(server.hub().seen().back().header("authorization"), std::string("Bearer ") + kSecret);
   for (const char* name : {"journal/plan.json", "journal/rounds.mxj", "out.json", "out.csv", "out.html", "log"}) {
     EXPECT_TRUE(fs::exists(folder.path() / name)) << name;
   }
@@ -131,7 +130,7 @@ TEST(Safety, TheTokenIsInNothingThatIsWritten) {
     reply.body = seen.header("authorization");
     reply.headers["X-Error-Message"] = seen.header("authorization");
   });
-  EXPECT_EQ(run("eval tester/another" + kSmall + "--log-file refused").code, 1);
+  EXPECT_EQ(run("eval tester/another" + kTwoWindows + "--log-file refused").code, 1);
   EXPECT_EQ(files_with(folder.path(), "Secret"), std::vector<std::string>());
 }
 
@@ -142,13 +141,14 @@ TEST(Safety, FilesHaveTheModesTheyShould) {
     EXPECT_EQ(stat((folder / name).c_str(), &info), 0) << name;
     return info.st_mode & 07777U;
   };
-  const std::string journal = "--journal '" + folder / "journal" + "' ", json = "--json '" + folder / "out.json" + "' ";
-  ASSERT_EQ(run_mxlm("eval --no-variants" + kSmall + journal + json, "umask 0; ").code, 0);
+  const std::string journal = "--journal '" + folder / "journal" + "' ",
+                    result = "--json '" + folder / "out.json" + "' ";
+  ASSERT_EQ(run_mxlm("eval --no-variants" + kTwoWindows + journal + result, "umask 0; ").code, 0);
   // What holds figures of each token of somebody's text is the user's alone, whatever the umask.
   EXPECT_EQ(mode("journal"), 0700U);
   for (const char* name : {"journal/plan.json", "journal/rounds.mxj", "journal/lock"}) EXPECT_EQ(mode(name), 0600U);
   EXPECT_EQ(mode("out.json"), 0666U);
-  ASSERT_EQ(run_mxlm("eval --no-variants --no-journal" + kSmall + json, "umask 027; ").code, 0);
+  ASSERT_EQ(run_mxlm("eval --no-variants --no-journal" + kTwoWindows + result, "umask 027; ").code, 0);
   EXPECT_EQ(mode("out.json"), 0640U);
 }
 

@@ -14,8 +14,6 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 
-const std::string kSmall = " --max-windows 2 --context 64 --quiet ";
-
 json parsed(const Outcome& outcome) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   json out = json::parse(outcome.out, nullptr, /*allow_exceptions=*/false);

@@ -11,18 +11,12 @@
 #include "eval/evaluate.hpp"
 #include "eval/load.hpp"
 #include "io/documents.hpp"
+#include "sanitized.hpp"
 
 namespace mxlm {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr bool kSanitized =
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    true;
-#else
-    false;
-#endif
 
 /// The first bytes of a file of this repository, as a plain text.
 DocumentSource first_bytes(const std::string& file, size_t bytes) {

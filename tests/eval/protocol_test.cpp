@@ -29,7 +29,7 @@ Tokenizer make_tokenizer(const json& post_processor) {
   return Tokenizer::from_json(tokenizer.dump(), "tokenizer.json");
 }
 
-json golden() { return read_json(MXLM_TEST_DATA "/eval/protocols.json"); }
+json golden_protocols() { return read_json(MXLM_TEST_DATA "/eval/protocols.json"); }
 
 uint64_t fnv1a(const std::vector<Window>& windows) {
   uint64_t value = 0xCBF29CE484222325;
@@ -52,7 +52,7 @@ DocumentSource make_source(const json& text) {
 }
 
 TEST(Protocol, WindowsEqualThoseCutInPython) {
-  const json data = golden();
+  const json data = golden_protocols();
   std::map<std::string, Tokenizer> tokenizers;
   for (const auto& [name, processor] : data["post_processors"].items()) {
     tokenizers.emplace(name, make_tokenizer(processor));
@@ -132,7 +132,7 @@ TEST(Protocol, WindowsEqualThoseCutInPython) {
 }
 
 TEST(Wikitext, PagesAndDetokenisedTextEqualThoseOfTheHarness) {
-  const json data = golden();
+  const json data = golden_protocols();
   ASSERT_GT(data["wikitext"].size(), 100U);
   for (const json& sample : data["wikitext"]) {
     const std::string page = sample["page"];

@@ -11,18 +11,12 @@
 #include "eval/evaluate.hpp"
 #include "eval/load.hpp"
 #include "io/documents.hpp"
+#include "sanitized.hpp"
 
 namespace mxlm {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr bool kSanitized =
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    true;
-#else
-    false;
-#endif
 
 nlohmann::json read_json(const fs::path& path) {
   std::ifstream file(path);

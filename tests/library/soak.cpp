@@ -3,15 +3,16 @@
 //
 // Each run loads the model, evaluates two variants on a short text, casts an array, is once cancelled and once refused.
 // What is compared is the state after the warm-up and at the end:
-// * bytes in use on the heap, as the allocator counts them, which trimming does not change: at most kHeapGrowth bytes a
-//   run more;
-// * resident memory: at most kResidentGrowth bytes more in all, which is what pages of the heap that hold free memory
-//   move by between runs;
+// * allocations that are alive, and the bytes of them: the same number. They are counted where they are made, since the
+//   allocator's own figures (mallinfo2) also move with what it keeps for later and cannot use again;
+// * resident memory: at most kResidentGrowth bytes more in all, which is what pages that hold free memory move by;
 // * open descriptors and threads: the same number.
 
 #include <malloc.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -22,13 +23,67 @@
 #include <string>
 #include <vector>
 
+// glibc lets a program put these in the place of its own, for every library of the process.
+extern "C" {
+void* __libc_malloc(size_t bytes);
+void* __libc_calloc(size_t count, size_t bytes);
+void* __libc_realloc(void* old, size_t bytes);
+void* __libc_memalign(size_t alignment, size_t bytes);
+void __libc_free(void* memory);
+}
+
 namespace {
 
-constexpr double kHeapGrowth = 16;  // a single leaked allocation a run is more
 constexpr int64_t kResidentGrowth = int64_t{4} << 20;
 
+std::atomic<int64_t> live_allocations = 0, live_bytes = 0;
+
+void* count_in(void* memory) {
+  if (memory != nullptr) {
+    live_allocations += 1;
+    live_bytes += static_cast<int64_t>(malloc_usable_size(memory));
+  }
+  return memory;
+}
+
+void count_out(void* memory) {
+  if (memory == nullptr) return;
+  live_allocations -= 1;
+  live_bytes -= static_cast<int64_t>(malloc_usable_size(memory));
+}
+
+}  // namespace
+
+extern "C" {
+void* malloc(size_t bytes) { return count_in(__libc_malloc(bytes)); }
+void* calloc(size_t count, size_t bytes) { return count_in(__libc_calloc(count, bytes)); }
+void* memalign(size_t alignment, size_t bytes) { return count_in(__libc_memalign(alignment, bytes)); }
+void* aligned_alloc(size_t alignment, size_t bytes) { return memalign(alignment, bytes); }
+int posix_memalign(void** memory, size_t alignment, size_t bytes) {
+  *memory = memalign(alignment, bytes);
+  return *memory == nullptr ? ENOMEM : 0;
+}
+void* realloc(void* old, size_t bytes) {
+  const size_t before = old == nullptr ? 0 : malloc_usable_size(old);
+  void* const memory = __libc_realloc(old, bytes);
+  const bool freed = memory != nullptr || bytes == 0;
+  if (old != nullptr && freed) {
+    live_allocations -= 1;
+    live_bytes -= static_cast<int64_t>(before);
+  }
+  return count_in(memory);
+}
+void free(void* memory) {
+  count_out(memory);
+  __libc_free(memory);
+}
+}
+
+namespace {
+
 struct State {
-  int64_t heap = 0, resident = 0;  // bytes
+  int64_t allocations = 0, bytes = 0;  // alive
+  int64_t resident = 0;                // bytes
   int64_t descriptors = 0, threads = 0;
 };
 
@@ -40,8 +95,8 @@ int64_t entries(const char* folder) {
 
 State state() {
   State s;
-  const struct mallinfo2 info = mallinfo2();
-  s.heap = static_cast<int64_t>(info.uordblks + info.hblkhd);
+  s.allocations = live_allocations;
+  s.bytes = live_bytes;
   std::ifstream statm("/proc/self/statm");
   int64_t size = 0, resident = 0;
   statm >> size >> resident;
@@ -52,8 +107,8 @@ State state() {
 }
 
 void print(const char* when, const State& s) {
-  std::cout << when << ": heap in use " << s.heap << " B, resident " << s.resident << " B, descriptors "
-            << s.descriptors << ", threads " << s.threads << std::endl;
+  std::cout << when << ": " << s.allocations << " allocations of " << s.bytes << " B, resident " << s.resident
+            << " B, descriptors " << s.descriptors << ", threads " << s.threads << std::endl;
 }
 
 /// The NLLs of a run, which must be those of every other.
@@ -104,6 +159,7 @@ int main(int argc, char** argv) {
     std::cerr << "usage: soak [RUNS [WARM_UP]], RUNS > WARM_UP > 0\n";
     return 2;
   }
+  std::cout << runs << " runs" << std::endl;  // makes the stream's buffer
   std::string first;
   State before, now;
   for (int run = 1; run <= runs; ++run) {
@@ -121,12 +177,11 @@ int main(int argc, char** argv) {
       print(("after " + std::to_string(run)).c_str(), now);
     }
   }
-  const double heap = static_cast<double>(now.heap - before.heap) / (runs - warm_up);
   const int64_t resident = now.resident - before.resident;
-  std::cout << "a run: " << heap << " B of heap (bound " << kHeapGrowth << "); in all: " << resident
-            << " B resident (bound " << kResidentGrowth << ")\n";
-  if (heap > kHeapGrowth || resident > kResidentGrowth || now.descriptors != before.descriptors ||
-      now.threads != before.threads) {
+  std::cout << runs - warm_up << " runs: " << now.allocations - before.allocations << " allocations and "
+            << now.bytes - before.bytes << " B more, " << resident << " B resident (bound " << kResidentGrowth << ")\n";
+  if (now.allocations != before.allocations || now.bytes != before.bytes || resident > kResidentGrowth ||
+      now.descriptors != before.descriptors || now.threads != before.threads) {
     std::cerr << "what a run takes is not given back\n";
     return 1;
   }

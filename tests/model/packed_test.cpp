@@ -28,7 +28,7 @@ using testing::HasSubstr;
 
 const fs::path kPacked = fs::path(MXLM_TEST_DATA) / "packed";
 
-std::vector<std::string> folders() {
+std::vector<std::string> packed_folders() {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(kPacked)) names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
@@ -87,7 +87,7 @@ TEST_P(Packed, WeightsAndLogitsAreThoseOfTheDecodedCheckpoint) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, Packed, testing::ValuesIn(folders()),
+INSTANTIATE_TEST_SUITE_P(Checkpoints, Packed, testing::ValuesIn(packed_folders()),
                          [](const auto& test) { return test.param; });
 
 std::string refusal(const std::string& quantization) {

@@ -118,6 +118,7 @@ TEST(Json, TellsOfDevicesAndRoutes) {
   EXPECT_EQ(j["machine"]["devices"], ordered_json::array());
   EXPECT_EQ(j["runs"][0]["devices"], ordered_json::array());
   EXPECT_TRUE(j["runs"][0]["joules_per_token"].is_null());
+  EXPECT_EQ(j["runs"][0]["ranks"], 1);
   EXPECT_EQ(j["runs"][0]["gemm"], ordered_json({{"route", "exact"}, {"products", 0}, {"rows", 0}, {"fell_back", 0}}));
 
   result.machine.devices = {

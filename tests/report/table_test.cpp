@@ -13,8 +13,6 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
 VariantResult variant(std::string name, std::string spec, double nll) {
   VariantResult v;
   v.name = std::move(name);
@@ -164,10 +162,11 @@ TEST(Table, FitsWhateverTheNames) {
 TEST(Table, SaysWhatIsNotANumber) {
   EvalResult result = booklet();
   VariantResult& v = result.runs[0].variants[1];
-  v.figures.nll = v.figures.ppl = v.figures.ppl_stderr = v.figures.ppl_stderr_windows = kNan;
+  v.figures.nll = v.figures.ppl = v.figures.ppl_stderr = v.figures.ppl_stderr_windows =
+      std::numeric_limits<double>::quiet_NaN();
   v.figures.nonfinite = 512;
   VsBaseline b;
-  b.ppl_ratio = b.ln_ppl_ratio = b.kld_mean = b.top1_agreement = kNan;
+  b.ppl_ratio = b.ln_ppl_ratio = b.kld_mean = b.top1_agreement = std::numeric_limits<double>::quiet_NaN();
   v.figures.vs_baseline = b;
   const std::string text = render_table(result);
   EXPECT_THAT(text, HasSubstr("n/a"));

@@ -1,0 +1,75 @@
+#pragma once
+
+// Lists of variants over all windows of a run: on this process's devices, with the other ranks of a team, or beside
+// other processes on a shared folder. Windows that the journal holds are not run again.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "eval/evaluate.hpp"
+#include "eval/journal.hpp"
+#include "eval/resume.hpp"
+#include "eval/scheduler.hpp"
+#include "eval/shared_rounds.hpp"
+#include "eval/team.hpp"
+
+namespace mxlm {
+
+/// What is the same for all lists. Everything is borrowed.
+struct RunContext {
+  const LoadedModel& model;
+  DType compute;
+  const WindowSet& set;
+  std::span<const Variant> variants;  // the baseline first
+  const EvaluateOptions& options;
+  const std::function<void(const Progress&)>& on_progress;
+  Team* team;        // null = this process alone
+  Journal* journal;  // null = nothing is kept
+};
+
+class SegmentRunner {
+ public:
+  /// Throws Error if the journal cannot go on with these variants.
+  explicit SegmentRunner(const RunContext& context);
+
+  /// All variants over all windows; after an interrupt, over those of finished rounds. `reversed`: with float32 sums in
+  /// the other order. Throws Error, Interrupted.
+  EngineResult run(bool reversed);
+
+  // Of what this process and its team have run so far, in the usual order of sums:
+  /// Forward passes, in whole models: shared prefixes count once.
+  [[nodiscard]] double forwards() const { return forwards_; }
+  /// On the host, of the largest plan; 0 where all ran on devices.
+  [[nodiscard]] uint64_t planned_memory_bytes() const { return planned_memory_bytes_; }
+  [[nodiscard]] const std::vector<DeviceUse>& devices() const { return devices_; }
+  /// The steps of the forward pass, without sums.
+  std::vector<LayerError> steps();
+
+ private:
+  using Known = std::vector<std::optional<WindowResult>>;
+  /// Is given a finished round and its windows.
+  using Keep = std::function<void(std::vector<uint32_t>, const RoundResult&)>;
+
+  EngineResult run_here(bool reversed);
+  EngineResult run_shared(const ResumedSegment& segment, bool reversed);
+  /// Runs the windows that `known` has nothing of.
+  EngineResult run_rounds_of(std::span<const Variant> variants, bool reversed, Known known, const Keep& keep,
+                             SharedRounds* shared = nullptr);
+  [[nodiscard]] Plan plan(const VariantTree& tree, const ForwardPass& forward, const Known& known, bool shared) const;
+  [[nodiscard]] Keep keep_in_journal(size_t segment, bool reversed) const;
+  void read_again(const SharedRounds& shared, size_t rounds) const;
+
+  const RunContext context_;
+  std::vector<size_t> scored_;            // tokens of each window
+  std::vector<ResumedSegment> segments_;  // with a journal
+  double forwards_ = 0;
+  uint64_t planned_memory_bytes_ = 0;
+  std::vector<DeviceUse> devices_;
+  std::vector<LayerError> steps_;
+};
+
+}  // namespace mxlm
