@@ -55,10 +55,11 @@ def main():
         length = time.monotonic() - start
         peace = json.loads((folder / "out.json").read_text())["runs"]
 
-        kills = equal = wrong = lost = slow = 0
+        kills = trials = equal = wrong = lost = slow = 0
         most = 0.0
         while kills < args.kills:
-            journal = folder / f"journal-{kills}"
+            trials += 1  # one may end before its kill
+            journal = folder / f"journal-{trials}"
             kept = 0  # windows that the journal is known to hold
             first = True
             while True:

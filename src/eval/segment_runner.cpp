@@ -46,9 +46,13 @@ bool all_known(std::span<const Plan::Range> round, std::span<const std::optional
   });
 }
 
-void tell_of_resuming(std::span<const std::optional<WindowResult>> known) {
-  const auto there = std::count_if(known.begin(), known.end(), [](const auto& w) { return w.has_value(); });
-  if (there > 0) log_info("resuming: {} of {} windows are in the journal", there, known.size());
+void tell_of_resuming(size_t there, size_t windows) {
+  if (there > 0) log_info("resuming: {} of {} windows are in the journal", there, windows);
+}
+
+size_t count(std::span<const std::optional<WindowResult>> known) {
+  return static_cast<size_t>(
+      std::count_if(known.begin(), known.end(), [](const auto& window) { return window.has_value(); }));
 }
 
 /// Leaves to a plan the rounds, of those that all processes have agreed on, that are still to be run, and says which
@@ -206,9 +210,12 @@ EngineResult SegmentRunner::run_shared(const ResumedSegment& segment, bool rever
   for (bool again = false; complete; again = true) {
     const auto cut = again ? shared.agree({}, scored_.size()) : std::vector<Round>();
     read_again(shared, cut.size());
-    if (journal.complete(segment.segment, reversed)) break;
+    if (journal.complete(segment.segment, reversed)) {
+      if (!again) tell_of_resuming(scored_.size(), scored_.size());
+      break;
+    }
     Known known = journal.known(segment.segment, reversed);
-    if (!again) tell_of_resuming(known);
+    if (!again) tell_of_resuming(count(known), known.size());
     // The second time all rounds were finished, but some cannot be read.
     for (size_t r = 0; r < cut.size(); ++r) {
       if (!all_known(cut[r], known)) shared.forget(r);
@@ -234,10 +241,13 @@ EngineResult SegmentRunner::run_here(bool reversed) {
   const auto left = [&](const ResumedSegment& s) { return !journal.complete(s.segment, reversed); };
   const auto incomplete = std::count_if(segments_.begin(), segments_.end(), left);
   for (size_t s = 0; s < segments_.size(); ++s) {
-    if (!left(segments_[s])) continue;
+    if (!left(segments_[s])) {
+      tell_of_resuming(scored_.size(), scored_.size());
+      continue;
+    }
     const size_t segment = segments_[s].segment;
     Known known = journal.known(segment, reversed);
-    tell_of_resuming(known);
+    tell_of_resuming(count(known), known.size());
     ran[s] = run_rounds_of(segments_[s].variants, reversed, std::move(known), keep_in_journal(segment, reversed));
     journal.flush();
     // With several damaged lists of variants there may be no window that all of them have.

@@ -51,6 +51,7 @@ TEST_F(CliJournal, AResumedRunHasTheSameDigitsHoweverItIsCut) {
   // Nothing is left to run.
   const Outcome again = run(variants + keep_ + "--resume");
   EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.err, HasSubstr("12 of 12 windows are in the journal"));
   EXPECT_EQ(out(), peace);
 }
 

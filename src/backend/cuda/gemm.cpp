@@ -46,15 +46,15 @@ struct Destroy {
   void operator()(Handle h) const { kDestroy(h); }
 };
 using Operation = std::unique_ptr<void, Destroy<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>>;
-using Layout = std::unique_ptr<void, Destroy<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>>;
+using MatrixLayout = std::unique_ptr<void, Destroy<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>>;
 using Preference = std::unique_ptr<void, Destroy<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>>;
 
-Layout make_layout(DType type, int64_t rows, int64_t cols, int64_t stride) {
+MatrixLayout make_layout(DType type, int64_t rows, int64_t cols, int64_t stride) {
   cublasLtMatrixLayout_t layout = nullptr;
   check(cublasLtMatrixLayoutCreate(&layout, cuda_type(type), static_cast<uint64_t>(rows), static_cast<uint64_t>(cols),
                                    stride),
         "describing a matrix");
-  return Layout(layout);
+  return MatrixLayout(layout);
 }
 
 template <typename T>
@@ -111,7 +111,7 @@ struct Gemm::State {
   }
 
   struct Layouts {
-    Layout w, x, out;
+    MatrixLayout w, x, out;
   };
   static Layouts make_layouts(const Product& p, int64_t rows) {
     return {make_layout(p.w_type, p.k, p.n, p.w_stride), make_layout(p.x_type, p.k, rows, p.x_stride),
