@@ -105,17 +105,24 @@ TEST_F(CliJournal, WithoutAFolderItLiesInTheStateAndGoesWhenDone) {
   const fs::path journals = fs::path(folder_ / "state") / "mxlm" / "journals";
   ASSERT_EQ(run("--no-variants", state).code, 0);
   EXPECT_TRUE(fs::is_empty(journals));
-  // Ended by a signal it stays; --resume finds it.
-  const Outcome killed = run_mxlm("eval --device cpu --context 64 --round-tokens 128 --max-windows 400 --no-variants",
-                                  state + "timeout -s TERM 2");
-  if (killed.code == 124) {
-    EXPECT_EQ(std::distance(fs::directory_iterator(journals), fs::directory_iterator()), 1);
-    EXPECT_THAT(killed.err, HasSubstr("--resume"));
-    const Outcome resumed =
-        run_mxlm("eval --device cpu --context 64 --round-tokens 128 --max-windows 400 --no-variants --resume", state);
-    EXPECT_EQ(resumed.code, 0) << resumed.err;
-    EXPECT_THAT(resumed.err, HasSubstr("windows are in the journal"));
-  }
+  // Ended by a signal it stays; --resume finds it. The signal comes when the first of 200 rounds are there.
+  const std::string script = folder_.file("term.sh",
+                                          "\"$@\" & pid=$!\n"
+                                          "for i in {1..6000}; do\n"
+                                          "  [[ $(cat '" +
+                                              journals.string() +
+                                              "'/*/rounds.mxj 2>/dev/null | wc -c) -gt 8 ]] && break\n"
+                                              "  sleep 0.01\n"
+                                              "done\n"
+                                              "kill -TERM $pid; wait $pid\n");
+  const std::string many = "eval --device cpu --context 64 --round-tokens 128 --max-windows 400 --no-variants";
+  const Outcome killed = run_mxlm(many, state + "bash '" + script + "'");
+  EXPECT_EQ(killed.code, 130) << killed.err;
+  EXPECT_EQ(std::distance(fs::directory_iterator(journals), fs::directory_iterator()), 1);
+  EXPECT_THAT(killed.err, HasSubstr("--resume"));
+  const Outcome resumed = run_mxlm(many + " --resume", state);
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_THAT(resumed.err, HasSubstr("windows are in the journal"));
   EXPECT_TRUE(fs::is_empty(journals));
   // Where it cannot be, the run goes on without.
   const Outcome without = run("--no-variants", "export XDG_STATE_HOME=/proc/nowhere; ");
