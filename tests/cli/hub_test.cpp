@@ -26,8 +26,9 @@ constexpr const char* kHubToken = "hf_aVerySecretToken";
 
 std::map<std::string, std::string> booklet() {
   std::map<std::string, std::string> files;
-  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"})
-    files[name] = slurp(fs::path(kModel) / name);
+  for (const std::string name : {"config.json", "tokenizer.json", "model.safetensors"}) {
+    files[name] = slurp(kModel + "/" + name);
+  }
   return files;
 }
 
