@@ -166,10 +166,9 @@ std::vector<LayerError> layer_errors(std::vector<LayerError> steps, std::span<co
   return steps;
 }
 
-/// What a run alone says of variant `v`.
-VariantResult variant_result(const ModelSpec& model, std::span<const Variant> variants, size_t v,
-                             const EngineResult& result, const VariantFigures& figures) {
-  const Variant& variant = variants[v];
+/// What a run alone says of variant `v`, but for its weights.
+VariantResult variant_result(const ModelSpec& model, const Variant& variant, size_t v, const EngineResult& result,
+                             const VariantFigures& figures) {
   VariantResult out;
   out.name = variant.name;
   out.spec = v == 0 ? "" : variant.canonical();
@@ -179,12 +178,18 @@ VariantResult variant_result(const ModelSpec& model, std::span<const Variant> va
   out.seconds = {
       .load = 0, .tokenize = 0, .prepare = seconds.prepare, .forward = seconds.forward, .head = seconds.head};
   out.replaced = replaced_linears(model, variant, result.routes[v]);
-  out.weight_bytes_baseline = weight_bytes(model, variants[0]);
-  out.weight_bytes_variant = weight_bytes(model, variant);
-  const auto parameters = static_cast<double>(std::max<int64_t>(linear_parameters(model), 1));
-  out.weight_bits_baseline = 8 * static_cast<double>(out.weight_bytes_baseline) / parameters;
-  out.weight_bits_variant = 8 * static_cast<double>(out.weight_bytes_variant) / parameters;
   return out;
+}
+
+/// `parameters` of the Linears.
+void add_weights(int64_t baseline_bytes, int64_t variant_bytes, int64_t parameters, VariantResult& out) {
+  const auto bits = [parameters](int64_t bytes) {
+    return 8 * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(parameters, 1));
+  };
+  out.weight_bytes_baseline = baseline_bytes;
+  out.weight_bytes_variant = variant_bytes;
+  out.weight_bits_baseline = bits(baseline_bytes);
+  out.weight_bits_variant = bits(variant_bytes);
 }
 
 /// How far a variant's figures move under another order of float32 sums.
@@ -335,8 +340,10 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   run.windows = static_cast<int64_t>(result.scores[0].size());
   run.seconds_tokenize = tokenize_seconds;
   if (variants.size() - 1 <= kPairVariants) run.pairs = compare_pairs(result.scores, figures);
+  const int64_t parameters = linear_parameters(model.spec), baseline_bytes = weight_bytes(model.spec, variants[0]);
   for (size_t v = 0; v < variants.size(); ++v) {
-    VariantResult out = variant_result(model.spec, variants, v, result, figures[v]);
+    VariantResult out = variant_result(model.spec, variants[v], v, result, figures[v]);
+    add_weights(baseline_bytes, weight_bytes(model.spec, variants[v]), parameters, out);
     out.seconds.tokenize = tokenize_seconds;
     if (v > 0) out.layers = layer_errors(runner.steps(), result.layer_errors[v]);
     if (!study.errors.empty()) out.linears = std::move(study.errors[v]);

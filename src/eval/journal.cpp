@@ -326,6 +326,11 @@ std::vector<std::optional<WindowResult>> Journal::known(size_t segment, bool rev
   return out;
 }
 
+size_t Journal::known_windows(size_t segment, bool reversed) const {
+  const auto found = known_.find({segment, reversed});
+  return found == known_.end() ? 0 : found->second.size();
+}
+
 bool Journal::complete(size_t segment, bool reversed) const {
   const auto found = known_.find({segment, reversed});
   return found != known_.end() && found->second.size() == windows_;

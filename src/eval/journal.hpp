@@ -64,6 +64,8 @@ class Journal {
 
   /// What is there of a segment: [window].
   [[nodiscard]] std::vector<std::optional<WindowResult>> known(size_t segment, bool reversed) const;
+  /// How many windows are there of it.
+  [[nodiscard]] size_t known_windows(size_t segment, bool reversed) const;
   [[nodiscard]] bool complete(size_t segment, bool reversed) const;
   [[nodiscard]] JournalTimes times(size_t segment, bool reversed) const;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <utility>
 
@@ -44,15 +45,6 @@ bool all_known(std::span<const Plan::Range> round, std::span<const std::optional
     const auto windows = known.subspan(range.first, range.second - range.first);
     return std::all_of(windows.begin(), windows.end(), [](const auto& window) { return window.has_value(); });
   });
-}
-
-void tell_of_resuming(size_t there, size_t windows) {
-  if (there > 0) log_info("resuming: {} of {} windows are in the journal", there, windows);
-}
-
-size_t count(std::span<const std::optional<WindowResult>> known) {
-  return static_cast<size_t>(
-      std::count_if(known.begin(), known.end(), [](const auto& window) { return window.has_value(); }));
 }
 
 /// Leaves to a plan the rounds, of those that all processes have agreed on, that are still to be run, and says which
@@ -97,7 +89,8 @@ std::vector<LayerError> SegmentRunner::steps() {
   return steps_;
 }
 
-Plan SegmentRunner::plan(const VariantTree& tree, const ForwardPass& forward, const Known& known, bool shared) const {
+Plan SegmentRunner::plan_rounds(const VariantTree& tree, const ForwardPass& forward, const Known& known,
+                                bool shared) const {
   const EvaluateOptions& options = context_.options;
   const DeviceSet& devices = options.devices;
   const Team* const team = context_.team;
@@ -107,20 +100,20 @@ Plan SegmentRunner::plan(const VariantTree& tree, const ForwardPass& forward, co
     std::transform(known.begin(), known.end(), std::back_inserter(is_known),
                    [](const auto& window) { return window ? 1 : 0; });
   }
-  // Rank 0 plans for all, so that every rank has the same rounds.
-  const uint64_t memory_share =
-      team != nullptr ? memory_budget_bytes() / static_cast<uint64_t>(options.ranks->ranks_here()) : 0;
-  return make_plan(
-      context_.model.spec, forward, tree, context_.set.windows,
-      {.batch_windows = options.batch_windows,
-       .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
-       .memory_limit = team != nullptr ? team->memory_limit(memory_share) : memory_budget_bytes(),
-       .memory_in_use = resident_memory_bytes(),
-       .device_limit = team != nullptr ? team->device_limit(devices.worker_limit()) : devices.worker_limit(),
-       .workers =
-           shared ? kSharedWorkers * devices.workers() : devices.workers() + (team != nullptr ? team->workers() : 0),
-       .known = is_known,
-       .round_tokens = options.round_tokens});
+  PlanOptions plan{.batch_windows = options.batch_windows,
+                   .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
+                   .memory_limit = memory_budget_bytes(),
+                   .memory_in_use = resident_memory_bytes(),
+                   .device_limit = devices.worker_limit(),
+                   .workers = (shared ? kSharedWorkers : 1) * devices.workers(),
+                   .known = is_known,
+                   .round_tokens = options.round_tokens};
+  if (team != nullptr) {  // rank 0 plans for all, so that every rank has the same rounds
+    plan.memory_limit = team->memory_limit(plan.memory_limit / static_cast<uint64_t>(options.ranks->ranks_here()));
+    plan.device_limit = team->device_limit(plan.device_limit);
+    plan.workers += team->workers();
+  }
+  return make_plan(context_.model.spec, forward, tree, context_.set.windows, plan);
 }
 
 EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, bool reversed, Known known,
@@ -139,7 +132,7 @@ EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, boo
   const VariantTree tree = build_tree(model, *first.forward, variants);
   forwards_ += reversed ? 0 : tree.forwards();
   steps_ = step_names(*first.forward);
-  Plan plan = this->plan(tree, *first.forward, known, shared != nullptr);
+  Plan plan = plan_rounds(tree, *first.forward, known, shared != nullptr);
   if (!plan.on_device) planned_memory_bytes_ = std::max(planned_memory_bytes_, plan.total());
 
   RoundHooks hooks;
@@ -194,6 +187,11 @@ SegmentRunner::Keep SegmentRunner::keep_in_journal(size_t segment, bool reversed
   };
 }
 
+void SegmentRunner::tell_of_resuming(const ResumedSegment& segment, bool reversed) const {
+  const size_t there = context_.journal->known_windows(segment.segment, reversed);
+  if (there > 0) log_info("resuming: {} of {} windows are in the journal", there, scored_.size());
+}
+
 /// Reads what all processes have finished, `rounds` being cut so far.
 void SegmentRunner::read_again(const SharedRounds& shared, size_t rounds) const {
   context_.journal->reread(shared.record_files(rounds));
@@ -210,12 +208,9 @@ EngineResult SegmentRunner::run_shared(const ResumedSegment& segment, bool rever
   for (bool again = false; complete; again = true) {
     const auto cut = again ? shared.agree({}, scored_.size()) : std::vector<Round>();
     read_again(shared, cut.size());
-    if (journal.complete(segment.segment, reversed)) {
-      if (!again) tell_of_resuming(scored_.size(), scored_.size());
-      break;
-    }
+    if (!again) tell_of_resuming(segment, reversed);
+    if (journal.complete(segment.segment, reversed)) break;
     Known known = journal.known(segment.segment, reversed);
-    if (!again) tell_of_resuming(count(known), known.size());
     // The second time all rounds were finished, but some cannot be read.
     for (size_t r = 0; r < cut.size(); ++r) {
       if (!all_known(cut[r], known)) shared.forget(r);
@@ -241,14 +236,11 @@ EngineResult SegmentRunner::run_here(bool reversed) {
   const auto left = [&](const ResumedSegment& s) { return !journal.complete(s.segment, reversed); };
   const auto incomplete = std::count_if(segments_.begin(), segments_.end(), left);
   for (size_t s = 0; s < segments_.size(); ++s) {
-    if (!left(segments_[s])) {
-      tell_of_resuming(scored_.size(), scored_.size());
-      continue;
-    }
+    tell_of_resuming(segments_[s], reversed);
+    if (!left(segments_[s])) continue;
     const size_t segment = segments_[s].segment;
-    Known known = journal.known(segment, reversed);
-    tell_of_resuming(count(known), known.size());
-    ran[s] = run_rounds_of(segments_[s].variants, reversed, std::move(known), keep_in_journal(segment, reversed));
+    ran[s] = run_rounds_of(segments_[s].variants, reversed, journal.known(segment, reversed),
+                           keep_in_journal(segment, reversed));
     journal.flush();
     // With several damaged lists of variants there may be no window that all of them have.
     if (!ran[s]->complete && incomplete > 1) throw Interrupted();

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -59,8 +58,10 @@ class SegmentRunner {
   /// Runs the windows that `known` has nothing of.
   EngineResult run_rounds_of(std::span<const Variant> variants, bool reversed, Known known, const Keep& keep,
                              SharedRounds* shared = nullptr);
-  [[nodiscard]] Plan plan(const VariantTree& tree, const ForwardPass& forward, const Known& known, bool shared) const;
+  [[nodiscard]] Plan plan_rounds(const VariantTree& tree, const ForwardPass& forward, const Known& known,
+                                 bool shared) const;
   [[nodiscard]] Keep keep_in_journal(size_t segment, bool reversed) const;
+  void tell_of_resuming(const ResumedSegment& segment, bool reversed) const;
   void read_again(const SharedRounds& shared, size_t rounds) const;
 
   const RunContext context_;

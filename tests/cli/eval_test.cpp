@@ -414,7 +414,7 @@ TEST(Eval, JsonInAFileLeavesTheTableOnStdout) {
 
 TEST(Eval, AModelOfNanFinishesWithNullsAndAWarning) {
   const Folder folder;
-  const fs::path model = fs::path(MXLM_SOURCE_DIR) / "models/booklet-7m";
+  const fs::path model = kModel;
   for (const char* name : {"config.json", "tokenizer.json"}) fs::copy_file(model / name, folder.path() / name);
   std::string bytes = slurp(model / "model.safetensors");
   uint64_t length = 0;

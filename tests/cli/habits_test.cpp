@@ -91,14 +91,13 @@ TEST(Habits, RunsAreModelsTimesDataAndOneThatFailsCostsNone) {
   const Folder folder;
   const std::string a = folder.file("a.jsonl", "{\"text\": \"Alice was beginning to get very tired.\"}\n");
   const std::string b = folder.file("b.jsonl", "{\"text\": \"Down, down, down. Would the fall never end?\"}\n");
-  const std::string model = MXLM_SOURCE_DIR "/models/booklet-7m";
   const std::string data = " --quiet --no-variants --datasets " + a + " " + b;
-  const Outcome good = run_mxlm("eval " + model + data + " --json -");
+  const Outcome good = run_mxlm("eval " + kModel + data + " --json -");
   ASSERT_EQ(good.code, 0) << good.err;
   const json runs = json::parse(good.out)["runs"];
   ASSERT_EQ(runs.size(), 2U);
   EXPECT_NE(runs[0]["data"]["sha256"], runs[1]["data"]["sha256"]);
-  const Outcome half = run_mxlm("eval /no/such/model " + model + data + " --json " + (folder / "out.json"));
+  const Outcome half = run_mxlm("eval /no/such/model " + kModel + data + " --json " + (folder / "out.json"));
   EXPECT_EQ(half.code, 1);
   EXPECT_THAT(half.err, HasSubstr("2 of 4 runs could not be evaluated"));
   EXPECT_EQ(json::parse(slurp(folder / "out.json"))["runs"].size(), 2U);

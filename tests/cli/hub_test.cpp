@@ -22,8 +22,6 @@ using testing::HasSubstr;
 using testing::Not;
 namespace fs = std::filesystem;
 
-constexpr const char* kHubToken = "hf_aVerySecretToken";
-
 std::map<std::string, std::string> booklet() {
   std::map<std::string, std::string> files;
   for (const std::string name : {"config.json", "tokenizer.json", "model.safetensors"}) {
@@ -39,7 +37,7 @@ class ByName : public testing::Test {
   }
   [[nodiscard]] std::string environment(const std::string& endpoint, const std::string& more = "") const {
     return "env -u HF_HUB_CACHE -u HF_HUB_OFFLINE -u http_proxy HF_HOME='" + (folder_ / "hf") + "' HF_ENDPOINT='" +
-           endpoint + "' HF_TOKEN=" + kHubToken + " " + more;
+           endpoint + "' HF_TOKEN=" + kToken + " " + more;
   }
   Outcome run(const std::string& arguments, const std::string& more = "") const {
     const Outcome outcome =

@@ -106,15 +106,9 @@ TEST_F(CliJournal, WithoutAFolderItLiesInTheStateAndGoesWhenDone) {
   ASSERT_EQ(run("--no-variants", state).code, 0);
   EXPECT_TRUE(fs::is_empty(journals));
   // Ended by a signal it stays; --resume finds it. The signal comes when the first of 200 rounds are there.
-  const std::string script = folder_.file("term.sh",
-                                          "\"$@\" & pid=$!\n"
-                                          "for i in {1..6000}; do\n"
-                                          "  [[ $(cat '" +
-                                              journals.string() +
-                                              "'/*/rounds.mxj 2>/dev/null | wc -c) -gt 8 ]] && break\n"
-                                              "  sleep 0.01\n"
-                                              "done\n"
-                                              "kill -TERM $pid; wait $pid\n");
+  const std::string script = folder_.file(
+      "term.sh", "\"$@\" & pid=$!; " + wait_until(a_record_in(quoted(journals.string()) + "/*/rounds.mxj")) +
+                     "kill -TERM $pid; wait $pid\n");
   const std::string many = "eval --device cpu --context 64 --round-tokens 128 --max-windows 400 --no-variants";
   const Outcome killed = run_mxlm(many, state + "bash '" + script + "'");
   EXPECT_EQ(killed.code, 130) << killed.err;

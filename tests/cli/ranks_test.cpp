@@ -69,18 +69,10 @@ TEST_F(CliRanks, OneThatDiesEndsTheRunWhichAnyOtherNumberFinishes) {
   const std::string run = kRanksRun + "--max-windows 40 ";
   const json expected = peace(run);
   // Rank 1 kills itself once something is in the journal.
-  const std::string script = folder_.file("rank.sh",
-                                          "if [[ $OMPI_COMM_WORLD_RANK == 1 ]]; then\n"
-                                          "  \"$@\" & pid=$!\n"
-                                          "  for i in {1..600}; do\n"
-                                          "    [[ $(stat -c %s '" +
-                                              folder_ / "journal/rounds.mxj" +
-                                              "' 2>/dev/null || echo 0) -gt 8 ]] && break\n"
-                                              "    sleep 0.05\n"
-                                              "  done\n"
-                                              "  kill -KILL $pid; kill -KILL $$\n"
-                                              "fi\n"
-                                              "exec \"$@\"\n");
+  const std::string script =
+      folder_.file("rank.sh", "if [[ $OMPI_COMM_WORLD_RANK == 1 ]]; then\n\"$@\" & pid=$!; " +
+                                  wait_until(a_record_in(quoted(folder_ / "journal/rounds.mxj"))) +
+                                  "kill -KILL $pid; kill -KILL $$\nfi\nexec \"$@\"\n");
   const Outcome died = run_mxlm(run + to("out.json") + keep_, mpirun(3) + "bash '" + script + "'");
   EXPECT_NE(died.code, 0);
   EXPECT_THAT(died.err, HasSubstr("--resume"));
@@ -165,9 +157,9 @@ TEST_F(CliShared, TheClaimOfOneThatIsKilledExpires) {
   const std::string shared = run + keep_ + "--shared --claim-timeout 2 ";
   // Killed as soon as it holds a claim.
   const Outcome killed =
-      run_mxlm("", "'" MXLM_BINARY "' " + shared + " & pid=$!; for i in {1..600}; do compgen -G '" +
-                       folder_ / "journal/claim.*" +
-                       "' >/dev/null && break; sleep 0.02; done; kill -KILL $pid; wait $pid 2>/dev/null; true");
+      run_mxlm("", "'" MXLM_BINARY "' " + shared + " & pid=$!; " +
+                       wait_until("compgen -G '" + folder_ / "journal/claim.*" + "' >/dev/null", 600) +
+                       "kill -KILL $pid; wait $pid 2>/dev/null; true");
   const Outcome other = run_mxlm(shared + to("out.json"));
   ASSERT_EQ(other.code, 0) << other.err;
   EXPECT_THAT(other.err, HasSubstr("has not been heard of for 2 s"));

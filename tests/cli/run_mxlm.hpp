@@ -16,6 +16,8 @@ namespace mxlm {
 inline const std::string kModel = MXLM_SOURCE_DIR "/models/booklet-7m";
 inline const std::string kSmall = " --max-windows 2 --context 64 --quiet ";
 
+inline constexpr const char* kToken = "hf_aVerySecretToken";
+
 inline std::string quoted(const std::string& path) { return "'" + path + "'"; }
 
 /// A folder of its own for a test, removed at the end.
@@ -69,6 +71,16 @@ inline Outcome run_mxlm(const std::string& arguments, const std::string& environ
   outcome.out = slurp(quoted_out);
   outcome.err = slurp(quoted_err);
   return outcome;
+}
+
+/// For a shell: goes on once `condition` holds, or after so many fiftieths of a second.
+inline std::string wait_until(const std::string& condition, int tries = 1500) {
+  return "for i in {1.." + std::to_string(tries) + "}; do " + condition + " && break; sleep 0.02; done; ";
+}
+
+/// For a shell: a journal's file of records, which may hold wildcards, has more than its header.
+inline std::string a_record_in(const std::string& file) {
+  return "[[ $(cat " + file + " 2>/dev/null | wc -c) -gt 8 ]]";
 }
 
 }  // namespace mxlm

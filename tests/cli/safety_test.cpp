@@ -31,7 +31,6 @@ using testing::HasSubstr;
 using testing::Not;
 
 const std::string kTwoWindows = " --device cpu --context 32 --max-windows 2 ";
-constexpr const char* kSecret = "hf_aVerySecretToken";
 
 /// Makes the kernel end this process, and all that it starts, as soon as one asks for a socket of the Internet's.
 bool forbid_network() {
@@ -112,7 +111,7 @@ TEST(Safety, TheTokenIsInNothingThatIsWritten) {
     const Outcome outcome =
         run_mxlm(arguments, "cd '" + folder.path().string() +
                                 "'; env -u HF_HUB_CACHE -u HF_HUB_OFFLINE -u http_proxy HF_HOME='" + folder / "hf" +
-                                "' HF_ENDPOINT='" + server.url() + "' HF_TOKEN=" + kSecret);
+                                "' HF_ENDPOINT='" + server.url() + "' HF_TOKEN=" + kToken);
     EXPECT_THAT(outcome.out, Not(HasSubstr("Secret")));
     EXPECT_THAT(outcome.err, Not(HasSubstr("Secret")));
     return outcome;
@@ -120,7 +119,7 @@ TEST(Safety, TheTokenIsInNothingThatIsWritten) {
   const Outcome whole = run("eval tester/booklet" + kTwoWindows +
                             "--journal journal --json out.json --csv out.csv --html out.html --log-file log");
   ASSERT_EQ(whole.code, 0) << whole.err;
-  EXPECT_EQ(server.hub().seen().back().header("authorization"), std::string("Bearer ") + kSecret);
+  EXPECT_EQ(server.hub().seen().back().header("authorization"), std::string("Bearer ") + kToken);
   for (const char* name : {"journal/plan.json", "journal/rounds.mxj", "out.json", "out.csv", "out.html", "log"}) {
     EXPECT_TRUE(fs::exists(folder.path() / name)) << name;
   }

@@ -66,13 +66,9 @@ int posix_memalign(void** memory, size_t alignment, size_t bytes) {
   return *memory == nullptr ? ENOMEM : 0;
 }
 void* realloc(void* old, size_t bytes) {
-  const size_t before = old == nullptr ? 0 : malloc_usable_size(old);
+  count_out(old);
   void* const memory = __libc_realloc(old, bytes);
-  const bool freed = memory != nullptr || bytes == 0;
-  if (old != nullptr && freed) {
-    live_allocations -= 1;
-    live_bytes -= static_cast<int64_t>(before);
-  }
+  if (memory == nullptr && bytes > 0) count_in(old);  // it is still there
   return count_in(memory);
 }
 void free(void* memory) {
