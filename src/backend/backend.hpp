@@ -176,12 +176,13 @@ enum class ScoreKind : uint8_t {
 
 /// Figures of one scored token under one variant.
 struct TokenScore {
-  double nll = 0;      // -ln p(target)
-  double kld = 0;      // KL(baseline || variant), 0 for the baseline
-  float p = 0;         // p(target)
-  int32_t top1 = 0;    // argmax, the lowest id among equals
-  float entropy = 0;   // -sum p ln p over the vocabulary, in nats; measured for ScoreKind::self only
-  bool finite = true;  // false if a logit is NaN or Inf
+  double nll = 0;         // -ln p(target)
+  double kld = 0;         // KL(baseline || variant), nats, 0 for the baseline
+  float p = 0;            // p(target)
+  int32_t top1 = 0;       // argmax, the lowest id among equals
+  float entropy = 0;      // -sum p ln p over the vocabulary, in nats; measured for ScoreKind::self only
+  float kld_reverse = 0;  // KL(variant || baseline), nats, 0 for the baseline
+  bool finite = true;     // false if a logit is NaN or Inf
 };
 
 /// One variant's side of the head for a micro-batch.

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "eval/engine.hpp"
@@ -23,7 +24,8 @@ struct JournalRound {
   RoundResult result;             // of these windows
 };
 
-/// What a journal's file begins with.
+/// The first bytes of a journal's file. The digit grows with the layout of the records.
+inline constexpr std::string_view kJournalHeader = "MXLMJRN2";
 std::vector<std::byte> journal_header();
 
 /// Bytes of a round's record, and what a window adds to it. Records of more than kMostRecordBytes cannot be read again.

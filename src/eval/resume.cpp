@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "eval/journal_records.hpp"
 #include "io/sha256.hpp"
 
 namespace mxlm {
@@ -54,6 +55,8 @@ std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::stri
                                        const EvaluateOptions& options) {
   return {
       {"version", MXLM_VERSION},
+      // Tells a journal of an earlier layout apart before its records are read.
+      {"records", std::string(kJournalHeader)},
       {"model", model_sha256},
       {"configuration", model.config_sha256},
       {"data", data.sha256},

@@ -171,6 +171,7 @@ VsBaseline not_comparable() {
   VsBaseline out;
   out.ppl_ratio = out.ln_ppl_ratio = out.ln_ppl_ratio_stderr = out.correlation = kNan;
   out.kld_mean = out.kld_stderr = out.kld_median = out.kld_max = kNan;
+  out.kld_reverse_mean = out.kld_reverse_stderr = kNan;
   out.top1_agreement = out.top1_stderr = kNan;
   out.delta_p_mean = out.delta_p_rms = out.delta_p_rms_stderr = kNan;
   out.kld_percentiles = percentiles({}, kKldPercentiles);
@@ -187,7 +188,7 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
   out.ln_ppl_ratio = figures.nll - base_figures.nll;
   out.ppl_ratio = std::exp(out.ln_ppl_ratio);
 
-  Sum base_nll, nll, kld, delta, delta2, delta4;
+  Sum base_nll, nll, kld, reverse, delta, delta2, delta4;
   int64_t same = 0;
   std::vector<double> klds, deltas;
   klds.reserve(static_cast<size_t>(tokens));
@@ -197,6 +198,7 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
     base_nll.add(b.nll);
     nll.add(q.nll);
     kld.add(q.kld);
+    reverse.add(static_cast<double>(q.kld_reverse));
     delta.add(d);
     delta2.add(d * d);
     delta4.add(d * d * d * d);
@@ -206,10 +208,11 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
   });
   const double base_mean = base_nll.value() / n, mean = nll.value() / n;
   out.kld_mean = kld.value() / n;
+  out.kld_reverse_mean = reverse.value() / n;
 
   // Deviations from the means instead of mean(x^2) - mean(x)^2, and the variance of the difference instead of
   // s_q^2 + s_b^2 - 2 cov: the same figures, but nothing cancels where variant and baseline nearly agree.
-  Sum base_squares, squares, products, difference_squares, kld_squares;
+  Sum base_squares, squares, products, difference_squares, kld_squares, reverse_squares;
   for_each_token(base, variant, [&](const TokenScore& b, const TokenScore& q) {
     const double x = b.nll - base_mean, y = q.nll - mean;
     base_squares.add(x * x);
@@ -217,11 +220,14 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
     products.add(x * y);
     difference_squares.add((y - x) * (y - x));
     kld_squares.add((q.kld - out.kld_mean) * (q.kld - out.kld_mean));
+    const double z = static_cast<double>(q.kld_reverse) - out.kld_reverse_mean;
+    reverse_squares.add(z * z);
   });
   out.ln_ppl_ratio_stderr = mean_error(difference_squares.value(), tokens);
   const double scale = std::sqrt(base_squares.value()) * std::sqrt(squares.value());
   out.correlation = tokens > 1 && scale > 0 ? products.value() / scale : kNan;
   out.kld_stderr = mean_error(kld_squares.value(), tokens);
+  out.kld_reverse_stderr = mean_error(reverse_squares.value(), tokens);
   out.kld_percentiles = percentiles(std::move(klds), kKldPercentiles);
   out.kld_median = out.kld_percentiles.at("50");
   out.kld_max = out.kld_percentiles.at("100");

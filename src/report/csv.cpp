@@ -149,6 +149,8 @@ std::vector<CsvColumn> make_columns(const Record& record) {
                                     against("kld_stderr", &VsBaseline::kld_stderr),
                                     against("kld_median", &VsBaseline::kld_median),
                                     against("kld_max", &VsBaseline::kld_max),
+                                    against("kld_reverse_mean", &VsBaseline::kld_reverse_mean),
+                                    against("kld_reverse_stderr", &VsBaseline::kld_reverse_stderr),
                                 });
   add_percentiles(columns, record, "kld_percentile_", &VsBaseline::kld_percentiles);
   columns.insert(

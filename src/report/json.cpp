@@ -42,6 +42,8 @@ Json vs_baseline(const VsBaseline& v) {
           {"kld_median", v.kld_median},
           {"kld_max", v.kld_max},
           {"kld_percentiles", percentiles(v.kld_percentiles)},
+          {"kld_reverse_mean", v.kld_reverse_mean},
+          {"kld_reverse_stderr", v.kld_reverse_stderr},
           {"top1_agreement", v.top1_agreement},
           {"top1_stderr", v.top1_stderr},
           {"delta_p_mean", v.delta_p_mean},

@@ -19,7 +19,9 @@ void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, st
   fmt::format_to(out, "window,position,token,target");
   for (size_t v = 0; v < variants.size(); ++v) {
     for (const char* figure : {" nll", " p", " top1"}) fmt::format_to(out, ",{}", csv_field(variants[v].name + figure));
-    if (v > 0) fmt::format_to(out, ",{}", csv_field(variants[v].name + " kld"));
+    if (v == 0) continue;
+    for (const char* figure : {" kld", " kld_reverse"})
+      fmt::format_to(out, ",{}", csv_field(variants[v].name + figure));
   }
   fmt::format_to(out, "\n");
   put();
@@ -32,7 +34,7 @@ void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, st
       for (size_t v = 0; v < variants.size(); ++v) {
         const TokenScore& score = scores[v][w].tokens[i];
         fmt::format_to(out, ",{},{},{}", score.nll, score.p, score.top1);
-        if (v > 0) fmt::format_to(out, ",{}", score.kld);
+        if (v > 0) fmt::format_to(out, ",{},{}", score.kld, score.kld_reverse);
       }
       fmt::format_to(out, "\n");
       put();

@@ -151,6 +151,8 @@ std::optional<VsBaseline> read_vs_baseline(const Node& node, const MemberNames& 
   out.kld_median = node["kld_median"].number();
   out.kld_max = node["kld_max"].number();
   out.kld_percentiles = node["kld_percentiles"].percentiles();
+  out.kld_reverse_mean = node["kld_reverse_mean"].number();
+  out.kld_reverse_stderr = node["kld_reverse_stderr"].amount();
   out.top1_agreement = node["top1_agreement"].amount();
   out.top1_stderr = node["top1_stderr"].amount();
   out.delta_p_mean = node["delta_p_mean"].number();

@@ -30,7 +30,9 @@ HostMatrix view(const std::vector<float>& values, int64_t rows) {
 
 /// Figures of one token from its float32 logits, in float64.
 struct Wanted : TokenScore {
-  double change = 0;  // mean |logit_b - logit_v| under the baseline: its rounding is part of the KL
+  // Means of |logit_b - logit_v| under the baseline and under the variant: their rounding is part of the two KLs.
+  double change = 0, change_reverse = 0;
+  double reverse = 0;  // KL(variant || baseline)
 };
 Wanted reference(const float* baseline, const float* variant, int64_t n, int32_t target) {
   const auto log_sum_exp = [n](const float* x) {
@@ -48,6 +50,9 @@ Wanted reference(const float* baseline, const float* variant, int64_t n, int32_t
     const double log_p = baseline[i] - b;
     s.kld += std::exp(log_p) * (log_p - (variant[i] - v));
     s.change += std::exp(log_p) * std::abs(baseline[i] - variant[i]);
+    const double log_q = variant[i] - v;
+    s.reverse += std::exp(log_q) * (log_q - log_p);
+    s.change_reverse += std::exp(log_q) * std::abs(baseline[i] - variant[i]);
   }
   s.top1 = static_cast<int32_t>(std::max_element(variant, variant + n) - variant);
   return s;
@@ -134,6 +139,8 @@ TEST_P(HeadOnEachIsa, ScoresMatchFloat64) {
         const TokenScore& got = head.scores[i][static_cast<size_t>(r)];
         EXPECT_NEAR(got.nll, want.nll, 3e-7) << rows << " x " << vocabulary << " input " << i;
         EXPECT_NEAR(got.kld, i == 0 ? 0 : want.kld, 2e-7 + 1e-7 * want.change) << rows << " x " << vocabulary;
+        EXPECT_NEAR(got.kld_reverse, i == 0 ? 0 : want.reverse, 2e-7 + 2e-7 * want.change_reverse)
+            << rows << " x " << vocabulary;
         EXPECT_NEAR(got.p, want.p, 1e-6 * want.p + 1e-37);
         EXPECT_EQ(got.top1, want.top1);
         EXPECT_TRUE(got.finite);
@@ -180,6 +187,7 @@ TEST_P(HeadOnEachIsa, OwnTopTokensAndEntropiesMatchFloat64) {
         EXPECT_TRUE(got.finite);
         const TokenScore& other = ordinary[i][static_cast<size_t>(r)];
         EXPECT_EQ(got.kld, other.kld);
+        EXPECT_EQ(got.kld_reverse, other.kld_reverse);
         EXPECT_EQ(got.top1, other.top1);
         EXPECT_EQ(other.entropy, 0.0F);
       }
@@ -194,6 +202,7 @@ TEST_P(HeadOnEachIsa, EqualLogitsHaveAKlOfExactlyZero) {
   b->score(inputs, head.targets);
   for (size_t r = 0; r < 40; ++r) {
     EXPECT_EQ(head.scores[1][r].kld, 0.0);
+    EXPECT_EQ(head.scores[1][r].kld_reverse, 0.0F);
     EXPECT_EQ(head.scores[2][r].nll, head.scores[0][r].nll);
   }
 }

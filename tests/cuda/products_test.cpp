@@ -343,12 +343,16 @@ TEST_F(Head, ScoresAsTheCpuDoes) {
             const TokenScore &a = ours.scores[v][r], &b = theirs.scores[v][r];
             EXPECT_NEAR(a.nll, b.nll, 5e-6 * (1 + b.nll));
             EXPECT_NEAR(a.kld, b.kld, 3e-6 * (1 + b.kld));
+            EXPECT_NEAR(a.kld_reverse, b.kld_reverse, 3e-6 * (1 + b.kld_reverse));
             EXPECT_NEAR(a.p, b.p, 1e-5);
             EXPECT_NEAR(a.entropy, b.entropy, 1e-5 * (1 + b.entropy));
             EXPECT_EQ(a.finite, b.finite);
           }
           if (v == 0) {
-            for (const TokenScore& s : ours.scores[0]) EXPECT_EQ(s.kld, 0);
+            for (const TokenScore& s : ours.scores[0]) {
+              EXPECT_EQ(s.kld, 0);
+              EXPECT_EQ(s.kld_reverse, 0);
+            }
           }
         }
       }
@@ -376,6 +380,7 @@ TEST_F(Head, GivesATokenTheSameFiguresInAnyBatch) {
     for (size_t r = 0; r < 3; ++r) {
       EXPECT_EQ(few.scores[v][r].nll, many.scores[v][r].nll);
       EXPECT_EQ(few.scores[v][r].kld, many.scores[v][r].kld);
+      EXPECT_EQ(few.scores[v][r].kld_reverse, many.scores[v][r].kld_reverse);
       EXPECT_EQ(few.scores[v][r].top1, many.scores[v][r].top1);
     }
   }

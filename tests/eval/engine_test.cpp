@@ -100,6 +100,7 @@ std::vector<uint64_t> bits(const std::vector<WindowScores>& windows) {
       out.push_back(std::bit_cast<uint64_t>(token.nll));
       out.push_back(std::bit_cast<uint64_t>(token.kld));
       out.push_back(std::bit_cast<uint32_t>(token.p));
+      out.push_back(std::bit_cast<uint32_t>(token.kld_reverse));
       out.push_back(static_cast<uint64_t>(token.top1));
       out.push_back(token.finite ? 1 : 0);
     }

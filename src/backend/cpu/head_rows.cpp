@@ -34,6 +34,7 @@ double raise_max(const LogitChunk& chunk, TokenState& state, float max) {
     }
   }
   for (double& s : state.sum) s *= rescale;
+  for (double& s : state.reverse) s *= rescale;
   return rescale;
 }
 
@@ -102,17 +103,21 @@ void variant_portable(const LogitChunk& chunk, TokenState& state, const float* b
   const int64_t end = round_up(chunk.count, kLanes);
   std::array<float, kLanes> sum{};
   std::array<float, kLanes> cross{};
+  std::array<float, kLanes> reverse{};
   std::array<float, kLanes> moment{};
   for (int64_t i = 0; i < end; i += kLanes) {
     for (int64_t j = 0; j < kLanes; ++j) {
       const float x = chunk.logits[i + j];
       const float power = exp2_sum_portable((x - state.max) * kLog2e);
       sum[j] += power;
-      cross[j] += powers[i + j] * (baseline[i + j] - x);
+      const float ahead = baseline[i + j] - x;
+      cross[j] += powers[i + j] * ahead;
+      reverse[j] -= power * ahead;
       if constexpr (kSelf) moment[j] += power * (x - state.max);
     }
   }
   add_lanes(sum, state.sum);
+  add_lanes(reverse, state.reverse);
   if constexpr (kSelf) add_lanes(moment, state.moment);
   for (double& s : state.cross) s *= rescale;
   add_lanes(cross, state.cross);
@@ -181,6 +186,7 @@ MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& stat
   const __m512 max = _mm512_set1_ps(state.max);
   __m512 sum = _mm512_setzero_ps();
   __m512 cross = _mm512_setzero_ps();
+  __m512 reverse = _mm512_setzero_ps();
   __m512 moment = _mm512_setzero_ps();
   for (int64_t i = 0; i < end; i += kLanes) {
     const __m512 x = _mm512_loadu_ps(chunk.logits + i);
@@ -188,9 +194,12 @@ MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& stat
     const __m512 power = exp2_sum_avx512(_mm512_mul_ps(below, scale));
     sum = _mm512_add_ps(sum, power);
     if constexpr (kSelf) moment = _mm512_fmadd_ps(power, below, moment);
-    cross = _mm512_fmadd_ps(_mm512_loadu_ps(powers + i), _mm512_sub_ps(_mm512_loadu_ps(baseline + i), x), cross);
+    const __m512 ahead = _mm512_sub_ps(_mm512_loadu_ps(baseline + i), x);
+    cross = _mm512_fmadd_ps(_mm512_loadu_ps(powers + i), ahead, cross);
+    reverse = _mm512_fnmadd_ps(power, ahead, reverse);
   }
   add_lanes(sum, state.sum);
+  add_lanes(reverse, state.reverse);
   if constexpr (kSelf) add_lanes(moment, state.moment);
   if (rescale != 1) {
     for (double& s : state.cross) s *= rescale;
@@ -240,8 +249,9 @@ TokenScore finish_token(const TokenState& state, const TokenState& baseline) {
   score.finite = state.finite && std::isfinite(max) && std::isfinite(log_sum);
   if (&state != &baseline) {
     const double baseline_sum = total(baseline.sum);
-    score.kld = total(state.cross) / baseline_sum + (max - static_cast<double>(baseline.max)) +
-                (log_sum - std::log(baseline_sum));
+    const double shift = max - static_cast<double>(baseline.max), log_ratio = log_sum - std::log(baseline_sum);
+    score.kld = total(state.cross) / baseline_sum + shift + log_ratio;
+    score.kld_reverse = static_cast<float>(total(state.reverse) / sum - shift - log_ratio);
   }
   return score;
 }

@@ -6,7 +6,9 @@
 // With c = log2(e) in float32 and M the largest logit so far,
 //   sum   = sum of 2^(c * (logit - M))
 //   cross = sum of 2^(c * (logit_b - M_b)) * (logit_b - logit_v), b the baseline, v the variant
-// from which ln p(target) and KL(b || v) = cross / sum_b + LSE_v - LSE_b follow. Terms are float32, a chunk's sums are
+//   reverse = sum of 2^(c * (logit_v - M_v)) * (logit_v - logit_b)
+// from which ln p(target), KL(b || v) = cross / sum_b + LSE_v - LSE_b and KL(v || b) = reverse / sum_v + LSE_b - LSE_v
+// follow. Terms are float32, a chunk's sums are
 // float32 in 16 lanes, sums over chunks are double. Equal logits give a KL of exactly 0; otherwise rounding leaves
 // about 1e-7, of either sign. For the entropy of a row there is, only where it is asked for,
 //   moment = sum of 2^(c * (logit - M)) * (logit - M), so that -sum p ln p = ln sum - moment / sum.
@@ -21,10 +23,11 @@ namespace mxlm::cpu {
 
 struct alignas(64) TokenState {
   std::array<double, 8> sum{};
-  std::array<double, 8> cross{};   // variants only
-  std::array<double, 8> moment{};  // with `self` only
-  float max = 0;                   // M; unset until the first chunk
-  float target = 0;                // the target's logit
+  std::array<double, 8> cross{};    // variants only
+  std::array<double, 8> reverse{};  // variants only
+  std::array<double, 8> moment{};   // with `self` only
+  float max = 0;                    // M; unset until the first chunk
+  float target = 0;                 // the target's logit
   int32_t top1 = 0;
   bool started = false;
   bool finite = true;

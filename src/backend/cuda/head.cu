@@ -23,7 +23,7 @@ constexpr int64_t kTileRows = 2048;
 constexpr float kLowest = -3.402823466e38F;
 
 struct TokenState {
-  double sum, cross, moment, rescale;
+  double sum, cross, reverse, moment, rescale;
   float max, target;
   int top1;
   bool started, finite;
@@ -67,7 +67,7 @@ __device__ float logit_of(const Transform& t, float product, int64_t place) {
 
 /// A warp's part of a row's chunk: sums relative to its own largest logits.
 struct Part {
-  double sum, cross, moment;
+  double sum, cross, reverse, moment;
   float max, baseline_max, min;
 };
 
@@ -161,18 +161,24 @@ __global__ void __launch_bounds__(kThreads, 4)
 #pragma unroll
     for (float value : reference) mine.baseline_max = fmaxf(mine.baseline_max, value);
     mine.baseline_max = warp_max(mine.baseline_max);
-    float cross[4] = {};
+    float cross[4] = {}, reverse[4] = {};
 #pragma unroll
     for (int i = 0; i < kVectors * 4; ++i) {
-      cross[i % 4] = fmaf(power_of(reference[i], mine.baseline_max), reference[i] - x[i], cross[i % 4]);
+      const float ahead = reference[i] - x[i], power = power_of(x[i], mine.max);
+      cross[i % 4] = fmaf(power_of(reference[i], mine.baseline_max), ahead, cross[i % 4]);
+      reverse[i % 4] = fmaf(-power, ahead, reverse[i % 4]);
+      sum[i % 4] += power;
+      if (kSelf) moment[i % 4] = fmaf(power, x[i] - mine.max, moment[i % 4]);
     }
     mine.cross = warp_sum(static_cast<double>(cross[0]) + cross[1] + cross[2] + cross[3]);
-  }
+    mine.reverse = warp_sum(static_cast<double>(reverse[0]) + reverse[1] + reverse[2] + reverse[3]);
+  } else {
 #pragma unroll
-  for (int i = 0; i < kVectors * 4; ++i) {
-    const float power = power_of(x[i], mine.max);
-    sum[i % 4] += power;
-    if (kSelf) moment[i % 4] = fmaf(power, x[i] - mine.max, moment[i % 4]);
+    for (int i = 0; i < kVectors * 4; ++i) {
+      const float power = power_of(x[i], mine.max);
+      sum[i % 4] += power;
+      if (kSelf) moment[i % 4] = fmaf(power, x[i] - mine.max, moment[i % 4]);
+    }
   }
   mine.sum = warp_sum(static_cast<double>(sum[0]) + sum[1] + sum[2] + sum[3]);
   if (kSelf) mine.moment = warp_sum(static_cast<double>(moment[0]) + moment[1] + moment[2] + moment[3]);
@@ -181,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   __syncthreads();
 
   // Every warp looks for the row's largest logit; where it is a new one, its lowest place counts.
-  const Part part = lane < kWarps ? parts[lane] : Part{0, 0, 0, kLowest, kLowest, INFINITY};
+  const Part part = lane < kWarps ? parts[lane] : Part{0, 0, 0, 0, kLowest, kLowest, INFINITY};
   const float chunk_max = warp_max(part.max);
   const TokenState state = states[row];
   const bool raised = !state.started || chunk_max > state.max;
@@ -205,7 +211,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   const auto factor = [](float from, float to) { return exp(static_cast<double>(from) - static_cast<double>(to)); };
   const double own = lane < kWarps ? factor(part.max, max) : 0;
   const double chunk_sum = warp_sum(own * part.sum);
-  double chunk_moment = 0, chunk_cross = 0;
+  double chunk_moment = 0, chunk_cross = 0, chunk_reverse = 0;
   if (kSelf) {
     const double shift = static_cast<double>(part.max) - static_cast<double>(max);
     chunk_moment = warp_sum(lane < kWarps ? own * (part.moment + shift * part.sum) : 0.0);
@@ -213,6 +219,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   if (kVariant) {
     const double weight = lane < kWarps ? factor(part.baseline_max, baseline_states[row].max) : 0;
     chunk_cross = warp_sum(weight * part.cross);
+    chunk_reverse = warp_sum(own * part.reverse);
   }
   const bool infinite = warp_min(part.min) == -INFINITY;
   if (lane != 0) return;
@@ -223,7 +230,10 @@ __global__ void __launch_bounds__(kThreads, 4)
     out.moment = rescale * (state.moment + change * state.sum) + chunk_moment;
   }
   out.sum = rescale * state.sum + chunk_sum;
-  if (kVariant) out.cross = baseline_states[row].rescale * state.cross + chunk_cross;
+  if (kVariant) {
+    out.cross = baseline_states[row].rescale * state.cross + chunk_cross;
+    out.reverse = rescale * state.reverse + chunk_reverse;
+  }
   out.rescale = rescale;
   out.max = max;
   // (No place: all are NaN, or none is above the lowest float.)
@@ -239,7 +249,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 
 __global__ void start_kernel(TokenState* states, int64_t n) {
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
-  if (i < n) states[i] = {0, 0, 0, 1, kLowest, 0, 0, false, true};
+  if (i < n) states[i] = {0, 0, 0, 0, 1, kLowest, 0, 0, false, true};
 }
 
 template <bool kSelf>
@@ -256,8 +266,9 @@ __global__ void finish_kernel(const TokenState* states, const TokenState* baseli
   score.top1 = state.top1;
   score.finite = state.finite && isfinite(max) && isfinite(log_sum);
   if (states != baseline) {
-    score.kld =
-        state.cross / baseline[i].sum + (max - static_cast<double>(baseline[i].max)) + (log_sum - log(baseline[i].sum));
+    const double shift = max - static_cast<double>(baseline[i].max), log_ratio = log_sum - log(baseline[i].sum);
+    score.kld = state.cross / baseline[i].sum + shift + log_ratio;
+    score.kld_reverse = static_cast<float>(state.reverse / state.sum - shift - log_ratio);
   }
   scores[i] = score;
 }
