@@ -161,11 +161,12 @@ struct EvaluateOptions {
   ComputeType dtype = ComputeType::automatic;
   std::string device = "auto";  // auto, cpu, cuda, cuda:0,2
   Gemm gemm = Gemm::exact;
-  int threads = 0;            // 0 = as many as there are cores; changes no digit
-  int64_t batch_windows = 0;  // windows a micro-batch; 0 = chosen from memory; changes no digit
-  int64_t round_tokens = 0;   // tokens a round at most; 0 = chosen; changes no digit
-  bool stream = false;        // never keep weights between rounds; changes no digit
-  bool noise = false;         // run everything again with another order of float32 sums
+  int threads = 0;              // 0 = as many as there are cores; changes no digit
+  int64_t batch_windows = 0;    // windows a micro-batch; 0 = chosen from memory; changes no digit
+  int64_t round_tokens = 0;     // tokens a round at most; 0 = chosen; changes no digit
+  bool stream = false;          // never keep weights between rounds; changes no digit
+  bool noise = false;           // run everything again with another order of float32 sums
+  bool jensen_shannon = false;  // also measure Jensen-Shannon divergences, in a second pass of the LM head
   bool linear_errors = false, exponents = false;
   std::filesystem::path journal;  // keep finished rounds in this folder; "" = none
   bool resume = false;            // go on with those that it holds

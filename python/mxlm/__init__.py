@@ -120,6 +120,7 @@ def evaluate(
     round_tokens: int = 0,
     stream: bool = False,
     noise: bool = False,
+    jensen_shannon: bool = False,
     linear_errors: bool = False,
     exponents: bool = False,
     journal: Union[str, "os.PathLike[str]", None] = None,
@@ -158,6 +159,7 @@ def evaluate(
     arguments.round_tokens = round_tokens
     arguments.stream = stream
     arguments.noise = noise
+    arguments.jensen_shannon = jensen_shannon
     arguments.linear_errors = linear_errors
     arguments.exponents = exponents
     arguments.journal = "" if journal is None else os.fspath(journal)

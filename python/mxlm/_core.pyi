@@ -38,6 +38,7 @@ class Arguments:
     round_tokens: int
     stream: bool
     noise: bool
+    jensen_shannon: bool
     linear_errors: bool
     exponents: bool
     journal: Union[str, Path]

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -182,7 +183,9 @@ struct TokenScore {
   int32_t top1 = 0;       // argmax, the lowest id among equals
   float entropy = 0;      // -sum p ln p over the vocabulary, in nats; measured for ScoreKind::self only
   float kld_reverse = 0;  // KL(variant || baseline), nats, 0 for the baseline
-  bool finite = true;     // false if a logit is NaN or Inf
+  // Jensen-Shannon divergence of baseline and variant, nats; NaN where HeadInput::jensen_shannon does not ask for it.
+  float jensen_shannon = std::numeric_limits<float>::quiet_NaN();
+  bool finite = true;  // false if a logit is NaN or Inf
 };
 
 /// One variant's side of the head for a micro-batch.
@@ -196,6 +199,9 @@ struct HeadInput {
   std::span<TokenScore> scores = {};       // out, one a row
   double* seconds = nullptr;               // out: += the time of this variant's part
   ScoreKind kind = ScoreKind::next_token;  // the same for all inputs
+  // Measure TokenScore::jensen_shannon, too. A term needs both softmax denominators, so every product of the head is
+  // computed a second time. The same for all inputs.
+  bool jensen_shannon = false;
 };
 
 /// Sums of squares over values of two tensors: of each, and of other - reference.

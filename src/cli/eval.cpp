@@ -130,6 +130,7 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const api::Data
   typed.bos = parse_bos(arguments.bos);
   typed.allow_long_context = arguments.allow_long_context;
   typed.noise = arguments.noise;
+  typed.jensen_shannon = arguments.jensen_shannon;
   typed.linear_errors = arguments.linear_errors;
   typed.exponents = arguments.exponents;
   typed.stream = arguments.stream;
@@ -388,6 +389,8 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   add_device_options(command, a.devices);
   command.add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
   command.add_option("--per-token", a.per_token, "Write every scored token's figures to this .csv file");
+  command.add_flag("--jensen-shannon", a.jensen_shannon,
+                   "In the JSON and CSV: the Jensen-Shannon divergence, too; computes the LM head twice");
   command.add_flag("--linear-errors", a.linear_errors,
                    "In the JSON: what quantising does to the operands and products of every Linear");
   command.add_flag("--exponents", a.exponents, "In the JSON: how the exponents of weights and activations lie");

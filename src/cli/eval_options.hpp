@@ -21,8 +21,8 @@ struct EvalArguments {
   std::string field = "text", protocol, bos = "template", dtype = "auto", device = "auto", gemm = "exact", json, config,
               per_token, journal;
   bool mlp_only = false, all_linears = false, quantize_outputs = false, no_variants = false, allow_long_context = false,
-       stream = false, resume = false, no_journal = false, noise = false, linear_errors = false, exponents = false,
-       mixed_ranks = false, shared = false;
+       stream = false, resume = false, no_journal = false, noise = false, jensen_shannon = false, linear_errors = false,
+       exponents = false, mixed_ranks = false, shared = false;
   double claim_timeout = 60;
   int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, batch_size = 0, round_tokens = 0;
   int threads = 0, loader_workers = -1;
@@ -39,7 +39,8 @@ void add_data_options(CLI::App& command, EvalArguments& arguments);
 /// --quantize-outputs, and the prototype's stages.
 void add_variant_options(CLI::App& command, EvalArguments& arguments);
 /// How it runs and where the results go: --noise, --dtype, --device, --batch-size, --stream, --threads,
-/// --loader-workers, --gemm, --min-free-ratio, --workers-per-device, --json, --per-token, --linear-errors, --exponents,
+/// --loader-workers, --gemm, --min-free-ratio, --workers-per-device, --json, --per-token, --jensen-shannon,
+/// --linear-errors, --exponents,
 /// --config.
 void add_run_options(CLI::App& command, EvalArguments& arguments);
 /// Pages and tables of the result: --html, --csv, --markdown.

@@ -249,7 +249,8 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
                       .bf16_ops = heads_[v].bf16_ops,
                       .scores = batch_scores[v],
                       .seconds = &result.seconds[v].head,
-                      .kind = job_.kind});
+                      .kind = job_.kind,
+                      .jensen_shannon = job_.jensen_shannon});
   }
   backend_.score(inputs, targets);
   for (size_t w = 0; w < windows.size(); ++w) {

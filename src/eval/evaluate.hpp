@@ -44,12 +44,13 @@ struct EvaluateOptions {
   std::vector<Variant> variants;  // without the baseline
   DTypeChoice dtype = DTypeChoice::automatic;
   bool allow_long_context = false;
-  bool noise = false;          // run everything again with another order of float32 sums
-  bool stream = false;         // never keep weights between rounds
-  bool linear_errors = false;  // also look at the operands and products of every replaced Linear
-  bool exponents = false;      // also count the exponents of weights and activations
-  int64_t batch_windows = 0;   // 0 = chosen
-  int64_t round_tokens = 0;    // at most; 0 = chosen
+  bool noise = false;           // run everything again with another order of float32 sums
+  bool stream = false;          // never keep weights between rounds
+  bool jensen_shannon = false;  // also measure Jensen-Shannon divergences, in a second pass of the LM head
+  bool linear_errors = false;   // also look at the operands and products of every replaced Linear
+  bool exponents = false;       // also count the exponents of weights and activations
+  int64_t batch_windows = 0;    // 0 = chosen
+  int64_t round_tokens = 0;     // at most; 0 = chosen
   JournalOptions journal;
   DeviceSet devices;         // the CPU unless others are chosen
   Ranks* ranks = nullptr;    // that share the rounds, of which this is rank 0; borrowed

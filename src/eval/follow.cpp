@@ -272,9 +272,13 @@ class Follower {
     const VariantTree tree = build_tree(model_->spec, *first.forward, variants);
     const DeviceMonitor monitor(devices);
     ReportNews report;
-    report.outcomes =
-        work_on({.model = model_->spec, .tree = tree, .plan = plan, .windows = news.windows, .kind = news.kind}, first,
-                others, rounds);
+    report.outcomes = work_on({.model = model_->spec,
+                               .tree = tree,
+                               .plan = plan,
+                               .windows = news.windows,
+                               .kind = news.kind,
+                               .jensen_shannon = news.jensen_shannon},
+                              first, others, rounds);
     std::vector<WorkerReport> reports(report.outcomes.size());
     std::transform(report.outcomes.begin(), report.outcomes.end(), reports.begin(),
                    [](const WorkerOutcome& outcome) { return outcome.report; });

@@ -16,7 +16,7 @@ static_assert(std::endian::native == std::endian::little, "a journal's numbers a
 
 constexpr uint32_t kMagic = 0x524a584d;  // "MXJR"
 constexpr size_t kFrame = 12;            // magic, length, CRC
-constexpr size_t kToken = 2 * sizeof(double) + 3 * sizeof(float) + sizeof(int32_t) + 1;
+constexpr size_t kToken = 2 * sizeof(double) + 4 * sizeof(float) + sizeof(int32_t) + 1;
 constexpr size_t kStep = 3 * sizeof(double);
 constexpr size_t kRoundHead = sizeof(uint32_t) + 1 + sizeof(int64_t) + 2 * sizeof(uint32_t);
 // A record ends with the window that makes it as large as this: damage to it costs no more.
@@ -76,6 +76,7 @@ void put_window(Writer& out, const WindowResult& window) {
       out.put(token.p);
       out.put(token.entropy);
       out.put(token.kld_reverse);
+      out.put(token.jensen_shannon);
       out.put(token.top1);
       out.put(static_cast<uint8_t>(token.finite ? 1 : 0));
     }
@@ -99,6 +100,7 @@ WindowResult get_window(Reader& in, size_t variants) {
       token.p = in.get<float>();
       token.entropy = in.get<float>();
       token.kld_reverse = in.get<float>();
+      token.jensen_shannon = in.get<float>();
       token.top1 = in.get<int32_t>();
       token.finite = in.get<uint8_t>() != 0;
     }

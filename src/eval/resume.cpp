@@ -67,6 +67,7 @@ std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::stri
       {"backend", backend.description},
       {"libraries", backend.libraries},
       {"noise", options.noise ? "measured" : "not measured"},
+      {"Jensen-Shannon divergence", options.jensen_shannon ? "measured" : "not measured"},
   };
 }
 

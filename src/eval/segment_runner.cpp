@@ -153,11 +153,17 @@ EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, boo
     context_.journal->flush();
     agreed->finished(batches);
   };
-  const EngineJob job{.model = model, .tree = tree, .plan = plan, .windows = set.windows, .kind = set.kind};
+  const EngineJob job{.model = model,
+                      .tree = tree,
+                      .plan = plan,
+                      .windows = set.windows,
+                      .kind = set.kind,
+                      .jensen_shannon = context_.options.jensen_shannon};
   if (team != nullptr) {
     JobNews news{.variants = {},
                  .reversed = reversed,
                  .kind = set.kind,
+                 .jensen_shannon = job.jensen_shannon,
                  .kept = plan.kept,
                  .rounds = plan.rounds,
                  .windows = {}};

@@ -188,7 +188,7 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
   out.ln_ppl_ratio = figures.nll - base_figures.nll;
   out.ppl_ratio = std::exp(out.ln_ppl_ratio);
 
-  Sum base_nll, nll, kld, reverse, delta, delta2, delta4;
+  Sum base_nll, nll, kld, reverse, jensen_shannon, delta, delta2, delta4;
   int64_t same = 0;
   std::vector<double> klds, deltas;
   klds.reserve(static_cast<size_t>(tokens));
@@ -199,6 +199,7 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
     nll.add(q.nll);
     kld.add(q.kld);
     reverse.add(static_cast<double>(q.kld_reverse));
+    jensen_shannon.add(static_cast<double>(q.jensen_shannon));
     delta.add(d);
     delta2.add(d * d);
     delta4.add(d * d * d * d);
@@ -209,10 +210,11 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
   const double base_mean = base_nll.value() / n, mean = nll.value() / n;
   out.kld_mean = kld.value() / n;
   out.kld_reverse_mean = reverse.value() / n;
+  const double jensen_shannon_mean = jensen_shannon.value() / n;
 
   // Deviations from the means instead of mean(x^2) - mean(x)^2, and the variance of the difference instead of
   // s_q^2 + s_b^2 - 2 cov: the same figures, but nothing cancels where variant and baseline nearly agree.
-  Sum base_squares, squares, products, difference_squares, kld_squares, reverse_squares;
+  Sum base_squares, squares, products, difference_squares, kld_squares, reverse_squares, jensen_shannon_squares;
   for_each_token(base, variant, [&](const TokenScore& b, const TokenScore& q) {
     const double x = b.nll - base_mean, y = q.nll - mean;
     base_squares.add(x * x);
@@ -222,12 +224,18 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
     kld_squares.add((q.kld - out.kld_mean) * (q.kld - out.kld_mean));
     const double z = static_cast<double>(q.kld_reverse) - out.kld_reverse_mean;
     reverse_squares.add(z * z);
+    const double j = static_cast<double>(q.jensen_shannon) - jensen_shannon_mean;
+    jensen_shannon_squares.add(j * j);
   });
   out.ln_ppl_ratio_stderr = mean_error(difference_squares.value(), tokens);
   const double scale = std::sqrt(base_squares.value()) * std::sqrt(squares.value());
   out.correlation = tokens > 1 && scale > 0 ? products.value() / scale : kNan;
   out.kld_stderr = mean_error(kld_squares.value(), tokens);
   out.kld_reverse_stderr = mean_error(reverse_squares.value(), tokens);
+  if (!std::isnan(jensen_shannon_mean)) {
+    out.jensen_shannon_mean = jensen_shannon_mean;
+    out.jensen_shannon_stderr = mean_error(jensen_shannon_squares.value(), tokens);
+  }
   out.kld_percentiles = percentiles(std::move(klds), kKldPercentiles);
   out.kld_median = out.kld_percentiles.at("50");
   out.kld_max = out.kld_percentiles.at("100");

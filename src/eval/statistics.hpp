@@ -23,7 +23,9 @@ struct VsBaseline {
   double correlation = 0;
   double kld_mean = 0, kld_stderr = 0, kld_median = 0, kld_max = 0;  // KL(baseline || variant)
   double kld_reverse_mean = 0, kld_reverse_stderr = 0;               // KL(variant || baseline)
-  std::map<std::string, double> kld_percentiles;                     // "0.1" ... "99.9"
+  // Jensen-Shannon divergence, where it was measured.
+  std::optional<double> jensen_shannon_mean = std::nullopt, jensen_shannon_stderr = std::nullopt;
+  std::map<std::string, double> kld_percentiles;  // "0.1" ... "99.9"
   double top1_agreement = 0, top1_stderr = 0;
   double delta_p_mean = 0, delta_p_rms = 0, delta_p_rms_stderr = 0;
   std::map<std::string, double> delta_p_percentiles;

@@ -142,6 +142,7 @@ std::vector<std::byte> encode(const JobNews& news, std::span<const Window> windo
   return packed({{"variants", news.variants},
                  {"reversed", news.reversed},
                  {"kind", static_cast<int>(news.kind)},
+                 {"jensen_shannon", news.jensen_shannon},
                  {"kept", static_cast<int>(news.kept)},
                  {"rounds", news.rounds},
                  {"windows", json::binary(packed_windows(windows))}});
@@ -152,6 +153,7 @@ void decode(std::span<const std::byte> bytes, JobNews& news) {
   value.at("variants").get_to(news.variants);
   value.at("reversed").get_to(news.reversed);
   news.kind = static_cast<ScoreKind>(value.at("kind").get<int>());
+  news.jensen_shannon = value.at("jensen_shannon").get<bool>();
   news.kept = static_cast<KeptForm>(value.at("kept").get<int>());
   value.at("rounds").get_to(news.rounds);
   news.windows = unpacked_windows(value.at("windows").get_binary());

@@ -78,6 +78,7 @@ struct JobNews {
   std::vector<std::string> variants;  // canonical, the baseline ("") first
   bool reversed = false;
   ScoreKind kind = ScoreKind::next_token;
+  bool jensen_shannon = false;
   KeptForm kept = KeptForm::nothing;
   std::vector<std::vector<Plan::Range>> rounds;
   std::vector<Window> windows;  // without documents and notes

@@ -157,6 +157,7 @@ mxlm::EvaluateOptions resolve(const EvaluateOptions& options, const Data& data) 
   out.dtype = choice_of(options.dtype);
   out.allow_long_context = options.allow_long_context;
   out.noise = options.noise;
+  out.jensen_shannon = options.jensen_shannon;
   out.linear_errors = options.linear_errors;
   out.exponents = options.exponents;
   out.stream = options.stream;

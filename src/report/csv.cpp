@@ -152,6 +152,17 @@ std::vector<CsvColumn> make_columns(const Record& record) {
                                     against("kld_reverse_mean", &VsBaseline::kld_reverse_mean),
                                     against("kld_reverse_stderr", &VsBaseline::kld_reverse_stderr),
                                 });
+  if (any_figures(record,
+                  [](const VariantFigures& f) { return f.vs_baseline && f.vs_baseline->jensen_shannon_mean; })) {
+    const auto measured = [](std::string name, std::optional<double> VsBaseline::*member) {
+      return CsvColumn{std::move(name), [member](const Row& row) {
+                         const auto& b = row.variant.figures.vs_baseline;
+                         return b && (*b).*member ? exact(*((*b).*member)) : std::string{};
+                       }};
+    };
+    columns.push_back(measured("jensen_shannon_mean", &VsBaseline::jensen_shannon_mean));
+    columns.push_back(measured("jensen_shannon_stderr", &VsBaseline::jensen_shannon_stderr));
+  }
   add_percentiles(columns, record, "kld_percentile_", &VsBaseline::kld_percentiles);
   columns.insert(
       columns.end(),

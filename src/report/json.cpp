@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <initializer_list>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -33,23 +34,28 @@ void name_for_self(Json& out, std::initializer_list<std::pair<const char*, const
 }
 
 Json vs_baseline(const VsBaseline& v) {
-  return {{"ppl_ratio", v.ppl_ratio},
-          {"ln_ppl_ratio", v.ln_ppl_ratio},
-          {"ln_ppl_ratio_stderr", v.ln_ppl_ratio_stderr},
-          {"correlation", v.correlation},
-          {"kld_mean", v.kld_mean},
-          {"kld_stderr", v.kld_stderr},
-          {"kld_median", v.kld_median},
-          {"kld_max", v.kld_max},
-          {"kld_percentiles", percentiles(v.kld_percentiles)},
-          {"kld_reverse_mean", v.kld_reverse_mean},
-          {"kld_reverse_stderr", v.kld_reverse_stderr},
-          {"top1_agreement", v.top1_agreement},
-          {"top1_stderr", v.top1_stderr},
-          {"delta_p_mean", v.delta_p_mean},
-          {"delta_p_rms", v.delta_p_rms},
-          {"delta_p_rms_stderr", v.delta_p_rms_stderr},
-          {"delta_p_percentiles", percentiles(v.delta_p_percentiles)}};
+  Json out = {{"ppl_ratio", v.ppl_ratio},
+              {"ln_ppl_ratio", v.ln_ppl_ratio},
+              {"ln_ppl_ratio_stderr", v.ln_ppl_ratio_stderr},
+              {"correlation", v.correlation},
+              {"kld_mean", v.kld_mean},
+              {"kld_stderr", v.kld_stderr},
+              {"kld_median", v.kld_median},
+              {"kld_max", v.kld_max},
+              {"kld_percentiles", percentiles(v.kld_percentiles)},
+              {"kld_reverse_mean", v.kld_reverse_mean},
+              {"kld_reverse_stderr", v.kld_reverse_stderr},
+              {"top1_agreement", v.top1_agreement},
+              {"top1_stderr", v.top1_stderr},
+              {"delta_p_mean", v.delta_p_mean},
+              {"delta_p_rms", v.delta_p_rms},
+              {"delta_p_rms_stderr", v.delta_p_rms_stderr},
+              {"delta_p_percentiles", percentiles(v.delta_p_percentiles)}};
+  if (v.jensen_shannon_mean) {
+    out["jensen_shannon_mean"] = *v.jensen_shannon_mean;
+    out["jensen_shannon_stderr"] = v.jensen_shannon_stderr.value_or(std::numeric_limits<double>::quiet_NaN());
+  }
+  return out;
 }
 
 /// Adds what holds for a variant over all windows or over a subset's.

@@ -2,14 +2,28 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <iterator>
 
 #include "report/text_layout.hpp"
 
 namespace mxlm {
 
+namespace {
+
+bool measures_jensen_shannon(std::span<const std::vector<WindowScores>> scores) {
+  if (scores.size() < 2) return false;
+  return std::any_of(scores[1].begin(), scores[1].end(), [](const WindowScores& window) {
+    return !window.tokens.empty() && !std::isnan(window.tokens[0].jensen_shannon);
+  });
+}
+
+}  // namespace
+
 void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, std::span<const Window> windows,
                          std::span<const std::vector<WindowScores>> scores) {
+  const bool jensen_shannon = measures_jensen_shannon(scores);
   fmt::memory_buffer line;
   const auto put = [&] {
     file.write(std::as_bytes(std::span(line.data(), line.size())));
@@ -22,6 +36,7 @@ void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, st
     if (v == 0) continue;
     for (const char* figure : {" kld", " kld_reverse"})
       fmt::format_to(out, ",{}", csv_field(variants[v].name + figure));
+    if (jensen_shannon) fmt::format_to(out, ",{}", csv_field(variants[v].name + " jensen_shannon"));
   }
   fmt::format_to(out, "\n");
   put();
@@ -35,6 +50,7 @@ void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, st
         const TokenScore& score = scores[v][w].tokens[i];
         fmt::format_to(out, ",{},{},{}", score.nll, score.p, score.top1);
         if (v > 0) fmt::format_to(out, ",{},{}", score.kld, score.kld_reverse);
+        if (v > 0 && jensen_shannon) fmt::format_to(out, ",{}", score.jensen_shannon);
       }
       fmt::format_to(out, "\n");
       put();

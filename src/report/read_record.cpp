@@ -153,6 +153,10 @@ std::optional<VsBaseline> read_vs_baseline(const Node& node, const MemberNames& 
   out.kld_percentiles = node["kld_percentiles"].percentiles();
   out.kld_reverse_mean = node["kld_reverse_mean"].number();
   out.kld_reverse_stderr = node["kld_reverse_stderr"].amount();
+  if (const Node mean = node["jensen_shannon_mean"]; mean.present()) {
+    out.jensen_shannon_mean = mean.number();
+    out.jensen_shannon_stderr = node["jensen_shannon_stderr"].amount();
+  }
   out.top1_agreement = node["top1_agreement"].amount();
   out.top1_stderr = node["top1_stderr"].amount();
   out.delta_p_mean = node["delta_p_mean"].number();

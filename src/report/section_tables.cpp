@@ -183,6 +183,23 @@ std::string distribution_table(const Run& run) {
         {.label = fmt::format("{} %", escape(key)), .title = "percentile of KL divergence, mnats a token"});
   }
   columns.push_back({.label = "max", .title = "largest KL divergence of a token, mnats"});
+  const auto any = [&run](const auto& measured) {
+    return std::any_of(run.variants.begin(), run.variants.end(),
+                       [&](const Variant& v) { return v.figures.vs_baseline && measured(*v.figures.vs_baseline); });
+  };
+  // Results of earlier versions lack it.
+  const bool reverse = any([](const VsBaseline& b) { return std::isfinite(b.kld_reverse_mean); });
+  if (reverse) {
+    columns.push_back({.label = "reverse, mnats",
+                       .title = "KL divergence of the baseline from the variant, KL(variant‖baseline), mnats a token",
+                       .columns = 2});
+  }
+  const bool jensen_shannon = any([](const VsBaseline& b) { return b.jensen_shannon_mean.has_value(); });
+  if (jensen_shannon) {
+    columns.push_back({.label = "Jensen-Shannon, mnats",
+                       .title = "Jensen-Shannon divergence of baseline and variant, mnats a token",
+                       .columns = 2});
+  }
   columns.push_back({.label = "Δp, %", .title = "mean change of the right token's probability"});
   columns.push_back({.label = "RMS Δp, %", .title = "its root mean square", .columns = 2});
   columns.push_back({.label = "r", .title = "correlation of the NLL of tokens with the baseline's"});
@@ -205,6 +222,21 @@ std::string distribution_table(const Run& run) {
       }
     }
     cell(from / "kld_max", b->kld_max, milli);
+    if (reverse) {
+      out += measured_cells({.value = {from / "kld_reverse_mean", b->kld_reverse_mean},
+                             .error = {from / "kld_reverse_stderr", b->kld_reverse_stderr},
+                             .scale = milli,
+                             .error_scale = milli});
+    }
+    if (b->jensen_shannon_mean) {
+      out += measured_cells({.value = {from / "jensen_shannon_mean", *b->jensen_shannon_mean},
+                             .error = {from / "jensen_shannon_stderr",
+                                       b->jensen_shannon_stderr.value_or(std::numeric_limits<double>::quiet_NaN())},
+                             .scale = milli,
+                             .error_scale = milli});
+    } else if (jensen_shannon) {
+      out += empty_cell() + empty_cell();
+    }
     cell(from / "delta_p_mean", b->delta_p_mean, percent);
     out += measured_cells({.value = {from / "delta_p_rms", b->delta_p_rms},
                            .error = {from / "delta_p_rms_stderr", b->delta_p_rms_stderr},

@@ -32,7 +32,8 @@ HostMatrix view(const std::vector<float>& values, int64_t rows) {
 struct Wanted : TokenScore {
   // Means of |logit_b - logit_v| under the baseline and under the variant: their rounding is part of the two KLs.
   double change = 0, change_reverse = 0;
-  double reverse = 0;  // KL(variant || baseline)
+  double reverse = 0;         // KL(variant || baseline)
+  double jensen_shannon = 0;  // of the two
 };
 Wanted reference(const float* baseline, const float* variant, int64_t n, int32_t target) {
   const auto log_sum_exp = [n](const float* x) {
@@ -53,6 +54,10 @@ Wanted reference(const float* baseline, const float* variant, int64_t n, int32_t
     const double log_q = variant[i] - v;
     s.reverse += std::exp(log_q) * (log_q - log_p);
     s.change_reverse += std::exp(log_q) * std::abs(baseline[i] - variant[i]);
+    const double log_mean = std::log((std::exp(log_p) + std::exp(log_q)) / 2);
+    if (std::isfinite(log_mean)) {
+      s.jensen_shannon += (std::exp(log_p) * (log_p - log_mean) + std::exp(log_q) * (log_q - log_mean)) / 2;
+    }
   }
   s.top1 = static_cast<int32_t>(std::max_element(variant, variant + n) - variant);
   return s;
@@ -141,6 +146,7 @@ TEST_P(HeadOnEachIsa, ScoresMatchFloat64) {
         EXPECT_NEAR(got.kld, i == 0 ? 0 : want.kld, 2e-7 + 1e-7 * want.change) << rows << " x " << vocabulary;
         EXPECT_NEAR(got.kld_reverse, i == 0 ? 0 : want.reverse, 2e-7 + 2e-7 * want.change_reverse)
             << rows << " x " << vocabulary;
+        EXPECT_TRUE(std::isnan(got.jensen_shannon));  // nobody asked for it
         EXPECT_NEAR(got.p, want.p, 1e-6 * want.p + 1e-37);
         EXPECT_EQ(got.top1, want.top1);
         EXPECT_TRUE(got.finite);
@@ -160,6 +166,39 @@ double entropy(const float* logits, int64_t n) {
     out -= p * std::log(p + 1e-12);
   }
   return out;
+}
+
+TEST_P(HeadOnEachIsa, JensenShannonDivergencesMatchFloat64) {
+  const auto b = backend(GetParam(), 2);
+  // From nearly equal distributions to those that have nothing in common.
+  for (const auto& [scale, change] :
+       {std::pair{1.0F, 0.0F}, {1.0F, 1e-4F}, {1.0F, 0.05F}, {1.0F, 1.0F}, {8.0F, 2.0F}}) {
+    constexpr int64_t kRows = 40, kVocabulary = 2500;
+    for (const bool with_bias : {false, true}) {
+      Head head(*b, kRows, kVocabulary, scale, 2, change, with_bias),
+          plain(*b, kRows, kVocabulary, scale, 2, change, with_bias);
+      auto inputs = head.inputs();
+      for (HeadInput& input : inputs) input.jensen_shannon = true;
+      b->score(inputs, head.targets);
+      b->score(plain.inputs(), plain.targets);
+      std::vector<std::vector<float>> logits;
+      for (const HeadInput& input : inputs) {
+        logits.emplace_back(static_cast<size_t>(kRows * kVocabulary));
+        b->logits(input, logits.back());
+      }
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        for (int64_t r = 0; r < kRows; ++r) {
+          const Wanted want =
+              reference(logits[0].data() + r * kVocabulary, logits[i].data() + r * kVocabulary, kVocabulary, 0);
+          const TokenScore& got = head.scores[i][static_cast<size_t>(r)];
+          const double wanted = i == 0 ? 0 : want.jensen_shannon;
+          EXPECT_NEAR(got.jensen_shannon, wanted, 2e-9 + 3e-6 * wanted) << "scale " << scale << ", change " << change;
+          EXPECT_EQ(got.nll, plain.scores[i][static_cast<size_t>(r)].nll);
+          EXPECT_EQ(got.kld, plain.scores[i][static_cast<size_t>(r)].kld);
+        }
+      }
+    }
+  }
 }
 
 TEST_P(HeadOnEachIsa, OwnTopTokensAndEntropiesMatchFloat64) {

@@ -321,7 +321,8 @@ Scored score(Backend& b, int64_t rows, int64_t vocabulary, int64_t hidden, DType
                       .bf16_ops = false,
                       .scores = out.scores[i],
                       .seconds = nullptr,
-                      .kind = kind});
+                      .kind = kind,
+                      .jensen_shannon = true});
   }
   std::vector<int32_t> targets(static_cast<size_t>(rows));
   for (size_t r = 0; r < targets.size(); ++r)
@@ -344,6 +345,7 @@ TEST_F(Head, ScoresAsTheCpuDoes) {
             EXPECT_NEAR(a.nll, b.nll, 5e-6 * (1 + b.nll));
             EXPECT_NEAR(a.kld, b.kld, 3e-6 * (1 + b.kld));
             EXPECT_NEAR(a.kld_reverse, b.kld_reverse, 3e-6 * (1 + b.kld_reverse));
+            EXPECT_NEAR(a.jensen_shannon, b.jensen_shannon, 3e-6 * (1 + b.jensen_shannon));
             EXPECT_NEAR(a.p, b.p, 1e-5);
             EXPECT_NEAR(a.entropy, b.entropy, 1e-5 * (1 + b.entropy));
             EXPECT_EQ(a.finite, b.finite);
@@ -352,6 +354,7 @@ TEST_F(Head, ScoresAsTheCpuDoes) {
             for (const TokenScore& s : ours.scores[0]) {
               EXPECT_EQ(s.kld, 0);
               EXPECT_EQ(s.kld_reverse, 0);
+              EXPECT_EQ(s.jensen_shannon, 0);
             }
           }
         }

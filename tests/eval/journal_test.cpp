@@ -46,6 +46,7 @@ WindowResult some_window(uint32_t window, uint32_t seed = 0) {
       token.p = static_cast<float>(random()) / 7;
       token.entropy = -0.0F;
       token.kld_reverse = static_cast<float>(random()) / 11;
+      token.jensen_shannon = static_cast<float>(random()) / 13;
       token.top1 = static_cast<int32_t>(random());
       token.finite = random() % 2 == 0;
     }
@@ -73,7 +74,7 @@ std::vector<uint64_t> bits(const WindowResult& window) {
     out.push_back(scores.tokens.size());
     for (const TokenScore& t : scores.tokens) {
       for (const double x : {t.nll, t.kld}) out.push_back(std::bit_cast<uint64_t>(x));
-      for (const float x : {t.p, t.entropy, t.kld_reverse}) out.push_back(std::bit_cast<uint32_t>(x));
+      for (const float x : {t.p, t.entropy, t.kld_reverse, t.jensen_shannon}) out.push_back(std::bit_cast<uint32_t>(x));
       out.push_back(static_cast<uint32_t>(t.top1));
       out.push_back(t.finite ? 1 : 0);
     }

@@ -29,6 +29,22 @@ void expect_percentiles(const json& want, const std::map<std::string, double>& g
   for (const auto& [key, value] : got) expect_figure(want.at(key), value, fmt::format("{} {}", what, key));
 }
 
+TEST(Statistics, AveragesTheOtherDivergences) {
+  std::vector<std::vector<WindowScores>> scores(2, std::vector<WindowScores>(1));
+  for (const float x : {1.0F, 2.0F, 6.0F}) {
+    scores[0][0].tokens.push_back({.nll = 1, .p = 0.25F});
+    scores[1][0].tokens.push_back({.nll = 1, .p = 0.25F, .kld_reverse = x, .jensen_shannon = x / 2});
+  }
+  const VsBaseline measured = summarize(scores, Aggregate::token_mean)[1].vs_baseline.value();
+  EXPECT_DOUBLE_EQ(measured.kld_reverse_mean, 3);
+  EXPECT_DOUBLE_EQ(measured.kld_reverse_stderr, std::sqrt(14.0 / 3 / 2));
+  EXPECT_DOUBLE_EQ(measured.jensen_shannon_mean.value_or(0), 1.5);
+  EXPECT_DOUBLE_EQ(measured.jensen_shannon_stderr.value_or(0), std::sqrt(14.0 / 3 / 2) / 2);
+
+  for (auto& token : scores[1][0].tokens) token.jensen_shannon = kNan;
+  EXPECT_FALSE(summarize(scores, Aggregate::token_mean)[1].vs_baseline.value().jensen_shannon_mean);
+}
+
 TEST(Statistics, FiguresEqualNumpy) {
   std::ifstream file(std::string(MXLM_TEST_DATA) + "/eval/statistics.json");
   const json golden = json::parse(file);

@@ -28,6 +28,10 @@ json against(double ln_ratio, double error, double kld) {
           {"kld_stderr", kld / 40},
           {"kld_median", kld / 2},
           {"kld_max", 0.357},
+          {"kld_reverse_mean", 0.0123},
+          {"kld_reverse_stderr", 0.0004},
+          {"jensen_shannon_mean", 0.0029},
+          {"jensen_shannon_stderr", 0.0001},
           {"kld_percentiles", {{"1", 2.5e-5}, {"50", kld / 2}, {"99.9", 0.2}}},
           {"top1_agreement", 0.9323},
           {"top1_stderr", 0.0032},
@@ -172,8 +176,9 @@ TEST(Page, EveryFigureIsTheJsons) {
   for (const char* v : {"1", "2"}) {
     for (const char* member :
          {"ppl", "ppl_stderr", "vs_baseline/ppl_ratio", "vs_baseline/ln_ppl_ratio_stderr", "vs_baseline/kld_mean",
-          "vs_baseline/top1_agreement", "vs_baseline/kld_percentiles/99.9", "vs_baseline/delta_p_rms",
-          "weight_bits/variant", "weight_bytes/variant", "tokens_per_second", "seconds/forward"}) {
+          "vs_baseline/top1_agreement", "vs_baseline/kld_percentiles/99.9", "vs_baseline/kld_reverse_mean",
+          "vs_baseline/jensen_shannon_stderr", "vs_baseline/delta_p_rms", "weight_bits/variant", "weight_bytes/variant",
+          "tokens_per_second", "seconds/forward"}) {
       EXPECT_TRUE(pointers.contains(fmt::format("/runs/0/variants/{}/{}", v, member))) << v << " " << member;
     }
   }
@@ -201,7 +206,8 @@ TEST(Page, WhatIsReadIsTheFigureRounded) {
       expected = (expected - 1) * 100;
     } else if (ends("vs_baseline/ln_ppl_ratio_stderr")) {
       expected *= 100 * figures["vs_baseline"]["ppl_ratio"].get<double>();
-    } else if (s.pointer.find("/pairs/") != std::string::npos || s.pointer.find("/kld_") != std::string::npos) {
+    } else if (s.pointer.find("/pairs/") != std::string::npos || s.pointer.find("/kld_") != std::string::npos ||
+               s.pointer.find("/jensen_shannon_") != std::string::npos) {
       expected *= 1000;
     } else if (s.pointer.find("top1") != std::string::npos || s.pointer.find("delta_p") != std::string::npos ||
                ends("flushed") || ends("saturated") || ends("subnormal")) {

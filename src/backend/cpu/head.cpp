@@ -85,20 +85,16 @@ class Tile {
   }
 
   void run() {
-    const int64_t panels = panels_of(inputs_[0]).panels();
-    for (int64_t panel = 0; panel < panels; panel += kChunkPanels) {
-      auto before = Clock::now();
-      for (size_t i = 0; i < inputs_.size(); ++i) {
-        for (int64_t row = 0; row < rows_; row += kStripRows)
-          strip(i, row, panel, std::min(panel + kChunkPanels, panels));
-        const auto now = Clock::now();
-        seconds_[i] += std::chrono::duration<double>(now - before).count();
-        before = now;
-      }
+    each_strip([this](size_t i, int64_t row, const cpu::LogitChunk& chunk) { take(i, row, chunk); });
+    const bool jensen_shannon = inputs_[0].jensen_shannon;
+    if (jensen_shannon) {
+      each_strip([this](size_t i, int64_t row, const cpu::LogitChunk& chunk) { compare(i, row, chunk); });
     }
     for (size_t i = 0; i < inputs_.size(); ++i) {
       for (int64_t r = 0; r < rows_; ++r) {
-        inputs_[i].scores[static_cast<size_t>(begin_ + r)] = cpu::finish_token(state(i, r), state(0, r));
+        TokenScore& score = inputs_[i].scores[static_cast<size_t>(begin_ + r)];
+        score = cpu::finish_token(state(i, r), state(0, r));
+        if (jensen_shannon) score.jensen_shannon = static_cast<float>(state(i, r).jensen_shannon);
       }
     }
   }
@@ -111,8 +107,45 @@ class Tile {
     return states_[input * static_cast<size_t>(rows_) + static_cast<size_t>(row)];
   }
 
-  /// Logits of input i, rows [row, row + kStripRows) of the tile, panels [p0, p1), taken into the rows' states.
-  void strip(size_t i, int64_t row, int64_t p0, int64_t p1) {
+  /// Calls `use`(input, row of the tile, its chunk of logits) for every chunk of the vocabulary, input and row.
+  template <typename Use>
+  void each_strip(const Use& use) {
+    const int64_t panels = panels_of(inputs_[0]).panels();
+    for (int64_t panel = 0; panel < panels; panel += kChunkPanels) {
+      auto before = Clock::now();
+      for (size_t i = 0; i < inputs_.size(); ++i) {
+        for (int64_t row = 0; row < rows_; row += kStripRows) {
+          strip(i, row, panel, std::min(panel + kChunkPanels, panels), use);
+        }
+        const auto now = Clock::now();
+        seconds_[i] += std::chrono::duration<double>(now - before).count();
+        before = now;
+      }
+    }
+  }
+
+  /// Adds a chunk to the sums of a row.
+  void take(size_t i, int64_t row, const cpu::LogitChunk& chunk) {
+    float* powers = memory_.powers + row * kChunk;
+    double& rescale = rescale_[static_cast<size_t>(row)];
+    if (i == 0) {
+      rescale = cpu::add_baseline_chunk(isa_, chunk, state(0, row), powers);
+    } else {
+      cpu::add_variant_chunk(isa_, chunk, state(i, row), memory_.baseline + row * kChunk, powers, rescale);
+    }
+  }
+
+  /// Compares a row's chunk with the baseline's when the sums of both are known.
+  void compare(size_t i, int64_t row, const cpu::LogitChunk& chunk) {
+    if (chunk.bias != nullptr) cpu::add_row(isa_, chunk.logits, chunk.bias, 1, chunk.count, chunk.logits);
+    if (i == 0) return;
+    cpu::add_jensen_shannon_chunk(memory_.baseline + row * kChunk, state(0, row), chunk.logits, state(i, row),
+                                  chunk.count);
+  }
+
+  /// Logits of input i, rows [row, row + kStripRows) of the tile, panels [p0, p1), each row given to `use`.
+  template <typename Use>
+  void strip(size_t i, int64_t row, int64_t p0, int64_t p1, const Use& use) {
     const HeadInput& input = inputs_[i];
     const cpu::PackedPanels& weight = panels_of(input);
     const int64_t rows = std::min(kStripRows, rows_ - row);
@@ -143,13 +176,7 @@ class Tile {
     for (int64_t r = 0; r < rows; ++r) {
       chunk.logits = out + r * kChunk;
       chunk.target = targets_[static_cast<size_t>(begin_ + row + r)];
-      float* powers = memory_.powers + (row + r) * kChunk;
-      double& rescale = rescale_[static_cast<size_t>(row + r)];
-      if (i == 0) {
-        rescale = cpu::add_baseline_chunk(isa_, chunk, state(0, row + r), powers);
-      } else {
-        cpu::add_variant_chunk(isa_, chunk, state(i, row + r), memory_.baseline + (row + r) * kChunk, powers, rescale);
-      }
+      use(i, row + r, chunk);
     }
   }
 

@@ -209,6 +209,10 @@ MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& stat
 
 #endif
 
+double total(const std::array<double, 8>& lanes) { return std::accumulate(lanes.begin(), lanes.end(), 0.0); }
+
+float log_sum(const TokenState& state) { return static_cast<float>(std::log(total(state.sum))); }
+
 }  // namespace
 
 double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, float* powers) {
@@ -234,10 +238,32 @@ void add_variant_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, cons
              : variant_portable<false>(chunk, state, baseline, powers, rescale);
 }
 
+void add_jensen_shannon_chunk(const float* baseline, const TokenState& baseline_state, const float* logits,
+                              TokenState& state, int64_t count) {
+  const float baseline_log_sum = log_sum(baseline_state), own_log_sum = log_sum(state);
+  std::array<float, kLanes> sums{};
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t lanes = std::min(kLanes, count - i);
+    for (int64_t j = 0; j < lanes; ++j) {
+      const float log_p = (baseline[i + j] - baseline_state.max) - baseline_log_sum;
+      const float log_q = (logits[i + j] - state.max) - own_log_sum;
+      const float d = std::abs(log_q - log_p);
+      const float z = exp2_sum_portable(-d * kLog2e);
+      // ln(2 / (1 + z)) = 2 artanh(s), s at most 1/3
+      const float s = (1 - z) / (3 + z), s2 = s * s;
+      float series = 1.0F / 13;
+      for (const float c : {1.0F / 11, 1.0F / 9, 1.0F / 7, 1.0F / 5, 1.0F / 3, 1.0F}) series = series * s2 + c;
+      const float far = (1 + z) * (2 * s * series) - z * d;
+      const float x2 = d * d / 4;
+      const float near = std::sqrt(z) * x2 * (1 + x2 * x2 / 72);
+      const float larger = exp2_sum_portable(std::min(std::max(log_p, log_q), 0.0F) * kLog2e);
+      sums[j] += larger * (d < 0.25F ? near : far);
+    }
+  }
+  state.jensen_shannon += std::accumulate(sums.begin(), sums.end(), 0.0) / 2;
+}
+
 TokenScore finish_token(const TokenState& state, const TokenState& baseline) {
-  const auto total = [](const std::array<double, 8>& lanes) {
-    return std::accumulate(lanes.begin(), lanes.end(), 0.0);
-  };
   const double sum = total(state.sum);
   const double log_sum = std::log(sum);
   const double max = state.max;

@@ -26,6 +26,7 @@ struct alignas(64) TokenState {
   std::array<double, 8> cross{};    // variants only
   std::array<double, 8> reverse{};  // variants only
   std::array<double, 8> moment{};   // with `self` only
+  double jensen_shannon = 0;        // of the second pass
   float max = 0;                    // M; unset until the first chunk
   float target = 0;                 // the target's logit
   int32_t top1 = 0;
@@ -50,6 +51,15 @@ double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, f
 /// add_baseline_chunk left them.
 void add_variant_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
                        double rescale);
+
+/// The second pass, when all chunks are in: adds this chunk's part of the Jensen-Shannon divergence to `state`. Logits
+/// have their bias.
+///
+/// With d = |ln q - ln p|, z = e^-d and x = d / 2, a term of the divergence of p and q is
+///   max(p, q) / 2 * ((1 + z) ln(2 / (1 + z)) - z d)  =  max(p, q) sqrt(z) (x sinh x - cosh x ln cosh x),
+/// which no larger terms of other signs have to cancel out of. Below d = 1/4 the second form's series is used.
+void add_jensen_shannon_chunk(const float* baseline, const TokenState& baseline_state, const float* logits,
+                              TokenState& state, int64_t count);
 
 /// The figures once all chunks are in; for the baseline itself, `baseline` is `state`.
 TokenScore finish_token(const TokenState& state, const TokenState& baseline);

@@ -23,7 +23,7 @@ constexpr int64_t kTileRows = 2048;
 constexpr float kLowest = -3.402823466e38F;
 
 struct TokenState {
-  double sum, cross, reverse, moment, rescale;
+  double sum, cross, reverse, moment, rescale, jensen_shannon;
   float max, target;
   int top1;
   bool started, finite;
@@ -249,11 +249,44 @@ __global__ void __launch_bounds__(kThreads, 4)
 
 __global__ void start_kernel(TokenState* states, int64_t n) {
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
-  if (i < n) states[i] = {0, 0, 0, 0, 1, kLowest, 0, 0, false, true};
+  if (i < n) states[i] = {0, 0, 0, 0, 1, 0, kLowest, 0, 0, false, true};
+}
+
+/// The second pass: adds a chunk's part of the Jensen-Shannon divergence to the variant's states, a block a row. The
+/// formula is that of add_jensen_shannon_chunk in backend/cpu/head_rows.hpp.
+__global__ void __launch_bounds__(kThreads)
+    jensen_shannon_kernel(const float* products, int64_t stride, Transform transform, const float* baseline,
+                          Transform baseline_transform, int64_t count, const TokenState* baseline_states,
+                          TokenState* states) {
+  constexpr int kWarps = kThreads / 32;
+  __shared__ double parts[kWarps];
+  const int64_t row = blockIdx.x;
+  float q[kVectors * 4], p[kVectors * 4];
+  load_logits<false>(products + row * stride, of_row(transform, row), count, q);
+  load_logits<false>(baseline + row * stride, of_row(baseline_transform, row), count, p);
+  const TokenState &b = baseline_states[row], &v = states[row];
+  const auto b_log_sum = static_cast<float>(log(b.sum)), v_log_sum = static_cast<float>(log(v.sum));
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kVectors * 4; ++i) {
+    const float log_p = (p[i] - b.max) - b_log_sum, log_q = (q[i] - v.max) - v_log_sum;
+    const float d = fabsf(log_q - log_p), z = power_of(-d, 0);
+    const float far = -(1 + z) * log1pf((z - 1) / 2) - z * d;
+    const float x2 = d * d / 4, near = sqrtf(z) * x2 * (1 + x2 * x2 / 72);
+    sum += power_of(fminf(fmaxf(log_p, log_q), 0), 0) * (d < 0.25F ? near : far);
+  }
+  const double whole = warp_sum(static_cast<double>(sum));
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = whole;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  double all = 0;
+  for (const double part : parts) all += part;
+  states[row].jensen_shannon += all / 2;
 }
 
 template <bool kSelf>
-__global__ void finish_kernel(const TokenState* states, const TokenState* baseline, TokenScore* scores, int64_t n) {
+__global__ void finish_kernel(const TokenState* states, const TokenState* baseline, TokenScore* scores,
+                              bool jensen_shannon, int64_t n) {
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (i >= n) return;
   const TokenState& state = states[i];
@@ -270,6 +303,7 @@ __global__ void finish_kernel(const TokenState* states, const TokenState* baseli
     score.kld = state.cross / baseline[i].sum + shift + log_ratio;
     score.kld_reverse = static_cast<float>(state.reverse / state.sum - shift - log_ratio);
   }
+  if (jensen_shannon) score.jensen_shannon = static_cast<float>(state.jensen_shannon);
   scores[i] = score;
 }
 
@@ -349,42 +383,62 @@ void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32
   // Where time goes is seen in the first chunk.
   std::vector<Mark> marks{mark()};
   const Mark start = marks[0];
-  for (int64_t first = 0; first < vocabulary; first += kChunk) {
-    const int64_t width = std::min(kChunk, vocabulary - first);
-    for (int64_t row = 0; row < rows; row += tile_rows) {
-      const int64_t count = std::min(tile_rows, rows - row);
-      for (int64_t i = 0; i < n; ++i) {
-        const Side& side = sides[static_cast<size_t>(i)];
-        const View out{.data = i == 0 ? baseline_memory.get() : variant_memory.get(),
-                       .type = DType::f32,
-                       .rows = count,
-                       .cols = width,
-                       .stride = kChunk};
-        head_products(side.values, side.outliers, *side.input, row, first, out);
-        const auto launch = [&](auto kernel) {
-          kernel<<<static_cast<unsigned>(count), kThreads, 0, stream()>>>(
-              out.as<float>(), kChunk, transform_of(*side.input, side.values, row, first),
-              static_cast<const float*>(baseline_memory.get()), transform_of(inputs[0], sides[0].values, row, first),
-              first, width, device_targets.get() + row, states + row, states + i * rows + row);
-        };
-        const bool plain = is_plain(*side.input) && is_plain(inputs[0]);
-        if (self) {
-          i == 0 ? launch(chunk_kernel<false, true, false>) : launch(chunk_kernel<true, true, false>);
-        } else if (plain) {
-          i == 0 ? launch(chunk_kernel<false, false, true>) : launch(chunk_kernel<true, false, true>);
-        } else {
-          i == 0 ? launch(chunk_kernel<false, false, false>) : launch(chunk_kernel<true, false, false>);
+  // Calls `use`(input, first row, rows, first logit, logits, products) for every chunk of the vocabulary, tile of rows
+  // and input; the baseline's products of the chunk stay in baseline_memory meanwhile.
+  const auto each_chunk = [&](const auto& use) {
+    for (int64_t first = 0; first < vocabulary; first += kChunk) {
+      const int64_t width = std::min(kChunk, vocabulary - first);
+      for (int64_t row = 0; row < rows; row += tile_rows) {
+        const int64_t count = std::min(tile_rows, rows - row);
+        for (int64_t i = 0; i < n; ++i) {
+          const Side& side = sides[static_cast<size_t>(i)];
+          const View out{.data = i == 0 ? baseline_memory.get() : variant_memory.get(),
+                         .type = DType::f32,
+                         .rows = count,
+                         .cols = width,
+                         .stride = kChunk};
+          head_products(side.values, side.outliers, *side.input, row, first, out);
+          use(i, row, count, first, width, out.as<float>());
+          cuda::check_launch("scoring tokens");
         }
-        cuda::check_launch("scoring tokens");
-        if (first == 0) marks.push_back(mark());
       }
     }
+  };
+  const auto* baseline = static_cast<const float*>(baseline_memory.get());
+  const auto transform = [&](int64_t i, int64_t row, int64_t first) {
+    return transform_of(inputs[static_cast<size_t>(i)], sides[static_cast<size_t>(i)].values, row, first);
+  };
+  each_chunk([&](int64_t i, int64_t row, int64_t count, int64_t first, int64_t width, const float* products) {
+    const auto launch = [&](auto kernel) {
+      kernel<<<static_cast<unsigned>(count), kThreads, 0, stream()>>>(
+          products, kChunk, transform(i, row, first), baseline, transform(0, row, first), first, width,
+          device_targets.get() + row, states + row, states + i * rows + row);
+    };
+    const bool plain = is_plain(inputs[static_cast<size_t>(i)]) && is_plain(inputs[0]);
+    if (self) {
+      i == 0 ? launch(chunk_kernel<false, true, false>) : launch(chunk_kernel<true, true, false>);
+    } else if (plain) {
+      i == 0 ? launch(chunk_kernel<false, false, true>) : launch(chunk_kernel<true, false, true>);
+    } else {
+      i == 0 ? launch(chunk_kernel<false, false, false>) : launch(chunk_kernel<true, false, false>);
+    }
+    if (first == 0) marks.push_back(mark());
+  });
+  const bool jensen_shannon = inputs[0].jensen_shannon;
+  if (jensen_shannon) {
+    each_chunk([&](int64_t i, int64_t row, int64_t count, int64_t first, int64_t width, const float* products) {
+      if (i == 0) return;
+      jensen_shannon_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream()>>>(
+          products, kChunk, transform(i, row, first), baseline, transform(0, row, first), width, states + row,
+          states + i * rows + row);
+    });
   }
   const auto score_memory = scratch(static_cast<size_t>(n * rows) * sizeof(TokenScore));
   auto* scores = static_cast<TokenScore*>(score_memory.get());
   for (int64_t i = 0; i < n; ++i) {
     const auto kernel = self ? finish_kernel<true> : finish_kernel<false>;
-    kernel<<<blocks_for(rows), kThreads, 0, stream()>>>(states + i * rows, states, scores + i * rows, rows);
+    kernel<<<blocks_for(rows), kThreads, 0, stream()>>>(states + i * rows, states, scores + i * rows, jensen_shannon,
+                                                        rows);
   }
   cuda::check_launch("scoring tokens");
   const Mark end = mark();
