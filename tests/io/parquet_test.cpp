@@ -35,7 +35,8 @@ std::string refusal(const fs::path& path, const std::string& field = "text") {
 TEST(Parquet, IsReadAsArrowWroteIt) {
   const json golden = json::parse(read_all(kData / "parquet.json"));
   ASSERT_GT(golden["documents"].size(), 600U);
-  for (const auto* name : {"snappy.parquet", "zstd_pages2.parquet", "gzip_large.parquet", "delta.parquet"}) {
+  for (const auto* name :
+       {"snappy.parquet", "zstd_pages2.parquet", "gzip_large.parquet", "delta.parquet", "lz4_fallback.parquet"}) {
     const auto source = read(kFiles / name);
     json documents = json::array();
     for (const auto& document : source.documents) documents.push_back({document.text, document.subset});
@@ -62,6 +63,16 @@ TEST(Parquet, TakesAnotherColumnAndReplacesInvalidUtf8) {
   EXPECT_EQ(source.invalid_utf8, 1);
 }
 
+TEST(Parquet, ReadsMembersOfStructs) {
+  const auto source = read(kFiles / "deep.parquet", "a.b.text");
+  std::vector<std::pair<std::string, std::string>> rows;
+  for (const auto& document : source.documents) rows.emplace_back(document.text, document.subset);
+  EXPECT_EQ(rows, (std::vector<std::pair<std::string, std::string>>{{"x", "X"}, {"y", ""}, {"", ""}, {"x", "Y"}}));
+  EXPECT_THAT(refusal(kFiles / "deep.parquet", "a.b"), HasSubstr("does not hold one string a row"));
+  EXPECT_THAT(refusal(kFiles / "deep.parquet", "a.b.text.more"),
+              AllOf(HasSubstr("has no column"), HasSubstr("'a.b.text' 'meta.pile_set_name'")));
+}
+
 TEST(Parquet, IsReadFromAFolder) {
   const TemporaryFolder folder;
   folder.file("b.parquet", read_all(kFiles / "few.parquet"));
@@ -75,8 +86,7 @@ TEST(Parquet, IsReadFromAFolder) {
 TEST(Parquet, RefusesColumnsThatHoldNoText) {
   EXPECT_THAT(refusal(kFiles / "few.parquet", "body"),
               AllOf(HasSubstr("has no column 'body'"), HasSubstr("--field: 'text' 'other' 'meta'")));
-  EXPECT_THAT(refusal(kFiles / "numbers.parquet"),
-              AllOf(HasSubstr("no column 'text'"), HasSubstr("there is none")));
+  EXPECT_THAT(refusal(kFiles / "numbers.parquet"), AllOf(HasSubstr("no column 'text'"), HasSubstr("there is none")));
   EXPECT_THAT(refusal(kFiles / "few.parquet", "id"), HasSubstr("does not hold one string a row"));
   EXPECT_THAT(refusal(kFiles / "few.parquet", "list.list.element"), HasSubstr("does not hold one string a row"));
   EXPECT_THAT(refusal(kFiles / "no_rows.parquet"), HasSubstr("holds no documents"));
@@ -95,6 +105,37 @@ TEST(Parquet, RefusesDamagedFiles) {
   std::string changed = whole;
   changed[whole.find("four")] = 'F';
   EXPECT_THAT(refusal(folder.file("changed.parquet", changed)), HasSubstr("could not be read"));
+}
+
+TEST(Parquet, RefusesWhatItDoesNotKnowByName) {
+  EXPECT_THAT(refusal(kFiles / "brotli.parquet", "a.b.text"), HasSubstr("codec 4 of the format"));
+  const TemporaryFolder folder;
+  std::string encrypted = read_all(kFiles / "few.parquet");
+  encrypted.back() = 'E';
+  EXPECT_THAT(refusal(folder.file("encrypted.parquet", encrypted)), HasSubstr("is encrypted"));
+}
+
+// No checksum guards these files, so that each byte is believed as far as it can be.
+TEST(Parquet, AnyByteMayBeWrong) {
+  for (const auto& [name, field] : {std::pair{"deep.parquet", "a.b.text"}, {"bomb.parquet", "text"}}) {
+    const std::string whole = read_all(kFiles / name);
+    size_t refused = 0;
+    for (size_t at = 0; at < whole.size(); ++at) {
+      for (const int change : {0x01, 0x40, 0x80, 0xff}) {
+        std::string changed = whole;
+        changed[at] = static_cast<char>(changed[at] ^ change);
+        size_t rows = 0;
+        try {
+          read_parquet(FileView::from_memory(name, std::as_bytes(std::span(changed))), field,
+                       [&](std::string_view, std::string_view) { return ++rows < 100; });
+        } catch (const Error& error) {
+          ++refused;
+          ASSERT_THAT(error.what(), HasSubstr(name)) << at;
+        }
+      }
+    }
+    EXPECT_GT(refused, whole.size());
+  }
 }
 
 TEST(Parquet, RefusesMoreTextThanItMayHold) {
