@@ -224,6 +224,8 @@ def parquet():
     write(large, out / "gzip_large.parquet", compression="gzip", use_dictionary=False, **small_pages)
     write(large, out / "delta.parquet", compression="none", use_dictionary=False,
           column_encoding={"text": "DELTA_BYTE_ARRAY", "meta.pile_set_name": "DELTA_LENGTH_BYTE_ARRAY"}, **small_pages)
+    # The dictionary is left for plain values when it is full; nulls in subsets, none in texts.
+    write(plain, out / "lz4_fallback.parquet", compression="lz4", dictionary_pagesize_limit=400, **small_pages)
     digest = hashlib.sha256("".join(text + "\n" for text in texts).encode()).hexdigest()
     golden = {"versions": versions(), "sha256": digest, "documents": list(zip(texts, subsets))}
     (OUT / "parquet.json").write_text(json.dumps(golden, indent=0) + "\n")
@@ -236,6 +238,12 @@ def parquet():
     write(few, out / "few.parquet", compression="none", write_page_checksum=True)
     write(few.select(["id"]), out / "numbers.parquet")
     write(few.slice(0, 0), out / "no_rows.parquet")
+    # Members of structs, the outer of which may be missing; a codec that is not read.
+    deep = pyarrow.table({"a": [{"b": {"text": "x"}}, {"b": {"text": "y"}}, {"b": {"text": ""}}, {"b": {"text": "x"}}],
+                          "meta": [{"pile_set_name": "X"}, {"pile_set_name": None}, None, {"pile_set_name": "Y"}]})
+    write(deep, out / "deep.parquet", compression="gzip", data_page_version="2.0", use_dictionary=False,
+          column_encoding={"a.b.text": "DELTA_BYTE_ARRAY", "meta.pile_set_name": "DELTA_LENGTH_BYTE_ARRAY"})
+    write(deep, out / "brotli.parquet", compression="brotli")
     # Some hundred bytes that stand for 10 GB: one string of a dictionary, again and again.
     same = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 100_000, pyarrow.int32()), ["x" * 100_000])
     write(pyarrow.table({"text": same}), out / "bomb.parquet", compression="zstd", store_schema=False)
@@ -265,11 +273,16 @@ def seeds():
     for name in ("few", "numbers", "no_rows"):
         seed("parquet_fuzz", name, (OUT / "parquet" / f"{name}.parquet").read_bytes())
     nested = pyarrow.table({"text": ["a", "b", "a"], "meta": [{"pile_set_name": "x"}, {"pile_set_name": None}, None]})
-    for codec in ("snappy", "gzip", "zstd"):
+    for codec in ("snappy", "gzip", "zstd", "lz4"):
         for options in ({}, {"use_dictionary": False, "data_page_version": "2.0"}):
             sink = io.BytesIO()
             pyarrow.parquet.write_table(nested, sink, compression=codec, store_schema=False, **options)
             seed("parquet_fuzz", codec + ("2" if options else ""), sink.getvalue())
+    for encoding in ("DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"):
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(nested, sink, compression="none", store_schema=False, use_dictionary=False,
+                                    column_encoding={"text": encoding, "meta.pile_set_name": encoding})
+        seed("parquet_fuzz", encoding.lower(), sink.getvalue())
 
 
 def check(path):

@@ -1,23 +1,28 @@
 #pragma once
 
-#include <filesystem>
 #include <functional>
 #include <string>
 #include <string_view>
 
+#include "io/file.hpp"
+
 namespace mxlm {
 
-/// The program that reads Parquet files, src/parquet/, which is built where Apache Arrow's C++ library is (the CMake
-/// option MXLM_ARROW): mxlm-parquet beside this program, or where it was built. "" if it was not built.
-std::filesystem::path parquet_reader();
-
 /// Hands the rows of a Parquet file to `take` in their order until it returns false: the value of the string column
-/// `field`, which is valid during the call only, and that of `meta.pile_set_name`, "" where there is none. Both are
-/// bytes as they are stored, not checked to be UTF-8. Throws Error naming the file: where Arrow is not built in, for a
-/// column that is missing, no column of strings, or has a null or more than 256 MiB in a row of `field`, for what Arrow
-/// cannot read, and when `reader`, which runs as a process of its own, ends before it is done.
+/// `field` (of a struct's member: STRUCT.MEMBER), which is valid during the call only, and that of
+/// `meta.pile_set_name`, "" where there is none. Both are bytes as they are stored, not checked to be UTF-8.
+///
+/// Read are flat columns of byte arrays: data pages of both versions, plain, by a dictionary and in both delta
+/// encodings, uncompressed or by Snappy, gzip, Zstandard or LZ4 (LZ4_RAW), with nulls. Other columns are not looked at.
+/// A page's CRC is checked where there is one. A page of each column is in memory at a time, and the column's
+/// dictionary. Throws Error naming the file: for a column that is missing, no column of strings, one with several in a
+/// row, or has a null or more than 256 MiB in a row of `field`; for what is damaged, encrypted, or of another codec or
+/// encoding; and for a page of more than 1 GiB.
+void read_parquet(const FileView& file, const std::string& field,
+                  const std::function<bool(std::string_view text, std::string_view subset)>& take);
+
+/// The same of a file on disk.
 void read_parquet(const std::string& path, const std::string& field,
-                  const std::function<bool(std::string_view text, std::string_view subset)>& take,
-                  const std::filesystem::path& reader = parquet_reader());
+                  const std::function<bool(std::string_view text, std::string_view subset)>& take);
 
 }  // namespace mxlm

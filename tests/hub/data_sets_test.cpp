@@ -49,7 +49,6 @@ class DataSets : public testing::Test {
   Options options_;
 };
 
-/// Skips the test where Parquet is not built in.
 class WikiText : public DataSets {
  protected:
   WikiText()
@@ -62,14 +61,6 @@ class WikiText : public DataSets {
              "datasets"),
         raw_(slurp(kData / "hub/wikitext.raw")) {
     options_.endpoint = hub_.url();
-  }
-  void SetUp() override {
-    try {
-      read_documents((kData / "hub/wikitext.parquet").string(), "text", 0);
-    } catch (const Error& error) {
-      if (std::string_view(error.what()).find("without Apache Arrow") == std::string_view::npos) throw;
-      GTEST_SKIP() << "built without Arrow";
-    }
   }
   FakeHub hub_;
   std::string raw_;
