@@ -2,9 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <string>
 #include <utility>
 
+#include "base/quote.hpp"
 #include "mxlm/error.hpp"
 
 namespace mxlm {
@@ -15,16 +15,16 @@ class OutOfDeviceMemory : public Error {
   using Error::Error;
 };
 
-/// Throws `Error` with a formatted sentence.
+/// Throws `Error` with a formatted sentence, as message_text makes it.
 template <typename... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> text, Args&&... args) {
-  throw Error(fmt::format(text, std::forward<Args>(args)...));
+  throw Error(message_text(fmt::format(text, std::forward<Args>(args)...)));
 }
 
-/// Throws `UsageError` with a formatted sentence.
+/// Throws `UsageError` with a formatted sentence, as message_text makes it.
 template <typename... Args>
 [[noreturn]] void fail_usage(fmt::format_string<Args...> text, Args&&... args) {
-  throw UsageError(fmt::format(text, std::forward<Args>(args)...));
+  throw UsageError(message_text(fmt::format(text, std::forward<Args>(args)...)));
 }
 
 }  // namespace mxlm

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/quote.hpp"
 
 namespace mxlm {
 namespace {
@@ -78,6 +79,11 @@ void send_log_to(Handler handler) {
 std::shared_ptr<spdlog::logger> current_log() {
   const std::lock_guard lock(current().mutex);
   return current().log;
+}
+
+void write_log(spdlog::level::level_enum level, std::string_view line) {
+  const auto log = current_log();
+  if (log->should_log(level)) log->log(level, message_text(line));
 }
 
 }  // namespace mxlm

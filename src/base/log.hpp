@@ -1,5 +1,6 @@
 #pragma once
 
+#include <fmt/format.h>
 #include <spdlog/logger.h>
 
 #include <functional>
@@ -22,21 +23,24 @@ void send_log_to(std::function<void(spdlog::level::level_enum level, std::string
 /// Where lines go at the moment.
 std::shared_ptr<spdlog::logger> current_log();
 
+/// Writes one line, as message_text makes it.
+void write_log(spdlog::level::level_enum level, std::string_view line);
+
 template <typename... Args>
-void log_debug(spdlog::format_string_t<Args...> text, Args&&... args) {
-  current_log()->debug(text, std::forward<Args>(args)...);
+void log_debug(fmt::format_string<Args...> text, Args&&... args) {
+  write_log(spdlog::level::debug, fmt::format(text, std::forward<Args>(args)...));
 }
 template <typename... Args>
-void log_info(spdlog::format_string_t<Args...> text, Args&&... args) {
-  current_log()->info(text, std::forward<Args>(args)...);
+void log_info(fmt::format_string<Args...> text, Args&&... args) {
+  write_log(spdlog::level::info, fmt::format(text, std::forward<Args>(args)...));
 }
 template <typename... Args>
-void log_warn(spdlog::format_string_t<Args...> text, Args&&... args) {
-  current_log()->warn(text, std::forward<Args>(args)...);
+void log_warn(fmt::format_string<Args...> text, Args&&... args) {
+  write_log(spdlog::level::warn, fmt::format(text, std::forward<Args>(args)...));
 }
 template <typename... Args>
-void log_error(spdlog::format_string_t<Args...> text, Args&&... args) {
-  current_log()->error(text, std::forward<Args>(args)...);
+void log_error(fmt::format_string<Args...> text, Args&&... args) {
+  write_log(spdlog::level::err, fmt::format(text, std::forward<Args>(args)...));
 }
 
 }  // namespace mxlm

@@ -20,6 +20,7 @@
 #include "cli/progress.hpp"
 #include "eval/load.hpp"
 #include "eval/registry.hpp"
+#include "io/file.hpp"
 #include "io/hub/data_sets.hpp"
 
 namespace mxlm::cli {
@@ -101,7 +102,7 @@ void run_fetch(const FetchArguments& arguments) {
   const auto update = [&line](const hub::FetchProgress& progress) { line.update(progress); };
   const hub::Snapshot snapshot = plan.repo.kind == hub::RepoKind::model ? hub::fetch_model(options, plan.repo, update)
                                                                         : hub::fetch(options, plan, update);
-  print_result(snapshot.folder.string() + "\n");
+  write_file("-", snapshot.folder.string() + "\n");  // for programs: the path as it is
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "base/error.hpp"
 #include "base/memory.hpp"
 #include "base/parallel.hpp"
+#include "base/quote.hpp"
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "cli/prototype_options.hpp"
@@ -57,7 +58,7 @@ std::string rope_text(const RopeSpec& rope) {
 std::string describe_model(const LoadedModel& loaded, DType compute) {
   const ModelSpec& model = loaded.spec;
   std::string out;
-  out += fmt::format("{}: {}, {} parameters, stored as {}, computed in {}\n", loaded.name, model.family,
+  out += fmt::format("{}: {}, {} parameters, stored as {}, computed in {}\n", printable_text(loaded.name), model.family,
                      model.parameters(), dtype_name(model.dtype), compute == DType::f32 ? "float32" : "bfloat16");
   out += fmt::format("  {} layers, hidden {}, {} heads of {} ({} key/value), vocabulary {}, {} positions\n",
                      model.layers.size(), model.hidden, model.heads, model.head_dim, model.kv_heads, model.vocabulary,

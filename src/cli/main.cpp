@@ -41,6 +41,13 @@ std::vector<std::string> normalized_arguments(int argc, char** argv) {
 
 /// One line on stderr. Never throws: stderr itself may be a closed pipe.
 void complain(const char* what) noexcept {
+  std::string line;
+  try {
+    line = mxlm::message_text(what);
+    what = line.c_str();
+  } catch (const std::bad_alloc&) {
+    what = "Out of memory.";
+  }
   for (const char* part : {"mxlm: ", what, "\n"}) std::fputs(part, stderr);
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.hpp"
+#include "base/quote.hpp"
 #include "cli/progress.hpp"
 
 namespace mxlm::cli {
@@ -37,8 +38,9 @@ api::Model open_model_by_name(const std::string& model) {
   return api::open_model(model, [&line](const hub::FetchProgress& progress) { line.update(progress); });
 }
 
-void print_result(std::string_view text) {
+void print_result(std::string_view result) {
   if (global_options().follows()) return;
+  const std::string text = printable_lines(result);
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
     fail("The result cannot be written to standard output ({}); read it to its end, or redirect it to a file.",
          std::strerror(errno));

@@ -33,7 +33,8 @@ LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer);
 /// The same of the library's, with its tokenizer.
 api::Model open_model_by_name(const std::string& model);
 
-/// Prints a result to stdout; throws Error if stdout cannot take it (a closed pipe, a full disk).
-void print_result(std::string_view text);
+/// Prints a result that people read to stdout, as printable_lines makes it; throws Error if stdout cannot take it (a
+/// closed pipe, a full disk).
+void print_result(std::string_view result);
 
 }  // namespace mxlm::cli

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/quote.hpp"
 #include "report/progress_text.hpp"
 
 namespace mxlm::cli {
@@ -36,7 +37,7 @@ bool ProgressLine::due() {
 }
 
 void ProgressLine::draw(const std::string& line) {
-  std::fputs(((terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n")).c_str(), stderr);
+  std::fputs(((terminal_ ? "\r\033[K" : "") + printable_text(line) + (terminal_ ? "" : "\n")).c_str(), stderr);
   std::fflush(stderr);
   drawn_ = true;
 }

@@ -116,6 +116,11 @@ void FileView::release(size_t offset, size_t size) const {
 
 void write_file(const std::filesystem::path& path, std::string_view bytes) {
   OutputFile file(path);
+  std::string shown;
+  if (path == "-" && isatty(STDOUT_FILENO) == 1) {
+    shown = printable_lines(bytes);
+    bytes = shown;
+  }
   file.write(std::as_bytes(std::span(bytes)));
   file.commit();
 }

@@ -39,7 +39,8 @@ class FileView {
 };
 
 /// Writes `bytes` to `path` through a temporary file beside it, fsync and rename, so that a full disk never leaves half
-/// a file. "-" is stdout; devices and pipes are written directly. Throws Error naming the path.
+/// a file. "-" is stdout, where a terminal is given printable_lines of them; devices and pipes are written directly.
+/// Throws Error naming the path.
 void write_file(const std::filesystem::path& path, std::string_view bytes);
 
 /// SHA-256 as 64 lowercase hex digits.

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <vector>
 
+#include "base/quote.hpp"
 #include "report/digits.hpp"
 #include "report/text_layout.hpp"
 

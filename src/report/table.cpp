@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/quote.hpp"
 #include "report/digits.hpp"
 #include "report/report.hpp"
 #include "report/text_layout.hpp"

@@ -41,14 +41,6 @@ std::string elide_left(std::string_view text, size_t columns) {
   return "…" + std::string(text);
 }
 
-std::string printable_text(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return out;
-}
-
 std::string wrapped(std::string_view text) {
   constexpr size_t indent = 2;
   std::string out;

@@ -20,8 +20,6 @@ std::string pad_right(std::string_view text, size_t columns);
 std::string pad_left(std::string_view text, size_t columns);
 /// The end of a text that is too long, after "…".
 std::string elide_left(std::string_view text, size_t columns);
-/// A name from outside without control characters, which could move the cursor.
-std::string printable_text(std::string_view text);
 /// Words in lines of at most kTerminalWidth columns, later lines indented; ends with a newline.
 std::string wrapped(std::string_view text);
 /// A field of a CSV file (RFC 4180): quoted where it holds a comma, a quote or a line break.
