@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Writes tests/data/hub/environment.json: the cache and the file of the token that huggingface_hub makes of variables.
+"""Writes into tests/data/hub environment.json, the cache and the file of the token that huggingface_hub makes of
+variables, and small Parquet files with the columns of data sets that are known by name.
 
-Needs `pip install huggingface_hub`. Every case runs in a process of its own, for the constants are set at import.
+Needs `pip install huggingface_hub pyarrow`. Every case of the environment runs in a process of its own, for the
+constants are set at import.
 """
 import json, pathlib, subprocess, sys
 
 import huggingface_hub
+import pyarrow
+from pyarrow.parquet import write_table
 
-OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "hub" / "environment.json"
+OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "hub"
 CASES = [
     {},
     {"XDG_CACHE_HOME": "/xdg"},
@@ -43,4 +47,12 @@ for case in CASES:
                            stdout=subprocess.PIPE).stdout.splitlines()
     cases.append({"variables": case, "cache": lines[0], "token": lines[1]})
 golden = {"versions": {"huggingface_hub": huggingface_hub.__version__}, "always": ALWAYS, "cases": cases}
-OUT.write_text(json.dumps(golden, indent=1) + "\n")
+(OUT / "environment.json").write_text(json.dumps(golden, indent=1) + "\n")
+
+functions = ["def one():\n    return 1\n", "def two(a):\n    \"\"\"Doubles.\"\"\"\n    return 2 * a\n"]
+write_table(pyarrow.table({"func_name": ["one", "two"], "whole_func_string": ["#\n" + text for text in functions],
+                           "language": ["python"] * 2, "func_code_string": functions,
+                           "func_code_tokens": [["def", "one"], ["def", "two"]]}), OUT / "code.parquet")
+write_table(pyarrow.table({"docstring": ["", "Doubles."], "code": functions}), OUT / "code_plain.parquet")
+write_table(pyarrow.table({"sentence": ["no it was n't black monday", "but while the <unk>", "", "N points"]}),
+            OUT / "sentences.parquet")
