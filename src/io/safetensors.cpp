@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "base/quote.hpp"
-#include "io/json.hpp"
 
 namespace mxlm {
 namespace {

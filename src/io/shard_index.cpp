@@ -1,8 +1,8 @@
 #include "io/shard_index.hpp"
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "base/quote.hpp"
-#include "io/json.hpp"
 
 namespace mxlm {
 

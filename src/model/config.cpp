@@ -1,41 +1,32 @@
 #include "model/config.hpp"
 
-#include <simdjson.h>
-
+#include <charconv>
 #include <cmath>
+#include <system_error>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 
 namespace mxlm {
 
+namespace dom = simdjson::dom;
+
 struct Config::Document {
-  simdjson::dom::parser parser;
-  simdjson::dom::object root;
+  dom::parser parser;
 };
 
 namespace {
 
-std::string escape_pointer(std::string_view key) {
-  std::string out = "/";
-  for (const char c : key) {
-    if (c == '~') {
-      out += "~0";
-    } else if (c == '/') {
-      out += "~1";
-    } else {
-      out += c;
-    }
+/// The member of an object, or the element of a list by its number; nullopt if there is none. It may be null.
+std::optional<dom::element> find(const dom::element& parent, std::string_view key) {
+  dom::element out;
+  if (parent.is_object()) {
+    return last_member(parent.get_object().value_unsafe(), key, out) ? std::optional(out) : std::nullopt;
   }
-  return out;
-}
-
-/// The member, or nullopt if it is absent or null.
-std::optional<simdjson::dom::element> find(const simdjson::dom::object& root, const std::string& path,
-                                           std::string_view key) {
-  simdjson::dom::element element;
-  if (root.at_pointer(path + escape_pointer(key)).get(element) != simdjson::SUCCESS) return std::nullopt;
-  if (element.is_null()) return std::nullopt;
-  return element;
+  size_t index = 0;
+  const auto parsed = std::from_chars(key.data(), key.data() + key.size(), index);
+  if (parsed.ec != std::errc{} || parsed.ptr != key.data() + key.size()) return std::nullopt;
+  return parent.at(index).get(out) == simdjson::SUCCESS ? std::optional(out) : std::nullopt;
 }
 
 }  // namespace
@@ -44,26 +35,26 @@ Config Config::parse(std::string_view json, const std::string& name) {
   Config config;
   config.name_ = name;
   config.document_ = std::make_shared<Document>();
-  simdjson::dom::element root;
-  const auto error = config.document_->parser.parse(json.data(), json.size()).get(root);
+  const auto error = parse_python_json(config.document_->parser, json, config.value_);
   if (error != simdjson::SUCCESS) {
     fail("'{}' is not valid JSON ({}); download it again.", name, simdjson::error_message(error));
   }
-  if (root.get(config.document_->root) != simdjson::SUCCESS) {
-    fail("'{}' holds no JSON object; it should be a model's config.json.", name);
-  }
+  if (!config.value_.is_object()) fail("'{}' holds no JSON object; it should be a model's config.json.", name);
   return config;
 }
 
-bool Config::mentions(std::string_view key) const {
-  simdjson::dom::element element;
-  return document_->root.at_pointer(path_ + escape_pointer(key)).get(element) == simdjson::SUCCESS;
+bool Config::mentions(std::string_view key) const { return find(value_, key).has_value(); }
+
+std::optional<dom::element> Config::find_value(std::string_view key) const {
+  auto element = find(value_, key);
+  if (element && element->is_null()) element.reset();
+  return element;
 }
 
-bool Config::has(std::string_view key) const { return find(document_->root, path_, key).has_value(); }
+bool Config::has(std::string_view key) const { return find_value(key).has_value(); }
 
 int64_t Config::integer(std::string_view key, int64_t min, int64_t max) const {
-  const auto element = find(document_->root, path_, key);
+  const auto element = find_value(key);
   if (!element) fail("'{}' has no '{}'; it is needed to load the model.", name_, key);
   int64_t value = 0;
   if (element->get(value) != simdjson::SUCCESS) fail("'{}': '{}' should be an integer.", name_, key);
@@ -79,10 +70,14 @@ int64_t Config::integer_or(std::string_view key, int64_t fallback, int64_t min, 
 }
 
 double Config::number(std::string_view key) const {
-  const auto element = find(document_->root, path_, key);
+  const auto element = find_value(key);
   if (!element) fail("'{}' has no '{}'; it is needed to load the model.", name_, key);
+  return number_of(*element, key);
+}
+
+double Config::number_of(const dom::element& element, std::string_view key) const {
   double value = 0;
-  if (element->get(value) != simdjson::SUCCESS || !std::isfinite(value)) {
+  if (element.get(value) != simdjson::SUCCESS || !std::isfinite(value)) {
     fail("'{}': '{}' should be a finite number.", name_, key);
   }
   return value;
@@ -91,7 +86,7 @@ double Config::number(std::string_view key) const {
 double Config::number_or(std::string_view key, double fallback) const { return has(key) ? number(key) : fallback; }
 
 bool Config::boolean_or(std::string_view key, bool fallback) const {
-  const auto element = find(document_->root, path_, key);
+  const auto element = find_value(key);
   if (!element) return fallback;
   bool value = false;
   if (element->get(value) != simdjson::SUCCESS) fail("'{}': '{}' should be true or false.", name_, key);
@@ -99,10 +94,14 @@ bool Config::boolean_or(std::string_view key, bool fallback) const {
 }
 
 std::string Config::string(std::string_view key) const {
-  const auto element = find(document_->root, path_, key);
+  const auto element = find_value(key);
   if (!element) fail("'{}' has no '{}'; it is needed to load the model.", name_, key);
+  return string_of(*element, key);
+}
+
+std::string Config::string_of(const dom::element& element, std::string_view key) const {
   std::string_view value;
-  if (element->get(value) != simdjson::SUCCESS) fail("'{}': '{}' should be a string.", name_, key);
+  if (element.get(value) != simdjson::SUCCESS) fail("'{}': '{}' should be a string.", name_, key);
   return std::string(value);
 }
 
@@ -111,49 +110,51 @@ std::string Config::string_or(std::string_view key, std::string_view fallback) c
 }
 
 std::optional<Config> Config::object(std::string_view key) const {
-  const auto element = find(document_->root, path_, key);
+  const auto element = find_value(key);
   if (!element) return std::nullopt;
   if (!element->is_object()) fail("'{}': '{}' should be an object.", name_, key);
   Config config = *this;
-  config.path_ = path_ + escape_pointer(key);
+  config.value_ = *element;
   return config;
 }
 
 std::optional<Config> Config::array(std::string_view key) const {
-  const auto element = find(document_->root, path_, key);
+  const auto element = find_value(key);
   if (!element) return std::nullopt;
   if (!element->is_array()) fail("'{}': '{}' should be a list.", name_, key);
   Config config = *this;
-  config.path_ = path_ + escape_pointer(key);
+  config.value_ = *element;
   return config;
 }
 
 size_t Config::length() const {
-  simdjson::dom::array array;
-  return document_->root.at_pointer(path_).get(array) == simdjson::SUCCESS ? array.size() : 0;
+  dom::array array;
+  return value_.get(array) == simdjson::SUCCESS ? array.size() : 0;
 }
 
 std::vector<std::string> Config::keys() const {
   std::vector<std::string> out;
-  simdjson::dom::object object;
-  if (document_->root.at_pointer(path_).get(object) != simdjson::SUCCESS) return out;
+  dom::object object;
+  if (value_.get(object) != simdjson::SUCCESS) return out;
   for (const auto member : object) out.emplace_back(member.key);
   return out;
 }
 
 std::vector<double> Config::numbers(std::string_view key) const {
   std::vector<double> out;
-  if (const auto list = array(key)) {
-    for (size_t i = 0; i < list->length(); ++i) out.push_back(list->number(std::to_string(i)));
-  }
+  const auto list = array(key);
+  if (!list) return out;
+  out.reserve(list->length());
+  for (const dom::element element : dom::array(list->value_)) out.push_back(number_of(element, key));
   return out;
 }
 
 std::vector<std::string> Config::strings(std::string_view key) const {
   std::vector<std::string> out;
-  if (const auto list = array(key)) {
-    for (size_t i = 0; i < list->length(); ++i) out.push_back(list->string(std::to_string(i)));
-  }
+  const auto list = array(key);
+  if (!list) return out;
+  out.reserve(list->length());
+  for (const dom::element element : dom::array(list->value_)) out.push_back(string_of(element, key));
   return out;
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <simdjson.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -9,8 +11,9 @@
 
 namespace mxlm {
 
-/// A JSON object of config.json with typed, checked access. Cheap to copy; null members count as absent, as in
-/// transformers. Every getter throws Error naming the file, the key and the value it wanted.
+/// A JSON object of config.json, read as Python's json module reads it, with typed, checked access. Cheap to copy; null
+/// members count as absent, as in transformers. Every getter throws Error naming the file, the key and the value it
+/// wanted.
 class Config {
  public:
   /// Parses the text of a config.json; `name` is used in messages.
@@ -44,7 +47,12 @@ class Config {
  private:
   struct Document;
   std::shared_ptr<Document> document_;
-  std::string path_;  // JSON pointer of this object
+  /// The member `key`, or nullopt if it is absent or null.
+  [[nodiscard]] std::optional<simdjson::dom::element> find_value(std::string_view key) const;
+  [[nodiscard]] double number_of(const simdjson::dom::element& element, std::string_view key) const;
+  [[nodiscard]] std::string string_of(const simdjson::dom::element& element, std::string_view key) const;
+
+  simdjson::dom::element value_;  // in *document_
   std::string name_;
 };
 

@@ -1,10 +1,9 @@
 #include "text/special_tokens.hpp"
 
-#include <simdjson.h>
-
 #include <optional>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "text/json.hpp"
 
 namespace mxlm {
@@ -17,20 +16,20 @@ class Object {
  public:
   Object(std::string_view json, const std::string& name) {
     if (json.empty()) return;
-    const auto error = parser_.parse(json.data(), json.size()).get(root_);
-    if (error != simdjson::SUCCESS || !root_.is_object()) fail("{}: this is no valid JSON object", name);
+    const dom::element root = parse_json(parser_, json, name, "The text");
+    if (root.get(members_) != simdjson::SUCCESS) fail("{}: this is no JSON object", name);
     present_ = true;
   }
   /// The member `key`, which may be null; nullopt where it is missing.
   [[nodiscard]] std::optional<dom::element> find(const std::string& key) const {
     dom::element member;
-    if (!present_ || root_.at_key(key).get(member) != simdjson::SUCCESS) return std::nullopt;
+    if (!present_ || !last_member(members_, key, member)) return std::nullopt;
     return member;
   }
 
  private:
   dom::parser parser_;
-  dom::element root_;
+  dom::object members_;
   bool present_ = false;
 };
 
