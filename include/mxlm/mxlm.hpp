@@ -118,10 +118,10 @@ class MXLM_API Data {
   struct ReadOptions {
     std::string field = "text";  // the JSON member or column that holds a document's text
     int64_t max_documents = 0;   // 0 = all
-    bool wikitext_rows = false;  // WikiText's rows as documents, which the protocols document and self want
+    bool wikitext_rows = false;  // rows of WikiText and ptb as documents, which the protocols document and self want
     Cancelled cancelled;
   };
-  /// NAME_OR_PATH[:SPLIT[:SUBSET]] as --data takes it: pile, wikitext2, wikitext103, or a .txt, .jsonl, .jsonl.gz,
+  /// NAME_OR_PATH[:SPLIT[:SUBSET]] as --data takes it: a data set that is known by name, or a .txt, .jsonl, .jsonl.gz,
   /// .jsonl.zst or .parquet file or a folder of them. Throws Error.
   static Data read(const std::string& name, const ReadOptions& options);
   static Data read(const std::string& name) { return read(name, ReadOptions()); }

@@ -23,6 +23,7 @@
 #include "eval/journal.hpp"
 #include "eval/shorthands.hpp"
 #include "io/file.hpp"
+#include "io/hub/data_sets.hpp"
 #include "library/state.hpp"
 #include "report/report.hpp"
 
@@ -326,8 +327,9 @@ void add_data_options(CLI::App& command, EvalArguments& a) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command
       .add_option("--data", a.data,
-                  "A data set, NAME_OR_PATH[:SPLIT[:SUBSET]]: pile, wikitext2, wikitext103, a .txt, .jsonl, .jsonl.gz, "
-                  ".jsonl.zst or .parquet file, or a folder of them; repeatable, each is a run")
+                  fmt::format("A data set, NAME_OR_PATH[:SPLIT[:SUBSET]]: {}, a .txt, .jsonl, .jsonl.gz, .jsonl.zst or "
+                              ".parquet file, or a folder of them; repeatable, each is a run",
+                              fmt::join(hub::data_set_names(), ", ")))
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command.add_option("--datasets", a.datasets, "Several of them at once; wikitext is wikitext2");

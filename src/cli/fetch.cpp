@@ -40,7 +40,8 @@ bool matches(const std::vector<std::string>& patterns, const std::string& name) 
 /// The files of a data set that mxlm can read.
 std::vector<std::string> data_files(const std::vector<hub::ListedFile>& files,
                                     const std::vector<std::string>& include) {
-  const std::vector<std::string> readable = {"*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.parquet", "*.txt"};
+  const std::vector<std::string> readable = {"*.jsonl",    "*.jsonl.gz", "*.jsonl.zst", "*.json.gz",
+                                             "*.json.zst", "*.parquet",  "*.txt"};
   std::vector<std::string> out;
   for (const hub::ListedFile& file : files) {
     if (matches(include.empty() ? readable : include, file.name)) out.push_back(file.name);
@@ -113,7 +114,8 @@ void add_fetch(CLI::App& app) {
   CLI::App* command = app.add_subcommand("fetch", "Download a model or data set into the Hugging Face cache");
   command
       ->add_option("NAME", a.name,
-                   "org/name[@revision], a name of 'mxlm models', or a data set: pile, wikitext2, wikitext103[:SPLIT]")
+                   fmt::format("org/name[@revision], a name of 'mxlm models', or a data set: {}; with [:SPLIT]",
+                               fmt::join(hub::data_set_names(), ", ")))
       ->required();
   command->add_flag("--dataset", a.data_set, "org/name is a data set");
   command->add_option("--include", a.include, "Of a data set only the files that match, as 'data/test-*.parquet'")

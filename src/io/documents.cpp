@@ -28,7 +28,8 @@ namespace dom = simdjson::dom;
 
 constexpr size_t kPiece = size_t{1} << 20;
 constexpr size_t kLongestLine = size_t{256} << 20;
-constexpr const char* kKnown = ".txt, .jsonl, .jsonl.gz, .jsonl.zst and .parquet files, and folders of them";
+constexpr const char* kKnown =
+    ".txt, .jsonl, .jsonl.gz, .jsonl.zst, .json.gz, .json.zst and .parquet files, and folders of them";
 
 // Cuts a stream into lines and hashes those that were handed out.
 class LineReader {
@@ -273,8 +274,9 @@ enum class FileKind : uint8_t { unknown, text, lines, gzip_lines, zstd_lines, pa
 FileKind kind_of(std::string_view name) {
   if (name.ends_with(".txt")) return FileKind::text;
   if (name.ends_with(".jsonl")) return FileKind::lines;
-  if (name.ends_with(".jsonl.gz")) return FileKind::gzip_lines;
-  if (name.ends_with(".jsonl.zst")) return FileKind::zstd_lines;
+  // C4 and others name lines of JSON so, too. A plain .json is as a rule one value, and no data set.
+  if (name.ends_with(".jsonl.gz") || name.ends_with(".json.gz")) return FileKind::gzip_lines;
+  if (name.ends_with(".jsonl.zst") || name.ends_with(".json.zst")) return FileKind::zstd_lines;
   if (name.ends_with(".parquet")) return FileKind::parquet;
   return FileKind::unknown;
 }

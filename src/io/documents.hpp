@@ -35,8 +35,8 @@ uint64_t most_text_bytes();
 DocumentSource read_text(const std::string& path);
 DocumentSource read_text(const std::string& path, uint64_t max_bytes);
 
-/// Reads a data set by extension: .txt (one document, a text), .jsonl, .jsonl.gz, .jsonl.zst, .parquet ("-" and unknown
-/// extensions are refused with the list of known ones); or a folder of such files, sorted by name (each .txt is then a
+/// Reads a data set by extension: .txt (one document, a text), .jsonl, .jsonl.gz, .jsonl.zst (or .json.gz, .json.zst),
+/// .parquet ("-" and unknown extensions are refused with the list of known ones); or a folder of such files, sorted by name (each .txt is then a
 /// document, and does not mix with others; files of other extensions, hidden ones and folders in it are left out).
 /// `field` names the JSON member or the column that holds the text; of members with one name the last counts, as in
 /// Python. Stops after the first `max_documents` in that order (0 = all). Throws Error naming the file and line for a

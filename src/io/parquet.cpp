@@ -317,4 +317,12 @@ void read_parquet(const std::string& path, const std::string& field,
   read_parquet(FileView::map(path), field, take);
 }
 
+bool parquet_has_strings(const std::string& path, const std::string& field) {
+  const FileView file = FileView::map(path);
+  const std::string name = quote(path);
+  const parquet::Footer footer(file);
+  const auto column = parquet::ColumnFinder(footer.schema(), field, name).found();
+  return column && column->is_text;
+}
+
 }  // namespace mxlm

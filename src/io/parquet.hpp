@@ -25,4 +25,8 @@ void read_parquet(const FileView& file, const std::string& field,
 void read_parquet(const std::string& path, const std::string& field,
                   const std::function<bool(std::string_view text, std::string_view subset)>& take);
 
+/// True if the Parquet file has the column `field`, and read_parquet could read it. Throws Error for what is no Parquet
+/// file.
+bool parquet_has_strings(const std::string& path, const std::string& field);
+
 }  // namespace mxlm

@@ -244,7 +244,8 @@ class FakeHub {
     const std::string api = "/api/" + kind_ + "/" + repo_ + "/revision/";
     if (seen.target.starts_with(api)) {
       const std::string revision = seen.target.substr(api.size(), seen.target.find('?') - api.size());
-      if (revision != "main" && revision != commit_ && revision != "refs%2Fpr%2F1") {
+      if (revision != "main" && revision != commit_ && revision != "refs%2Fpr%2F1" &&
+          revision != "refs%2Fconvert%2Fparquet") {
         return error(404, "RevisionNotFound", "Invalid rev id");
       }
       std::string list;

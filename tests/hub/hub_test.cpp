@@ -395,14 +395,54 @@ TEST(ModelFiles, SafetensorsBeforePyTorch) {
   EXPECT_THAT(pick({"config.json", "onnx/model.safetensors"}), ElementsAre("config.json"));
 }
 
-TEST_F(Hub, TheCacheIsNotTrusted) {
-  const Snapshot snapshot = fetch_it();
-  std::ofstream(folder_ / "outside.json") << "{}";
-  fs::remove(snapshot.folder / "config.json");
-  fs::create_symlink("../../../../outside.json", snapshot.folder / "config.json");
-  EXPECT_THROW(find_model(options_, repo(), true), Error);
+TEST_F(Hub, ADamagedRefIsAnError) {
+  fetch_it();
   std::ofstream(repo_folder() / "refs" / "main") << "../../../somewhere";
   EXPECT_THROW(find_model(options_, repo(), true), Error);
+}
+
+// Parts of a cache on another disk, each as huggingface_hub follows them: the repository's folder, its blobs, its
+// snapshots, its refs, one snapshot, one file, one blob, the cache itself.
+TEST_F(Hub, LinksToAnotherDiskAreFollowed) {
+  const std::string commit = fetch_it().commit;
+  const fs::path disk = folder_ / "another disk";
+  fs::create_directories(disk);
+  const fs::path repository = fs::path("models--tester--tiny");
+  const auto parts = {fs::path(),
+                      repository,
+                      repository / "blobs",
+                      repository / "refs",
+                      repository / "refs" / "main",
+                      repository / "snapshots",
+                      repository / "snapshots" / commit,
+                      repository / "snapshots" / commit / "config.json",
+                      repository / "blobs" / lfs_hash(weights())};
+  for (const fs::path& part : parts) {
+    const fs::path original = part.empty() ? options_.cache : options_.cache / part;
+    const fs::path moved = disk / "moved", kept = folder_ / "kept";
+    fs::copy(original, moved, fs::copy_options::recursive);  // links within it become files
+    fs::rename(original, kept);
+    fs::create_symlink(moved, original);
+    const auto found = find_model(options_, repo(), true);
+    ASSERT_TRUE(found) << part;
+    EXPECT_EQ(slurp(found->folder / "model.safetensors"), weights()) << part;
+    EXPECT_EQ(RepoCache(options_.cache, repo()).files(commit).size(), 3U) << part;
+    fs::remove(original);
+    fs::rename(kept, original);
+    fs::remove_all(moved);
+  }
+}
+
+TEST_F(Hub, FoldersInASnapshotMayBeLinksThatLeadBack) {
+  const Snapshot snapshot = fetch_it();
+  fs::create_directories(folder_ / "elsewhere");
+  std::ofstream(folder_ / "elsewhere" / "more.json") << "{}";
+  fs::create_directory_symlink(folder_ / "elsewhere", snapshot.folder / "original");
+  fs::create_directory_symlink(snapshot.folder, folder_ / "elsewhere" / "back");
+  fs::create_symlink("nowhere", snapshot.folder / "broken");
+  const auto files = RepoCache(options_.cache, repo()).files(snapshot.commit);
+  EXPECT_THAT(files, testing::Contains("original/more.json"));
+  EXPECT_EQ(files.size(), 4U);
 }
 
 TEST_F(Hub, BlobsInAStoreThatRepositoriesShare) {

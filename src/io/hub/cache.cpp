@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 #include <system_error>
 
 #include "base/error.hpp"
@@ -35,12 +36,6 @@ void make_folder(const fs::path& path) {
     fail("The folder {} cannot be made ({}); set HF_HOME or HF_HUB_CACHE to a place that can be written.",
          quote(path.string()), error.message());
   }
-}
-
-/// True if `path`, links resolved, lies inside `folder`.
-bool lies_inside(const fs::path& path, const fs::path& folder) {
-  const fs::path real = fs::canonical(path), root = fs::canonical(folder);
-  return std::mismatch(root.begin(), root.end(), real.begin(), real.end()).first == root.end();
 }
 
 }  // namespace
@@ -96,7 +91,6 @@ std::optional<std::string> RepoCache::commit() const {
   if (!is_commit(commit)) {
     const fs::path ref = folder_ / "refs" / revision_;
     if (!fs::is_regular_file(ref, error) || fs::file_size(ref, error) == 0) return std::nullopt;
-    if (!lies_inside(ref, cache_)) fail("{} leads outside the cache; remove it.", quote(ref.string()));
     const FileView view = FileView::map(ref);
     const std::string_view text = view.text();
     commit = text.substr(0, std::min(text.find_last_not_of(" \r\n") + 1, text.size()));
@@ -111,10 +105,6 @@ std::optional<fs::path> RepoCache::file(const std::string& commit, const std::st
   fs::path path = snapshot(commit) / name;
   std::error_code error;
   if (!fs::is_regular_file(path, error)) return std::nullopt;
-  // huggingface_hub may keep blobs in a store that all repositories share, so the cache is the border.
-  if (!lies_inside(path, cache_)) {
-    fail("{} is a link that leads outside the cache; remove it, and fetch again.", quote(path.string()));
-  }
   return path;
 }
 
@@ -122,8 +112,14 @@ std::vector<std::string> RepoCache::files(const std::string& commit) const {
   std::vector<std::string> out;
   const fs::path root = snapshot(commit);
   std::error_code error;
-  for (fs::recursive_directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
-    if (it->is_regular_file(error)) out.push_back(it->path().lexically_relative(root).generic_string());
+  std::set<fs::path> folders{fs::canonical(root, error)};  // their true places: a link may lead back
+  for (fs::recursive_directory_iterator it(root, fs::directory_options::follow_directory_symlink, error), end;
+       !error && it != end; it.increment(error)) {
+    std::error_code ignored;  // of a link that leads nowhere
+    if (it->is_directory(ignored) && !folders.insert(fs::canonical(it->path(), ignored)).second) {
+      it.disable_recursion_pending();
+    }
+    if (it->is_regular_file(ignored)) out.push_back(it->path().lexically_relative(root).generic_string());
   }
   std::sort(out.begin(), out.end());
   return out;

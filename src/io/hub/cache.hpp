@@ -32,8 +32,9 @@ bool is_safe_name(std::string_view name);
 bool is_commit(std::string_view text);
 
 /// One repository in the cache on disk, in huggingface_hub's layout: refs/REVISION holds a commit,
-/// snapshots/COMMIT/NAME is a link to blobs/ETAG. Nothing in it is trusted: a ref must be a commit, and a file must lie
-/// inside the cache.
+/// snapshots/COMMIT/NAME is a link to blobs/ETAG. Links are followed wherever they lead, as huggingface_hub does: they
+/// are the user's (a cache on several disks) or made by a download, for a repository holds files alone. What came from
+/// a repository is not trusted: a ref must be a commit, and a file's name must stay inside its folder.
 class RepoCache {
  public:
   RepoCache(std::filesystem::path cache, const Repo& repo);
@@ -46,9 +47,10 @@ class RepoCache {
 
   /// The commit of the revision, if the cache knows it and has a snapshot of it. Throws Error if the ref is damaged.
   [[nodiscard]] std::optional<std::string> commit() const;
-  /// The file of a snapshot, or nullopt. Throws Error if it is a link that leads outside the cache.
+  /// The file of a snapshot, or nullopt. Throws Error for a name that is_safe_name refuses.
   [[nodiscard]] std::optional<std::filesystem::path> file(const std::string& commit, const std::string& name) const;
-  /// Names of all files of a snapshot, sorted; folders are joined with '/'.
+  /// Names of all files of a snapshot, sorted; folders are joined with '/'. A folder that is there twice, by links, is
+  /// listed once.
   [[nodiscard]] std::vector<std::string> files(const std::string& commit) const;
 
   /// Makes the file of a snapshot a link to its blob.

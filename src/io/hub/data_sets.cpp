@@ -5,13 +5,17 @@
 
 #include <algorithm>
 #include <charconv>
+#include <optional>
+#include <sstream>
 #include <system_error>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "base/quote.hpp"
 #include "base/suggest.hpp"
 #include "io/file.hpp"
+#include "io/parquet.hpp"
 
 namespace mxlm::hub {
 namespace {
@@ -21,19 +25,102 @@ namespace fs = std::filesystem;
 constexpr const char* kPile = "pile";
 constexpr const char* kFallback = "wikitext2";
 
+/// Where the files of a split may lie.
+struct Place {
+  const char* id;        // of the repository
+  const char* revision;  // a branch
+  // The files, '\n' between them: {} is the split, {valid} the split with "valid" for "validation", ? any digit, and *
+  // what follows in the name of a shard, SPLIT-00000-of-00002.parquet, of which all are taken.
+  const char* files;
+};
+
+/// What becomes of a set's rows or lines.
+enum class Shape : uint8_t {
+  documents,  // a document each
+  lines,      // one text: rows are its lines, and an empty row is a blank line (" \n"), as WikiText's were made
+  sentences,  // one text: rows without blanks around them, a blank between two, as GPTQ joins the Penn Treebank
+};
+
 /// A data set that is known by name.
 struct KnownSet {
   const char* name;
-  const char* title;
-  std::vector<const char*> ids;  // on the hub, the present one first
-  const char* folder;            // of its files in the repository; "" for the pile
+  Shape shape;
+  std::vector<const char*> splits;  // the default first
+  const char* more_splits;          // in words, "" if there are no more
+  std::vector<const char*> fields;  // that hold the text, as a rule one; the first that a file has is taken
+  std::vector<Place> places;        // the first that has the files is taken
 };
+
+// Branches of the hub hold what its own conversion made of data sets that were scripts:
+// CONFIGURATION/SPLIT/0000.parquet and, of large splits, further files, which are left out here.
+constexpr const char* kConverted = "refs/convert/parquet";
 
 const std::vector<KnownSet>& known_sets() {
   static const std::vector<KnownSet> sets = {
-      {kPile, "the Pile", {"monology/pile-uncopyrighted"}, ""},
-      {kFallback, "WikiText-2", {"Salesforce/wikitext", "wikitext"}, "wikitext-2-raw-v1"},
-      {"wikitext103", "WikiText-103", {"Salesforce/wikitext", "wikitext"}, "wikitext-103-raw-v1"},
+      {kPile,
+       Shape::documents,
+       {"test", "val"},
+       "one of train/00 to train/29",
+       {"text"},
+       {{"monology/pile-uncopyrighted", "main", "{}.jsonl.zst"}}},
+      {kFallback,
+       Shape::lines,
+       {"test", "validation", "train"},
+       "",
+       {"text"},
+       {{"Salesforce/wikitext", "main", "wikitext-2-raw-v1/{}-*.parquet"},
+        {"wikitext", "main", "wikitext-2-raw-v1/{}-*.parquet"}}},
+      {"wikitext103",
+       Shape::lines,
+       {"test", "validation", "train"},
+       "",
+       {"text"},
+       {{"Salesforce/wikitext", "main", "wikitext-103-raw-v1/{}-*.parquet"},
+        {"wikitext", "main", "wikitext-103-raw-v1/{}-*.parquet"}}},
+      {"code",
+       Shape::documents,
+       {"test", "validation", "train"},
+       "",
+       {"func_code_string", "whole_func_string", "code"},
+       {{"code-search-net/code_search_net", "main", "python/{}-*.parquet"},
+        {"code-search-net/code_search_net", kConverted, "python/{}/0000.parquet"}}},
+      {"c4",
+       Shape::documents,
+       {"validation", "train"},
+       "",
+       {"text"},
+       {{"allenai/c4", "main", "en/c4-{}.00000-of-0????.json.gz"}}},
+      {"fineweb-edu",
+       Shape::documents,
+       {"train"},
+       "",
+       {"text"},
+       {{"HuggingFaceFW/fineweb-edu", "main", "sample/10BT/000_00000.parquet"}}},
+      {"redpajama",
+       Shape::documents,
+       {"train"},
+       "",
+       {"text"},
+       {{"togethercomputer/RedPajama-Data-1T-Sample", "main",
+         "arxiv_sample.jsonl\nbook_sample.jsonl\nc4_sample.jsonl\ncc_2019-30_sample.jsonl\ncc_2020-05_sample.jsonl\n"
+         "cc_2021-04_sample.jsonl\ncc_2022-05_sample.jsonl\ncc_2023-06_sample.jsonl\ngithub_sample.jsonl\n"
+         "stackexchange_sample.jsonl\nwikipedia_sample.jsonl"}}},
+      {"ptb",
+       Shape::sentences,
+       {"test", "validation", "train"},
+       "",
+       {"sentence"},
+       {{"ptb-text-only/ptb_text_only", "main", "penn_treebank/{}-*.parquet"},
+        {"ptb-text-only/ptb_text_only", "main", "ptb.{valid}.txt"},
+        {"ptb-text-only/ptb_text_only", kConverted, "penn_treebank/{}/0000.parquet"}}},
+      {"lambada",
+       Shape::documents,
+       {"test"},
+       "",
+       {"text"},
+       {{"EleutherAI/lambada_openai", "main", "data/lambada_test_en.jsonl"},
+        {"EleutherAI/lambada_openai", "main", "en/{}-*.parquet"},
+        {"EleutherAI/lambada_openai", kConverted, "en/{}/0000.parquet"}}},
   };
   return sets;
 }
@@ -44,63 +131,80 @@ const KnownSet* find_set(const std::string& name) {
   return at == sets.end() ? nullptr : &*at;
 }
 
-bool is_wikitext(const KnownSet& set) { return *set.folder != '\0'; }
+bool is_pile(const KnownSet& set) { return std::string_view(set.name) == kPile; }
 
 /// A split as the repository names it. Throws UsageError.
 std::string canonical_split(const KnownSet& set, const std::string& split) {
-  if (split.empty() || split == "test") return "test";
+  if (split.empty()) return set.splits.front();
   const bool validation = split == "validation" || split == "val" || split == "valid";
-  if (is_wikitext(set)) {
-    if (validation) return "validation";
-    if (split == "train") return split;
-    fail_usage("{} has no split {}; it is test, validation or train.", quote(set.name), quote(split));
+  for (const char* known : set.splits) {
+    const bool same = known == split || (validation && std::string_view(known).starts_with("val"));
+    if (same) return known;
   }
-  if (validation) return "val";
   const bool shard = split.size() == 8 && split.starts_with("train/") && split >= "train/00" && split <= "train/29" &&
                      split[7] >= '0' && split[7] <= '9';
-  if (!shard) {
-    fail_usage("{} has no split {}; it is test, val, or one of train/00 to train/29.", quote(set.name), quote(split));
+  if (is_pile(set) && shard) return split;
+  std::vector<std::string> words(set.splits.begin(), set.splits.end());
+  if (*set.more_splits != '\0') words.emplace_back(set.more_splits);
+  fail_usage("{} has no split {}; it is {}.", quote(set.name), quote(split), fmt::join(words, ", or "));
+}
+
+std::string replaced(std::string text, std::string_view what, std::string_view by) {
+  for (size_t at = 0; (at = text.find(what, at)) != text.npos; at += by.size()) text.replace(at, what.size(), by);
+  return text;
+}
+
+/// All shards BEGINNING00000-of-00002END among `names`, in order; empty if one is missing.
+std::vector<std::string> all_shards(std::string_view beginning, std::string_view end,
+                                    const std::vector<std::string>& names) {
+  std::vector<std::string> out;
+  for (const std::string& name : names) {
+    if (name.starts_with(beginning) && name.ends_with(end)) out.push_back(name);
   }
-  return split;
+  std::sort(out.begin(), out.end());
+  if (out.empty()) return out;
+  const size_t of = out.front().rfind("-of-");
+  size_t count = 0;
+  if (of != out.front().npos) {
+    const char* first = out.front().data() + of + 4;
+    std::from_chars(first, out.front().data() + out.front().size(), count);
+  }
+  if (count != out.size()) out.clear();
+  return out;
 }
 
 /// The files of a split among those of a repository, in order; empty if they are not all there.
-std::vector<std::string> split_files(const KnownSet& set, const std::string& split,
+std::vector<std::string> split_files(const Place& place, const std::string& split,
                                      const std::vector<std::string>& names) {
+  const std::string files =
+      replaced(replaced(place.files, "{valid}", split == "validation" ? "valid" : split), "{}", split);
+  if (const size_t star = files.find('*'); star != files.npos) {
+    const std::string_view pattern = files;
+    return all_shards(pattern.substr(0, star), pattern.substr(star + 1), names);
+  }
   std::vector<std::string> out;
-  if (!is_wikitext(set)) {
-    const std::string name = split + ".jsonl.zst";
-    if (std::find(names.begin(), names.end(), name) != names.end()) out.push_back(name);
-    return out;
-  }
-  // FOLDER/SPLIT-00000-of-00002.parquet
-  const std::string prefix = fmt::format("{}/{}-", set.folder, split);
-  for (const std::string& name : names) {
-    if (name.starts_with(prefix) && name.ends_with(".parquet")) out.push_back(name);
-  }
-  std::sort(out.begin(), out.end());
-  if (!out.empty()) {
-    const size_t of = out.front().rfind("-of-");
-    size_t count = 0;
-    if (of != out.front().npos) {
-      const char* begin = out.front().data() + of + 4;
-      std::from_chars(begin, out.front().data() + out.front().size(), count);
-    }
-    if (count != out.size()) out.clear();
+  std::istringstream lines(files);
+  for (std::string name; std::getline(lines, name);) {
+    const auto at = std::find_if(names.begin(), names.end(), [&](const std::string& candidate) {
+      return std::equal(name.begin(), name.end(), candidate.begin(), candidate.end(),
+                        [](char c, char other) { return c == '?' ? other >= '0' && other <= '9' : c == other; });
+    });
+    if (at == names.end()) return {};
+    out.push_back(*at);
   }
   return out;
 }
 
-Repo repo_of(const std::string& id) { return {.kind = RepoKind::dataset, .id = id, .revision = "main"}; }
+Repo repo_of(const Place& place) { return {.kind = RepoKind::dataset, .id = place.id, .revision = place.revision}; }
 
 /// The files of a split in the cache; empty if it is not there as a whole.
 std::vector<fs::path> find_cached(const Options& options, const KnownSet& set, const std::string& split) {
-  for (const char* id : set.ids) {
-    const RepoCache cache(options.cache, repo_of(id));
+  for (const Place& place : set.places) {
+    const RepoCache cache(options.cache, repo_of(place));
     const auto commit = cache.commit();
     if (!commit) continue;
     std::vector<fs::path> out;
-    for (const std::string& name : split_files(set, split, cache.files(*commit))) {
+    for (const std::string& name : split_files(place, split, cache.files(*commit))) {
       if (auto path = cache.file(*commit, name)) out.push_back(*path);
     }
     if (!out.empty()) return out;
@@ -115,17 +219,25 @@ FetchPlan plan_split(const Options& options, const KnownSet& set, const std::str
                                "'mxlm fetch {0}:{1}' where there is a network.",
                                set.name, split));
   }
-  FetchPlan plan = plan_fetch(options, repo_of(set.ids.front()), [&](const std::vector<ListedFile>& files) {
-    std::vector<std::string> names;
-    names.reserve(files.size());
-    for (const ListedFile& file : files) names.push_back(file.name);
-    return split_files(set, split, names);
-  });
-  if (plan.files.empty()) {
-    throw HubError(HubError::Kind::missing, fmt::format("The data set {} does not have the files of {}:{} any more.",
-                                                        quote(set.ids.front()), set.name, split));
+  std::optional<HubError> first;
+  for (const Place& place : set.places) {
+    try {
+      FetchPlan plan = plan_fetch(options, repo_of(place), [&](const std::vector<ListedFile>& files) {
+        std::vector<std::string> names;
+        names.reserve(files.size());
+        for (const ListedFile& file : files) names.push_back(file.name);
+        return split_files(place, split, names);
+      });
+      if (!plan.files.empty()) return plan;
+    } catch (const HubError& error) {
+      // A place that is gone is no reason not to look at the next one.
+      if (error.kind != HubError::Kind::missing) throw;
+      if (!first) first = error;
+    }
   }
-  return plan;
+  if (first) throw HubError(*first);
+  throw HubError(HubError::Kind::missing, fmt::format("The data set {} does not have the files of {}:{} any more.",
+                                                      quote(set.places.front().id), set.name, split));
 }
 
 std::vector<fs::path> find_or_fetch(const Options& options, const KnownSet& set, const std::string& split,
@@ -139,41 +251,80 @@ std::vector<fs::path> find_or_fetch(const Options& options, const KnownSet& set,
   return out;
 }
 
-bool is_blank(const std::string& text) { return text.find_first_not_of(" \t\r\n") == text.npos; }
+constexpr const char* kBlanks = " \t\r\n";
 
-DocumentSource read_wikitext(const std::vector<std::string>& paths, const std::string& name, bool rows,
-                             int64_t max_documents) {
-  DocumentSource source = read_files(paths, name, "text", rows ? 0 : max_documents);
-  if (rows) {
-    std::erase_if(source.documents, [](const Document& row) { return is_blank(row.text); });
-    if (max_documents > 0 && source.documents.size() > static_cast<size_t>(max_documents)) {
-      source.documents.resize(static_cast<size_t>(max_documents));
-    }
-    return source;
+bool is_blank(const std::string& text) { return text.find_first_not_of(kBlanks) == text.npos; }
+
+/// The field of the set's that the files have; a log says which, if there is a choice.
+std::string field_of(const KnownSet& set, const std::vector<std::string>& paths) {
+  if (set.fields.size() == 1 || !paths.front().ends_with(".parquet")) return set.fields.front();
+  for (const char* field : set.fields) {
+    if (!parquet_has_strings(paths.front(), field)) continue;
+    log_info("{}: the texts are the column {}", set.name, quote(field));
+    return field;
   }
-  // The data set made an empty row of each blank line (" \n") of the raw file; every other row is a line of it.
+  fail("{} has none of the columns {}; the data set has changed.", quote(paths.front()), fmt::join(set.fields, ", "));
+}
+
+void keep_first(DocumentSource& source, int64_t count) {
+  if (count > 0 && source.documents.size() > static_cast<size_t>(count)) {
+    source.documents.resize(static_cast<size_t>(count));
+  }
+}
+
+/// A plain text as the rows that a data set's script made of its lines: without blanks around them.
+void split_lines(DocumentSource& source) {
+  std::vector<Document> rows;
+  for (const Document& text : source.documents) {
+    std::istringstream lines(text.text);
+    for (std::string line; std::getline(lines, line);) {
+      const size_t begin = std::min(line.find_first_not_of(kBlanks), line.size());
+      const size_t end = line.find_last_not_of(kBlanks) + 1;
+      rows.push_back({.text = line.substr(begin, std::max(begin, end) - begin), .subset = ""});
+    }
+  }
+  source.documents = std::move(rows);
+}
+
+/// Makes one text of the rows.
+void join_rows(DocumentSource& source, Shape shape) {
   Document text;
-  for (const Document& row : source.documents) text.text += row.text.empty() ? " \n" : row.text;
+  for (const Document& row : source.documents) {
+    if (shape == Shape::lines) {
+      text.text += row.text.empty() ? " \n" : row.text;
+    } else {
+      if (&row != &source.documents.front()) text.text += ' ';
+      text.text += row.text;
+    }
+  }
   source.is_text = true;
   source.sha256 = sha256_hex(std::as_bytes(std::span(text.text)));
   source.documents.clear();
   source.documents.push_back(std::move(text));
-  return source;
 }
 
 DocumentSource read_known(const Options& options, const DataRequest& request, const ReadDataOptions& how,
                           const OnFetch& on_progress) {
   const KnownSet& set = *find_set(request.name);
   const std::string split = canonical_split(set, request.split);
-  if (is_wikitext(set) && !request.subset.empty()) {
-    fail_usage("{} has no subsets; leave {} out.", set.name, quote(request.subset));
+  if (!is_pile(set) && !request.subset.empty()) {
+    fail_usage("{} has no subsets; leave {} out.", quote(set.name), quote(request.subset));
   }
   std::vector<std::string> paths;
   for (const fs::path& path : find_or_fetch(options, set, split, on_progress)) paths.push_back(path.string());
   const std::string name = fmt::format("{}:{}", set.name, split);
-  if (is_wikitext(set)) return read_wikitext(paths, name, how.wikitext_rows, how.max_documents);
-  DocumentSource source = read_files(paths, name, "text", how.max_documents, request.subset);
-  if (!request.subset.empty()) source.name += ":" + request.subset;
+  const std::string field = field_of(set, paths);
+  if (set.shape == Shape::documents) {
+    DocumentSource source = read_files(paths, name, field, how.max_documents, request.subset);
+    if (!request.subset.empty()) source.name += ":" + request.subset;
+    return source;
+  }
+  const bool plain = paths.front().ends_with(".txt");
+  DocumentSource source = read_files(paths, name, field, how.wikitext_rows || plain ? 0 : how.max_documents);
+  if (plain) split_lines(source);
+  if (how.wikitext_rows) std::erase_if(source.documents, [](const Document& row) { return is_blank(row.text); });
+  keep_first(source, how.max_documents);
+  if (!how.wikitext_rows) join_rows(source, set.shape);
   return source;
 }
 

@@ -272,7 +272,6 @@ std::optional<Snapshot> find_model(const Options& options, const Repo& repo, boo
   const RepoCache cache(options.cache, repo);
   const auto commit = cache.commit();
   if (!commit) return std::nullopt;
-  for (const std::string& name : cache.files(*commit)) (void)cache.file(*commit, name);  // none leads outside
   const fs::path folder = cache.snapshot(*commit);
   if (missing_model_file(folder, with_tokenizer)) return std::nullopt;
   return Snapshot{.folder = folder, .commit = *commit};

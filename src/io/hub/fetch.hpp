@@ -62,7 +62,8 @@ std::vector<std::string> model_files(const std::vector<ListedFile>& files);
 /// What a folder lacks to be a model that can be loaded (a file's name), or nullopt. Shards are looked up in the index.
 std::optional<std::string> missing_model_file(const std::filesystem::path& folder, bool with_tokenizer);
 
-/// The model in the cache if it is there as a whole; nullopt if not. Throws Error if something leads outside the cache.
+/// The model in the cache if it is there as a whole; nullopt if not. Throws Error for a ref or an index that is
+/// damaged.
 std::optional<Snapshot> find_model(const Options& options, const Repo& repo, bool with_tokenizer);
 
 /// Downloads a model's files into the cache as far as they are not there. Throws HubError (offline, too).

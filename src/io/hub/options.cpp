@@ -37,12 +37,49 @@ fs::path home() {
   return user != nullptr && user->pw_dir != nullptr ? user->pw_dir : "/";
 }
 
-/// A path of a variable; "~" at its start is the home folder.
-fs::path path_of(const std::string& value) {
-  if (value == "~") return home();
-  if (value.starts_with("~/")) return home() / value.substr(2);
-  return value;
+/// "~" or "~USER" at the start of a path becomes that home folder, as os.path.expanduser does it: what is unknown
+/// stays.
+std::string expand_home(const std::string& path) {
+  if (!path.starts_with('~')) return path;
+  const size_t end = std::min(path.find('/'), path.size());
+  std::string folder = home().string();
+  if (end > 1) {
+    const passwd* user = getpwnam(path.substr(1, end - 1).c_str());
+    if (user == nullptr || user->pw_dir == nullptr) return path;
+    folder = user->pw_dir;
+  }
+  while (folder.ends_with('/')) folder.pop_back();
+  const std::string expanded = folder + path.substr(end);
+  return expanded.empty() ? "/" : expanded;
 }
+
+/// $NAME and ${NAME} become the variable's value, as os.path.expandvars does it: what is not set stays, and values are
+/// not looked through again.
+std::string expand_variables(const std::string& path) {
+  const auto is_name = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+  };
+  std::string out;
+  size_t i = 0;
+  while (i < path.size()) {
+    size_t begin = i + 1, end = begin, next = begin;
+    if (path[i] == '$' && path.compare(begin, 1, "{") == 0 && path.find('}', begin) != path.npos) {
+      ++begin;
+      end = path.find('}', begin);
+      next = end + 1;
+    } else if (path[i] == '$') {
+      while (end < path.size() && is_name(path[end])) ++end;
+      next = end;
+    }
+    const char* value = end > begin ? std::getenv(path.substr(begin, end - begin).c_str()) : nullptr;
+    out += value != nullptr ? std::string(value) : path.substr(i, next - i);
+    i = next;
+  }
+  return out;
+}
+
+/// The path that a variable's value means, as huggingface_hub reads it; it looks at what comes of HF_HOME twice, too.
+fs::path path_of(const fs::path& value) { return expand_variables(expand_home(value.native())); }
 
 std::string trimmed(const std::string& text) {
   const char* blanks = " \t\r\n";
@@ -56,7 +93,7 @@ std::string read_token(const fs::path& hugging_face_home) {
   std::string where = "HF_TOKEN";
   if (token.empty()) {
     const std::string named = variable({"HF_TOKEN_PATH"});
-    const fs::path path = named.empty() ? hugging_face_home / "token" : path_of(named);
+    const fs::path path = path_of(named.empty() ? hugging_face_home / "token" : fs::path(named));
     where = path.string();
     constexpr size_t kLongest = 4096;
     if (std::ifstream file(path, std::ios::binary); file) {
@@ -80,7 +117,7 @@ Options Options::from_environment() {
   const fs::path hugging_face_home =
       named_home.empty() ? (xdg.empty() ? home() / ".cache" : path_of(xdg)) / "huggingface" : path_of(named_home);
   const std::string cache = variable({"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"});
-  options.cache = cache.empty() ? hugging_face_home / "hub" : path_of(cache);
+  options.cache = path_of(cache.empty() ? hugging_face_home / "hub" : fs::path(cache));
   if (const std::string endpoint = variable({"HF_ENDPOINT"}); !endpoint.empty()) options.endpoint = endpoint;
   while (options.endpoint.ends_with('/')) options.endpoint.pop_back();
   if (!options.endpoint.starts_with("https://") && !options.endpoint.starts_with("http://")) {
