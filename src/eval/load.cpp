@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/log.hpp"
 #include "base/quote.hpp"
 #include "base/suggest.hpp"
 #include "eval/registry.hpp"
 #include "io/embedded.hpp"
 #include "io/file.hpp"
 #include "model/config.hpp"
+#include "text/tokenizer_files.hpp"
 
 namespace mxlm {
 namespace {
@@ -86,21 +89,57 @@ hub::Repo known_repo(const std::string& model, const hub::Options& options) {
   return *repo;
 }
 
-/// The tokenizer.json of a repository, downloaded without the rest of the model if the cache lacks it.
+/// The folder of a repository's tokenizer files, downloaded without the rest of the model if the cache lacks them.
 fs::path hub_tokenizer(const hub::Options& options, const hub::Repo& repo) {
-  const std::string name = "tokenizer.json";
   const hub::RepoCache cache(options.cache, repo);
   if (const auto commit = cache.commit()) {
-    if (auto file = cache.file(*commit, name)) return *file;
+    for (const std::string& name : cache.files(*commit)) (void)cache.file(*commit, name);  // none leads outside
+    if (hub::has_tokenizer(cache.snapshot(*commit))) return cache.snapshot(*commit);
   }
-  const auto plan = hub::plan_fetch(options, repo, [&](const std::vector<hub::ListedFile>& files) {
-    const bool there =
-        std::any_of(files.begin(), files.end(), [&](const hub::ListedFile& f) { return f.name == name; });
-    return there ? std::vector<std::string>{name} : std::vector<std::string>{};
-  });
-  if (plan.files.empty()) fail("The model {} has no {}; mxlm reads no other kind of tokenizer.", quote(repo.id), name);
-  return hub::fetch(options, plan, {}).folder / name;
+  const auto plan = hub::plan_fetch(options, repo, hub::tokenizer_files);
+  if (plan.files.empty()) fail("The model {} has no tokenizer file that mxlm reads.", quote(repo.id));
+  return hub::fetch(options, plan, {}).folder;
 }
+
+/// The files of a tokenizer, mapped as long as this lives.
+class OpenTokenizerFiles {
+ public:
+  static OpenTokenizerFiles embedded() {
+    OpenTokenizerFiles out;
+    out.folder_ = kEmbeddedName;
+    out.files_.emplace("tokenizer.json",
+                       FileView::from_memory("embedded tokenizer.json", embedded::booklet_tokenizer()));
+    out.files_.emplace("config.json", FileView::from_memory("embedded config.json", embedded::booklet_config()));
+    return out;
+  }
+  static OpenTokenizerFiles in(const fs::path& folder) {
+    OpenTokenizerFiles out;
+    out.folder_ = folder.string();
+    std::error_code error;
+    for (const std::string& name : tokenizer_file_names()) {
+      const fs::path path = folder / name;
+      if (fs::exists(path, error)) out.files_.emplace(name, FileView::map(path));
+    }
+    for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+      const std::string name = it->path().filename().string();
+      if (!out.files_.contains(name) && is_other_tokenizer_file(name)) out.others_.push_back(name);
+    }
+    std::sort(out.others_.begin(), out.others_.end());
+    return out;
+  }
+  [[nodiscard]] FolderTokenizer read() const {
+    TokenizerFiles files{.folder = folder_, .files = {}, .others = others_};
+    for (const auto& [name, view] : files_) files.files.emplace(name, view.text());
+    FolderTokenizer out = read_tokenizer(files);
+    if (!out.difference.empty()) log_warn("{}", out.difference);
+    return out;
+  }
+
+ private:
+  std::string folder_;
+  std::map<std::string, FileView> files_;
+  std::vector<std::string> others_;
+};
 
 }  // namespace
 
@@ -119,12 +158,12 @@ ModelLocation locate_model(const std::string& model, bool with_tokenizer, const 
 LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch) {
   LoadedModel loaded;
   loaded.asked = model;
-  FileView config_file, tokenizer_file;
-  std::optional<FileView> tokenizer_config;
+  FileView config_file;
+  OpenTokenizerFiles tokenizer_files;
   if (model.empty()) {
     loaded.name = kEmbeddedName;
     config_file = FileView::from_memory("embedded config.json", embedded::booklet_config());
-    tokenizer_file = FileView::from_memory("embedded tokenizer.json", embedded::booklet_tokenizer());
+    tokenizer_files = OpenTokenizerFiles::embedded();
     loaded.checkpoint =
         Checkpoint::from_file(FileView::from_memory("embedded model.safetensors", embedded::booklet_model()));
   } else {
@@ -134,38 +173,29 @@ LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub:
     loaded.revision = location.revision;
     config_file = file_in(folder, "config.json");
     loaded.checkpoint = Checkpoint::open(folder);
-    if (with_tokenizer) {
-      tokenizer_file = file_in(folder, "tokenizer.json");
-      std::error_code error;
-      const fs::path path = folder / "tokenizer_config.json";
-      if (fs::exists(path, error)) tokenizer_config = FileView::map(path);
-    }
+    if (with_tokenizer) tokenizer_files = OpenTokenizerFiles::in(folder);
   }
   const Config config = Config::parse(config_file.text(), config_file.name());
   loaded.config_sha256 = sha256_hex(config_file.bytes());
   loaded.spec = load_spec(config, loaded.checkpoint);
   if (with_tokenizer) {
-    loaded.tokenizer = Tokenizer::from_json(tokenizer_file.text(), tokenizer_file.name());
-    loaded.special = read_special_tokens(tokenizer_config ? tokenizer_config->text() : std::string_view{},
-                                         config_file.text(), *loaded.tokenizer);
+    FolderTokenizer read = tokenizer_files.read();
+    loaded.tokenizer = std::move(read.tokenizer);
+    loaded.special = read.special;
   }
   return loaded;
 }
 
 Tokenizer load_tokenizer(const std::string& model_or_file) {
-  FileView file;
   std::error_code error;
-  if (model_or_file.empty()) {
-    file = FileView::from_memory("embedded tokenizer.json", embedded::booklet_tokenizer());
-  } else if (fs::is_directory(model_or_file, error)) {
-    file = file_in(model_or_file, "tokenizer.json");
-  } else if (fs::exists(model_or_file, error) || model_or_file.ends_with(".json")) {
-    file = FileView::map(model_or_file);
-  } else {
-    const hub::Options options = hub::Options::from_environment();
-    file = FileView::map(hub_tokenizer(options, known_repo(model_or_file, options)));
+  if (model_or_file.empty()) return OpenTokenizerFiles::embedded().read().tokenizer;
+  if (fs::is_directory(model_or_file, error)) return OpenTokenizerFiles::in(model_or_file).read().tokenizer;
+  if (fs::exists(model_or_file, error) || model_or_file.ends_with(".json")) {
+    const FileView file = FileView::map(model_or_file);
+    return Tokenizer::from_json(file.text(), file.name());
   }
-  return Tokenizer::from_json(file.text(), file.name());
+  const hub::Options options = hub::Options::from_environment();
+  return OpenTokenizerFiles::in(hub_tokenizer(options, known_repo(model_or_file, options))).read().tokenizer;
 }
 
 }  // namespace mxlm

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
@@ -61,49 +62,61 @@ size_t AddedTokens::Finder::find(std::string_view text, size_t at, size_t& end, 
   return std::string_view::npos;
 }
 
-AddedTokens AddedTokens::from_json(const std::optional<Json>& list, const Vocabulary& vocabulary,
-                                   const Normalizer& normalizer) {
+int32_t AddedTokens::add(AddedToken token, const Vocabulary& vocabulary, const Normalizer& normalizer,
+                         int32_t& next_id) {
+  int32_t id = vocabulary.find(token.content);
+  if (const auto known = find(token.content)) id = *known;
+  if (id < 0) id = next_id++;
+  std::string pattern = token.content;
+  if (token.normalized) {
+    WorkText work(token.content, 0);
+    normalizer.apply(work);
+    pattern = work.view();
+  }
+  ids_[token.content] = id;
+  tokens_[id] = Token{std::move(token), std::move(pattern)};
+  return id;
+}
+
+AddedTokens AddedTokens::from_json(const std::optional<Json>& list, const std::vector<AddedToken>& more,
+                                   const Vocabulary& vocabulary, const Normalizer& normalizer) {
   AddedTokens out;
-  if (!list) return out;
   auto next_id = static_cast<int32_t>(vocabulary.count());
   size_t index = 0;
   size_t misnumbered = 0;
   std::string first_misnumbered;
-  for (const auto element : list->array()) {
-    const Json entry = list->item(element, index++);
-    Token token;
-    token.content = entry.at("content").string();
-    token.single_word = entry.at("single_word").boolean();
-    token.lstrip = entry.at("lstrip").boolean();
-    token.rstrip = entry.at("rstrip").boolean();
-    token.normalized = entry.at("normalized").boolean();
-    token.special = entry.at("special").boolean();
-    const int32_t stated = entry.at("id").token_id();
-    if (token.content.empty()) continue;
-    int32_t id = vocabulary.find(token.content);
-    if (const auto known = out.find(token.content)) id = *known;
-    if (id < 0) id = next_id++;
-    if (id != stated && misnumbered++ == 0) {
-      first_misnumbered = fmt::format("'{}' says id {} but has id {}", token.content.substr(0, 100), stated, id);
+  if (list) {
+    for (const auto element : list->array()) {
+      const Json entry = list->item(element, index++);
+      AddedToken token;
+      token.content = entry.at("content").string();
+      token.single_word = entry.at("single_word").boolean();
+      token.lstrip = entry.at("lstrip").boolean();
+      token.rstrip = entry.at("rstrip").boolean();
+      token.normalized = entry.at("normalized").boolean();
+      token.special = entry.at("special").boolean();
+      const int32_t stated = entry.at("id").token_id();
+      if (token.content.empty()) continue;
+      const std::string content = token.content.substr(0, 100);
+      const int32_t id = out.add(std::move(token), vocabulary, normalizer, next_id);
+      if (id != stated && misnumbered++ == 0) {
+        first_misnumbered = fmt::format("'{}' says id {} but has id {}", content, stated, id);
+      }
     }
-    token.pattern = token.content;
-    if (token.normalized) {
-      WorkText work(token.content, 0);
-      normalizer.apply(work);
-      token.pattern = work.view();
-    }
-    out.ids_[token.content] = id;
-    out.tokens_[id] = std::move(token);
   }
   if (misnumbered > 0) {
     log_warn("{}: {} added tokens have other ids than the file says, as the tokenizers library reads it; the first: {}",
              list->where, misnumbered, first_misnumbered);
   }
+  for (const AddedToken& token : more) {
+    if (!token.content.empty()) out.add(token, vocabulary, normalizer, next_id);
+  }
   for (const auto& [id, token] : out.tokens_) {
     // An empty pattern (the normaliser removed it all) never matches.
     if (token.pattern.empty()) continue;
     if (!out.finders_[token.normalized ? 1 : 0].add(token.pattern, id)) {
-      fail("{}: two added tokens are both '{}' once normalised", list->where, token.pattern.substr(0, 100));
+      fail("{}: two added tokens are both '{}' once normalised", list ? list->where : "added tokens",
+           token.pattern.substr(0, 100));
     }
   }
   return out;

@@ -14,7 +14,19 @@
 
 namespace mxlm::text {
 
-/// The "added_tokens" of a tokenizer.json: tokens that are cut out of the text before the model sees it.
+/// A token that is cut out of the text before the model sees it, and how it is found there.
+struct AddedToken {
+  std::string content;
+  bool single_word = false;
+  bool lstrip = false;
+  bool rstrip = false;
+  bool normalized = true;  // found in normalised text, by its normalised content
+  bool special = false;
+
+  bool operator==(const AddedToken&) const = default;
+};
+
+/// The "added_tokens" of a tokenizer.json and those that other files add to them.
 class AddedTokens {
  public:
   /// A part of a text: a token (id >= 0) or text between tokens.
@@ -25,9 +37,10 @@ class AddedTokens {
   };
 
   /// As the library does, a token that the vocabulary holds has its id there, and any other gets the next free id; a
-  /// file that says otherwise is answered with a warning.
-  static AddedTokens from_json(const std::optional<Json>& list, const Vocabulary& vocabulary,
-                               const Normalizer& normalizer);
+  /// file that says otherwise is answered with a warning. Of two tokens with the same content the later one's flags
+  /// hold; `more` are added after those of the file.
+  static AddedTokens from_json(const std::optional<Json>& list, const std::vector<AddedToken>& more,
+                               const Vocabulary& vocabulary, const Normalizer& normalizer);
 
   /// Divides raw text (`normalized` false) or normalised text at the tokens of that kind. `special` false leaves tokens
   /// whose "special" is true in the text.
@@ -40,14 +53,8 @@ class AddedTokens {
   [[nodiscard]] int32_t max_id() const { return tokens_.empty() ? -1 : tokens_.rbegin()->first; }
 
  private:
-  struct Token {
-    std::string content;
+  struct Token : AddedToken {
     std::string pattern;  // what is searched for
-    bool single_word = false;
-    bool lstrip = false;
-    bool rstrip = false;
-    bool normalized = true;
-    bool special = false;
   };
 
   /// Finds the longest token at a place: a trie over bytes.
@@ -69,6 +76,9 @@ class AddedTokens {
     std::vector<Node> nodes_{Node{}};
     std::array<uint32_t, 256> roots_{};  // nodes of the first byte
   };
+
+  /// Gives the token its id and keeps it; the id is `next_id` where neither this nor the vocabulary knows the content.
+  int32_t add(AddedToken token, const Vocabulary& vocabulary, const Normalizer& normalizer, int32_t& next_id);
 
   std::map<int32_t, Token> tokens_;
   std::map<std::string, int32_t, std::less<>> ids_;

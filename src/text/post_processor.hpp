@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "text/json.hpp"
@@ -11,6 +12,9 @@ namespace mxlm::text {
 /// The "post_processor" of a tokenizer.json, as far as ids go: what stands before and after a single text.
 class PostProcessor {
  public:
+  PostProcessor() = default;
+  PostProcessor(std::vector<int32_t> prefix, std::vector<int32_t> suffix)
+      : prefix_(std::move(prefix)), suffix_(std::move(suffix)) {}
   /// nullopt: nothing. Throws Error naming what is not supported.
   static PostProcessor from_json(const std::optional<Json>& json);
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/quote.hpp"
 #include "text/added_tokens.hpp"
 #include "text/bpe.hpp"
 #include "text/decoder.hpp"
@@ -64,10 +65,10 @@ struct Tokenizer::Impl {
   text::Decoder decoder;
   mutable WorkspacePool pool;
 
-  Impl(const text::Json& json)
+  Impl(const text::Json& json, const std::vector<text::AddedToken>& more)
       : bpe(text::Bpe::from_json(json.at("model"))),
         normalizer(text::Normalizer::from_json(json.find("normalizer"))),
-        added(AddedTokens::from_json(json.find("added_tokens"), bpe.vocabulary(), normalizer)),
+        added(AddedTokens::from_json(json.find("added_tokens"), more, bpe.vocabulary(), normalizer)),
         pre_tokenizer(text::PreTokenizer::from_json(json.find("pre_tokenizer"))),
         post_processor(text::PostProcessor::from_json(json.find("post_processor"))),
         decoder(text::Decoder::from_json(json.find("decoder"))) {
@@ -122,12 +123,29 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
-Tokenizer Tokenizer::from_json(std::string_view json, const std::string& name) {
+Tokenizer Tokenizer::from_json(std::string_view json, const std::string& name) { return from_json(json, name, {}); }
+
+Tokenizer Tokenizer::from_json(std::string_view json, const std::string& name, const TokenizerAdditions& additions) {
   simdjson::dom::parser parser;
   simdjson::dom::element root;
   const auto error = parser.parse(json.data(), json.size()).get(root);
   if (error != simdjson::SUCCESS) fail("{}: this is no valid JSON ({})", name, simdjson::error_message(error));
-  return Tokenizer(std::make_unique<Impl>(text::Json{root, name}));
+  Tokenizer out(std::make_unique<Impl>(text::Json{root, name}, additions.tokens));
+  if (additions.replaced_template) {
+    const auto ids_of = [&](const std::vector<std::string>& tokens) {
+      std::vector<int32_t> ids;
+      ids.reserve(tokens.size());
+      for (const std::string& token : tokens) {
+        const auto id = out.id_of(token);
+        if (!id) fail("{}: the token {}, which belongs around each text, is not there", name, quote(token));
+        ids.push_back(*id);
+      }
+      return ids;
+    };
+    out.impl_->post_processor =
+        text::PostProcessor(ids_of(additions.replaced_template->before), ids_of(additions.replaced_template->after));
+  }
+  return out;
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {

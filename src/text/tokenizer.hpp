@@ -9,6 +9,19 @@
 
 namespace mxlm {
 
+namespace text {
+struct AddedToken;
+}
+
+/// What the files beside a tokenizer.json change in it.
+struct TokenizerAdditions {
+  std::vector<text::AddedToken> tokens;  // added after those of tokenizer.json
+  struct Template {
+    std::vector<std::string> before, after;  // tokens around a single text
+  };
+  std::optional<Template> replaced_template;  // instead of the post-processor's
+};
+
 /// A Hugging Face tokenizer.json (BPE): normaliser, pre-tokeniser, model, template. Ids equal those of the `tokenizers`
 /// library. Immutable and safe to use from several threads at once. "truncation" and "padding" of the file are not
 /// applied: they belong to how a text is used, not to its ids.
@@ -16,6 +29,7 @@ class Tokenizer {
  public:
   /// `json` is the file's text; `name` is used in messages. Throws Error with what is missing or not supported.
   static Tokenizer from_json(std::string_view json, const std::string& name);
+  static Tokenizer from_json(std::string_view json, const std::string& name, const TokenizerAdditions& additions);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

@@ -216,16 +216,51 @@ Snapshot fetch(const Options& options, const FetchPlan& plan, const OnFetch& on_
   return {.folder = cache.snapshot(plan.commit), .commit = plan.commit};
 }
 
-std::vector<std::string> model_files(const std::vector<ListedFile>& files) {
+namespace {
+
+std::set<std::string> names_at_top(const std::vector<ListedFile>& files) {
   std::set<std::string> names;
   for (const ListedFile& file : files) {
     if (file.name.find('/') == file.name.npos) names.insert(file.name);
   }
+  return names;
+}
+
+/// Whether `there` holds a vocabulary: tokenizer.json, or one of the kinds from before it.
+template <typename There>
+bool has_vocabulary(const There& there) {
+  return there("tokenizer.json") || there("tokenizer.model") || there("vocab.txt") ||
+         (there("vocab.json") && there("merges.txt"));
+}
+
+}  // namespace
+
+std::vector<std::string> tokenizer_files(const std::vector<ListedFile>& files) {
+  const std::set<std::string> names = names_at_top(files);
+  if (!has_vocabulary([&](const char* name) { return names.contains(name); })) return {};
   std::vector<std::string> out;
-  for (const char* name : {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-                           "special_tokens_map.json"}) {
-    if (names.contains(name)) out.emplace_back(name);
+  const auto add = [&](std::initializer_list<const char*> wanted) {
+    for (const char* name : wanted) {
+      if (names.contains(name)) out.emplace_back(name);
+    }
+  };
+  add({"config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"});
+  if (!names.contains("tokenizer.json")) add({"vocab.json", "merges.txt", "vocab.txt", "tokenizer.model"});
+  return out;
+}
+
+bool has_tokenizer(const fs::path& folder) {
+  std::error_code error;
+  return has_vocabulary([&](const char* name) { return fs::is_regular_file(folder / name, error); });
+}
+
+std::vector<std::string> model_files(const std::vector<ListedFile>& files) {
+  const std::set<std::string> names = names_at_top(files);
+  std::vector<std::string> out = tokenizer_files(files);
+  if (out.empty() || out.front() != "config.json") {
+    if (names.contains("config.json")) out.insert(out.begin(), "config.json");
   }
+  if (names.contains("generation_config.json")) out.emplace_back("generation_config.json");
   const auto add_ending = [&](std::string_view ending, std::string_view beginning) {
     for (const std::string& name : names) {
       if (name.ends_with(ending) && name.starts_with(beginning)) out.push_back(name);
@@ -251,7 +286,7 @@ std::optional<std::string> missing_model_file(const fs::path& folder, bool with_
   std::error_code error;
   const auto there = [&](const std::string& name) { return fs::is_regular_file(folder / name, error); };
   if (!there("config.json")) return "config.json";
-  if (with_tokenizer && !there("tokenizer.json")) return "tokenizer.json";
+  if (with_tokenizer && !has_tokenizer(folder)) return "tokenizer.json";
   // In the order in which Checkpoint::open looks for them.
   for (const char* kind : {"model.safetensors", "pytorch_model.bin"}) {
     if (there(kind)) return std::nullopt;

@@ -53,6 +53,13 @@ FetchPlan plan_fetch(const Options& options, const Repo& repo, const Selection& 
 /// what came so far is gone on with at the next call.
 Snapshot fetch(const Options& options, const FetchPlan& plan, const OnFetch& on_progress);
 
+/// Of all files of a model's repository those of its tokenizer, config.json among them; none where there is none that
+/// mxlm reads.
+std::vector<std::string> tokenizer_files(const std::vector<ListedFile>& files);
+
+/// Whether a folder holds a tokenizer's vocabulary of a kind that mxlm reads.
+bool has_tokenizer(const std::filesystem::path& folder);
+
 /// Of all files of a model's repository those that mxlm reads: configuration, tokenizer, and one kind of weights in the
 /// order in which Checkpoint::open looks for them, model.safetensors (or an index and its shards) before
 /// pytorch_model.bin (or an index) before other safetensors. Shards are named as far as the listing tells; see

@@ -1,0 +1,229 @@
+#include "text/token_settings.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <set>
+
+#include "base/error.hpp"
+#include "base/quote.hpp"
+#include "text/json.hpp"
+
+namespace mxlm::text {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr std::array kRoles = {"bos_token", "eos_token", "unk_token", "sep_token",
+                               "pad_token", "cls_token", "mask_token"};
+
+bool is_role(const std::string& key) { return std::find(kRoles.begin(), kRoles.end(), key) != kRoles.end(); }
+
+/// A token that is given by its content alone: special, and found in the text as it is.
+AddedToken plain(const std::string& content) { return {.content = content, .normalized = false, .special = true}; }
+
+/// "<s>" or {"content": "<s>", ...} as transformers' AddedToken reads it; `where` names file and member.
+AddedToken token_of_json(const ordered_json& value, const std::string& where, std::optional<bool> special = {}) {
+  if (value.is_string()) return plain(value.get<std::string>());
+  const auto content = value.is_object() ? value.find("content") : value.end();
+  if (!value.is_object() || content == value.end() || !content->is_string()) {
+    fail("{}: should be a token, \"TEXT\" or {{\"content\": \"TEXT\", ...}}", where);
+  }
+  AddedToken token;
+  const auto read = [&](const char* key, bool otherwise) {
+    const auto it = value.find(key);
+    if (it == value.end() || it->is_null()) return otherwise;
+    if (!it->is_boolean()) fail("{}.{}: should be true or false", where, key);
+    return it->get<bool>();
+  };
+  token.content = content->get<std::string>();
+  token.single_word = read("single_word", false);
+  token.lstrip = read("lstrip", false);
+  token.rstrip = read("rstrip", false);
+  token.special = special ? *special : read("special", false);
+  token.normalized = read("normalized", !token.special);
+  return token;
+}
+
+void add_id(std::map<int64_t, AddedToken>& added, int64_t id, AddedToken token, const std::string& where) {
+  if (id < 0 || id > kMaxTokenId) fail("{}: {} is no token id", where, id);
+  added[id] = std::move(token);
+}
+
+void read_decoder(std::map<int64_t, AddedToken>& added, const ordered_json& decoder, const std::string& where) {
+  if (!decoder.is_object()) fail("{}: should be an object", where);
+  for (const auto& [key, value] : decoder.items()) {
+    int64_t id = -1;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    const std::string entry = where + "." + quote(key);
+    if (error != std::errc() || end != key.data() + key.size()) fail("{}: the key is no token id", entry);
+    if (!value.is_object()) fail("{}: should be an object", entry);
+    add_id(added, id, token_of_json(value, entry), entry);
+  }
+}
+
+bool truthy(const ordered_json& value) {
+  return !value.is_null() && !(value.is_boolean() && !value.get<bool>()) &&
+         !((value.is_array() || value.is_object()) && value.empty());
+}
+
+/// The contents of tokens in a list of strings and objects.
+std::set<std::string> contents_of(const ordered_json& list) {
+  std::set<std::string> out;
+  if (!list.is_array()) return out;
+  for (const auto& value : list) {
+    if (value.is_string()) out.insert(value.get<std::string>());
+    if (value.is_object() && value.contains("content") && value["content"].is_string()) {
+      out.insert(value["content"].get<std::string>());
+    }
+  }
+  return out;
+}
+
+/// special_tokens_map.json over the configuration; its tokens are special whatever it says.
+void merge_map(ordered_json& config, const ordered_json& map) {
+  for (const auto& [key, value] : map.items()) {
+    if (key == "extra_special_tokens" && value.is_array()) {
+      ordered_json list = config.contains(key) && config[key].is_array() ? config[key] : ordered_json::array();
+      const std::set<std::string> known = contents_of(list);
+      for (const auto& token : value) {
+        if (contents_of(ordered_json::array({token})).empty() || known.contains(*contents_of({token}).begin()))
+          continue;
+        list.push_back(token);
+        if (token.is_object()) list.back()["special"] = true;
+      }
+      config[key] = list;
+      continue;
+    }
+    config[key] = value;
+    if (value.is_object() && key != "extra_special_tokens") config[key]["special"] = true;
+  }
+}
+
+}  // namespace
+
+ordered_json object_of(const TokenizerFiles& files, const std::string& name) {
+  const auto it = files.files.find(name);
+  if (it == files.files.end()) return ordered_json::object();
+  // An object that keeps its order takes the square of its size to build.
+  constexpr size_t kMostKeys = size_t{1} << 15;
+  std::vector<size_t> keys;
+  const auto count = [&](int depth, ordered_json::parse_event_t event, ordered_json&) {
+    const auto level = static_cast<size_t>(depth);
+    if (event == ordered_json::parse_event_t::object_start) {
+      keys.resize(level + 2);
+      keys[level + 1] = 0;
+    } else if (event == ordered_json::parse_event_t::key && ++keys.at(level) > kMostKeys) {
+      fail("{}/{}: an object of more than {} members is refused", files.folder, name, kMostKeys);
+    }
+    return true;
+  };
+  ordered_json out = ordered_json::parse(it->second, count, false);
+  if (!out.is_object()) fail("{}/{}: this is no valid JSON object", files.folder, name);
+  return out;
+}
+
+TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<int64_t, AddedToken>& in_json) {
+  TokenSettings out;
+  out.config = object_of(files, "tokenizer_config.json");
+  ordered_json& config = out.config;
+  const std::string config_name = files.folder + "/tokenizer_config.json";
+  const std::string extra_key = "extra_special_tokens", old_extra_key = "additional_special_tokens";
+  if (config.contains(old_extra_key) && !(config.contains(extra_key) && truthy(config[extra_key]))) {
+    config[extra_key] = config[old_extra_key];
+    config.erase(old_extra_key);
+  }
+
+  // The model's own tokens: image_token and its like, and a mapping of names.
+  std::vector<std::pair<std::string, AddedToken>> own;
+  const auto take_own = [&](const std::string& key, const ordered_json& value) {
+    AddedToken token = token_of_json(value, config_name + ": " + quote(key));
+    const auto it = std::find_if(own.begin(), own.end(), [&](const auto& entry) { return entry.first == key; });
+    if (it == own.end()) {
+      own.emplace_back(key, std::move(token));
+    } else {
+      it->second = std::move(token);
+    }
+  };
+  const auto take_mapping = [&] {
+    if (!config.contains(extra_key) || !config[extra_key].is_object()) return;
+    for (const auto& [key, value] : config[extra_key].items()) take_own(key, value);
+    config.erase(extra_key);
+  };
+  for (const bool typed : {true, false}) {
+    for (const auto& [key, value] : config.items()) {
+      if (!key.ends_with("_token") || is_role(key)) continue;
+      if (typed ? value.is_object() && value.contains("__type") : value.is_string()) take_own(key, value);
+    }
+  }
+  take_mapping();
+
+  if (config.contains("added_tokens_decoder")) {
+    out.has_decoder = true;
+    read_decoder(out.added, config["added_tokens_decoder"], config_name + ": added_tokens_decoder");
+  } else {
+    merge_map(config, object_of(files, "special_tokens_map.json"));
+    take_mapping();
+    std::set<std::string> special = contents_of(config.value(extra_key, ordered_json()));
+    for (const char* role : kRoles)
+      special.merge(contents_of(ordered_json::array({config.value(role, ordered_json())})));
+    const std::string name = files.folder + "/added_tokens.json";
+    const ordered_json list = object_of(files, "added_tokens.json");
+    for (const auto& [content, id] : list.items()) {
+      const std::string where = name + ": " + quote(content);
+      if (!id.is_number_integer()) fail("{}: should be a token id", where);
+      const bool is_special = special.contains(content);
+      add_id(out.added, id.get<int64_t>(), {.content = content, .normalized = !is_special, .special = is_special},
+             where);
+    }
+    for (const auto& [id, token] : in_json) out.added[id] = token;
+  }
+
+  std::map<std::string, const AddedToken*> by_content;
+  for (const auto& [id, token] : out.added) by_content[token.content] = &token;
+  for (const std::string role : kRoles) {
+    const auto it = config.find(role);
+    if (it == config.end()) continue;
+    if (it->is_null()) {
+      out.named.emplace_back(role, std::nullopt);
+      continue;
+    }
+    AddedToken token = token_of_json(*it, config_name + ": " + role);
+    if (const auto known = by_content.find(token.content); known != by_content.end()) token = *known->second;
+    out.named.emplace_back(role, std::move(token));
+  }
+  for (auto& [role, token] : own) out.named.emplace_back(role, std::move(token));
+
+  if (config.contains(extra_key)) {
+    const ordered_json& list = config[extra_key];
+    out.has_extra = true;
+    if (!list.is_null() && !list.is_array()) fail("{}: {} should be a list of tokens", config_name, extra_key);
+    out.extra.reserve(list.size());
+    for (const auto& value : list) out.extra.push_back(token_of_json(value, config_name + ": " + extra_key));
+  } else if (config.contains(old_extra_key) && config[old_extra_key].is_array()) {
+    // Only special_tokens_map.json can have brought these in.
+    for (const auto& value : config[old_extra_key]) {
+      out.extra.push_back(token_of_json(value, files.folder + "/special_tokens_map.json: " + old_extra_key));
+    }
+  }
+  return out;
+}
+
+const AddedToken* TokenSettings::find(const std::string& role) const {
+  const auto it = std::find_if(named.begin(), named.end(), [&](const auto& entry) { return entry.first == role; });
+  return it == named.end() || !it->second ? nullptr : &*it->second;
+}
+
+void TokenSettings::set_default(const std::string& role, const std::string& content) {
+  const auto same = [&](const auto& entry) { return entry.first == role; };
+  if (content.empty() || std::any_of(named.begin(), named.end(), same)) return;
+  // The roles keep their order, in which tokens that are new get their ids.
+  const auto rank = [](const std::string& name) {
+    return std::find(kRoles.begin(), kRoles.end(), name) - kRoles.begin();
+  };
+  const auto at =
+      std::find_if(named.begin(), named.end(), [&](const auto& entry) { return rank(entry.first) > rank(role); });
+  named.insert(at, {role, plain(content)});
+}
+
+}  // namespace mxlm::text
