@@ -9,8 +9,12 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto* bytes = reinterpret_cast<const std::byte*>(data);
   try {
+    mxlm::UnreadTensors unread;
     const auto tensors =
-        mxlm::read_safetensors(mxlm::FileView::from_owned("fuzz", std::vector<std::byte>(bytes, bytes + size)));
+        mxlm::read_safetensors(mxlm::FileView::from_owned("fuzz", std::vector<std::byte>(bytes, bytes + size)), unread);
+    for (const auto& [name, reason] : unread) {
+      if (tensors.contains(name) || reason.empty()) std::abort();
+    }
     size_t total = 0;
     for (const auto& [name, tensor] : tensors) {
       // Reads every byte, so that the sanitizers see a tensor that reaches outside.

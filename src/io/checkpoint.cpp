@@ -1,12 +1,14 @@
 #include "io/checkpoint.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <set>
 #include <system_error>
 #include <utility>
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
+#include "base/log.hpp"
 #include "base/parallel.hpp"
 #include "base/quote.hpp"
 #include "io/pytorch.hpp"
@@ -19,13 +21,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The files *.safetensors of a folder.
+// The files *.safetensors of a folder that may hold a model as Hugging Face names its tensors: not the weights of an
+// adapter, and not the copy with Mistral's own names.
 std::vector<fs::path> list_safetensors(const fs::path& folder) {
   std::vector<fs::path> found;
   std::error_code error;
   fs::directory_iterator iterator(folder, error);
   for (; !error && iterator != fs::directory_iterator(); iterator.increment(error)) {
-    if (iterator->path().extension() == ".safetensors") found.push_back(iterator->path());
+    const std::string name = iterator->path().filename().string();
+    if (!name.ends_with(".safetensors") || name.starts_with("consolidated") || name.starts_with("adapter_")) continue;
+    found.push_back(iterator->path());
   }
   if (error)
     fail("The folder {} could not be read ({}); check its permissions.", quote(folder.native()), error.message());
@@ -63,6 +68,10 @@ Found find_checkpoint(const fs::path& folder) {
 
 int64_t TensorEntry::elements() const { return static_cast<int64_t>(size / dtype_size(type)); }
 
+bool same_values(const TensorEntry& a, const TensorEntry& b) {
+  return a.type == b.type && a.shape == b.shape && (a.size == 0 || std::memcmp(a.data(), b.data(), a.size) == 0);
+}
+
 bool is_aligned(const TensorEntry& entry) {
   return entry.size == 0 || reinterpret_cast<uintptr_t>(entry.data()) % dtype_size(entry.type) == 0;
 }
@@ -78,7 +87,7 @@ void align(TensorEntry& entry) {
 Checkpoint Checkpoint::from_file(FileView file) {
   Checkpoint checkpoint;
   // What begins like a PyTorch file would claim a longer header than safetensors may have.
-  checkpoint.tensors_ = looks_like_pytorch(file) ? read_pytorch(file) : read_safetensors(file);
+  checkpoint.tensors_ = looks_like_pytorch(file) ? read_pytorch(file) : read_safetensors(file, checkpoint.unread_);
   checkpoint.files_.push_back(std::move(file));
   return checkpoint;
 }
@@ -101,22 +110,40 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
   std::set<std::string, std::less<>> shards;
   for (const auto& [name, shard] : weights) shards.insert(shard);
   Checkpoint checkpoint;
-  std::map<std::string, Checkpoint, std::less<>> opened;
   for (const auto& shard : shards) {
     throw_if_interrupted();
-    const auto& added = opened.emplace(shard, from_file(FileView::map(folder / shard))).first->second;
+    Checkpoint added = from_file(FileView::map(folder / shard));
     checkpoint.files_.push_back(added.files_.front());
+    for (const auto& [name, tensor] : added.tensors_) {
+      const TensorEntry* other = checkpoint.find(name);
+      if (other != nullptr && !same_values(*other, tensor)) {
+        log_warn("Tensor {} is in two shards of {} with different values; those of {} are taken, as transformers does.",
+                 quote(name), quote(index.native()), quote(shard));
+      }
+      checkpoint.tensors_.insert_or_assign(name, tensor);
+    }
+    checkpoint.unread_.merge(added.unread_);
   }
   for (const auto& [name, shard] : weights) {
-    auto& tensors = opened.find(shard)->second.tensors_;
-    const auto tensor = tensors.find(name);
-    if (tensor == tensors.end()) {
-      fail("Tensor {} is missing from {}, where {} says it is; get both files again.", quote(name),
-           quote((folder / shard).native()), quote(index.native()));
-    }
-    checkpoint.tensors_.insert(tensors.extract(tensor));
+    if (checkpoint.tensors_.contains(name)) continue;
+    checkpoint.unread_.emplace(name, fmt::format("is in no shard, though {} says that it is in {}",
+                                                 quote(index.native()), quote(shard)));
   }
   return checkpoint;
+}
+
+Checkpoint Checkpoint::renamed(const std::function<std::string(std::string_view)>& name_of) const {
+  Checkpoint out;
+  out.files_ = files_;
+  const auto rename = [&](const auto& from, auto& to) {
+    for (const auto& [name, value] : from) {
+      const std::string renamed = name_of(name);
+      if (!renamed.empty() && (renamed == name || !from.contains(renamed))) to.insert_or_assign(renamed, value);
+    }
+  };
+  rename(tensors_, out.tensors_);
+  rename(unread_, out.unread_);
+  return out;
 }
 
 const TensorEntry* Checkpoint::find(std::string_view name) const {

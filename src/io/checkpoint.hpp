@@ -30,6 +30,12 @@ struct TensorEntry {
 /// Tensors by name.
 using TensorMap = std::map<std::string, TensorEntry, std::less<>>;
 
+/// Tensors that a file or an index names and that cannot be read, with the reason ("is stored as F4, ...").
+using UnreadTensors = std::map<std::string, std::string, std::less<>>;
+
+/// True if type, shape and bytes agree.
+bool same_values(const TensorEntry& a, const TensorEntry& b);
+
 /// True if the first element lies at a multiple of its size, as data() promises.
 bool is_aligned(const TensorEntry& entry);
 
@@ -41,8 +47,10 @@ void align(TensorEntry& entry);
 /// pickle that torch.save writes; which of them, its first bytes say.
 class Checkpoint {
  public:
-  /// `folder` holds, in order of preference, model.safetensors, model.safetensors.index.json, pytorch_model.bin,
-  /// pytorch_model.bin.index.json or exactly one *.safetensors. Every field is validated (see read_safetensors
+  /// `folder` holds, in order of preference (that of transformers), model.safetensors, model.safetensors.index.json,
+  /// pytorch_model.bin, pytorch_model.bin.index.json or exactly one other *.safetensors that is no adapter and no
+  /// consolidated*.safetensors. Of an index only the names of the shards count, as in transformers: all tensors of all
+  /// shards are taken, and of two with one name that of the later shard. Every field is validated (see read_safetensors
   /// and read_pytorch); throws Error naming file and tensor.
   static Checkpoint open(const std::filesystem::path& folder);
   static Checkpoint from_file(FileView file);
@@ -50,12 +58,18 @@ class Checkpoint {
   [[nodiscard]] const TensorMap& tensors() const { return tensors_; }
   /// nullptr if there is no such tensor.
   [[nodiscard]] const TensorEntry* find(std::string_view name) const;
+  /// Tensors that are named and cannot be read; a model that needs none of them loads.
+  [[nodiscard]] const UnreadTensors& unread() const { return unread_; }
+  /// The same checkpoint with the tensors that `name_of` names, under those names; "" leaves a tensor out. Of several
+  /// with one new name that stays whose name is not changed, else the last by its old name.
+  [[nodiscard]] Checkpoint renamed(const std::function<std::string(std::string_view)>& name_of) const;
   /// SHA-256, hex, of the one file; of several files that of their hashes in hex, in name order, one after the other,
   /// so that they can be read at the same time. Reads everything; pages read for it are released again.
   [[nodiscard]] std::string sha256() const;
 
  private:
   TensorMap tensors_;
+  UnreadTensors unread_;
   std::vector<FileView> files_;  // in name order
 };
 

@@ -24,7 +24,8 @@ struct Extent {
 
 class HeaderReader {
  public:
-  HeaderReader(const FileView& file, TensorMap& tensors) : file_(file), tensors_(tensors) {}
+  HeaderReader(const FileView& file, TensorMap& tensors, UnreadTensors& unread)
+      : file_(file), tensors_(tensors), unread_(unread) {}
 
   void read() {
     const auto bytes = file_.bytes();
@@ -94,17 +95,21 @@ class HeaderReader {
     if (seen_type != 1 || seen_shape != 1 || seen_offsets != 1) {
       fail_tensor(name, "does not have dtype, shape and data_offsets once each");
     }
+    const auto [begin, end] = read_offsets(name, offsets);
+    if (tensors_.contains(name) || unread_.contains(name)) fail_tensor(name, "is declared twice");
     const auto known = dtype_from_name(type);
-    if (!known) fail_tensor(name, "has the dtype {}, which is not supported", quote(type));
+    if (!known) {
+      const auto place = unread_.emplace(name, fmt::format("is stored as {}, which is not supported", quote(type))).first;
+      extents_.push_back({begin, end, &place->first});
+      return;
+    }
     entry.type = *known;
     read_shape(name, shape, entry);
-    const auto [begin, end] = read_offsets(name, offsets);
     if (end - begin != entry.size) {
       fail_tensor(name, "spans {} bytes where its shape and dtype need {}", end - begin, entry.size);
     }
     entry.offset = data_begin_ + begin;
-    const auto [place, inserted] = tensors_.emplace(name, std::move(entry));
-    if (!inserted) fail_tensor(name, "is declared twice");
+    const auto place = tensors_.emplace(name, std::move(entry)).first;
     extents_.push_back({begin, end, &place->first});
   }
 
@@ -157,15 +162,16 @@ class HeaderReader {
 
   const FileView& file_;
   TensorMap& tensors_;
+  UnreadTensors& unread_;
   std::vector<Extent> extents_;
   size_t data_begin_ = 0, data_size_ = 0;
 };
 
 }  // namespace
 
-TensorMap read_safetensors(const FileView& file) {
+TensorMap read_safetensors(const FileView& file, UnreadTensors& unread) {
   TensorMap tensors;
-  HeaderReader(file, tensors).read();
+  HeaderReader(file, tensors, unread).read();
   for (auto& [name, entry] : tensors) align(entry);
   return tensors;
 }

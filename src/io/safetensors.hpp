@@ -14,8 +14,9 @@ namespace mxlm {
 
 /// The tensors of a safetensors file. Every header field is validated (length, dtype, shape x size, bounds, overlaps,
 /// holes, duplicate names); throws Error naming file and tensor. The rules are those of the reference library,
-/// huggingface/safetensors. A tensor that lies unaligned is copied.
-TensorMap read_safetensors(const FileView& file);
+/// huggingface/safetensors. A tensor that lies unaligned is copied. Tensors of a dtype that is not supported go to
+/// `unread`, checked but for their size.
+TensorMap read_safetensors(const FileView& file, UnreadTensors& unread);
 
 /// Writes a safetensors file whose tensor data is produced one after the other, so that a file larger than memory can
 /// be written: declare all tensors, then append their bytes in order (in pieces of any size), then finish (renames the

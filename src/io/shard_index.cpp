@@ -1,5 +1,7 @@
 #include "io/shard_index.hpp"
 
+#include <filesystem>
+
 #include "base/error.hpp"
 #include "base/json.hpp"
 #include "base/quote.hpp"
@@ -8,6 +10,22 @@ namespace mxlm {
 
 namespace dom = simdjson::dom;
 
+namespace {
+
+// The normal form of a shard's name; "" if it leads outside of the index's folder, or may do so elsewhere.
+std::string normal_shard(std::string_view name) {
+  if (name.find_first_of(std::string_view("\\\0", 2)) != name.npos) return "";
+  const std::filesystem::path path(name);
+  if (path.is_absolute()) return "";
+  for (const auto& part : path) {
+    if (part == "..") return "";
+  }
+  const auto normal = path.lexically_normal();
+  return normal.has_filename() && normal != "." ? normal.string() : "";
+}
+
+}  // namespace
+
 std::map<std::string, std::string, std::less<>> parse_index(std::string_view text, const std::string& where) {
   dom::parser parser;
   const dom::element root = parse_json(parser, text, where, "The index");
@@ -15,10 +33,7 @@ std::map<std::string, std::string, std::less<>> parse_index(std::string_view tex
   bool found = false;
   if (root.get(members) != simdjson::SUCCESS) fail("The index {} is not a JSON object; get it again.", quote(where));
   for (const auto [key, value] : members) {
-    if (key != "weight_map") continue;
-    if (found) fail("The index {} has two weight_maps; get it again.", quote(where));
-    found = value.get(weights) == simdjson::SUCCESS;
-    if (!found) break;
+    if (key == "weight_map") found = value.get(weights) == simdjson::SUCCESS;
   }
   if (!found) fail("The index {} has no weight_map that is a JSON object; get it again.", quote(where));
   std::map<std::string, std::string, std::less<>> map;
@@ -27,15 +42,12 @@ std::map<std::string, std::string, std::less<>> parse_index(std::string_view tex
     if (value.get(shard) != simdjson::SUCCESS) {
       fail("The index {} names no shard for tensor {}; get it again.", quote(where), quote(name));
     }
-    // A plain name keeps the index from reaching outside its folder.
-    if (shard.empty() || shard == "." || shard == ".." ||
-        shard.find_first_of(std::string_view("/\\\0", 3)) != shard.npos) {
-      fail("The index {} names {} as a shard, which is not a plain file name in its folder; get it again.",
-           quote(where), quote(shard));
+    std::string normal = normal_shard(shard);
+    if (normal.empty()) {
+      fail("The index {} names {} as a shard, which is no file in its folder or below it; get it again.", quote(where),
+           quote(shard));
     }
-    if (!map.emplace(name, shard).second) {
-      fail("The index {} names tensor {} twice; get it again.", quote(where), quote(name));
-    }
+    map.insert_or_assign(std::string(name), std::move(normal));
   }
   if (map.empty()) fail("The index {} names no tensors; get it again.", quote(where));
   return map;

@@ -127,6 +127,9 @@ void cast_file(const CastFileOptions& options) {
   Caster caster(options.spec, options.threads);
   if (options.packed) caster.require_packable();
   const Checkpoint input = Checkpoint::from_file(FileView::map(options.input));
+  for (const auto& [name, reason] : input.unread()) {
+    fail("Tensor {} in {} {}; leave it out of the file.", quote(name), quote(options.input.native()), reason);
+  }
   SafetensorsWriter writer(options.output, declare(input, options, caster.format()));
   for (const auto& [name, tensor] : input.tensors()) {
     if (!is_floating(tensor.type)) {

@@ -20,12 +20,10 @@ ModelSpec read_gpt2(const SpecReader& reader) {
   const int64_t intermediate = read_width_or(config, "n_inner", 4 * spec.hidden);
   const bool scaled = config.boolean_or("scale_attn_weights", true);
   const bool by_layer = config.boolean_or("scale_attn_by_inverse_layer_idx", false);
-  // The first repositories have no "transformer." in front.
-  const std::string root = reader.has("wte.weight") ? "" : "transformer.";
-  read_embedding(reader, root + "wte.weight", spec);
-  spec.positions = reader.matrix(root + "wpe.weight", spec.max_positions, spec.hidden);
+  read_embedding(reader, "transformer.wte.weight", spec);
+  spec.positions = reader.matrix("transformer.wpe.weight", spec.max_positions, spec.hidden);
   for (int64_t i = 0; i < sizes.layers; ++i) {
-    const std::string at = fmt::format("{}h.{}.", root, i);
+    const std::string at = fmt::format("transformer.h.{}.", i);
     LayerSpec layer;
     layer.attention.layout = QkvLayout::blocks;
     layer.attention.qkv.push_back(
@@ -37,7 +35,7 @@ ModelSpec read_gpt2(const SpecReader& reader) {
     layer.mlp.norm = reader.layer_norm(at + "ln_2", spec.hidden, epsilon, true);
     spec.layers.push_back(std::move(layer));
   }
-  spec.final_norm = reader.layer_norm(root + "ln_f", spec.hidden, epsilon, true);
+  spec.final_norm = reader.layer_norm("transformer.ln_f", spec.hidden, epsilon, true);
   read_head(reader, "lm_head", true, false, spec);
   return spec;
 }

@@ -171,21 +171,4 @@ void read_head_norms(const SpecReader& reader, const ModelSpec& spec, const std:
   attention.q_norm->group = attention.k_norm->group = spec.head_dim;
 }
 
-void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec) {
-  spec.embedding = reader.matrix(tensor, spec.vocabulary, spec.hidden);
-  spec.dtype = spec.embedding.matrix.type;
-}
-
-void read_head(const SpecReader& reader, const std::string& module, bool tied, bool bias, ModelSpec& spec) {
-  spec.tied_head = reader.config().boolean_or("tie_word_embeddings", tied);
-  if (spec.tied_head) {
-    spec.head.module = module;
-    spec.head.role = Role::lm_head;
-    spec.head.weight = spec.embedding;
-    if (bias) spec.head.bias = reader.matrix(module + ".bias", 1, spec.vocabulary);
-  } else {
-    spec.head = reader.linear(module, Role::lm_head, spec.vocabulary, spec.hidden, bias);
-  }
-}
-
 }  // namespace mxlm

@@ -68,10 +68,12 @@ std::vector<int64_t> qwen_windows(const Config& config, int64_t layers, int64_t 
 void read_head_norms(const SpecReader& reader, const ModelSpec& spec, const std::string& at, float epsilon,
                      AttentionSpec& attention);
 
-/// Reads the table of token embeddings and takes its dtype for the model's.
+/// Reads the table of token embeddings, or the head's weight where a file holds that alone of a tied pair, and takes its
+/// dtype for the model's.
 void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec);
-/// The head: tied to the embedding if config says so (or says nothing and `tied` is the family's default), else
-/// `module`.
+/// The head, decided as transformers 5 decides it: tied to the embedding if config says so (or says nothing and `tied` is
+/// the family's default) unless the checkpoint holds both with different values, else `module`. Throws Error if there
+/// is none, with the reason.
 void read_head(const SpecReader& reader, const std::string& module, bool tied, bool bias, ModelSpec& spec);
 
 }  // namespace mxlm

@@ -4,7 +4,9 @@
 #include <cstring>
 
 #include "base/error.hpp"
+#include "base/quote.hpp"
 #include "model/families.hpp"
+#include "model/tensor_names.hpp"
 
 namespace mxlm {
 namespace {
@@ -12,23 +14,25 @@ namespace {
 struct Family {
   std::string_view model_type;
   ModelSpec (*read)(const SpecReader&);
+  std::string_view prefix = "model";  // of all tensors but the head's: transformers' base_model_prefix
+  std::string_view head = "lm_head";
 };
 
 constexpr Family kFamilies[] = {
     {"cohere", read_cohere},
-    {"falcon", read_falcon},
+    {"falcon", read_falcon, "transformer"},
     {"gemma", read_gemma},
     {"gemma2", read_gemma2},
     {"gemma3_text", read_gemma3},
-    {"gpt2", read_gpt2},
-    {"gpt_neo", read_gpt_neo},
-    {"gpt_neox", read_gpt_neox},
+    {"gpt2", read_gpt2, "transformer"},
+    {"gpt_neo", read_gpt_neo, "transformer"},
+    {"gpt_neox", read_gpt_neox, "gpt_neox", "embed_out"},
     {"gpt_oss", read_gpt_oss},
     {"granite", read_granite},
     {"llama", read_llama},
     {"mistral", read_mistral},
     {"mixtral", read_mixtral},
-    {"mpt", read_mpt},
+    {"mpt", read_mpt, "transformer"},
     {"olmo", read_olmo},
     {"olmo2", read_olmo2},
     {"opt", read_opt},
@@ -154,8 +158,8 @@ int64_t ModelSpec::parameters() const {
   return n;
 }
 
-SpecReader::SpecReader(const Config& config, const Checkpoint& checkpoint)
-    : config_(config), checkpoint_(checkpoint), packed_(PackedFormats::read(config)) {}
+SpecReader::SpecReader(const Config& config, const Checkpoint& named, const Checkpoint& on_disk, std::string_view head)
+    : config_(config), checkpoint_(named), on_disk_(on_disk), head_(head), packed_(PackedFormats::read(config)) {}
 
 namespace {
 
@@ -178,12 +182,29 @@ std::optional<WeightSource> SpecReader::packed_part(const std::string& tensor, i
   return source_of(*std::move(packed));
 }
 
+void SpecReader::fail_missing(const std::string& tensor) const {
+  const std::string type = config_.string_or("model_type", "?");
+  if (const auto unread = checkpoint_.unread().find(tensor); unread != checkpoint_.unread().end()) {
+    fail("Tensor '{}', which config.json of model type '{}' calls for, {}; get the files again.", tensor, type,
+         unread->second);
+  }
+  for (const auto& [name, other] : on_disk_.tensors()) {
+    if (!name.ends_with(tensor) || name.size() < tensor.size() + 2 || name[name.size() - tensor.size() - 1] != '.') {
+      continue;
+    }
+    const std::string prefix = name.substr(0, name.size() - tensor.size());
+    fail(
+        "The checkpoint has no tensor '{}', but {}: its names begin with {}, which transformers does not know either; "
+        "write it again with names that begin after that.",
+        tensor, quote(name), quote(prefix));
+  }
+  fail("The checkpoint has no tensor '{}', which config.json of model type '{}' calls for; is the download complete?",
+       tensor, type);
+}
+
 const TensorEntry& SpecReader::entry(const std::string& tensor, const std::vector<int64_t>& shape) const {
   const TensorEntry* entry = checkpoint_.find(tensor);
-  if (entry == nullptr) {
-    fail("The checkpoint has no tensor '{}', which config.json of model type '{}' calls for; is the download complete?",
-         tensor, config_.string_or("model_type", "?"));
-  }
+  if (entry == nullptr) fail_missing(tensor);
   if (entry->shape != shape && !(shape.size() == 2 && shape[0] == 1 && entry->shape == std::vector{shape[1]})) {
     fail("Tensor '{}' has shape {} where config.json calls for {}; config and weights do not belong together.", tensor,
          shape_text(entry->shape), shape_text(shape));
@@ -265,18 +286,18 @@ std::vector<std::string> known_families() {
 
 ModelSpec load_spec(const Config& config, const Checkpoint& checkpoint) {
   const std::string type = config.string("model_type");
-  const SpecReader reader(config, checkpoint);
-  std::string name = type;
-  for (const OldName& old : kOldNames) {
-    if (old.model_type != type) continue;
-    name = old.family;
-    if (!reader.has(old.tensor)) {
-      fail("'{}': model type '{}' is an older layout of '{}' (there is no tensor '{}'); convert it with transformers.",
-           config.name(), type, old.family, old.tensor);
-    }
-  }
+  const OldName* old = std::find_if(std::begin(kOldNames), std::end(kOldNames),
+                                    [&](const OldName& o) { return o.model_type == type; });
+  if (old == std::end(kOldNames)) old = nullptr;
+  const std::string_view name = old != nullptr ? old->family : type;
   for (const Family& family : kFamilies) {
     if (family.model_type != name) continue;
+    const Checkpoint named = with_prefix(checkpoint, family.prefix, family.head);
+    const SpecReader reader(config, named, checkpoint, family.head);
+    if (old != nullptr && !reader.has(old->tensor)) {
+      fail("'{}': model type '{}' is an older layout of '{}' (there is no tensor '{}'); convert it with transformers.",
+           config.name(), type, old->family, old->tensor);
+    }
     ModelSpec spec = family.read(reader);
     spec.family = name;
     return spec;

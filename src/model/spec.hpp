@@ -152,10 +152,18 @@ struct ModelSpec {
 /// Reads tensors of a checkpoint into a spec, checking names, shapes and dtypes.
 class SpecReader {
  public:
-  SpecReader(const Config& config, const Checkpoint& checkpoint);
+  /// `named` is `on_disk` under the names that transformers gives the tensors of a model whose head is `head`.
+  SpecReader(const Config& config, const Checkpoint& named, const Checkpoint& on_disk, std::string_view head);
   [[nodiscard]] const Config& config() const { return config_; }
+  [[nodiscard]] const Checkpoint& on_disk() const { return on_disk_; }
+  /// Name of the Linear that gives the logits.
+  [[nodiscard]] const std::string& head_module() const { return head_; }
   [[nodiscard]] bool has(std::string_view tensor) const { return checkpoint_.find(tensor) != nullptr; }
   [[nodiscard]] const TensorEntry* find(std::string_view tensor) const { return checkpoint_.find(tensor); }
+  /// True if the weight of a Linear is there, as numbers or in codes.
+  [[nodiscard]] bool holds_weight(const std::string& module) const {
+    return has(module + ".weight") || has(module + ".weight_packed");
+  }
   /// A matrix [rows, cols] or, with rows 1, also a vector [cols], of dtype F32, F16 or BF16.
   [[nodiscard]] WeightSource matrix(const std::string& tensor, int64_t rows, int64_t cols) const;
   /// Part `index` of a tensor [parts, rows, cols], or with `transposed` [parts, cols, rows], read as [rows, cols].
@@ -176,10 +184,13 @@ class SpecReader {
   [[nodiscard]] NormSpec layer_norm(const std::string& name, int64_t width, float epsilon, bool bias) const;
 
  private:
+  [[noreturn]] void fail_missing(const std::string& tensor) const;
   [[nodiscard]] const TensorEntry& entry(const std::string& tensor, const std::vector<int64_t>& shape) const;
 
   const Config& config_;
   const Checkpoint& checkpoint_;
+  const Checkpoint& on_disk_;
+  std::string head_;
   std::optional<PackedFormats> packed_;  // of a checkpoint that holds codes
 };
 

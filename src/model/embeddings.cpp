@@ -1,0 +1,83 @@
+// The embedding and the head: whether they are tied, and what to say where one of them is missing.
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+#include "base/quote.hpp"
+#include "model/parts.hpp"
+
+namespace mxlm {
+namespace {
+
+// Heads that give labels, spans or values instead of tokens, as transformers and TRL name their tensors.
+constexpr std::array<std::string_view, 5> kOtherHeads{"score.", "classifier.", "classification_head.", "qa_outputs.",
+                                                      "v_head."};
+
+/// The name of a tensor of another head that the checkpoint holds; "" if there is none.
+std::string other_head(const SpecReader& reader) {
+  for (const auto& [name, entry] : reader.on_disk().tensors()) {
+    for (const std::string_view head : kOtherHeads) {
+      if (name.starts_with(head)) return name;
+    }
+  }
+  return "";
+}
+
+[[noreturn]] void fail_without_head(const SpecReader& reader, const std::string& module) {
+  const Config& config = reader.config();
+  if (const std::string other = other_head(reader); !other.empty()) {
+    fail(
+        "The checkpoint has a head for classification or another task ({}) and no language model head ('{}.weight'), so "
+        "it predicts no tokens; give the language model that it was made from.",
+        quote(other), module);
+  }
+  fail(
+      "The checkpoint has no head ('{}.weight'), and '{}' does not tie it to the embedding (tie_word_embeddings{}), so "
+      "transformers would fill it with random numbers; save the model with its head, or set tie_word_embeddings to true "
+      "if it is tied.",
+      module, config.name(), config.has("tie_word_embeddings") ? " is false" : " is false when absent");
+}
+
+}  // namespace
+
+void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec) {
+  // Of a tied pair a file may hold the head alone; read_head checks that they are tied.
+  const std::string head = reader.head_module() + ".weight";
+  spec.embedding = reader.matrix(reader.has(tensor) || !reader.has(head) ? tensor : head, spec.vocabulary, spec.hidden);
+  spec.dtype = spec.embedding.matrix.type;
+}
+
+void read_head(const SpecReader& reader, const std::string& module, bool tied, bool bias, ModelSpec& spec) {
+  const std::string tensor = module + ".weight";
+  const TensorEntry* own = reader.find(tensor);
+  spec.tied_head = reader.config().boolean_or("tie_word_embeddings", tied);
+  const bool head_alone = own != nullptr && own->data() == spec.embedding.entry.data();
+  if (head_alone && !spec.tied_head) {
+    fail("The checkpoint has the head '{}' but no embedding, and '{}' does not tie them; is the download complete?",
+         tensor, reader.config().name());
+  }
+  if (spec.tied_head && own != nullptr && !same_values(*own, spec.embedding.entry)) {
+    log_warn(
+        "'{}' ties the head to the embedding, but '{}' is in the checkpoint with other values: they are not tied, as in "
+        "transformers 5",
+        reader.config().name(), tensor);
+    spec.tied_head = false;
+  }
+  if (spec.tied_head) {
+    if (const std::string other = other_head(reader); !other.empty()) {
+      log_warn("The head of the checkpoint is not for tokens ({}); the embedding is taken for a language model head",
+               quote(other));
+    }
+    spec.head.module = module;
+    spec.head.role = Role::lm_head;
+    spec.head.weight = spec.embedding;
+    if (bias) spec.head.bias = reader.matrix(module + ".bias", 1, spec.vocabulary);
+  } else {
+    if (!reader.holds_weight(module)) fail_without_head(reader, module);
+    spec.head = reader.linear(module, Role::lm_head, spec.vocabulary, spec.hidden, bias);
+  }
+}
+
+}  // namespace mxlm

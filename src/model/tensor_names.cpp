@@ -1,0 +1,24 @@
+#include "model/tensor_names.hpp"
+
+#include <string>
+
+namespace mxlm {
+namespace {
+
+/// True if `name` begins with PART and a dot.
+bool begins(std::string_view name, std::string_view part) {
+  return name.size() > part.size() && name.starts_with(part) && name[part.size()] == '.';
+}
+
+}  // namespace
+
+Checkpoint with_prefix(const Checkpoint& checkpoint, std::string_view prefix, std::string_view head) {
+  return checkpoint.renamed([&](std::string_view name) -> std::string {
+    if (begins(name, head)) return std::string(name);
+    if (!begins(name, prefix)) return std::string(prefix).append(".").append(name);
+    const std::string_view rest = name.substr(prefix.size() + 1);
+    return std::string(begins(rest, prefix) || begins(rest, head) ? rest : name);
+  });
+}
+
+}  // namespace mxlm
