@@ -206,10 +206,23 @@ std::vector<CsvColumn> make_columns(const Record& record) {
                        return row.variant.noise ? exact((*row.variant.noise).*member) : std::string{};
                      }};
   };
+  const auto deviation = [](std::string name, double NoiseFigures::*member) {
+    return CsvColumn{std::move(name), [member](const Row& row) {
+                       return row.variant.noise ? exact(row.variant.noise->deviations.*member) : std::string{};
+                     }};
+  };
   columns.insert(columns.end(),
                  {noise("noise_nll", &Noise::nll),
                   noise("noise_kld_mean", &Noise::kld_mean),
                   noise("noise_top1_agreement", &Noise::top1_agreement),
+                  deviation("noise_nll_sd", &NoiseFigures::nll_sd),
+                  deviation("noise_ln_ppl_ratio_sd", &NoiseFigures::ln_ppl_ratio_sd),
+                  deviation("noise_kld_sd", &NoiseFigures::kld_sd),
+                  deviation("noise_top1_sd", &NoiseFigures::top1_sd),
+                  deviation("noise_floor_kld", &NoiseFigures::floor_kld),
+                  deviation("noise_floor_flips", &NoiseFigures::floor_flips),
+                  {"power_tokens_ppl_1_percent", [](const Row& r) { return exact(r.variant.power.ppl_tokens); }},
+                  {"power_tokens_kld_1_mnat", [](const Row& r) { return exact(r.variant.power.kld_tokens); }},
                   {"weight_bits_baseline", [](const Row& r) { return exact(r.variant.weight_bits_baseline); }},
                   {"weight_bits_variant", [](const Row& r) { return exact(r.variant.weight_bits_variant); }},
                   {"weight_bytes_baseline", [](const Row& r) { return exact(r.variant.weight_bytes_baseline); }},

@@ -274,6 +274,8 @@ Variant read_variant(const Node& node, int64_t clusters) {
   out.weight_bytes_variant = node["weight_bytes"]["variant"].amount();
   out.weight_bits_baseline = node["weight_bits"]["baseline"].amount();
   out.weight_bits_variant = node["weight_bits"]["variant"].amount();
+  out.power = {.ppl_tokens = node["power"]["tokens_ppl_1_percent"].amount(),
+               .kld_tokens = node["power"]["tokens_kld_1_mnat"].amount()};
   if (const Node noise = node["noise"]; noise.present()) {
     out.noise = Noise{.nll = noise["nll"].amount(),
                       .kld_mean = noise["kld_mean"].amount(),

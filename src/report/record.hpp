@@ -76,6 +76,7 @@ struct Variant {
   double weight_bytes_baseline = 0, weight_bytes_variant = 0;
   double weight_bits_baseline = 0, weight_bits_variant = 0;  // mean bits of a weight of the Linears; NaN if unknown
   std::optional<Noise> noise;
+  Power power;  // NaN where the file has none
   std::vector<LayerError> layers;
   std::vector<LinearError> linears;
 };

@@ -151,7 +151,9 @@ TEST(Protocol, WindowsEqualThoseCutInPython) {
       for (size_t w = i > 0 && total > 3 ? total * (2 * i - 1) / 6 + 1 : at; w < at; ++w) {
         left_out += static_cast<int64_t>(got.windows[w].scored()) + 1;
       }
-      if (i > 0) EXPECT_EQ(set.windows[i].tokens_left_out, std::exchange(left_out, 0));
+      if (i > 0) {
+        EXPECT_EQ(set.windows[i].tokens_left_out, std::exchange(left_out, 0));
+      }
     }
     EXPECT_EQ(set.scored_tokens, scored);
     EXPECT_EQ(set.cluster_unit, got.cluster_unit);

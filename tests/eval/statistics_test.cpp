@@ -39,14 +39,14 @@ TEST(Statistics, AveragesTheOtherDivergences) {
     scores[0][0].tokens.push_back({.nll = 1, .p = 0.25F});
     scores[1][0].tokens.push_back({.nll = 1, .p = 0.25F, .kld_reverse = x, .jensen_shannon = x / 2});
   }
-  const VsBaseline measured = summarize(scores, Aggregate::token_mean)[1].vs_baseline.value();
+  const VsBaseline measured = summarize(scores, {})[1].vs_baseline.value();
   EXPECT_DOUBLE_EQ(measured.kld_reverse_mean, 3);
   EXPECT_DOUBLE_EQ(measured.kld_reverse_stderr, std::sqrt(14.0 / 3 / 2));
   EXPECT_DOUBLE_EQ(measured.jensen_shannon_mean.value_or(0), 1.5);
   EXPECT_DOUBLE_EQ(measured.jensen_shannon_stderr.value_or(0), std::sqrt(14.0 / 3 / 2) / 2);
 
   for (auto& token : scores[1][0].tokens) token.jensen_shannon = kNan;
-  EXPECT_FALSE(summarize(scores, Aggregate::token_mean)[1].vs_baseline.value().jensen_shannon_mean);
+  EXPECT_FALSE(summarize(scores, {})[1].vs_baseline.value().jensen_shannon_mean);
 }
 
 TEST(Statistics, FiguresEqualNumpy) {
