@@ -234,6 +234,7 @@ NB_MODULE(_core, m) {
       [](Arguments& a, decltype(EvaluateOptions::name) v) { a.options.name = std::move(v); })
       // clang-format off
       MXLM_OPTION(protocol) MXLM_OPTION(context) MXLM_OPTION(stride) MXLM_OPTION(max_windows)
+      MXLM_OPTION(windows)
       MXLM_OPTION(allow_long_context) MXLM_OPTION(device) MXLM_OPTION(threads) MXLM_OPTION(batch_windows)
       MXLM_OPTION(round_tokens) MXLM_OPTION(stream) MXLM_OPTION(noise) MXLM_OPTION(jensen_shannon)
       MXLM_OPTION(linear_errors) MXLM_OPTION(exponents) MXLM_OPTION(journal) MXLM_OPTION(resume)

@@ -45,36 +45,58 @@ def sem(x):
     return float(stats.sem(x)) if len(x) > 1 else None
 
 
-def clustered(x, groups):
-    """Cluster-robust standard error of a mean: the sandwich estimator of a regression on a constant, times G/(G - 1)."""
+def clustered(x, groups, weights=None):
+    """Cluster-robust standard error of a weighted mean: the sandwich estimator of a weighted regression on a constant,
+    times G/(G - 1)."""
     ids = np.unique(groups)
     if len(ids) < 2:
         return None
-    ones = np.ones((len(x), 1))
-    bread = np.linalg.inv(ones.T @ ones)
-    residual = (x - x.mean())[:, None]
-    meat = sum((ones[groups == g] * residual[groups == g]).sum(0)[:, None] ** 2 for g in ids)
+    root = np.sqrt(np.ones(len(x)) if weights is None else weights)[:, None]
+    bread = np.linalg.inv(root.T @ root)
+    mean = float((bread @ (root.T @ (root * x[:, None])))[0, 0])
+    score = root * root * (x - mean)[:, None]
+    meat = sum(score[groups == g].sum(0)[:, None] ** 2 for g in ids)
     return float(np.sqrt(len(ids) / (len(ids) - 1) * (bread @ meat @ bread)[0, 0]))
 
 
-def figures(windows, aggregate):
+def wilson(p, error, n):
+    """Wilson's interval of one error, by SciPy's formula solved for n = p (1 - p) / error^2."""
+    if error is None:
+        return None
+    n = p * (1 - p) / error**2 if error > 0 else n
+    roots = np.roots([1 + 1 / n, -(2 * p + 1 / n), p * p])  # of (x - p)^2 = x (1 - x) / n
+    return [float(x) for x in sorted(np.clip(roots.real, 0, 1))]
+
+
+def groups_of(windows, clusters):
+    return np.concatenate([np.full(len(w["nll"]), c) for c, w in zip(clusters, windows)])
+
+
+def token_weights(windows, aggregate):
+    """What a token weighs in the mean NLL."""
+    if aggregate != "window_mean":
+        return None
+    return np.concatenate([np.full(len(w["nll"]), 1 / max(len(w["nll"]), 1)) for w in windows])
+
+
+def figures(windows, aggregate, clusters):
     nll = cat(windows, "nll")
-    groups = np.concatenate([np.full(len(w["nll"]), i) for i, w in enumerate(windows)])
     means = np.array([math.fsum(w["nll"]) / len(w["nll"]) for w in windows if w["nll"]])
     mean = math.fsum(means) / len(means) if aggregate == "window_mean" else math.fsum(nll) / len(nll)
     ppl = math.exp(mean)
-    by_window = sem(means) if aggregate == "window_mean" else clustered(nll, groups)
+    by_cluster = clustered(nll, groups_of(windows, clusters), token_weights(windows, aggregate))
     by_token = sem(nll)
     return {
         "nll": mean,
         "ppl": ppl,
         "ppl_stderr": None if by_token is None else ppl * by_token,
-        "ppl_stderr_windows": None if by_window is None else ppl * by_window,
+        "nll_stderr_windows": by_cluster,
+        "ppl_stderr_windows": None if by_cluster is None else ppl * by_cluster,
         "tokens": len(nll),
     }
 
 
-def versus(base, variant, nll_base, nll_variant):
+def versus(base, variant, nll_base, nll_variant, aggregate, clusters):
     a, b = cat(base, "nll"), cat(variant, "nll")
     kld = cat(variant, "kld")
     delta = cat(variant, "p") - cat(base, "p")
@@ -91,7 +113,18 @@ def versus(base, variant, nll_base, nll_variant):
     rms_error = None
     if n > 1:
         rms_error = 0.5 / rms * sem(delta**2) if rms > 0 else 0.0
+    groups = groups_of(base, clusters)
+    agrees = (cat(base, "top1") == cat(variant, "top1")).astype(float)
+    top1_error = clustered(agrees, groups)
+    rms_by_cluster = clustered(delta**2, groups)
     return {
+        "ln_ppl_ratio_stderr_windows": clustered(b - a, groups, token_weights(base, aggregate)),
+        "kld_stderr_windows": clustered(kld, groups),
+        "top1_stderr_windows": top1_error,
+        "top1_interval": wilson(float(same), top1_error, n),
+        "delta_p_mean_stderr_windows": clustered(delta, groups),
+        "delta_p_rms_stderr_windows":
+            None if rms_by_cluster is None else rms_by_cluster / (2 * rms) if rms > 0 else rms_by_cluster,
         "ppl_ratio": math.exp(nll_variant - nll_base),
         "ln_ppl_ratio": nll_variant - nll_base,
         "ln_ppl_ratio_stderr": error,
@@ -110,7 +143,7 @@ def versus(base, variant, nll_base, nll_variant):
     }
 
 
-def pairs(variants, figures):
+def pairs(variants, figures, aggregate, clusters):
     """Every two variants but the baseline: b against a, paired by token."""
     out = []
     for a in range(1, len(variants)):
@@ -119,15 +152,21 @@ def pairs(variants, figures):
             kld = cat(variants[b], "kld") - cat(variants[a], "kld")
             out.append({"a": a, "b": b, "ln_ppl_ratio": figures[b]["nll"] - figures[a]["nll"],
                         "ln_ppl_ratio_stderr": sem(nll), "kld_difference": math.fsum(kld) / len(kld),
-                        "kld_difference_stderr": sem(kld)})
+                        "kld_difference_stderr": sem(kld),
+                        "ln_ppl_ratio_stderr_windows":
+                            clustered(nll, groups_of(variants[a], clusters), token_weights(variants[a], aggregate)),
+                        "kld_difference_stderr_windows": clustered(kld, groups_of(variants[a], clusters))})
     return out
 
 
-def case(name, aggregate, variants):
-    out = [figures(v, aggregate) for v in variants]
+def case(name, aggregate, variants, clusters=None):
+    """`clusters`: of each window; its own by default."""
+    clusters = clusters or list(range(len(variants[0])))
+    out = [figures(v, aggregate, clusters) for v in variants]
     for v in range(1, len(variants)):
-        out[v]["vs_baseline"] = versus(variants[0], variants[v], out[0]["nll"], out[v]["nll"])
-    return {"name": name, "aggregate": aggregate, "scores": variants, "figures": out, "pairs": pairs(variants, out)}
+        out[v]["vs_baseline"] = versus(variants[0], variants[v], out[0]["nll"], out[v]["nll"], aggregate, clusters)
+    return {"name": name, "aggregate": aggregate, "clusters": clusters, "scores": variants, "figures": out,
+            "pairs": pairs(variants, out, aggregate, clusters)}
 
 
 def main():
@@ -145,12 +184,18 @@ def main():
         case("a variant that hardly changes anything", "token_mean", draw(rng, [40, 40], 2, 1e-7)),
         case("pairs", "token_mean", draw(rng, [17, 5], 4)),
         case("pairs of means of windows", "window_mean", draw(rng, [11, 4, 6], 4)),
+        case("groups of windows", "token_mean", draw(rng, [9, 12, 3, 7, 8, 5], 3), [0, 0, 1, 1, 1, 2]),
+        case("groups of means of windows", "window_mean", draw(rng, [9, 12, 3, 7], 3), [0, 0, 1, 2]),
+        case("one cluster", "token_mean", draw(rng, [9, 12], 3), [0, 0]),
     ]
     out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else
                        pathlib.Path(__file__).parent.parent / "tests/data/eval/statistics.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     made_with = f"numpy {np.__version__}, scipy {scipy.__version__}"
-    out.write_text(json.dumps({"made_with": made_with, "cases": cases}) + "\n")
+    # Two-sided chances of Student's t by SciPy: (size, degrees of freedom, chance).
+    chances = [[t, d, float(2 * stats.t.sf(t, d))] for d in (1, 2, 3, 7, 30, 400, 1e5)
+               for t in (0, 1e-6, 0.5, 1, 2, 3, 7.5, 40, 1e4)]
+    out.write_text(json.dumps({"made_with": made_with, "student_t": chances, "cases": cases}) + "\n")
 
 
 if __name__ == "__main__":

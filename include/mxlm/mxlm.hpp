@@ -155,7 +155,8 @@ struct EvaluateOptions {
   std::string protocol;     // "" = window for texts, document for documents
   int64_t context = 0;      // tokens a window; 0 = the protocol's
   int64_t stride = 0;       // tokens, of hf-stride; 0 = 512
-  int64_t max_windows = 0;  // 0 = all
+  int64_t max_windows = 0;  // the first ones; 0 = all
+  int64_t windows = 0;      // so many, spread evenly over the text; 0 = all
   Bos bos = Bos::from_template;
   bool allow_long_context = false;
   ComputeType dtype = ComputeType::automatic;
@@ -177,12 +178,14 @@ struct EvaluateOptions {
 
 /// Main figures of a variant.
 struct Figures {
-  std::string name, spec;  // "baseline" and ""
-  int64_t tokens = 0;      // scored
-  double nll = 0;          // mean nats a scored token, by the protocol's aggregate
-  double ppl = 0, ppl_stderr = 0;
-  std::optional<double> kld_mean, kld_stderr;  // nats a token, of the baseline from the variant; none for the baseline
-  std::optional<double> top1_agreement;        // a fraction
+  std::string name, spec;          // "baseline" and ""
+  int64_t tokens = 0;              // scored
+  double nll = 0;                  // mean nats a scored token, by the protocol's aggregate
+  double ppl = 0, ppl_stderr = 0;  // the error by token
+  double ppl_stderr_windows = 0;   // the error by cluster, which is the one to quote; NaN with one cluster
+  // Nats a token, of the baseline from the variant, with the errors by token and by cluster; none for the baseline.
+  std::optional<double> kld_mean, kld_stderr, kld_stderr_windows;
+  std::optional<double> top1_agreement;  // a fraction
   double tokens_per_second = 0;
 };
 

@@ -108,6 +108,7 @@ def evaluate(
     context: int = 0,
     stride: int = 0,
     max_windows: int = 0,
+    windows: int = 0,
     max_samples: int = 0,
     field: str = "text",
     bos: str = "template",
@@ -133,7 +134,7 @@ def evaluate(
     text: a text, or several. data: NAME_OR_PATH[:SPLIT[:SUBSET]] as --data takes it, files too. Neither: the text that is
         built in.
     variants: in the variant grammar, "mlp=mxfp4/mxfp8"; None is attention and MLP in mxfp8_e4m3, [] the baseline alone.
-    context, stride: tokens. journal: a folder that keeps finished rounds; resume: go on with those that it holds.
+    context, stride: tokens. max_windows: the first so many; windows: so many, spread evenly over the text. journal: a folder that keeps finished rounds; resume: go on with those that it holds.
     progress: is given (done, total), tokens x variants, now and then; what it raises ends the work.
 
     Returns what `mxlm eval --json` writes (schema mxlm.eval/1), with one run: result["runs"][0]["variants"], the baseline
@@ -149,6 +150,7 @@ def evaluate(
     arguments.context = context
     arguments.stride = stride
     arguments.max_windows = max_windows
+    arguments.windows = windows
     arguments.bos = bos
     arguments.allow_long_context = allow_long_context
     arguments.dtype = dtype

@@ -28,6 +28,7 @@ class Arguments:
     context: int
     stride: int
     max_windows: int
+    windows: int
     bos: str
     allow_long_context: bool
     dtype: str

@@ -128,6 +128,7 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const api::Data
   typed.context = arguments.context;
   typed.stride = arguments.stride;
   typed.max_windows = arguments.max_windows;
+  typed.windows = arguments.windows;
   typed.bos = parse_bos(arguments.bos);
   typed.allow_long_context = arguments.allow_long_context;
   typed.noise = arguments.noise;
@@ -345,7 +346,11 @@ void add_data_options(CLI::App& command, EvalArguments& a) {
       ->check(a_count());
   command.add_option("--stride", a.stride, "hf-stride: tokens between the starts of windows (512)")->check(a_count());
   command.add_option("--max-samples", a.max_samples, "Documents to read at most")->check(a_count());
-  command.add_option("--max-windows", a.max_windows, "Windows to run at most")->check(a_count());
+  CLI::Option* first = command.add_option("--max-windows", a.max_windows, "Run the first so many windows");
+  first->check(a_count());
+  command.add_option("--windows", a.windows, "Run so many windows, spread evenly over the text")
+      ->check(a_count())
+      ->excludes(first);
   command.add_option("--bos", a.bos, "Begin-of-sequence token: template, always or never")->capture_default_str();
   command.add_flag("--allow-long-context", a.allow_long_context, "Let --context pass the model's maximum positions");
 }
@@ -368,8 +373,9 @@ void add_variant_options(CLI::App& command, EvalArguments& a) {
 }
 
 void add_run_options(CLI::App& command, EvalArguments& a) {
-  command.add_flag("--noise", a.noise,
-                   "Run everything twice with float32 sums in another order, and print no digit below the difference");
+  command.add_flag(
+      "--noise", a.noise,
+      "Run everything twice with float32 sums in another order, and say what that order does to each figure");
   command.add_option("--dtype", a.dtype, "auto (as the checkpoint; F16 in float32), float32 or bfloat16")
       ->capture_default_str();
   command

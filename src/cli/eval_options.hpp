@@ -24,7 +24,7 @@ struct EvalArguments {
        stream = false, resume = false, no_journal = false, noise = false, jensen_shannon = false, linear_errors = false,
        exponents = false, mixed_ranks = false, shared = false;
   double claim_timeout = 60;
-  int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, batch_size = 0, round_tokens = 0;
+  int64_t context = 0, stride = 0, max_samples = 0, max_windows = 0, windows = 0, batch_size = 0, round_tokens = 0;
   int threads = 0, loader_workers = -1;
   StageArguments stages;
   DeviceArguments devices;
@@ -32,8 +32,7 @@ struct EvalArguments {
 };
 
 /// What is evaluated: --text, --data, --datasets, --field, --protocol, --context, --stride, --max-samples,
-/// --max-windows, --bos,
-/// --allow-long-context.
+/// --max-windows, --windows, --bos, --allow-long-context.
 void add_data_options(CLI::App& command, EvalArguments& arguments);
 /// Which variants: --mx, --mx-format, --mlp-only, --all-linears, --tier, --no-variants,
 /// --quantize-outputs, and the prototype's stages.

@@ -118,8 +118,8 @@ void add_sweep(CLI::App& app) {
   command->add_option("--markdown", arguments->eval.reports.markdown, "Write the table in Markdown here");
   command->add_option("--csv", arguments->csv, "Write the rows as CSV here ('-' is stdout, without the table)");
   command->footer(
-      "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --formats mxfp4 mxfp6 --blocks 16 32 --rules floor rceil\n"
-      "Example: mxlm sweep ./SmolLM2-135M --max-windows 16 --sensitivity layer --formats mxfp4");
+      "Example: mxlm sweep ./SmolLM2-135M --windows 16 --formats mxfp4 mxfp6 --blocks 16 32 --rules floor rceil\n"
+      "Example: mxlm sweep ./SmolLM2-135M --windows 16 --sensitivity layer --formats mxfp4");
   command->callback([arguments] {
     if (!followed(arguments->eval)) run_sweep(*arguments);
   });

@@ -12,7 +12,10 @@
 #include "base/log.hpp"
 #include "base/memory.hpp"
 #include "base/quote.hpp"
+#include "eval/clusters.hpp"
 #include "eval/journal.hpp"
+#include "eval/noise.hpp"
+#include "eval/ranking.hpp"
 #include "eval/resume.hpp"
 #include "eval/segment_runner.hpp"
 #include "eval/team.hpp"
@@ -73,11 +76,35 @@ std::string aggregate_text(Aggregate aggregate) {
   return "?";
 }
 
-std::vector<WindowNote> notes_of(const WindowSet& set) {
-  std::vector<WindowNote> notes;
-  notes.reserve(set.windows.size());
-  for (const Window& window : set.windows) notes.push_back(window.note);
-  return notes;
+/// Some windows of a set, with all that statistics want of them.
+class SampleOf {
+ public:
+  SampleOf(const WindowSet& set, std::vector<const Window*> windows)
+      : set_(&set), windows_(std::move(windows)), clusters_(make_clusters(windows_, set.cluster_unit)) {
+    notes_.reserve(windows_.size());
+    for (const Window* window : windows_) notes_.push_back(window->note);
+  }
+  [[nodiscard]] Sample get() const {
+    return {.aggregate = set_->aggregate,
+            .notes = notes_,
+            .kind = set_->kind,
+            .clusters = clusters_.of,
+            .windows = windows_};
+  }
+  [[nodiscard]] const Clusters& clusters() const { return clusters_; }
+
+ private:
+  const WindowSet* set_;
+  std::vector<const Window*> windows_;
+  std::vector<WindowNote> notes_;
+  Clusters clusters_;
+};
+
+SampleOf whole_sample(const WindowSet& set) {
+  std::vector<const Window*> windows;
+  windows.reserve(set.windows.size());
+  for (const Window& window : set.windows) windows.push_back(&window);
+  return {set, std::move(windows)};
 }
 
 int64_t linear_parameters(const ModelSpec& model) {
@@ -148,14 +175,17 @@ std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSou
   std::vector<SubsetResult> out;
   for (const auto& [name, windows] : subsets) {
     std::vector<std::vector<WindowScores>> scores(result.scores.size());
-    std::vector<WindowNote> notes;
-    for (const size_t w : windows) notes.push_back(set.windows[w].note);
+    std::vector<const Window*> some;
+    some.reserve(windows.size());
+    for (const size_t w : windows) some.push_back(&set.windows[w]);
+    const SampleOf sample(set, std::move(some));
     for (size_t v = 0; v < scores.size(); ++v) {
       for (const size_t w : windows) scores[v].push_back(result.scores[v][w]);
     }
     out.push_back({.name = name,
                    .windows = static_cast<int64_t>(windows.size()),
-                   .variants = summarize(scores, set.aggregate, notes, set.kind)});
+                   .clusters = {sample.clusters().kind, static_cast<int64_t>(sample.clusters().number)},
+                   .variants = summarize(scores, sample.get())});
   }
   return out;
 }
@@ -193,8 +223,9 @@ void add_weights(int64_t baseline_bytes, int64_t variant_bytes, int64_t paramete
 }
 
 /// How far a variant's figures move under another order of float32 sums.
-void add_noise(const VariantFigures& again, VariantResult& out) {
+void add_noise(const VariantFigures& again, const NoiseFigures& noise, VariantResult& out) {
   out.noise_measured = true;
+  out.noise = noise;
   out.noise_nll = std::abs(again.nll - out.figures.nll);
   if (const auto &one = out.figures.vs_baseline, &other = again.vs_baseline; one && other) {
     out.noise_kld = std::abs(other->kld_mean - one->kld_mean);
@@ -301,16 +332,27 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     for (const size_t w : result.windows) finished.push_back(std::move(set.windows[w]));
     set.windows = std::move(finished);
   }
-  const std::vector<WindowNote> notes = notes_of(set);
+  const SampleOf sample = whole_sample(set);
   if (options.on_scores) options.on_scores({.variants = variants, .windows = set.windows, .scores = result.scores});
-  const auto figures = summarize(result.scores, set.aggregate, notes, set.kind);
+  const auto figures = summarize(result.scores, sample.get());
   run.complete = result.complete;
 
   std::vector<VariantFigures> again;
+  std::vector<NoiseFigures> noise;
   if (options.noise && result.complete) {
     const EngineResult reversed = runner.run(/*reversed=*/true);
     run.complete = reversed.complete;
-    if (reversed.complete) again = summarize(reversed.scores, set.aggregate, notes, set.kind);
+    if (reversed.complete) {
+      again = summarize(reversed.scores, sample.get());
+      noise = measure_noise(result.scores, reversed.scores, sample.get());
+      try {
+        const auto plain = devices.make_backend(0), other = devices.make_backend(0, /*reversed=*/true);
+        const double floor = measure_floor(model.spec, *plain, *other, compute, set.windows, set.kind);
+        for (NoiseFigures& of_variant : noise) of_variant.floor_kld = floor;
+      } catch (const Interrupted&) {
+        run.complete = false;
+      }
+    }
   }
 
   LinearStudy study;
@@ -338,8 +380,8 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                   .aggregate = aggregate_text(set.aggregate),
                   .skipped_documents = set.skipped_documents};
   run.windows = static_cast<int64_t>(result.scores[0].size());
+  run.clusters = {sample.clusters().kind, static_cast<int64_t>(sample.clusters().number)};
   run.seconds_tokenize = tokenize_seconds;
-  if (variants.size() - 1 <= kPairVariants) run.pairs = compare_pairs(result.scores, figures);
   const int64_t parameters = linear_parameters(model.spec), baseline_bytes = weight_bytes(model.spec, variants[0]);
   for (size_t v = 0; v < variants.size(); ++v) {
     VariantResult out = variant_result(model.spec, variants[v], v, result, figures[v]);
@@ -347,9 +389,12 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     out.seconds.tokenize = tokenize_seconds;
     if (v > 0) out.layers = layer_errors(runner.steps(), result.layer_errors[v]);
     if (!study.errors.empty()) out.linears = std::move(study.errors[v]);
-    if (!again.empty()) add_noise(again[v], out);
+    if (!again.empty()) add_noise(again[v], noise[v], out);
     run.variants.push_back(std::move(out));
   }
+  run.pairs =
+      compare_pairs(result.scores, figures, sample.get(),
+                    variants.size() - 1 <= kPairVariants ? all_pairs(variants.size()) : neighbours(run.variants));
   run.forwards = runner.forwards();
   run.planned_memory_bytes = runner.planned_memory_bytes();
   run.devices = runner.devices();

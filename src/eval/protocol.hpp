@@ -26,6 +26,7 @@ struct Window {
   int32_t next = -1;     // the token after the last one, which no position reads but which is scored; -1 = none
   int32_t keys = 0;      // tokens from here on are padding, which no position attends to; 0 = there is none
   WindowNote note;
+  int64_t tokens_left_out = 0;  // of windows between the one before and this one that ProtocolOptions::windows drops
   [[nodiscard]] size_t scored() const {
     return tokens.size() - static_cast<size_t>(score_begin) + (next >= 0 ? 1U : 0U);
   }
@@ -39,6 +40,10 @@ enum class Aggregate : uint8_t {
   weighted_windows,  // mean of window means, weighted by WindowNote::weight
 };
 
+/// What is independent of its neighbours when errors are made: each document, each page of lmeval, or else stretches of
+/// the text (see make_clusters).
+enum class ClusterUnit : uint8_t { document, page, stretch };
+
 /// Special tokens around a text: what the tokenizer's template adds; that, and BOS first if it is not there yet; none
 /// at all.
 enum class BosPolicy : uint8_t { from_template, always, never };
@@ -47,7 +52,8 @@ struct ProtocolOptions {
   std::string name = "window";  // one of protocol_names()
   int64_t context = 0;          // tokens a window; set by the caller, see default_context()
   int64_t stride = 0;           // hf-stride: tokens between the starts of windows; 0 = min(512, context)
-  int64_t max_windows = 0;      // 0 = all
+  int64_t max_windows = 0;      // the first of them; 0 = all
+  int64_t windows = 0;          // so many, spread evenly over all of them; 0 = all
   BosPolicy bos = BosPolicy::from_template;
   int32_t bos_id = -1;     // for BosPolicy::always and llamacpp; -1 = none known
   int32_t prefix_id = -1;  // lmeval: what a page begins with: the tokenizer's BOS, else its EOS
@@ -80,12 +86,15 @@ struct WindowSet {
   std::vector<Window> windows;
   Aggregate aggregate = Aggregate::token_mean;
   ScoreKind kind = ScoreKind::next_token;
+  ClusterUnit cluster_unit = ClusterUnit::stretch;
   int64_t stride = 0;             // of hf-stride, else 0
   int64_t skipped_documents = 0;  // too short to score
   int64_t scored_tokens = 0;
 };
 
-/// Throws Error if nothing can be scored, or UsageError on an unknown name (with the known ones) or context < 2.
+/// With ProtocolOptions::windows = N and more windows than that, window floor((i + 1/2) total / N) for each i < N
+/// stays. Throws Error if nothing can be scored, or UsageError on an unknown name (with the known ones), context < 2,
+/// or windows that lmeval, whose figures are those of whole pages, cannot spread.
 WindowSet make_windows(const ProtocolOptions& options, const DocumentSource& source, const Tokenizer& tokenizer);
 
 /// Names of all protocols, for messages and help.

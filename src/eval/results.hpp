@@ -10,6 +10,7 @@
 
 #include "backend/backend.hpp"
 #include "eval/linear_study.hpp"
+#include "eval/noise.hpp"
 #include "eval/statistics.hpp"
 #include "eval/variant.hpp"
 
@@ -98,21 +99,29 @@ struct VariantResult {
   std::optional<SweepPoint> sweep;
   std::vector<LayerError> layers;    // one a step; empty for the baseline
   std::vector<LinearError> linears;  // --linear-errors: of what is replaced
-  // --noise: |difference| under another order of float32 sums
+  // --noise: |difference| under another order of float32 sums, once
   bool noise_measured = false;
   double noise_nll = 0;   // of mean NLL
   double noise_kld = 0;   // of mean KL divergence; 0 for the baseline
   double noise_top1 = 0;  // of top-1 agreement, a fraction; 0 for the baseline
+  NoiseFigures noise;
+};
+
+/// What errors take for independent.
+struct ClusterCount {
+  std::string kind;  // as Clusters::kind
+  int64_t number = 0;
 };
 
 /// Figures of the windows whose documents carry one subset name, variants in the run's order.
 struct SubsetResult {
   std::string name;
   int64_t windows = 0;
+  ClusterCount clusters = {};
   std::vector<VariantFigures> variants;
 };
 
-/// Above this many variants their k (k - 1) / 2 pairs are left out.
+/// Above this many variants not all of their k (k - 1) / 2 pairs are compared; see neighbours().
 constexpr size_t kPairVariants = 32;
 
 struct RunResult {
@@ -124,6 +133,7 @@ struct RunResult {
   std::string journal_folder;   // where it is, or was, if there is one
   std::string journal_failure;  // why it misses rounds, if it does
   int64_t windows = 0;
+  ClusterCount clusters;
   uint64_t peak_memory_bytes = 0;
   uint64_t planned_memory_bytes = 0;  // what the plan expected of it; 0 where the work is on GPUs
   double seconds_total = 0, seconds_load = 0, seconds_tokenize = 0;
@@ -131,7 +141,7 @@ struct RunResult {
   std::vector<std::vector<double>> seconds_by_round;  // [worker][i]: of the i-th round that it finished
   std::vector<VariantResult> variants;                // variants[0] is the baseline
   std::vector<SubsetResult> subsets;                  // empty unless documents carry subset names
-  std::vector<PairFigures> pairs;  // of variants[1...] among each other, unless there are more than kPairVariants
+  std::vector<PairFigures> pairs;                     // of variants[1...] among each other
   // --linear-errors, --exponents
   std::vector<LinearExponents> exponents;
   int64_t studied_windows = 0, studied_tokens = 0;

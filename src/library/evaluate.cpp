@@ -47,6 +47,7 @@ void check_counts(const EvaluateOptions& options) {
   not_negative("context", options.context);
   not_negative("stride", options.stride);
   not_negative("max_windows", options.max_windows);
+  not_negative("windows", options.windows);
   not_negative("batch_windows", options.batch_windows);
   not_negative("round_tokens", options.round_tokens);
   not_negative("threads", options.threads);
@@ -62,13 +63,16 @@ Figures figures_of(const VariantResult& variant) {
               .nll = f.nll,
               .ppl = f.ppl,
               .ppl_stderr = f.ppl_stderr,
+              .ppl_stderr_windows = f.ppl_stderr_windows,
               .kld_mean = {},
               .kld_stderr = {},
+              .kld_stderr_windows = {},
               .top1_agreement = {},
               .tokens_per_second = variant.tokens_per_second};
   if (f.vs_baseline) {
     out.kld_mean = f.vs_baseline->kld_mean;
     out.kld_stderr = f.vs_baseline->kld_stderr;
+    out.kld_stderr_windows = f.vs_baseline->kld_stderr_windows;
     out.top1_agreement = f.vs_baseline->top1_agreement;
   }
   return out;
@@ -166,6 +170,7 @@ mxlm::EvaluateOptions resolve(const EvaluateOptions& options, const Data& data) 
   out.protocol.context = options.context;
   out.protocol.stride = options.stride;
   out.protocol.max_windows = options.max_windows;
+  out.protocol.windows = options.windows;
   out.protocol.loader_workers = options.threads > 0 ? options.threads : default_thread_count();
   out.protocol.bos = policy_of(options.bos);
   out.protocol.name = !options.protocol.empty() ? options.protocol : data.is_text() ? "window" : "document";

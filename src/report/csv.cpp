@@ -46,12 +46,14 @@ void add_perplexity(std::vector<CsvColumn>& columns, const MemberNames& names, b
                                                                           : std::string{};
                      }};
   };
-  columns.insert(columns.end(),
-                 {own(names.nll, &VariantFigures::nll), own(names.ppl, &VariantFigures::ppl),
-                  own(names.ppl_stderr, &VariantFigures::ppl_stderr),
-                  own(names.ppl_stderr_windows, &VariantFigures::ppl_stderr_windows),
-                  change(names.ratio, &VsBaseline::ppl_ratio), change(names.ln_ratio, &VsBaseline::ln_ppl_ratio),
-                  change(names.ln_ratio_stderr, &VsBaseline::ln_ppl_ratio_stderr)});
+  columns.insert(
+      columns.end(),
+      {own(names.nll, &VariantFigures::nll), own(names.nll_stderr_windows, &VariantFigures::nll_stderr_windows),
+       own(names.ppl, &VariantFigures::ppl), own(names.ppl_stderr, &VariantFigures::ppl_stderr),
+       own(names.ppl_stderr_windows, &VariantFigures::ppl_stderr_windows), change(names.ratio, &VsBaseline::ppl_ratio),
+       change(names.ln_ratio, &VsBaseline::ln_ppl_ratio),
+       change(names.ln_ratio_stderr, &VsBaseline::ln_ppl_ratio_stderr),
+       change(names.ln_ratio_stderr_windows, &VsBaseline::ln_ppl_ratio_stderr_windows)});
 }
 
 std::string self_figure(const Row& row, double SelfFigures::*member) {
@@ -64,6 +66,14 @@ CsvColumn rolling(std::string name, double RollingFigures::*member) {
   return {std::move(name), [member](const Row& row) {
             const auto& r = row.variant.figures.rolling;
             return r ? exact((*r).*member) : std::string{};
+          }};
+}
+
+/// A change of accuracy; empty where targets were not known.
+CsvColumn flip(std::string name, double Flips::*member) {
+  return {std::move(name), [member](const Row& row) {
+            const auto& b = row.variant.figures.vs_baseline;
+            return b && b->flips ? exact((*b->flips).*member) : std::string{};
           }};
 }
 
@@ -118,12 +128,16 @@ std::vector<CsvColumn> make_columns(const Record& record) {
       {"protocol", [](const Row& r) { return r.run.protocol.name; }},
       {"context", [=](const Row& r) { return count(r.run.protocol.context); }},
       {"windows", [=](const Row& r) { return count(r.run.windows); }},
+      {"cluster_kind", [](const Row& r) { return r.run.clusters.kind; }},
+      {"clusters", [=](const Row& r) { return count(r.run.clusters.number); }},
       {"complete", [](const Row& r) { return std::string(r.run.complete ? "true" : "false"); }},
       {"index", [](const Row& r) { return std::to_string(r.index); }},
       {"variant", [](const Row& r) { return r.variant.name; }},
       {"spec", [](const Row& r) { return r.variant.spec; }},
       {"tokens", [=](const Row& r) { return count(r.variant.figures.tokens); }},
       {"nonfinite", [=](const Row& r) { return count(r.variant.figures.nonfinite); }},
+      {"accuracy", [](const Row& r) { return exact(r.variant.figures.accuracy); }},
+      {"accuracy_stderr_windows", [](const Row& r) { return exact(r.variant.figures.accuracy_stderr_windows); }},
   };
   // What the protocol self measures is no perplexity, so it has columns of its own.
   const bool self = any_figures(record, [](const VariantFigures& f) { return f.self.has_value(); });
@@ -136,21 +150,28 @@ std::vector<CsvColumn> make_columns(const Record& record) {
     columns.push_back({"mean_entropy", [](const Row& r) { return self_figure(r, &SelfFigures::entropy); }});
     columns.push_back(
         {"mean_entropy_stderr", [](const Row& r) { return self_figure(r, &SelfFigures::entropy_stderr); }});
+    columns.push_back({"mean_entropy_stderr_windows",
+                       [](const Row& r) { return self_figure(r, &SelfFigures::entropy_stderr_windows); }});
   }
   if (any_figures(record, [](const VariantFigures& f) { return f.rolling.has_value(); })) {
-    columns.insert(columns.end(), {rolling("word_perplexity", &RollingFigures::word_perplexity),
-                                   rolling("word_perplexity_stderr", &RollingFigures::word_perplexity_stderr),
-                                   rolling("byte_perplexity", &RollingFigures::byte_perplexity),
-                                   rolling("bits_per_byte", &RollingFigures::bits_per_byte)});
+    columns.insert(columns.end(),
+                   {rolling("word_perplexity", &RollingFigures::word_perplexity),
+                    rolling("word_perplexity_stderr", &RollingFigures::word_perplexity_stderr),
+                    rolling("word_perplexity_stderr_windows", &RollingFigures::word_perplexity_stderr_windows),
+                    rolling("byte_perplexity", &RollingFigures::byte_perplexity),
+                    rolling("bits_per_byte", &RollingFigures::bits_per_byte),
+                    rolling("bits_per_byte_stderr_windows", &RollingFigures::bits_per_byte_stderr_windows)});
   }
   columns.insert(columns.end(), {
                                     against("correlation", &VsBaseline::correlation),
                                     against("kld_mean", &VsBaseline::kld_mean),
                                     against("kld_stderr", &VsBaseline::kld_stderr),
+                                    against("kld_stderr_windows", &VsBaseline::kld_stderr_windows),
                                     against("kld_median", &VsBaseline::kld_median),
                                     against("kld_max", &VsBaseline::kld_max),
                                     against("kld_reverse_mean", &VsBaseline::kld_reverse_mean),
                                     against("kld_reverse_stderr", &VsBaseline::kld_reverse_stderr),
+                                    against("kld_reverse_stderr_windows", &VsBaseline::kld_reverse_stderr_windows),
                                 });
   if (any_figures(record,
                   [](const VariantFigures& f) { return f.vs_baseline && f.vs_baseline->jensen_shannon_mean; })) {
@@ -162,23 +183,46 @@ std::vector<CsvColumn> make_columns(const Record& record) {
     };
     columns.push_back(measured("jensen_shannon_mean", &VsBaseline::jensen_shannon_mean));
     columns.push_back(measured("jensen_shannon_stderr", &VsBaseline::jensen_shannon_stderr));
+    columns.push_back(measured("jensen_shannon_stderr_windows", &VsBaseline::jensen_shannon_stderr_windows));
   }
   add_percentiles(columns, record, "kld_percentile_", &VsBaseline::kld_percentiles);
   columns.insert(
       columns.end(),
       {against("top1_agreement", &VsBaseline::top1_agreement), against("top1_stderr", &VsBaseline::top1_stderr),
-       against("delta_p_mean", &VsBaseline::delta_p_mean), against("delta_p_rms", &VsBaseline::delta_p_rms),
-       against("delta_p_rms_stderr", &VsBaseline::delta_p_rms_stderr)});
+       against("top1_stderr_windows", &VsBaseline::top1_stderr_windows), against("top1_low", &VsBaseline::top1_low),
+       against("top1_high", &VsBaseline::top1_high), flip("right_to_wrong", &Flips::right_to_wrong),
+       flip("right_to_wrong_stderr_windows", &Flips::right_to_wrong_stderr_windows),
+       flip("wrong_to_right", &Flips::wrong_to_right),
+       flip("wrong_to_right_stderr_windows", &Flips::wrong_to_right_stderr_windows),
+       flip("accuracy_difference", &Flips::accuracy_difference),
+       flip("accuracy_difference_stderr_windows", &Flips::accuracy_difference_stderr_windows),
+       against("delta_p_mean", &VsBaseline::delta_p_mean),
+       against("delta_p_mean_stderr_windows", &VsBaseline::delta_p_mean_stderr_windows),
+       against("delta_p_rms", &VsBaseline::delta_p_rms), against("delta_p_rms_stderr", &VsBaseline::delta_p_rms_stderr),
+       against("delta_p_rms_stderr_windows", &VsBaseline::delta_p_rms_stderr_windows)});
   add_percentiles(columns, record, "delta_p_percentile_", &VsBaseline::delta_p_percentiles);
   const auto noise = [](std::string name, double Noise::*member) {
     return CsvColumn{std::move(name), [member](const Row& row) {
                        return row.variant.noise ? exact((*row.variant.noise).*member) : std::string{};
                      }};
   };
+  const auto deviation = [](std::string name, double NoiseFigures::*member) {
+    return CsvColumn{std::move(name), [member](const Row& row) {
+                       return row.variant.noise ? exact(row.variant.noise->deviations.*member) : std::string{};
+                     }};
+  };
   columns.insert(columns.end(),
                  {noise("noise_nll", &Noise::nll),
                   noise("noise_kld_mean", &Noise::kld_mean),
                   noise("noise_top1_agreement", &Noise::top1_agreement),
+                  deviation("noise_nll_sd", &NoiseFigures::nll_sd),
+                  deviation("noise_ln_ppl_ratio_sd", &NoiseFigures::ln_ppl_ratio_sd),
+                  deviation("noise_kld_sd", &NoiseFigures::kld_sd),
+                  deviation("noise_top1_sd", &NoiseFigures::top1_sd),
+                  deviation("noise_floor_kld", &NoiseFigures::floor_kld),
+                  deviation("noise_floor_flips", &NoiseFigures::floor_flips),
+                  {"power_tokens_ppl_1_percent", [](const Row& r) { return exact(r.variant.power.ppl_tokens); }},
+                  {"power_tokens_kld_1_mnat", [](const Row& r) { return exact(r.variant.power.kld_tokens); }},
                   {"weight_bits_baseline", [](const Row& r) { return exact(r.variant.weight_bits_baseline); }},
                   {"weight_bits_variant", [](const Row& r) { return exact(r.variant.weight_bits_variant); }},
                   {"weight_bytes_baseline", [](const Row& r) { return exact(r.variant.weight_bytes_baseline); }},

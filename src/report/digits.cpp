@@ -19,6 +19,15 @@ int leading_exponent(double x, int significant) {
   return std::atoi(text.c_str() + text.find('e') + 1);
 }
 
+/// The power of ten of the last digit that a figure with this error has: an error of 1 to 3 in its first digit keeps
+/// two digits, for with one digit it would be off by up to a third.
+int error_exponent(double error) {
+  const std::string text = fmt::format("{:.1e}", error);
+  const int exponent = leading_exponent(error, 2);
+  const bool grows = leading_exponent(error, 1) > exponent;  // 0.096 is 0.1 with one digit, so 0.10
+  return grows || text[0] <= '3' ? exponent - (grows ? 0 : 1) : exponent;
+}
+
 /// `x` to the digit of 10^exponent, without an exponent.
 std::string fixed_text(double x, int exponent) {
   if (exponent <= 0) return fmt::format("{:.{}f}", x, -exponent);
@@ -59,7 +68,7 @@ Measured measured(double value, double error, Sign sign) {
   if (!std::isfinite(value)) return {.value = "n/a", .error = ""};
   if (!std::isfinite(error)) return {.value = with_sign(fmt::format("{:.2g}", value), sign), .error = "n/a"};
   if (error <= 0) return {.value = with_sign(fmt::format("{:.6g}", value), sign), .error = "0"};
-  const int exponent = leading_exponent(error, 1);
+  const int exponent = error_exponent(error);
   const bool scientific = std::abs(value) >= kLargest || error >= kLargest || -exponent > kMostDecimals;
   const auto text = [&](double x) { return scientific ? scientific_text(x, exponent) : fixed_text(x, exponent); };
   return {.value = with_sign(text(value), sign), .error = text(error)};
@@ -96,10 +105,6 @@ std::string seconds_text(double seconds) {
   const auto whole = static_cast<int64_t>(std::llround(seconds));
   if (whole < 7200) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
   return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
-}
-
-double larger_error(double statistical, double noise) {
-  return std::isfinite(noise) ? std::max(statistical, noise) : statistical;
 }
 
 std::string count_text(int64_t value) { return with_commas(fmt::format("{}", value)); }

@@ -13,8 +13,9 @@ struct Measured {
 
 enum class Sign : uint8_t { negative_only, always };
 
-/// `value` down to the first significant digit of `error` and no further, so that no digit is only noise: 18.7738 with
-/// error 0.257 is {"18.8", "0.3"}. An unknown (NaN) error leaves two significant digits, an error of zero six.
+/// `value` down to the last digit that `error` is given with and no further, so that no digit is only noise. An error
+/// whose first digit is 1, 2 or 3 has two digits, else one: 18.7738 with error 0.257 is {"18.77", "0.26"}, with 0.457
+/// {"18.8", "0.5"}. An unknown (NaN) error leaves two significant digits, an error of zero six.
 Measured measured(double value, double error, Sign sign = Sign::negative_only);
 
 /// `value` >= 0 with `significant` digits and thousands separated by commas: 21437 with 3 is "21,400"; "n/a" if not
@@ -33,10 +34,6 @@ std::string speed_text(double per_second);
 
 /// "0.8 s", "31 s", "2:05 min", "3:10 h".
 std::string seconds_text(double seconds);
-
-/// The larger of a statistical error and the measured rounding noise (0 if none was measured) of the same figure; an
-/// unknown error stays unknown.
-double larger_error(double statistical, double noise);
 
 /// 42281 is "42,281".
 std::string count_text(int64_t value);

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "report/error_words.hpp"
+
 namespace mxlm::report {
 namespace {
 
@@ -14,26 +16,23 @@ constexpr double kPercent = 100, kMilli = 1000, kMega = 1e6;
 
 Source variant_source(const Run& run, size_t index) { return source(run) / "variants" / index; }
 
-/// Makes the noise the error of `shown` where it is the larger one; both as the JSON has them, before `noise_scale`.
-void use_noise(ShownFigure& shown, const Source& from, double noise, double noise_scale) {
-  if (!(noise * noise_scale > shown.error.value * shown.error_scale)) return;
-  shown.error = {from, noise};
-  shown.error_scale = noise_scale;
+/// The error by cluster, or by token in files that have no other.
+Figure error_of(const VariantFigures& figures, const Source& clustered, double by_cluster, const Source& by_token,
+                double token_error) {
+  return figures.clusters > 0 ? Figure{clustered, by_cluster} : Figure{by_token, token_error};
 }
 
 }  // namespace
 
 ShownFigure ppl_figure(const Source& from, const VariantFigures& figures) {
   const MemberNames& names = member_names(figures);
-  return {.value = {from / names.ppl, figures.ppl}, .error = {from / names.ppl_stderr, figures.ppl_stderr}};
+  return {.value = {from / names.ppl, figures.ppl},
+          .error = error_of(figures, from / names.ppl_stderr_windows, figures.ppl_stderr_windows,
+                            from / names.ppl_stderr, figures.ppl_stderr)};
 }
 
 ShownFigure ppl_figure(const Run& run, size_t index) {
-  const Variant& v = run.variants[index];
-  const Source from = variant_source(run, index);
-  ShownFigure out = ppl_figure(from, v.figures);
-  if (v.noise) use_noise(out, from / "noise" / "nll", v.noise->nll, v.figures.ppl);
-  return out;
+  return ppl_figure(variant_source(run, index), run.variants[index].figures);
 }
 
 ShownFigure ppl_change_figure(const Source& from, const VariantFigures& figures) {
@@ -41,101 +40,78 @@ ShownFigure ppl_change_figure(const Source& from, const VariantFigures& figures)
   const Source against = from / "vs_baseline";
   const MemberNames& names = member_names(figures);
   out.value.source = against / names.ratio;
-  out.error.source = against / names.ln_ratio_stderr;
+  out.error.source = against / names.ln_ratio_stderr_windows;
   out.scale = kPercent;
   out.offset = -kPercent;
   out.sign = Sign::always;
   if (!figures.vs_baseline) return out;
   const VsBaseline& b = *figures.vs_baseline;
   out.value.value = b.ppl_ratio;
-  out.error.value = b.ln_ppl_ratio_stderr;
+  out.error = error_of(figures, out.error.source, b.ln_ppl_ratio_stderr_windows, against / names.ln_ratio_stderr,
+                       b.ln_ppl_ratio_stderr);
   out.error_scale = kPercent * b.ppl_ratio;
   return out;
 }
 
 ShownFigure ppl_change_figure(const Run& run, size_t index) {
-  const Variant& v = run.variants[index];
-  const Source from = variant_source(run, index);
-  ShownFigure out = ppl_change_figure(from, v.figures);
-  if (v.noise && v.figures.vs_baseline) {
-    use_noise(out, from / "noise" / "nll", v.noise->nll, kPercent * v.figures.vs_baseline->ppl_ratio);
-  }
-  return out;
+  return ppl_change_figure(variant_source(run, index), run.variants[index].figures);
 }
 
 ShownFigure kld_figure(const Run& run, size_t index) {
   const Variant& v = run.variants[index];
-  const Source from = variant_source(run, index), against = from / "vs_baseline";
+  const Source against = variant_source(run, index) / "vs_baseline";
   ShownFigure out{.value = {against / "kld_mean", kNan},
-                  .error = {against / "kld_stderr", kNan},
+                  .error = {against / "kld_stderr_windows", kNan},
                   .scale = kMilli,
                   .error_scale = kMilli};
   if (!v.figures.vs_baseline) return out;
-  out.value.value = v.figures.vs_baseline->kld_mean;
-  out.error.value = v.figures.vs_baseline->kld_stderr;
-  if (v.noise) use_noise(out, from / "noise" / "kld_mean", v.noise->kld_mean, kMilli);
+  const VsBaseline& b = *v.figures.vs_baseline;
+  out.value.value = b.kld_mean;
+  out.error = error_of(v.figures, out.error.source, b.kld_stderr_windows, against / "kld_stderr", b.kld_stderr);
   return out;
 }
 
 ShownFigure top1_figure(const Run& run, size_t index) {
   const Variant& v = run.variants[index];
-  const Source from = variant_source(run, index), against = from / "vs_baseline";
+  const Source against = variant_source(run, index) / "vs_baseline";
   ShownFigure out{.value = {against / "top1_agreement", kNan},
-                  .error = {against / "top1_stderr", kNan},
+                  .error = {against / "top1_error", kNan},
                   .scale = kPercent,
                   .error_scale = kPercent};
   if (!v.figures.vs_baseline) return out;
-  out.value.value = v.figures.vs_baseline->top1_agreement;
-  out.error.value = v.figures.vs_baseline->top1_stderr;
-  if (v.noise) use_noise(out, from / "noise" / "top1_agreement", v.noise->top1_agreement, kPercent);
+  const VsBaseline& b = *v.figures.vs_baseline;
+  out.value.value = b.top1_agreement;
+  out.error = error_of(v.figures, out.error.source, b.top1_error, against / "top1_stderr", b.top1_stderr);
   return out;
 }
 
-Verdict verdict(double ln_ratio, double error, double noise) {
-  Verdict out;
-  if (!std::isfinite(ln_ratio) || !std::isfinite(error)) return out;
-  if (ln_ratio == 0) {
-    out.kind = Verdict::Kind::same;
-    return out;
+std::vector<Verdict> verdicts(const Run& run) {
+  std::vector<Difference> differences;
+  for (size_t i = 1; i < run.variants.size(); ++i) {
+    const ShownFigure change = ppl_change_figure(run, i);
+    const VariantFigures& figures = run.variants[i].figures;
+    differences.push_back({.value = figures.vs_baseline ? figures.vs_baseline->ln_ppl_ratio : kNan,
+                           .error = figures.vs_baseline ? change.error.value : kNan,
+                           .clusters = figures.clusters});
   }
-  out.z = ln_ratio / error;  // infinite where the error is 0: a difference that no token contradicts
-  const double size = std::abs(out.z);
-  out.kind = size < kBorderline  ? Verdict::Kind::same
-             : size < kDifferent ? Verdict::Kind::borderline
-                                 : Verdict::Kind::different;
-  if (out.kind != Verdict::Kind::same && std::abs(ln_ratio) <= noise) out.kind = Verdict::Kind::noise;
+  std::vector<Verdict> out{{}};
+  for (Verdict& v : verdicts(differences)) out.push_back(v);
+  for (size_t i = 1; i < run.variants.size(); ++i) {
+    const Variant& v = run.variants[i];
+    if (!v.figures.vs_baseline) continue;
+    out[i].size = size_of(v.figures.vs_baseline->kld_mean, v.noise ? v.noise->floor() : std::nullopt);
+    const bool changed = out[i].kind == Verdict::Kind::borderline || out[i].kind == Verdict::Kind::different;
+    if (changed && v.noise && std::abs(v.figures.vs_baseline->ln_ppl_ratio) <= v.noise->of_ratio()) {
+      out[i].kind = Verdict::Kind::noise;
+    }
+  }
   return out;
 }
 
-Verdict verdict(const Variant& variant) {
-  if (!variant.figures.vs_baseline) return {};
-  const VsBaseline& b = *variant.figures.vs_baseline;
-  return verdict(b.ln_ppl_ratio, b.ln_ppl_ratio_stderr, variant.noise ? variant.noise->nll : 0);
-}
-
-const char* verdict_text(const Verdict& verdict) {
-  switch (verdict.kind) {
-    case Verdict::Kind::unknown:
-      return "n/a";
-    case Verdict::Kind::same:
-      return "within error";
-    case Verdict::Kind::borderline:
-      return "borderline";
-    case Verdict::Kind::different:
-      return "significant";
-    case Verdict::Kind::noise:
-      return "within noise";
-  }
-  return "n/a";
-}
-
-std::string z_text(const Verdict& verdict) {
-  if (verdict.kind == Verdict::Kind::unknown) return "n/a";
-  if (std::isinf(verdict.z)) return verdict.z > 0 ? "∞" : "-∞";
-  const double size = std::abs(verdict.z);
-  return size < 10    ? fmt::format("{:+.1f}", verdict.z)
-         : size < 1e6 ? fmt::format("{:+.0f}", verdict.z)
-                      : fmt::format("{:+.1e}", verdict.z);
+std::string error_note(const Run& run) {
+  if (run.clusters.number > 0) return error_words(run.clusters);
+  return "± is one standard error that takes tokens as independent, which is up to half of the true one; the file was "
+         "written before errors were clustered.";
 }
 
 SizeAxis size_axis(const Run& run) {

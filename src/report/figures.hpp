@@ -3,14 +3,16 @@
 // What the figures of a variant mean: their errors, and whether a change is more than these.
 
 #include <string>
+#include <vector>
 
 #include "report/html.hpp"
 #include "report/record.hpp"
+#include "report/verdict.hpp"
 
 namespace mxlm::report {
 
-/// Of variant `index` of the run; errors are the larger of the statistical one and the measured noise. The last three
-/// are in percent, in 1/1000 nat a token, and in percent; NaN for the baseline.
+/// Of variant `index` of the run; errors are those by cluster, by token in files without them. The last three are in
+/// percent, in 1/1000 nat a token, and in percent; NaN for the baseline.
 ShownFigure ppl_figure(const Run& run, size_t index);
 ShownFigure ppl_change_figure(const Run& run, size_t index);
 ShownFigure kld_figure(const Run& run, size_t index);
@@ -19,21 +21,11 @@ ShownFigure top1_figure(const Run& run, size_t index);
 ShownFigure ppl_change_figure(const Source& from, const VariantFigures& figures);
 ShownFigure ppl_figure(const Source& from, const VariantFigures& figures);
 
-/// Whether perplexity really changed.
-struct Verdict {
-  enum class Kind : uint8_t { unknown, same, borderline, different, noise };
-  Kind kind = Kind::unknown;
-  double z = 0;  // ln(PPL ratio) in standard errors of the paired difference
-};
-/// Beyond two standard errors a change is borderline, beyond three different (by chance one of 370 is); a change that
-/// is no larger than the measured rounding noise is noise.
-inline constexpr double kBorderline = 2, kDifferent = 3;
-Verdict verdict(double ln_ratio, double error, double noise);
-Verdict verdict(const Variant& variant);
-/// "significant", "borderline", "within error", "within noise", "n/a".
-const char* verdict_text(const Verdict& verdict);
-/// "+8.1", with three digits at most.
-std::string z_text(const Verdict& verdict);
+/// [variant], of the baseline unknown. A change of perplexity within twice its measured rounding noise is noise.
+std::vector<Verdict> verdicts(const Run& run);
+
+/// What ± is in a run: "± is one standard error, for other windows of this text, from 42 windows."
+std::string error_note(const Run& run);
 
 /// What the plots have on their axis of sizes: mean bits of a weight where the files have them, else megabytes.
 enum class SizeAxis : uint8_t { bits, megabytes };

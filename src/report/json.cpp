@@ -37,56 +37,95 @@ Json vs_baseline(const VsBaseline& v) {
   Json out = {{"ppl_ratio", v.ppl_ratio},
               {"ln_ppl_ratio", v.ln_ppl_ratio},
               {"ln_ppl_ratio_stderr", v.ln_ppl_ratio_stderr},
+              {"ln_ppl_ratio_stderr_windows", v.ln_ppl_ratio_stderr_windows},
               {"correlation", v.correlation},
               {"kld_mean", v.kld_mean},
               {"kld_stderr", v.kld_stderr},
+              {"kld_stderr_windows", v.kld_stderr_windows},
               {"kld_median", v.kld_median},
               {"kld_max", v.kld_max},
               {"kld_percentiles", percentiles(v.kld_percentiles)},
               {"kld_reverse_mean", v.kld_reverse_mean},
               {"kld_reverse_stderr", v.kld_reverse_stderr},
+              {"kld_reverse_stderr_windows", v.kld_reverse_stderr_windows},
               {"top1_agreement", v.top1_agreement},
               {"top1_stderr", v.top1_stderr},
+              {"top1_stderr_windows", v.top1_stderr_windows},
+              {"top1_interval", std::isfinite(v.top1_low) ? Json{v.top1_low, v.top1_high} : Json(nullptr)},
+              {"top1_error", std::isfinite(v.top1_error) ? Json(v.top1_error) : Json(nullptr)},
               {"delta_p_mean", v.delta_p_mean},
+              {"delta_p_mean_stderr_windows", v.delta_p_mean_stderr_windows},
               {"delta_p_rms", v.delta_p_rms},
               {"delta_p_rms_stderr", v.delta_p_rms_stderr},
+              {"delta_p_rms_stderr_windows", v.delta_p_rms_stderr_windows},
               {"delta_p_percentiles", percentiles(v.delta_p_percentiles)}};
   if (v.jensen_shannon_mean) {
+    constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
     out["jensen_shannon_mean"] = *v.jensen_shannon_mean;
-    out["jensen_shannon_stderr"] = v.jensen_shannon_stderr.value_or(std::numeric_limits<double>::quiet_NaN());
+    out["jensen_shannon_stderr"] = v.jensen_shannon_stderr.value_or(unknown);
+    out["jensen_shannon_stderr_windows"] = v.jensen_shannon_stderr_windows.value_or(unknown);
+  }
+  if (v.flips) {
+    out["flips"] = {{"right_to_wrong", v.flips->right_to_wrong},
+                    {"right_to_wrong_stderr_windows", v.flips->right_to_wrong_stderr_windows},
+                    {"wrong_to_right", v.flips->wrong_to_right},
+                    {"wrong_to_right_stderr_windows", v.flips->wrong_to_right_stderr_windows}};
+    out["accuracy_difference"] = v.flips->accuracy_difference;
+    out["accuracy_difference_stderr_windows"] = v.flips->accuracy_difference_stderr_windows;
   }
   return out;
 }
 
+Json clusters(const ClusterCount& c) { return {{"kind", c.kind}, {"number", c.number}}; }
+
 /// Adds what holds for a variant over all windows or over a subset's.
 void add_figures(Json& out, const VariantFigures& figures) {
   out["nll"] = figures.nll;
+  out["nll_stderr_windows"] = figures.nll_stderr_windows;
   out["ppl"] = figures.ppl;
   out["ppl_stderr"] = figures.ppl_stderr;
   out["ppl_stderr_windows"] = figures.ppl_stderr_windows;
   out["tokens"] = figures.tokens;
   out["nonfinite"] = figures.nonfinite;
+  if (std::isfinite(figures.accuracy)) {
+    out["accuracy"] = figures.accuracy;
+    out["accuracy_stderr_windows"] = figures.accuracy_stderr_windows;
+  }
   out["vs_baseline"] = figures.vs_baseline ? vs_baseline(*figures.vs_baseline) : Json(nullptr);
+  if (figures.vs_baseline) {
+    const Power power = power_of(figures);
+    const auto known = [](double x) { return std::isfinite(x) ? Json(x) : Json(nullptr); };
+    out["power"] = {{"tokens_ppl_1_percent", known(power.ppl_tokens)}, {"tokens_kld_1_mnat", known(power.kld_tokens)}};
+  }
   if (figures.rolling) {
     const RollingFigures& rolling = *figures.rolling;
     out["word_perplexity"] = rolling.word_perplexity;
     out["word_perplexity_stderr"] = rolling.word_perplexity_stderr;
+    out["word_perplexity_stderr_windows"] = rolling.word_perplexity_stderr_windows;
     out["byte_perplexity"] = rolling.byte_perplexity;
     out["bits_per_byte"] = rolling.bits_per_byte;
+    out["bits_per_byte_stderr_windows"] = rolling.bits_per_byte_stderr_windows;
     out["words"] = rolling.words;
     out["bytes"] = rolling.bytes;
+    if (figures.vs_baseline) {
+      out["vs_baseline"]["ln_word_perplexity_ratio"] = rolling.ln_word_ratio;
+      out["vs_baseline"]["ln_word_perplexity_ratio_stderr_windows"] = rolling.ln_word_ratio_stderr_windows;
+    }
   }
   if (figures.self) {
     name_for_self(out, {{"nll", "self_nll"},
+                        {"nll_stderr_windows", "self_nll_stderr_windows"},
                         {"ppl", "self_perplexity"},
                         {"ppl_stderr", "self_perplexity_stderr"},
                         {"ppl_stderr_windows", "self_perplexity_stderr_windows"}});
     out["mean_entropy"] = figures.self->entropy;
     out["mean_entropy_stderr"] = figures.self->entropy_stderr;
+    out["mean_entropy_stderr_windows"] = figures.self->entropy_stderr_windows;
     if (figures.vs_baseline) {
       name_for_self(out["vs_baseline"], {{"ppl_ratio", "self_perplexity_ratio"},
                                          {"ln_ppl_ratio", "ln_self_perplexity_ratio"},
-                                         {"ln_ppl_ratio_stderr", "ln_self_perplexity_ratio_stderr"}});
+                                         {"ln_ppl_ratio_stderr", "ln_self_perplexity_ratio_stderr"},
+                                         {"ln_ppl_ratio_stderr_windows", "ln_self_perplexity_ratio_stderr_windows"}});
     }
   }
 }
@@ -152,8 +191,10 @@ Json pairs(const RunResult& r) {
                    {"b", r.variants.at(p.b).name},
                    {"ln_ppl_ratio", p.ln_ppl_ratio},
                    {"ln_ppl_ratio_stderr", p.ln_ppl_ratio_stderr},
+                   {"ln_ppl_ratio_stderr_windows", p.ln_ppl_ratio_stderr_windows},
                    {"kld_difference", p.kld_difference},
-                   {"kld_difference_stderr", p.kld_difference_stderr}});
+                   {"kld_difference_stderr", p.kld_difference_stderr},
+                   {"kld_difference_stderr_windows", p.kld_difference_stderr_windows}});
   }
   return out;
 }
@@ -180,13 +221,24 @@ Json variant(const VariantResult& v) {
   if (!v.layers.empty()) out["layers"] = layers(v.layers);
   if (!v.linears.empty()) out["linears"] = linears(v.linears);
   if (v.sweep) out["sweep"] = sweep_point(*v.sweep);
-  if (v.noise_measured)
-    out["noise"] = {{"nll", v.noise_nll}, {"kld_mean", v.noise_kld}, {"top1_agreement", v.noise_top1}};
+  if (v.noise_measured) {
+    const auto known = [](double x) { return std::isfinite(x) ? Json(x) : Json(nullptr); };
+    out["noise"] = {{"nll", v.noise_nll},
+                    {"kld_mean", v.noise_kld},
+                    {"top1_agreement", v.noise_top1},
+                    {"nll_sd", known(v.noise.nll_sd)},
+                    {"ln_ppl_ratio_sd", known(v.noise.ln_ppl_ratio_sd)},
+                    {"kld_sd", known(v.noise.kld_sd)},
+                    {"top1_sd", known(v.noise.top1_sd)},
+                    {"floor_kld", known(v.noise.floor_kld)},
+                    {"floor_flips", known(v.noise.floor_flips)}};
+  }
   return out;
 }
 
 Json subset(const SubsetResult& s, const std::vector<VariantResult>& variants) {
-  Json out = {{"name", s.name}, {"windows", s.windows}, {"variants", Json::array()}};
+  Json out = {
+      {"name", s.name}, {"windows", s.windows}, {"clusters", clusters(s.clusters)}, {"variants", Json::array()}};
   for (size_t v = 0; v < s.variants.size(); ++v) {
     Json figures = {{"name", v < variants.size() ? variants[v].name : ""}};
     add_figures(figures, s.variants[v]);
@@ -244,6 +296,7 @@ Json run(const RunResult& r) {
         {"aggregate", r.protocol.aggregate},
         {"skipped_documents", r.protocol.skipped_documents}}},
       {"windows", r.windows},
+      {"clusters", clusters(r.clusters)},
       {"forwards", r.forwards},
       {"seconds",
        {{"total", r.seconds_total},
@@ -271,11 +324,12 @@ Json run(const RunResult& r) {
   return out;
 }
 
-/// JSON has no NaN and no Inf: makes them null, and notes where they were.
+/// JSON has no NaN and no Inf: makes them null, and notes where they were. Errors by cluster are not noted, for with
+/// one cluster there are none, and the table says so.
 void nullify(Json& node, const std::string& path, std::vector<std::string>& found) {
   if (node.is_number_float() && !std::isfinite(node.get<double>())) {
     node = nullptr;
-    found.push_back(path);
+    if (!path.ends_with("_stderr_windows")) found.push_back(path);
   } else if (node.is_object()) {
     for (auto& [key, value] : node.items()) nullify(value, path.empty() ? key : fmt::format("{}.{}", path, key), found);
   } else if (node.is_array()) {

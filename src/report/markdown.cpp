@@ -38,10 +38,11 @@ std::string cell(const ShownFigure& shown) {
 
 std::string table(const Run& run) {
   const bool bits = size_axis(run) == SizeAxis::bits;
-  std::string out = fmt::format("| variant | {0} | Δ{0} % | z | KL mnats | top-1 % | {1} | tok/s |\n",
+  std::string out = fmt::format("| variant | {0} | Δ{0} % | z | verdict | KL mnats | top-1 % | {1} | tok/s |\n",
                                 short_quantity_name(run), bits ? "bits a weight" : "MB");
-  out += "|---|---:|---:|---:|---:|---:|---:|---:|\n";
+  out += "|---|---:|---:|---:|---|---:|---:|---:|---:|\n";
   constexpr double mega = 1e6;
+  const std::vector<Verdict> judged = verdicts(run);
   for (size_t i = 0; i < run.variants.size(); ++i) {
     const Variant& v = run.variants[i];
     const bool compared = v.figures.vs_baseline.has_value();
@@ -49,10 +50,10 @@ std::string table(const Run& run) {
     const std::string size = bits                         ? significant_text(v.weight_bits_variant, 3)
                              : v.weight_bytes_variant > 0 ? significant_text(v.weight_bytes_variant / mega, 3)
                                                           : "";
-    out += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} |\n", plain(v.name), cell(ppl_figure(run, i)),
-                       if_compared(cell(ppl_change_figure(run, i))), if_compared(with_minus(z_text(verdict(v)))),
-                       if_compared(cell(kld_figure(run, i))), if_compared(cell(top1_figure(run, i))), size,
-                       speed_text(v.tokens_per_second));
+    out += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", plain(v.name), cell(ppl_figure(run, i)),
+                       if_compared(cell(ppl_change_figure(run, i))), if_compared(with_minus(z_text(judged[i]))),
+                       if_compared(verdict_text(judged[i])), if_compared(cell(kld_figure(run, i))),
+                       if_compared(cell(top1_figure(run, i))), size, speed_text(v.tokens_per_second));
   }
   return out;
 }
@@ -66,7 +67,7 @@ std::string render_markdown(const Record& record) {
     out += fmt::format("**{}** on {}: protocol {}, context {}, {}{}.\n\n", plain(model_name(run)), plain(run.data.name),
                        plain(run.protocol.name), count_text(run.protocol.context), plural(run.windows, "window"),
                        run.complete ? "" : ", interrupted");
-    if (!run.variants.empty()) out += table(run);
+    if (!run.variants.empty()) out += table(run) + "\n" + plain(error_note(run)) + "\n";
     std::string specs;
     for (const Variant& v : run.variants) {
       if (!v.spec.empty() && v.spec != v.name) specs += fmt::format("* {}: {}\n", plain(v.name), plain(v.spec));

@@ -145,38 +145,64 @@ std::optional<VsBaseline> read_vs_baseline(const Node& node, const MemberNames& 
   out.ppl_ratio = node[names.ratio].amount();
   out.ln_ppl_ratio = node[names.ln_ratio].number();
   out.ln_ppl_ratio_stderr = node[names.ln_ratio_stderr].amount();
+  out.ln_ppl_ratio_stderr_windows = node[names.ln_ratio_stderr_windows].amount();
   out.correlation = node["correlation"].number();
   out.kld_mean = node["kld_mean"].number();
   out.kld_stderr = node["kld_stderr"].amount();
+  out.kld_stderr_windows = node["kld_stderr_windows"].amount();
   out.kld_median = node["kld_median"].number();
   out.kld_max = node["kld_max"].number();
   out.kld_percentiles = node["kld_percentiles"].percentiles();
   out.kld_reverse_mean = node["kld_reverse_mean"].number();
   out.kld_reverse_stderr = node["kld_reverse_stderr"].amount();
+  out.kld_reverse_stderr_windows = node["kld_reverse_stderr_windows"].amount();
   if (const Node mean = node["jensen_shannon_mean"]; mean.present()) {
     out.jensen_shannon_mean = mean.number();
     out.jensen_shannon_stderr = node["jensen_shannon_stderr"].amount();
+    out.jensen_shannon_stderr_windows = node["jensen_shannon_stderr_windows"].amount();
   }
   out.top1_agreement = node["top1_agreement"].amount();
   out.top1_stderr = node["top1_stderr"].amount();
+  out.top1_stderr_windows = node["top1_stderr_windows"].amount();
+  out.top1_low = out.top1_high = kNan;
+  if (const auto interval = node["top1_interval"].items(2); interval.size() == 2) {
+    out.top1_low = interval[0].amount();
+    out.top1_high = interval[1].amount();
+  }
+  out.top1_error = node["top1_error"].amount();
   out.delta_p_mean = node["delta_p_mean"].number();
+  out.delta_p_mean_stderr_windows = node["delta_p_mean_stderr_windows"].amount();
   out.delta_p_rms = node["delta_p_rms"].number();
   out.delta_p_rms_stderr = node["delta_p_rms_stderr"].amount();
+  out.delta_p_rms_stderr_windows = node["delta_p_rms_stderr_windows"].amount();
+  if (const Node flips = node["flips"]; flips.present()) {
+    out.flips = Flips{.right_to_wrong = flips["right_to_wrong"].amount(),
+                      .right_to_wrong_stderr_windows = flips["right_to_wrong_stderr_windows"].amount(),
+                      .wrong_to_right = flips["wrong_to_right"].amount(),
+                      .wrong_to_right_stderr_windows = flips["wrong_to_right_stderr_windows"].amount(),
+                      .accuracy_difference = node["accuracy_difference"].number(),
+                      .accuracy_difference_stderr_windows = node["accuracy_difference_stderr_windows"].amount()};
+  }
   out.delta_p_percentiles = node["delta_p_percentiles"].percentiles();
   return out;
 }
 
-VariantFigures read_figures(const Node& node) {
+/// `clusters`: of the run or subset.
+VariantFigures read_figures(const Node& node, int64_t clusters) {
   VariantFigures out;
+  out.clusters = clusters;
   if (node["self_perplexity"].present()) {
-    out.self =
-        SelfFigures{.entropy = node["mean_entropy"].number(), .entropy_stderr = node["mean_entropy_stderr"].amount()};
+    out.self = SelfFigures{.entropy = node["mean_entropy"].number(),
+                           .entropy_stderr = node["mean_entropy_stderr"].amount(),
+                           .entropy_stderr_windows = node["mean_entropy_stderr_windows"].amount()};
   }
   if (node["word_perplexity"].present()) {
     out.rolling = RollingFigures{.word_perplexity = node["word_perplexity"].amount(),
                                  .byte_perplexity = node["byte_perplexity"].amount(),
                                  .bits_per_byte = node["bits_per_byte"].amount(),
                                  .word_perplexity_stderr = node["word_perplexity_stderr"].amount(),
+                                 .word_perplexity_stderr_windows = node["word_perplexity_stderr_windows"].amount(),
+                                 .bits_per_byte_stderr_windows = node["bits_per_byte_stderr_windows"].amount(),
                                  .words = node["words"].integer(),
                                  .bytes = node["bytes"].integer()};
   }
@@ -185,6 +211,9 @@ VariantFigures read_figures(const Node& node) {
   out.ppl = node[names.ppl].amount();
   out.ppl_stderr = node[names.ppl_stderr].amount();
   out.ppl_stderr_windows = node[names.ppl_stderr_windows].amount();
+  out.nll_stderr_windows = node[names.nll_stderr_windows].amount();
+  out.accuracy = node["accuracy"].amount();
+  out.accuracy_stderr_windows = node["accuracy_stderr_windows"].amount();
   out.tokens = node["tokens"].integer();
   out.nonfinite = node["nonfinite"].integer();
   out.vs_baseline = read_vs_baseline(node["vs_baseline"], names);
@@ -218,11 +247,15 @@ std::optional<Exponents> read_exponents(const Node& node) {
   return out;
 }
 
-Variant read_variant(const Node& node) {
+ClusterCount read_clusters(const Node& node) {
+  return {.kind = node["kind"].text(), .number = node["number"].integer()};
+}
+
+Variant read_variant(const Node& node, int64_t clusters) {
   Variant out;
   out.name = node.at("name").text();
   out.spec = node["spec"].text();
-  out.figures = read_figures(node);
+  out.figures = read_figures(node, clusters);
   out.tokens_per_second = node["tokens_per_second"].amount();
   const Node seconds = node["seconds"];
   out.seconds = {.load = seconds["load"].amount(),
@@ -241,10 +274,18 @@ Variant read_variant(const Node& node) {
   out.weight_bytes_variant = node["weight_bytes"]["variant"].amount();
   out.weight_bits_baseline = node["weight_bits"]["baseline"].amount();
   out.weight_bits_variant = node["weight_bits"]["variant"].amount();
+  out.power = {.ppl_tokens = node["power"]["tokens_ppl_1_percent"].amount(),
+               .kld_tokens = node["power"]["tokens_kld_1_mnat"].amount()};
   if (const Node noise = node["noise"]; noise.present()) {
     out.noise = Noise{.nll = noise["nll"].amount(),
                       .kld_mean = noise["kld_mean"].amount(),
-                      .top1_agreement = noise["top1_agreement"].amount()};
+                      .top1_agreement = noise["top1_agreement"].amount(),
+                      .deviations = {.nll_sd = noise["nll_sd"].amount(),
+                                     .ln_ppl_ratio_sd = noise["ln_ppl_ratio_sd"].amount(),
+                                     .kld_sd = noise["kld_sd"].amount(),
+                                     .top1_sd = noise["top1_sd"].amount(),
+                                     .floor_kld = noise["floor_kld"].number(),
+                                     .floor_flips = noise["floor_flips"].amount()}};
   }
   for (const Node& item : node["layers"].items(kMostEntries)) {
     const int64_t layer = item["layer"].integer();
@@ -285,16 +326,22 @@ Run read_run(const Node& node) {
   out.command = node["command"].text();
   out.complete = node["complete"].boolean(true);
   out.windows = node["windows"].integer();
+  out.clusters = read_clusters(node["clusters"]);
   out.peak_memory_bytes = node["peak_memory_bytes"].amount();
   out.seconds_total = node["seconds"]["total"].amount();
   out.seconds_load = node["seconds"]["load"].amount();
   out.seconds_tokenize = node["seconds"]["tokenize"].amount();
-  for (const Node& item : node.at("variants").items(kMostVariants)) out.variants.push_back(read_variant(item));
+  for (const Node& item : node.at("variants").items(kMostVariants)) {
+    out.variants.push_back(read_variant(item, out.clusters.number));
+  }
   for (const Node& item : node["subsets"].items(kMostSubsets)) {
     SubsetResult subset;
     subset.name = item["name"].text();
     subset.windows = item["windows"].integer();
-    for (const Node& figures : item["variants"].items(kMostVariants)) subset.variants.push_back(read_figures(figures));
+    subset.clusters = read_clusters(item["clusters"]);
+    for (const Node& figures : item["variants"].items(kMostVariants)) {
+      subset.variants.push_back(read_figures(figures, subset.clusters.number));
+    }
     if (subset.variants.size() != out.variants.size()) item["variants"].wrong("one entry a variant of the run");
     out.subsets.push_back(std::move(subset));
   }
@@ -308,7 +355,11 @@ Run read_run(const Node& node) {
     out.pairs.push_back({.a = item["a"].text(),
                          .b = item["b"].text(),
                          .ln_ppl_ratio = item["ln_ppl_ratio"].number(),
-                         .ln_ppl_ratio_stderr = item["ln_ppl_ratio_stderr"].amount()});
+                         .ln_ppl_ratio_stderr = item["ln_ppl_ratio_stderr"].amount(),
+                         .ln_ppl_ratio_stderr_windows = item["ln_ppl_ratio_stderr_windows"].amount(),
+                         .kld_difference = item["kld_difference"].number(),
+                         .kld_difference_stderr = item["kld_difference_stderr"].amount(),
+                         .kld_difference_stderr_windows = item["kld_difference_stderr_windows"].amount()});
   }
   return out;
 }
@@ -339,7 +390,9 @@ const MemberNames& member_names(const VariantFigures& figures) {
                                      .ppl_stderr_windows = "self_perplexity_stderr_windows",
                                      .ratio = "self_perplexity_ratio",
                                      .ln_ratio = "ln_self_perplexity_ratio",
-                                     .ln_ratio_stderr = "ln_self_perplexity_ratio_stderr"};
+                                     .ln_ratio_stderr = "ln_self_perplexity_ratio_stderr",
+                                     .nll_stderr_windows = "self_nll_stderr_windows",
+                                     .ln_ratio_stderr_windows = "ln_self_perplexity_ratio_stderr_windows"};
   return figures.self ? kSelf : kPerplexity;
 }
 

@@ -3,6 +3,7 @@
 // What a JSON file of the schema mxlm.eval/1 says. The page, the CSV and the Markdown table are made from this and from
 // nothing else, so that what `eval` writes at its end and what `report` makes of a file years later are the same.
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -44,15 +45,26 @@ struct TensorExponents {
   std::optional<Exponents> weight, activation;
 };
 
-/// The change under another order of float32 sums.
+/// What another order of float32 sums changes: |difference| of one repetition; the standard deviation of a figure; and
+/// the baseline against itself. NaN where the file has none.
 struct Noise {
   double nll = 0, kld_mean = 0, top1_agreement = 0;
+  NoiseFigures deviations;
+
+  [[nodiscard]] std::optional<double> floor() const {
+    return std::isfinite(deviations.floor_kld) ? std::optional(deviations.floor_kld) : std::nullopt;
+  }
+  /// What rounding may do to ln(PPL ratio): two standard deviations, or in old files the one difference.
+  [[nodiscard]] double of_ratio() const {
+    return std::isfinite(deviations.ln_ppl_ratio_sd) ? 2 * deviations.ln_ppl_ratio_sd : nll;
+  }
 };
 
 /// A paired comparison of two variants.
 struct Pair {
   std::string a, b;
-  double ln_ppl_ratio = 0, ln_ppl_ratio_stderr = 0;
+  double ln_ppl_ratio = 0, ln_ppl_ratio_stderr = 0, ln_ppl_ratio_stderr_windows = 0;
+  double kld_difference = 0, kld_difference_stderr = 0, kld_difference_stderr_windows = 0;
 };
 
 struct Variant {
@@ -64,6 +76,7 @@ struct Variant {
   double weight_bytes_baseline = 0, weight_bytes_variant = 0;
   double weight_bits_baseline = 0, weight_bits_variant = 0;  // mean bits of a weight of the Linears; NaN if unknown
   std::optional<Noise> noise;
+  Power power;  // NaN where the file has none
   std::vector<LayerError> layers;
   std::vector<LinearError> linears;
 };
@@ -76,6 +89,7 @@ struct Run {
   std::string command;
   bool complete = true;
   int64_t windows = 0;
+  ClusterCount clusters;  // number 0: written before 0.2, which had no errors by cluster
   double peak_memory_bytes = 0;
   double seconds_total = 0, seconds_load = 0, seconds_tokenize = 0;
   std::vector<Variant> variants;  // the baseline first; empty when nothing was scored
@@ -94,7 +108,8 @@ struct File {
 /// The members of a variant that the protocol `self` names otherwise, since what it measures is no perplexity.
 struct MemberNames {
   std::string_view nll = "nll", ppl = "ppl", ppl_stderr = "ppl_stderr", ppl_stderr_windows = "ppl_stderr_windows",
-                   ratio = "ppl_ratio", ln_ratio = "ln_ppl_ratio", ln_ratio_stderr = "ln_ppl_ratio_stderr";
+                   ratio = "ppl_ratio", ln_ratio = "ln_ppl_ratio", ln_ratio_stderr = "ln_ppl_ratio_stderr",
+                   nll_stderr_windows = "nll_stderr_windows", ln_ratio_stderr_windows = "ln_ppl_ratio_stderr_windows";
 };
 const MemberNames& member_names(const VariantFigures& figures);
 

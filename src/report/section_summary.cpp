@@ -19,7 +19,7 @@ std::string name(const Run& run, size_t index) {
 
 std::string percent(const Run& run, size_t index) { return measured_text(ppl_change_figure(run, index)) + "\u00a0%"; }
 
-/// "z = +8.1: significant"
+/// "z = +8.1, significant"
 std::string judged(const Verdict& v) {
   switch (v.kind) {
     case Verdict::Kind::unknown:
@@ -39,15 +39,30 @@ std::string judged(const Verdict& v) {
 bool compared(const Variant& v) { return v.figures.vs_baseline && std::isfinite(v.figures.vs_baseline->ppl_ratio); }
 
 /// "changes perplexity by +0.8 ± 0.1 % (z = +8, significant)", and what that buys.
-std::string sentence(const Run& run, size_t index) {
+std::string sentence(const Run& run, size_t index, const Verdict& verdict) {
   const Variant& v = run.variants[index];
   if (!compared(v)) {
     return fmt::format("{} has no figures: {} of its tokens have NaN or infinite logits.", name(run, index),
                        count_text(v.figures.nonfinite));
   }
-  std::string out =
-      fmt::format("{} changes {} by {} ({}) and keeps the most likely token at {} % of positions", name(run, index),
-                  quantity_name(run), percent(run, index), judged(verdict(v)), measured_text(top1_figure(run, index)));
+  std::string out = fmt::format(
+      "{} is {} by KL divergence ({} mnats a token): it changes {} by {} ({}) and keeps the most likely "
+      "token at {} % of positions",
+      name(run, index), size_text(verdict.size), measured_text(kld_figure(run, index)), quantity_name(run),
+      percent(run, index), judged(verdict), measured_text(top1_figure(run, index)));
+  if (const auto& flips = v.figures.vs_baseline->flips) {
+    const Source from = source(run) / "variants" / index / "vs_baseline" / "flips";
+    const auto share = [&](const char* member, double value, double error) {
+      constexpr double hundred = 100;
+      return measured_text({.value = {from / member, value},
+                            .error = {from / (std::string(member) + "_stderr_windows"), error},
+                            .scale = hundred,
+                            .error_scale = hundred});
+    };
+    out += fmt::format("; {} % of tokens turn from right to wrong and {} % from wrong to right",
+                       share("right_to_wrong", flips->right_to_wrong, flips->right_to_wrong_stderr_windows),
+                       share("wrong_to_right", flips->wrong_to_right, flips->wrong_to_right_stderr_windows));
+  }
   if (std::isfinite(v.weight_bits_variant) && v.weight_bits_variant < v.weight_bits_baseline) {
     const Source bits = source(run) / "variants" / index / "weight_bits";
     out +=
@@ -81,11 +96,11 @@ std::string capital(std::string text) {
 }
 
 /// The first line: how many variants changed anything.
-std::string lead(const Run& run) {
+std::string lead(const Run& run, const std::vector<Verdict>& judgements) {
   const size_t count = run.variants.size() - 1;
   std::vector<size_t> worse, better, same, borderline;
   for (size_t i = 1; i < run.variants.size(); ++i) {
-    const Verdict v = verdict(run.variants[i]);
+    const Verdict& v = judgements[i];
     if (v.kind == Verdict::Kind::different) (v.z > 0 ? worse : better).push_back(i);
     if (v.kind == Verdict::Kind::same || v.kind == Verdict::Kind::noise) same.push_back(i);
     if (v.kind == Verdict::Kind::borderline) borderline.push_back(i);
@@ -93,10 +108,15 @@ std::string lead(const Run& run) {
   if (count == 1) {
     const std::string what = capital(quantity_name(run));
     if (!compared(run.variants[1])) return "The variant's figures are not finite.";
-    if (!worse.empty()) return fmt::format("{} rises by {}: a significant change.", what, percent(run, 1));
-    if (!better.empty()) return fmt::format("{} falls, by {}: a significant change.", what, percent(run, 1));
-    if (!borderline.empty()) return fmt::format("{} changes by {}, on the border of chance.", what, percent(run, 1));
-    return what + " does not change by more than its error.";
+    const std::string size =
+        judgements[1].size == Size::unknown ? "" : fmt::format("The variant is {}: ", size_text(judgements[1].size));
+    const std::string then = size.empty() ? what : quantity_name(run);
+    if (!worse.empty()) return fmt::format("{}{} rises by {}, a significant change.", size, then, percent(run, 1));
+    if (!better.empty()) return fmt::format("{}{} falls, by {}, a significant change.", size, then, percent(run, 1));
+    if (!borderline.empty()) {
+      return fmt::format("{}{} changes by {}, on the border of chance.", size, then, percent(run, 1));
+    }
+    return fmt::format("{}{} does not change by more than its error.", size, then);
   }
   std::vector<std::string> parts;
   const auto part = [&](const std::vector<size_t>& of, const std::string& one, const std::string& many) {
@@ -112,13 +132,47 @@ std::string lead(const Run& run) {
   part(better, "lowers it significantly", "lower it significantly");
   const size_t none = count - worse.size() - better.size() - same.size() - borderline.size();
   if (none > 0) parts.push_back(fmt::format("{} {} no finite figures", none, none == 1 ? "has" : "have"));
-  std::string out = fmt::format("Of {} variants, ", count);
-  for (size_t i = 0; i < parts.size(); ++i) out += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
-  return out + ".";
+  const auto joined = [](const std::vector<std::string>& list) {
+    std::string out;
+    for (size_t i = 0; i < list.size(); ++i) out += (i == 0 ? "" : i + 1 == list.size() ? " and " : ", ") + list[i];
+    return out;
+  };
+  std::vector<std::string> sizes;
+  for (const Size size : {Size::rounding, Size::alike, Size::visible, Size::broken}) {
+    const auto of_size =
+        std::count_if(judgements.begin() + 1, judgements.end(), [&](const Verdict& v) { return v.size == size; });
+    if (of_size > 0) sizes.push_back(fmt::format("{} {} {}", of_size, of_size == 1 ? "is" : "are", size_text(size)));
+  }
+  const std::string of = fmt::format("Of {} variants, ", count);
+  const std::string by_size = sizes.empty() ? of : fmt::format("{}{} by KL divergence; ", of, joined(sizes));
+  return fmt::format("{}{}.", by_size, joined(parts));
+}
+
+/// Who else may be on the front: variants that one of the front's, of at most their size, does not beat by more than
+/// the error of the difference of their KL divergences. "" where there are none.
+std::string rivals(const Run& run, SizeAxis axis, const std::vector<size_t>& front) {
+  const auto alike = [&](size_t x, size_t y) {
+    const std::string &a = run.variants[std::min(x, y)].name, &b = run.variants[std::max(x, y)].name;
+    const auto pair =
+        std::find_if(run.pairs.begin(), run.pairs.end(), [&](const Pair& p) { return p.a == a && p.b == b; });
+    return pair != run.pairs.end() && chance_of({.value = pair->kld_difference,
+                                                 .error = pair->kld_difference_stderr_windows,
+                                                 .clusters = run.clusters.number}) >= kBorderlineChance;
+  };
+  std::vector<size_t> out;
+  for (size_t i = 1; i < run.variants.size(); ++i) {
+    if (std::find(front.begin(), front.end(), i) != front.end()) continue;
+    // The front goes by size; its last one that is no larger has the least KL divergence of these.
+    const auto larger = std::find_if(front.begin(), front.end(), [&](size_t f) {
+      return size_figure(run, f, axis).value > size_figure(run, i, axis).value;
+    });
+    if (larger != front.begin() && alike(*(larger - 1), i)) out.push_back(i);
+  }
+  return out.empty() ? std::string{} : fmt::format("; within the error, nor than {}", names(run, out));
 }
 
 /// What to look at among many variants.
-std::string highlights(const Run& run) {
+std::string highlights(const Run& run, const std::vector<Verdict>& judgements) {
   std::vector<size_t> order;
   for (size_t i = 1; i < run.variants.size(); ++i) {
     if (compared(run.variants[i]) && std::isfinite(kld_figure(run, i).value.value)) order.push_back(i);
@@ -129,7 +183,7 @@ std::string highlights(const Run& run) {
       std::minmax_element(order.begin(), order.end(), [&](size_t a, size_t b) { return kld(a) < kld(b); });
   std::string out;
   const auto item = [&](const char* what, size_t i) {
-    const Verdict v = verdict(run.variants[i]);
+    const Verdict& v = judgements[i];
     out += fmt::format("<li>{}: {}, {} mnats of KL divergence a token, {} {} ({}).</li>\n", what, name(run, i),
                        measured_text(kld_figure(run, i)), quantity_name(run), percent(run, i), judged(v));
   };
@@ -138,18 +192,38 @@ std::string highlights(const Run& run) {
   const SizeAxis axis = size_axis(run);
   const std::vector<size_t> front = pareto_front(run, axis);
   if (front.size() > 1) {
-    out += fmt::format("<li>No other variant has both smaller weights and less KL divergence than {}.</li>\n",
-                       names(run, front));
+    out += fmt::format("<li>No other variant has both smaller weights and less KL divergence than {}{}.</li>\n",
+                       names(run, front), rivals(run, axis, front));
   }
   std::vector<size_t> same;
   for (const size_t i : order) {
-    const Verdict::Kind kind = verdict(run.variants[i]).kind;
+    const Verdict::Kind kind = judgements[i].kind;
     if (kind == Verdict::Kind::same || kind == Verdict::Kind::noise) same.push_back(i);
   }
   if (!same.empty()) {
     out += fmt::format("<li>No change of {} beyond its error: {}.</li>\n", quantity_name(run), names(run, same));
   }
   return out;
+}
+
+/// Rounding, where --noise measured it.
+std::string noise_note(const Run& run) {
+  const auto& noise = run.variants[0].noise;
+  if (!noise) return {};
+  if (!noise->floor()) {
+    return " Rounding noise was measured too, as the change under another order of float32 sums; the JSON has it.";
+  }
+  const Source from = source(run) / "variants" / size_t{0} / "noise";
+  constexpr double milli = 1000, percent = 100;
+  const NoiseFigures& d = noise->deviations;
+  return fmt::format(
+      " In another order of float32 sums the baseline differs from itself by <span{}>{}</span> mnats of KL divergence "
+      "a "
+      "token and in <span{}>{}</span> % of its most likely tokens; a variant that has up to {} times as much is called "
+      "rounding. A "
+      "change of perplexity within twice the standard deviation that the order of sums gives it is called noise.",
+      attributes(from / "floor_kld", d.floor_kld), significant_text(d.floor_kld * milli, 2),
+      attributes(from / "floor_flips", d.floor_flips), significant_text(d.floor_flips * percent, 2), kFloorMargin);
 }
 
 }  // namespace
@@ -165,15 +239,17 @@ std::string summary(const Run& run) {
   if (run.variants.empty()) return out;
   const Variant& baseline = run.variants[0];
   const size_t count = run.variants.size() - 1;
-  if (count > 0) out += fmt::format("<p class=\"lead\">{}</p>\n", lead(run));
+  const std::vector<Verdict> judgements = verdicts(run);
+  if (count > 0) out += fmt::format("<p class=\"lead\">{}</p>\n", lead(run, judgements));
   out += "<ul class=\"findings\">\n";
   out += fmt::format("<li>The baseline{} has a {} of {} on {} scored tokens.</li>\n",
                      run.model.compute_dtype.empty() ? "" : ", in " + escape(run.model.compute_dtype) + ",",
                      quantity_name(run), measured_text(ppl_figure(run, 0)), count_text(baseline.figures.tokens));
   if (count <= kMostSentences) {
-    for (size_t i = 1; i < run.variants.size(); ++i) out += fmt::format("<li>{}</li>\n", sentence(run, i));
+    for (size_t i = 1; i < run.variants.size(); ++i)
+      out += fmt::format("<li>{}</li>\n", sentence(run, i, judgements[i]));
   } else {
-    out += highlights(run);
+    out += highlights(run, judgements);
   }
   out += "</ul>\n";
   for (const Variant& v : run.variants) {
@@ -182,21 +258,24 @@ std::string summary(const Run& run) {
         "<p class=\"warning\"><b>{}</b>: {} of {} tokens have NaN or infinite logits, so it has no figures.</p>\n",
         escape(v.name), count_text(v.figures.nonfinite), count_text(v.figures.tokens));
   }
-  const bool noise =
-      std::any_of(run.variants.begin(), run.variants.end(), [](const Variant& v) { return v.noise.has_value(); });
-  std::string note = fmt::format(
-      "± is one standard error; for a change of {} that of the paired difference, token by token on the same text, "
-      "which "
-      "is far smaller than the errors of the two figures suggest. z is the logarithm of the ratio in these errors; "
-      "beyond "
-      "3 it is called significant (chance alone passes that once in 370 times), between 2 and 3 borderline.",
-      quantity_name(run));
-  if (noise) {
-    note +=
-        " Rounding noise was measured too, as the change under another order of float32 sums: where it is larger than "
-        "the statistical error it stands in its place.";
+  std::string note = error_note(run);
+  if (count > 0) {
+    constexpr double milli = 1000;
+    note += fmt::format(
+        " For a change of {} it is that of the paired difference, token by token on the same text, which is far "
+        "smaller "
+        "than the errors of the two figures suggest. z is the logarithm of the ratio in these errors. By KL divergence "
+        "a "
+        "variant is like the baseline under {:.0f} mnats a token and broken over {:.0f}; whether {} changed is another "
+        "question: beyond three errors the change is called significant, between two and three borderline, as chance "
+        "({}{}) passes that once in 370 runs.",
+        quantity_name(run), kAlikeNats * milli, kBrokenNats * milli, quantity_name(run),
+        run.clusters.number > 1 ? fmt::format("Student's t with {} degrees of freedom", run.clusters.number - 1)
+                                : "the normal distribution",
+        count > 1 ? fmt::format(", Holm's correction over the {} variants", count) : "");
   }
-  if (count > 0) out += fmt::format("<p class=\"note\">{}</p>\n", note);
+  note += noise_note(run);
+  out += fmt::format("<p class=\"note\">{}</p>\n", note);
   return out;
 }
 

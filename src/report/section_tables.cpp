@@ -104,7 +104,10 @@ std::string variant_table(const Run& run) {
       {.label = short_quantity_name(run), .title = quantity_name(run) + ", exp of the mean NLL a token", .columns = 2},
       {.label = fmt::format("Δ{}, %", short_quantity_name(run)), .title = "change against the baseline", .columns = 2},
       {.label = "z", .title = "the change in standard errors of the paired difference"},
-      {.label = "Verdict", .title = "beyond 3 errors: significant", .columns = 1, .number = false},
+      {.label = "Verdict",
+       .title = "size by KL divergence; beyond 3 errors: significant",
+       .columns = 1,
+       .number = false},
       {.label = "KL, mnats", .title = "KL(baseline ‖ variant) a token, 1/1000 nat", .columns = 2},
       {.label = "Top-1, %", .title = "positions with the same most likely token", .columns = 2}};
   const bool rolling = any(run, [](const Variant& v) { return v.figures.rolling.has_value(); });
@@ -118,13 +121,14 @@ std::string variant_table(const Run& run) {
   columns.push_back({.label = "MB", .title = "weights of the Linears"});
   columns.push_back({.label = "Tok/s", .title = "positions a second, loading and preparing excluded"});
   std::string out = table_open("Variants side by side", columns, "main sortable");
+  const std::vector<Verdict> verdicts_of = verdicts(run);
   for (size_t i = 0; i < run.variants.size(); ++i) {
     const Variant& v = run.variants[i];
     const Source from = variant_source(run, i);
     out += row_head(run, i);
     out += measured_cells(ppl_figure(run, i));
     if (v.figures.vs_baseline) {
-      const Verdict judged = verdict(v);
+      const Verdict& judged = verdicts_of[i];
       out += measured_cells(ppl_change_figure(run, i));
       const std::string sorted = std::isfinite(judged.z) ? fmt::format(R"( data-s="{}")", exact(judged.z)) : "";
       out += fmt::format(R"(<td class="n"{}>{}</td><td class="verdict k{}">{}</td>)", sorted,
@@ -136,8 +140,11 @@ std::string variant_table(const Run& run) {
     }
     if (rolling) {
       if (const auto& r = v.figures.rolling) {
-        out += measured_cells({.value = {from / "word_perplexity", r->word_perplexity},
-                               .error = {from / "word_perplexity_stderr", r->word_perplexity_stderr}});
+        const bool clustered = v.figures.clusters > 0;
+        out += measured_cells(
+            {.value = {from / "word_perplexity", r->word_perplexity},
+             .error = clustered ? Figure{from / "word_perplexity_stderr_windows", r->word_perplexity_stderr_windows}
+                                : Figure{from / "word_perplexity_stderr", r->word_perplexity_stderr}});
         out += figure_cell({from / "bits_per_byte", r->bits_per_byte}, decimal_text(r->bits_per_byte, 4));
       } else {
         out += empty_cell() + empty_cell() + empty_cell();
@@ -145,8 +152,10 @@ std::string variant_table(const Run& run) {
     }
     if (entropy) {
       if (const auto& s = v.figures.self) {
-        out += measured_cells(
-            {.value = {from / "mean_entropy", s->entropy}, .error = {from / "mean_entropy_stderr", s->entropy_stderr}});
+        out += measured_cells({.value = {from / "mean_entropy", s->entropy},
+                               .error = v.figures.clusters > 0
+                                            ? Figure{from / "mean_entropy_stderr_windows", s->entropy_stderr_windows}
+                                            : Figure{from / "mean_entropy_stderr", s->entropy_stderr}});
       } else {
         out += empty_cell() + empty_cell();
       }
@@ -204,7 +213,7 @@ std::string distribution_table(const Run& run) {
   columns.push_back({.label = "RMS Δp, %", .title = "its root mean square", .columns = 2});
   columns.push_back({.label = "r", .title = "correlation of the NLL of tokens with the baseline's"});
   std::string out = table_open("KL divergence by percentile of tokens, mnats", columns, "sortable");
-  constexpr double milli = 1000, percent = 100;
+  constexpr double milli = 1000, percent = 100, unknown = std::numeric_limits<double>::quiet_NaN();
   for (size_t i = 1; i < run.variants.size(); ++i) {
     const auto& b = run.variants[i].figures.vs_baseline;
     if (!b) continue;
@@ -212,6 +221,10 @@ std::string distribution_table(const Run& run) {
     out += row_head(run, i);
     const auto cell = [&](const Source& member, double value, double scale) {
       out += figure_cell({member, value}, std::isfinite(value) ? fmt::format("{:.3g}", value * scale) : "n/a");
+    };
+    const auto error = [&](const std::string& member, double by_cluster, double by_token) {
+      return run.clusters.number > 0 ? Figure{from / (member + "_windows"), by_cluster}
+                                     : Figure{from / member, by_token};
     };
     for (const auto& [number, key] : percentiles) {
       const auto found = b->kld_percentiles.find(key);
@@ -224,14 +237,14 @@ std::string distribution_table(const Run& run) {
     cell(from / "kld_max", b->kld_max, milli);
     if (reverse) {
       out += measured_cells({.value = {from / "kld_reverse_mean", b->kld_reverse_mean},
-                             .error = {from / "kld_reverse_stderr", b->kld_reverse_stderr},
+                             .error = error("kld_reverse_stderr", b->kld_reverse_stderr_windows, b->kld_reverse_stderr),
                              .scale = milli,
                              .error_scale = milli});
     }
     if (b->jensen_shannon_mean) {
       out += measured_cells({.value = {from / "jensen_shannon_mean", *b->jensen_shannon_mean},
-                             .error = {from / "jensen_shannon_stderr",
-                                       b->jensen_shannon_stderr.value_or(std::numeric_limits<double>::quiet_NaN())},
+                             .error = error("jensen_shannon_stderr", b->jensen_shannon_stderr_windows.value_or(unknown),
+                                            b->jensen_shannon_stderr.value_or(unknown)),
                              .scale = milli,
                              .error_scale = milli});
     } else if (jensen_shannon) {
@@ -239,7 +252,7 @@ std::string distribution_table(const Run& run) {
     }
     cell(from / "delta_p_mean", b->delta_p_mean, percent);
     out += measured_cells({.value = {from / "delta_p_rms", b->delta_p_rms},
-                           .error = {from / "delta_p_rms_stderr", b->delta_p_rms_stderr},
+                           .error = error("delta_p_rms_stderr", b->delta_p_rms_stderr_windows, b->delta_p_rms_stderr),
                            .scale = percent,
                            .error_scale = percent});
     out += figure_cell({from / "correlation", b->correlation}, decimal_text(b->correlation, 5));
@@ -255,26 +268,49 @@ std::string pair_table(const Run& run) {
                                 {.label = "B", .number = false},
                                 {.label = "ln(PPL B / PPL A), ‰", .columns = 2},
                                 {.label = "z"},
+                                {.label = "Verdict", .number = false},
+                                {.label = "KL B − KL A, mnats", .columns = 2},
+                                {.label = "z"},
                                 {.label = "Verdict", .number = false}},
                                "sortable");
+  const int64_t clusters = run.clusters.number;
+  std::vector<Difference> ratios, divergences;
+  for (const Pair& p : run.pairs) {
+    ratios.push_back({.value = p.ln_ppl_ratio,
+                      .error = clusters > 0 ? p.ln_ppl_ratio_stderr_windows : p.ln_ppl_ratio_stderr,
+                      .clusters = clusters});
+    divergences.push_back({.value = p.kld_difference,
+                           .error = clusters > 0 ? p.kld_difference_stderr_windows : p.kld_difference_stderr,
+                           .clusters = clusters});
+  }
+  const std::vector<Verdict> by_ratio = verdicts(ratios), by_divergence = verdicts(divergences);
   constexpr double milli = 1000;
-  for (size_t i = 0; i < std::min(run.pairs.size(), kMostPairs); ++i) {
-    const Pair& pair = run.pairs[i];
-    const Source from = source(run) / "pairs" / i;
-    const Verdict judged = verdict(pair.ln_ppl_ratio, pair.ln_ppl_ratio_stderr, 0);
-    out += fmt::format(
-        "<tr><th scope=\"row\" class=\"t\"><span class=\"v\">{}</span></th><td><span class=\"v\">{}</span></td>",
-        breakable(pair.a), breakable(pair.b));
-    out += measured_cells({.value = {from / "ln_ppl_ratio", pair.ln_ppl_ratio},
-                           .error = {from / "ln_ppl_ratio_stderr", pair.ln_ppl_ratio_stderr},
+  const auto add = [&](const Source& from, const std::string& member, const Difference& d, const Verdict& judged) {
+    const std::string error = member + (clusters > 0 ? "_stderr_windows" : "_stderr");
+    out += measured_cells({.value = {from / member, d.value},
+                           .error = {from / error, d.error},
                            .scale = milli,
                            .error_scale = milli,
                            .sign = Sign::always});
     const std::string sorted = std::isfinite(judged.z) ? fmt::format(R"( data-s="{}")", exact(judged.z)) : "";
-    out += fmt::format("<td class=\"n\"{}>{}</td><td class=\"verdict k{}\">{}</td></tr>\n", sorted,
-                       with_minus(z_text(judged)), static_cast<int>(judged.kind), verdict_text(judged));
+    out += fmt::format("<td class=\"n\"{}>{}</td><td class=\"verdict k{}\">{}</td>", sorted, with_minus(z_text(judged)),
+                       static_cast<int>(judged.kind), verdict_text(judged));
+  };
+  for (size_t i = 0; i < std::min(run.pairs.size(), kMostPairs); ++i) {
+    const Source from = source(run) / "pairs" / i;
+    out += fmt::format(
+        "<tr><th scope=\"row\" class=\"t\"><span class=\"v\">{}</span></th><td><span class=\"v\">{}</span></td>",
+        breakable(run.pairs[i].a), breakable(run.pairs[i].b));
+    add(from, "ln_ppl_ratio", ratios[i], by_ratio[i]);
+    add(from, "kld_difference", divergences[i], by_divergence[i]);
+    out += "</tr>\n";
   }
   out += table_close();
+  out += fmt::format(
+      "<p class=\"note\">Verdicts count that {} were looked at (Holm's correction over the pairs, one for perplexity "
+      "and "
+      "one for KL divergence).</p>",
+      plural(static_cast<int64_t>(run.pairs.size()), "pair"));
   if (run.pairs.size() > kMostPairs) {
     out += fmt::format("<p class=\"note\">The first {} pairs; the JSON has all.</p>", count_text(kMostPairs));
   }

@@ -6,18 +6,23 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "base/quote.hpp"
+#include "eval/ranking.hpp"
 #include "report/digits.hpp"
+#include "report/error_words.hpp"
 #include "report/text_layout.hpp"
+#include "report/verdict.hpp"
 
 namespace mxlm {
 namespace {
 
 // Columns that a cut name keeps: before figures are left out, and in the end.
 constexpr size_t kReadable = 18, kNarrowest = 8;
+constexpr size_t kMarks = 5;
 constexpr double kMilli = 1000, kPercent = 100;
 
 /// A format in the short names of the format table, where it has one: "mxfp4/mxfp8".
@@ -63,29 +68,46 @@ std::string with_error(const Measured& m) { return m.error.empty() ? m.value : m
 
 using Rows = std::vector<const VariantResult*>;
 
-/// By mean KL divergence a bit saved; what saves none or is not finite last, by KL divergence.
 Rows sorted_rows(const RunResult& run) {
   Rows rows;
-  for (const VariantResult& v : run.variants) {
-    if (v.sweep && v.figures.vs_baseline) rows.push_back(&v);
+  for (const size_t v : ranking(run.variants)) {
+    if (run.variants[v].sweep && run.variants[v].figures.vs_baseline) rows.push_back(&run.variants[v]);
   }
-  const auto rank = [](double x) { return std::isfinite(x) ? x : HUGE_VAL; };
-  std::stable_sort(rows.begin(), rows.end(), [&](const VariantResult* a, const VariantResult* b) {
-    const double x = rank(a->sweep->kld_per_bit), y = rank(b->sweep->kld_per_bit);
-    if (x != y) return x < y;
-    return rank(a->figures.vs_baseline->kld_mean) < rank(b->figures.vs_baseline->kld_mean);
-  });
   return rows;
 }
 
-/// True if the two variants' mean KL divergences differ by less than two standard errors of their paired difference;
-/// false where their difference was not computed.
-bool alike(const RunResult& run, const VariantResult* x, const VariantResult* y) {
-  const auto index = [&](const VariantResult* v) { return static_cast<size_t>(v - run.variants.data()); };
-  const auto [a, b] = std::minmax({index(x), index(y)});
+/// How the KL divergences of two variants compare: the chance of their paired difference; none where it was not
+/// computed or has no error.
+std::optional<double> chance_between(const RunResult& run, size_t x, size_t y) {
+  const auto [a, b] = std::minmax(x, y);
   const auto pair = std::find_if(run.pairs.begin(), run.pairs.end(),
                                  [a = a, b = b](const PairFigures& p) { return p.a == a && p.b == b; });
-  return pair != run.pairs.end() && std::abs(pair->kld_difference) < 2 * pair->kld_difference_stderr;
+  if (pair == run.pairs.end()) return std::nullopt;
+  const double chance = chance_of(
+      {.value = pair->kld_difference, .error = pair->kld_difference_stderr_windows, .clusters = run.clusters.number});
+  return std::isfinite(chance) ? std::optional(chance) : std::nullopt;
+}
+
+bool alike(const RunResult& run, size_t x, size_t y) {
+  const auto chance = chance_between(run, x, y);
+  return chance && *chance >= kBorderlineChance;
+}
+
+/// "*" for what is Pareto-optimal, "(*)" for what no other of at most its bits beats by more than their error; then "="
+/// where KL does not differ from that of the row above, "1" where it does not differ from the first row's.
+std::vector<std::string> marks_of(const RunResult& run, const Rows& rows) {
+  std::vector<std::string> out;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const auto index = [&](size_t row) { return static_cast<size_t>(rows[row] - run.variants.data()); };
+    std::string marks = rows[r]->sweep->pareto ? "*" : "";
+    const auto other = rival(run.variants, index(r));
+    if (marks.empty() && other && rows[r]->sweep->bits_saved > 0 && alike(run, *other, index(r))) marks = "(*)";
+    marks = pad_right(marks, 3);
+    marks += r > 0 && alike(run, index(r - 1), index(r)) ? "=" : " ";
+    marks += r > 0 && alike(run, index(0), index(r)) ? "1" : " ";
+    out.push_back(std::move(marks));
+  }
+  return out;
 }
 
 /// Removes what all units begin with, up to a dot, and returns it.
@@ -128,21 +150,20 @@ std::vector<Column> figure_columns(const Rows& rows) {
   for (const VariantResult* row : rows) {
     const VsBaseline& b = *row->figures.vs_baseline;
     const SweepPoint& point = *row->sweep;
-    const double kld_error = std::max(b.kld_stderr, row->noise_kld) * kMilli;
-    const double ppl_error = b.ppl_ratio * std::max(b.ln_ppl_ratio_stderr, row->noise_nll) * kPercent;
+    const double kld_error = b.kld_stderr_windows * kMilli;
+    const double ppl_error = b.ppl_ratio * b.ln_ppl_ratio_stderr_windows * kPercent;
     bits.cells.push_back(fmt::format("{:.2f}", row->weight_bits_variant));
     kld.cells.push_back(with_error(measured(b.kld_mean * kMilli, kld_error)));
     per_bit.cells.push_back(
         point.bits_saved > 0 ? measured(point.kld_per_bit * kMilli, kld_error / point.bits_saved).value : "-");
     ppl.cells.push_back(with_error(measured((b.ppl_ratio - 1) * kPercent, ppl_error, Sign::always)));
-    top1.cells.push_back(
-        measured(b.top1_agreement * kPercent, std::max(b.top1_stderr, row->noise_top1) * kPercent).value);
+    top1.cells.push_back(measured(b.top1_agreement * kPercent, b.top1_error * kPercent).value);
   }
   return {bits, kld, per_bit, ppl, top1};
 }
 
 size_t total_width(const std::vector<Column>& columns) {
-  size_t sum = 2;  // the marks
+  size_t sum = kMarks;
   for (const Column& column : columns) sum += 2 + column.width();
   return sum;
 }
@@ -172,14 +193,14 @@ void add_rows(std::string& out, const RunResult& run, const Rows& rows, std::vec
     line.erase(line.find_last_not_of(' ') + 1);
     out += line + '\n';
   };
-  std::string title = "  ";
+  std::string title(kMarks, ' ');
   for (const Column& c : columns) {
     title += "  " + (c.left ? pad_right(c.title, c.width()) : pad_left(c.title, c.width()));
   }
   add_line(title);
+  const std::vector<std::string> marks = marks_of(run, rows);
   for (size_t r = 0; r < rows.size(); ++r) {
-    std::string line = rows[r]->sweep->pareto ? "*" : " ";
-    line += r > 0 && alike(run, rows[r - 1], rows[r]) ? "=" : " ";
+    std::string line = marks[r];
     for (const Column& c : columns) {
       line += "  " + (c.left ? pad_right(c.cells[r], c.width()) : pad_left(c.cells[r], c.width()));
     }
@@ -210,7 +231,7 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
     const VariantResult& baseline = run.variants.front();
     out += wrapped(fmt::format(
         "Baseline: {} {}, {:.2f} bits a weight.", baseline.figures.self ? "self-PPL (no perplexity)" : "PPL",
-        with_error(measured(baseline.figures.ppl, baseline.figures.ppl_stderr)), baseline.weight_bits_variant));
+        with_error(measured(baseline.figures.ppl, baseline.figures.ppl_stderr_windows)), baseline.weight_bits_variant));
   }
   std::string work = fmt::format(
       "{} on {}: protocol {}, context {}, {} windows, {} tokens scored; {} variants for the "
@@ -227,9 +248,13 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   if (rows.empty() || tokens == 0) return;
   std::string key =
       "bits: mean bits a weight of all Linears, scales included. KL(baseline‖variant) in mnats a token; KL/bit: for "
-      "each of these bits saved, the order of the table. *: Pareto-optimal, nothing has both less KL and fewer bits.";
-  if (!run.pairs.empty()) key += " =: KL differs from the row above by less than two standard errors (paired).";
+      "each of these bits saved, the order of the table. *: Pareto-optimal, nothing has both less KL and fewer bits; "
+      "(*): nothing of at most its bits has less KL by more than the error. = and 1: KL differs from that of the row "
+      "above, and of the first row, by no more than two standard errors (paired, Student's t, each mark by itself).";
   out += wrapped(key);
+  for (const std::string& words : {error_words(run.clusters), verdict_words(run), noise_words(run), power_words(run)}) {
+    if (!words.empty()) out += wrapped(words);
+  }
   for (const VariantResult* v : rows) {
     if (v->figures.nonfinite == 0) continue;
     out +=
@@ -255,7 +280,7 @@ std::string render_sweep_csv(const EvalResult& result) {
   std::string out =
       "model,data,variant,unit,format,block,scale_bits,rule,round,roles,weight_bits,bits_saved,kld_mean,kld_stderr,"
       "kld_per_bit,pareto,ln_ppl_ratio,ln_ppl_ratio_stderr,ppl,ppl_stderr,top1_agreement,top1_stderr,tokens,nonfinite,"
-      "tokens_per_second\n";
+      "tokens_per_second,kld_stderr_windows,ln_ppl_ratio_stderr_windows,ppl_stderr_windows,top1_stderr_windows\n";
   for (const RunResult& run : result.runs) {
     for (const VariantResult& v : run.variants) {
       if (!v.sweep || !v.figures.vs_baseline) continue;
@@ -287,7 +312,11 @@ std::string render_sweep_csv(const EvalResult& result) {
                                                number(b.top1_stderr),
                                                fmt::format("{}", v.figures.tokens),
                                                fmt::format("{}", v.figures.nonfinite),
-                                               number(v.tokens_per_second)};
+                                               number(v.tokens_per_second),
+                                               number(b.kld_stderr_windows),
+                                               perplexity(b.ln_ppl_ratio_stderr_windows),
+                                               perplexity(v.figures.ppl_stderr_windows),
+                                               number(b.top1_stderr_windows)};
       out += fmt::format("{}\n", fmt::join(fields, ","));
     }
   }

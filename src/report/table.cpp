@@ -3,15 +3,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numbers>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/quote.hpp"
 #include "report/digits.hpp"
+#include "report/error_words.hpp"
 #include "report/report.hpp"
 #include "report/text_layout.hpp"
+#include "report/verdict.hpp"
 
 namespace mxlm {
 namespace {
@@ -112,39 +113,42 @@ std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
   weights.title = giga ? "GB" : "MB";
   for (const VariantResult& v : variants) {
     const VariantFigures& f = v.figures;
-    const double log_error = f.ppl_stderr / f.ppl;
-    // Of lmeval's figures the one a word: tokens / words times as far from 1, in logarithms, as the one a token.
     const bool rolling = f.rolling.has_value();
-    const double tokens_a_word =
-        rolling ? static_cast<double>(f.rolling->tokens) / static_cast<double>(f.rolling->words) : 1;
     const double value = rolling ? f.rolling->word_perplexity : f.ppl;
-    const double scaled = rolling ? f.rolling->word_perplexity_stderr / value : log_error;
-    ppl.cells.push_back(cell(measured(value, value * larger_error(scaled, v.noise_nll * tokens_a_word))));
+    ppl.cells.push_back(
+        cell(measured(value, rolling ? f.rolling->word_perplexity_stderr_windows : f.ppl_stderr_windows)));
     more.cells.emplace_back();
     if (rolling) {
-      const double nats = std::numbers::ln2 * static_cast<double>(f.rolling->bytes);
-      const double a_token = static_cast<double>(f.rolling->tokens) / nats;
-      more.cells.back() = cell(measured(f.rolling->bits_per_byte, larger_error(log_error, v.noise_nll) * a_token));
+      more.cells.back() = cell(measured(f.rolling->bits_per_byte, f.rolling->bits_per_byte_stderr_windows));
     } else if (f.self) {
-      more.cells.back() = cell(measured(f.self->entropy, f.self->entropy_stderr));
+      more.cells.back() = cell(measured(f.self->entropy, f.self->entropy_stderr_windows));
     }
     more.cells.back().error.clear();  // its digits say it
     if (f.vs_baseline) {
       const VsBaseline& b = *f.vs_baseline;
       const double change = rolling ? value / variants[0].figures.rolling->word_perplexity : b.ppl_ratio;
-      const double error = change * larger_error(b.ln_ppl_ratio_stderr, v.noise_nll) * tokens_a_word * percent;
-      ratio.cells.push_back(cell(measured((change - 1) * percent, error, Sign::always)));
-      kld.cells.push_back(cell(measured(b.kld_mean * milli, larger_error(b.kld_stderr, v.noise_kld) * milli)));
-      top1.cells.push_back(
-          cell(measured(b.top1_agreement * percent, larger_error(b.top1_stderr, v.noise_top1) * percent)));
-      top1.cells.back().error.clear();  // its digits say it
+      const double error = rolling ? f.rolling->ln_word_ratio_stderr_windows : b.ln_ppl_ratio_stderr_windows;
+      ratio.cells.push_back(cell(measured((change - 1) * percent, change * error * percent, Sign::always)));
+      kld.cells.push_back(cell(measured(b.kld_mean * milli, b.kld_stderr_windows * milli)));
+      top1.cells.push_back(cell(measured(b.top1_agreement * percent, b.top1_error * percent)));
     } else {
       for (Column* column : {&ratio, &kld, &top1}) column->cells.emplace_back();
     }
     if (v.noise_measured) {
-      const double relative = v.noise_nll * tokens_a_word;
-      const double noise = f.vs_baseline ? f.vs_baseline->ppl_ratio * relative * percent : value * relative;
-      (f.vs_baseline ? ratio : ppl).cells.back().below = "noise " + measured(noise, noise).value;
+      const auto below = [](Column& column, double noise) {
+        if (std::isfinite(noise)) column.cells.back().below = "noise " + significant_text(noise, 2);
+      };
+      // Of lmeval's figures the ones a word: tokens / words times as large, in logarithms, as those a token.
+      const double tokens_a_word =
+          rolling ? static_cast<double>(f.rolling->tokens) / static_cast<double>(f.rolling->words) : 1;
+      if (f.vs_baseline) {
+        const double change = rolling ? value / variants[0].figures.rolling->word_perplexity : f.vs_baseline->ppl_ratio;
+        below(ratio, change * v.noise.ln_ppl_ratio_sd * tokens_a_word * percent);
+        below(kld, v.noise.kld_sd * milli);
+        below(top1, v.noise.top1_sd * percent);
+      } else {
+        below(ppl, value * v.noise.nll_sd * tokens_a_word);
+      }
     }
     const auto bytes = static_cast<double>(v.weight_bytes_variant);
     weights.cells.emplace_back();
@@ -158,6 +162,24 @@ std::vector<Column> figure_columns(const std::vector<VariantResult>& variants) {
   return columns;
 }
 
+void drop_errors(std::vector<Column>& columns, std::string_view title) {
+  for (Column& column : columns) {
+    if (column.title != title) continue;
+    for (Column::Cell& c : column.cells) c.error.clear();
+  }
+}
+
+/// Columns that keep every clause of a name on one line, unless that is a very long one.
+size_t longest_clause(const std::vector<VariantResult>& variants) {
+  constexpr size_t kLongClause = 24;
+  size_t out = kNarrowestName;
+  for (const VariantResult& v : variants) {
+    const std::string name = printable_text(v.name);
+    for (const std::string& part : break_name(name, kLongClause)) out = std::max(out, text_width(part));
+  }
+  return out;
+}
+
 /// Figures of all variants, a line each (more where a name is long), and a legend of names that stand for a spec.
 void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
   std::vector<Column> columns = figure_columns(variants);
@@ -166,9 +188,11 @@ void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
     for (const Column& column : columns) sum += between + column.columns();
     return sum;
   };
-  // Figures so long that they do not fit cost the space between columns, then the last columns.
+  // Figures so long that they do not fit cost the space between columns, then errors of top-1, then the last columns.
+  const size_t clause = longest_clause(variants);
+  if (taken(1) + clause > kTerminalWidth) drop_errors(columns, "top-1");
   while (columns.size() > 1 && taken(1) + kNarrowestName > kTerminalWidth) columns.pop_back();
-  const size_t gap = taken(2) + kNarrowestName <= kTerminalWidth ? 2 : 1;
+  const size_t gap = taken(2) + clause <= kTerminalWidth ? 2 : 1;
   const size_t room = std::max(kNarrowestName, kTerminalWidth - std::min(kTerminalWidth, taken(gap)));
 
   std::vector<std::vector<std::string>> names;
@@ -262,15 +286,11 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   out += wrapped(work + '.');
   if (!run.devices.empty()) out += wrapped(devices_text(run));
   if (empty) return;
-  const bool noise =
-      std::any_of(run.variants.begin(), run.variants.end(), [](const auto& v) { return v.noise_measured; });
-  std::string key = "± is one standard error";
   const VariantFigures& first = run.variants[0].figures;
+  std::string key = error_words(run.clusters);
   if (run.variants.size() > 1) {
-    key += fmt::format(", for {} that of the paired difference", quantity_of(run.variants).change);
+    key += fmt::format(" For {} it is that of the paired difference.", quantity_of(run.variants).change);
   }
-  if (noise) key += ", or the rounding noise (the change under another order of float32 sums) where that is larger";
-  key += '.';
   if (run.variants.size() > 1) {
     key += " KL(baseline‖variant) a token; 1 mnat = 0.001 nats. top-1: % of tokens with the same most likely token.";
   }
@@ -282,6 +302,9 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   }
   if (run.variants[0].weight_bytes_variant > 0) key += " MB: weights of the Linears.";
   out += wrapped(key);
+  for (const std::string& words : {verdict_words(run), noise_words(run), power_words(run)}) {
+    if (!words.empty()) out += wrapped(words);
+  }
   for (const VariantResult& v : run.variants) {
     if (v.figures.nonfinite == 0) continue;
     out += wrapped(fmt::format("{}: {} of {} tokens have NaN or infinite logits, so it has no figures.",
@@ -296,7 +319,7 @@ void add_overview(std::string& out, const std::vector<RunResult>& runs) {
     for (const VariantResult& v : run.variants) {
       if (v.figures.tokens == 0) continue;
       all.push_back(v);
-      all.back().noise_measured = false;  // no line of its own here; the digits still follow it
+      all.back().noise_measured = false;  // no line of its own here
       all.back().weight_bytes_baseline = all.back().weight_bytes_variant = 0;
     }
   }
@@ -308,6 +331,7 @@ void add_overview(std::string& out, const std::vector<RunResult>& runs) {
     return sum;
   };
   constexpr size_t indent = 2;
+  if (taken() + indent + kNarrowestName > kTerminalWidth) drop_errors(columns, "top-1");
   while (columns.size() > 1 && taken() + indent + kNarrowestName > kTerminalWidth) columns.pop_back();
   const size_t room = std::max(kNarrowestName, kTerminalWidth - indent - std::min(kTerminalWidth - indent, taken()));
   std::vector<std::vector<std::string>> names;

@@ -44,6 +44,26 @@ TEST(Sweep, ItsVariantsAreThoseOfEval) {
   EXPECT_EQ(sweep["runs"][0]["pairs"].size(), 3U);
 }
 
+TEST(Sweep, RowsThatAreEqualToTheBitAreMarked) {
+  const Outcome run = run_mxlm("sweep --quiet --context 64 --max-windows 1 --formats mxfp4 --rules even ct");
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("\n*        even")) << run.out;
+  EXPECT_THAT(run.out, HasSubstr("\n*  =1    ct")) << run.out;
+}
+
+TEST(Sweep, ManyVariantsAreComparedWithTheirNeighbours) {
+  const json result = parsed(
+      run_mxlm("sweep --quiet --context 600 --windows 2 --formats mxfp4 mxfp8 mxint8 --blocks 8 16 32 64 --rules floor "
+               "even rceil --json -"));
+  const json& run = result["runs"][0];
+  ASSERT_GT(run["variants"].size(), 33U);
+  EXPECT_EQ(run["windows"], 2);
+  const size_t variants = run["variants"].size() - 1;
+  EXPECT_GE(run["pairs"].size(), variants - 1);
+  EXPECT_LE(run["pairs"].size(), 3 * variants);
+  for (const json& pair : run["pairs"]) EXPECT_GE(pair["kld_difference_stderr_windows"].get<double>(), 0);
+}
+
 TEST(Sweep, SensitivityNamesItsUnitsAndSharesWork) {
   const json result = parsed(run_mxlm("sweep" + kSmall + "--formats mxfp4/none --sensitivity layer --json -"));
   const json& run = result["runs"][0];

@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "base/error.hpp"
 #include "eval/protocols/wikitext.hpp"
@@ -127,6 +128,35 @@ TEST(Protocol, WindowsEqualThoseCutInPython) {
     for (size_t w = 0; w < limited.windows.size(); ++w) {
       EXPECT_EQ(limited.windows[w].tokens, got.windows[w].tokens);
     }
+
+    // So many windows spread evenly are those from the middle of as many equal parts.
+    ProtocolOptions some = options;
+    some.windows = 3;
+    const auto spread = [&] {
+      return make_windows(some, make_source(data["texts"][test["text"]]), tokenizers.at(test["tokenizer"]));
+    };
+    if (test["protocol"] == "lmeval") {
+      EXPECT_THROW(spread(), Error);
+      continue;
+    }
+    const WindowSet set = spread();
+    const size_t total = got.windows.size();
+    ASSERT_EQ(set.windows.size(), std::min<size_t>(3, total));
+    int64_t scored = 0, left_out = 0;
+    for (size_t i = 0; i < set.windows.size(); ++i) {
+      const size_t at = total > 3 ? total * (2 * i + 1) / 6 : i;
+      EXPECT_EQ(set.windows[i].tokens, got.windows[at].tokens);
+      EXPECT_EQ(set.windows[i].note.weight, got.windows[at].note.weight);
+      scored += static_cast<int64_t>(set.windows[i].scored());
+      for (size_t w = i > 0 && total > 3 ? total * (2 * i - 1) / 6 + 1 : at; w < at; ++w) {
+        left_out += static_cast<int64_t>(got.windows[w].scored()) + 1;
+      }
+      if (i > 0) {
+        EXPECT_EQ(set.windows[i].tokens_left_out, std::exchange(left_out, 0));
+      }
+    }
+    EXPECT_EQ(set.scored_tokens, scored);
+    EXPECT_EQ(set.cluster_unit, got.cluster_unit);
   }
   EXPECT_EQ(protocols.size(), protocol_names().size());
 }
@@ -193,6 +223,8 @@ TEST_F(ProtocolErrors, SayWhatIsWrong) {
   EXPECT_THAT(message({.context = -5}, {text}), HasSubstr("usage: --context"));
   EXPECT_THAT(message({.context = int64_t{1} << 40}, {text}), HasSubstr("usage: --context"));
   EXPECT_THAT(message({.context = 8, .max_windows = -1}, {text}), HasSubstr("usage: --max-windows"));
+  EXPECT_THAT(message({.context = 8, .windows = -1}, {text}), HasSubstr("usage: --windows"));
+  EXPECT_THAT(message({.context = 8, .max_windows = 2, .windows = 2}, {text}), HasSubstr("exclude one another"));
   EXPECT_THAT(message({.context = 8, .bos = BosPolicy::always}, {text}), HasSubstr("usage: --bos always"));
   EXPECT_THAT(message({.context = 8}, {""}), HasSubstr("'text.txt' has no token to score"));
   EXPECT_THAT(message({.context = 8}, {}), HasSubstr("'text.txt' has no token to score"));

@@ -22,22 +22,37 @@ using testing::Not;
 json against(double ln_ratio, double error, double kld) {
   return {{"ppl_ratio", std::exp(ln_ratio)},
           {"ln_ppl_ratio", ln_ratio},
-          {"ln_ppl_ratio_stderr", error},
+          {"ln_ppl_ratio_stderr", error / 2},
+          {"ln_ppl_ratio_stderr_windows", error},
           {"correlation", 0.998},
           {"kld_mean", kld},
-          {"kld_stderr", kld / 40},
+          {"kld_stderr", kld / 80},
+          {"kld_stderr_windows", kld / 40},
           {"kld_median", kld / 2},
           {"kld_max", 0.357},
           {"kld_reverse_mean", 0.0123},
-          {"kld_reverse_stderr", 0.0004},
+          {"kld_reverse_stderr", 0.0002},
+          {"kld_reverse_stderr_windows", 0.0004},
           {"jensen_shannon_mean", 0.0029},
           {"jensen_shannon_stderr", 0.0001},
+          {"jensen_shannon_stderr_windows", 0.0002},
           {"kld_percentiles", {{"1", 2.5e-5}, {"50", kld / 2}, {"99.9", 0.2}}},
           {"top1_agreement", 0.9323},
-          {"top1_stderr", 0.0032},
+          {"top1_stderr", 0.0016},
+          {"top1_stderr_windows", 0.0031},
+          {"top1_interval", {0.9291, 0.9354}},
+          {"top1_error", 0.0032},
+          {"flips",
+           {{"right_to_wrong", 0.0312},
+            {"right_to_wrong_stderr_windows", 0.0021},
+            {"wrong_to_right", 0.0213},
+            {"wrong_to_right_stderr_windows", 0.0015}}},
+          {"accuracy_difference", -0.0099},
+          {"accuracy_difference_stderr_windows", 0.002},
           {"delta_p_mean", -0.0012},
           {"delta_p_rms", 0.0251},
-          {"delta_p_rms_stderr", 0.0004},
+          {"delta_p_rms_stderr", 0.0002},
+          {"delta_p_rms_stderr_windows", 0.0004},
           {"delta_p_percentiles", {{"50", -1e-5}}}};
 }
 
@@ -47,11 +62,12 @@ json variant(const std::string& name, double ppl, json vs_baseline) {
       {"spec", name == "baseline" ? "" : "mlp=mxfp8_e4m3"},
       {"nll", std::log(ppl)},
       {"ppl", ppl},
-      {"ppl_stderr", 0.71919},
+      {"ppl_stderr", 0.41919},
       {"ppl_stderr_windows", 0.77938},
       {"tokens", 6138},
       {"nonfinite", 0},
       {"vs_baseline", std::move(vs_baseline)},
+      {"power", {{"tokens_ppl_1_percent", 4500.5}, {"tokens_kld_1_mnat", 91000}}},
       {"tokens_per_second", 21951.2},
       {"seconds", {{"load", 0.1}, {"tokenize", 0.2}, {"prepare", 0.011}, {"forward", 0.24}, {"head", 0.039}}},
       {"replaced",
@@ -64,7 +80,9 @@ json variant(const std::string& name, double ppl, json vs_baseline) {
 /// What the program writes today, and the optional members that some commands add.
 json sample() {
   json w8 = variant("w8", 22.8613, against(0.0102227, 0.0019, 0.00984));
-  w8["noise"] = {{"nll", 0.0004}, {"kld_mean", 0.0021}, {"top1_agreement", 0.001}};
+  w8["noise"] = {{"nll", 0.0004},    {"kld_mean", 0.0021},      {"top1_agreement", 0.001},
+                 {"nll_sd", 0.0003}, {"ln_ppl_ratio_sd", 4e-4}, {"kld_sd", 1e-5},
+                 {"top1_sd", 0.002}, {"floor_kld", 0.0002},     {"floor_flips", 0.011}};
   w8["weight_bits"] = {{"baseline", 16.0}, {"variant", 8.25}};
   w8["layers"] = {{{"layer", 0}, {"part", "attention"}, {"sqnr_db", 41.25}, {"cosine", 0.9999}},
                   {{"layer", 0}, {"part", "mlp"}, {"sqnr_db", 30.5}, {"cosine", 0.999}}};
@@ -81,11 +99,15 @@ json sample() {
                     {"output_sqnr_db", 28.75},
                     {"output_cosine", 0.9991}}};
   json base = variant("baseline", 22.6288, nullptr);
+  base["noise"] = w8["noise"];
   base["replaced"] = json::array();
   base["weight_bits"] = {{"baseline", 16.0}, {"variant", 16.0}};
   json w4 = variant("w4", 26.7, against(0.1656, 0.006, 0.183));
   w4["weight_bits"] = {{"baseline", 16.0}, {"variant", 4.25}};
-  json subset = {{"name", "ArXiv"}, {"windows", 3}, {"variants", {base, w8, w4}}};
+  json subset = {{"name", "ArXiv"},
+                 {"windows", 3},
+                 {"clusters", {{"kind", "window"}, {"number", 3}}},
+                 {"variants", {base, w8, w4}}};
   return {{"schema", "mxlm.eval/1"},
           {"version", "0.1.0"},
           {"machine",
@@ -115,6 +137,7 @@ json sample() {
                {"aggregate", "token mean"},
                {"skipped_documents", 2}}},
              {"windows", 6},
+             {"clusters", {{"kind", "window"}, {"number", 42}}},
              {"seconds", {{"total", 1.25}, {"load", 0.1}, {"tokenize", 0.2}}},
              {"subsets", {subset}},
              {"variants", {base, w8, w4}},
@@ -123,7 +146,15 @@ json sample() {
                 {"role", "mlp"},
                 {"weight", {{"first", -3}, {"zeros", 5}, {"counts", {1, 20, 300, 7}}}},
                 {"activation", {{"first", -1}, {"zeros", 0}, {"counts", {2, 3}}}}}}},
-             {"pairs", {{{"a", "w8"}, {"b", "w4"}, {"ln_ppl_ratio", 0.15538}, {"ln_ppl_ratio_stderr", 0.005}}}}}}}};
+             {"pairs",
+              {{{"a", "w8"},
+                {"b", "w4"},
+                {"ln_ppl_ratio", 0.15538},
+                {"ln_ppl_ratio_stderr", 0.0025},
+                {"ln_ppl_ratio_stderr_windows", 0.005},
+                {"kld_difference", 0.17316},
+                {"kld_difference_stderr", 0.002},
+                {"kld_difference_stderr_windows", 0.004}}}}}}}};
 }
 
 Record read(const json& result, const std::string& name = "result.json") {
@@ -175,18 +206,20 @@ TEST(Page, EveryFigureIsTheJsons) {
   EXPECT_GT(shown.size(), 100U);
   for (const char* v : {"1", "2"}) {
     for (const char* member :
-         {"ppl", "ppl_stderr", "vs_baseline/ppl_ratio", "vs_baseline/ln_ppl_ratio_stderr", "vs_baseline/kld_mean",
-          "vs_baseline/top1_agreement", "vs_baseline/kld_percentiles/99.9", "vs_baseline/kld_reverse_mean",
-          "vs_baseline/jensen_shannon_stderr", "vs_baseline/delta_p_rms", "weight_bits/variant", "weight_bytes/variant",
-          "tokens_per_second", "seconds/forward"}) {
+         {"ppl", "ppl_stderr_windows", "vs_baseline/ppl_ratio", "vs_baseline/ln_ppl_ratio_stderr_windows",
+          "vs_baseline/kld_mean", "vs_baseline/kld_stderr_windows", "vs_baseline/top1_error",
+          "vs_baseline/flips/right_to_wrong", "vs_baseline/top1_agreement", "vs_baseline/kld_percentiles/99.9",
+          "vs_baseline/kld_reverse_mean", "vs_baseline/jensen_shannon_stderr_windows", "vs_baseline/delta_p_rms",
+          "weight_bits/variant", "weight_bytes/variant", "tokens_per_second", "seconds/forward"}) {
       EXPECT_TRUE(pointers.contains(fmt::format("/runs/0/variants/{}/{}", v, member))) << v << " " << member;
     }
   }
   for (const char* pointer :
-       {"/runs/0/variants/0/ppl", "/runs/0/variants/1/noise/kld_mean", "/runs/0/variants/1/layers/1/sqnr_db",
+       {"/runs/0/variants/0/ppl", "/runs/0/variants/0/noise/floor_kld", "/runs/0/variants/1/layers/1/sqnr_db",
         "/runs/0/variants/1/linears/0/output_sqnr_db", "/runs/0/variants/1/linears/0/weight/flushed",
         "/runs/0/exponents/0/weight/zeros", "/runs/0/subsets/0/variants/2/vs_baseline/ppl_ratio",
-        "/runs/0/subsets/0/windows", "/runs/0/pairs/0/ln_ppl_ratio", "/runs/0/peak_memory_bytes"}) {
+        "/runs/0/subsets/0/windows", "/runs/0/pairs/0/ln_ppl_ratio", "/runs/0/pairs/0/kld_difference_stderr_windows",
+        "/runs/0/peak_memory_bytes"}) {
     EXPECT_TRUE(pointers.contains(pointer)) << pointer;
   }
 }
@@ -204,13 +237,14 @@ TEST(Page, WhatIsReadIsTheFigureRounded) {
     double expected = member.get<double>();
     if (ends("vs_baseline/ppl_ratio")) {
       expected = (expected - 1) * 100;
-    } else if (ends("vs_baseline/ln_ppl_ratio_stderr")) {
+    } else if (ends("vs_baseline/ln_ppl_ratio_stderr_windows")) {
       expected *= 100 * figures["vs_baseline"]["ppl_ratio"].get<double>();
     } else if (s.pointer.find("/pairs/") != std::string::npos || s.pointer.find("/kld_") != std::string::npos ||
-               s.pointer.find("/jensen_shannon_") != std::string::npos) {
+               s.pointer.find("/jensen_shannon_") != std::string::npos || ends("floor_kld")) {
       expected *= 1000;
-    } else if (s.pointer.find("top1") != std::string::npos || s.pointer.find("delta_p") != std::string::npos ||
-               ends("flushed") || ends("saturated") || ends("subnormal")) {
+    } else if (s.pointer.find("top1") != std::string::npos || s.pointer.find("flips") != std::string::npos ||
+               s.pointer.find("delta_p") != std::string::npos || ends("flushed") || ends("saturated") ||
+               ends("subnormal")) {
       expected *= 100;
     } else if (s.pointer.find("bytes") != std::string::npos) {
       expected /= 1e6;
@@ -283,7 +317,8 @@ TEST(Page, AllowsNothingButItsOwnStyleAndScript) {
 TEST(Page, SaysWhatChangedAndWhetherThatIsChance) {
   json result = sample();
   const std::string two = render_html(read(result));
-  EXPECT_THAT(two, HasSubstr("Of 2 variants, all raise perplexity significantly."));
+  EXPECT_THAT(two, HasSubstr("Of 2 variants, 1 is like the baseline and 1 is visible by KL divergence; all raise "
+                             "perplexity significantly."));
   EXPECT_THAT(two, HasSubstr("(z = +5.4, significant)"));  // 0.0102227 / 0.0019
   EXPECT_THAT(
       two, HasSubstr("mlp.up_proj.weight</td><td>mlp</td><td>w</td><td>a</td><td class=\"n\">3</td><td>0–1, 3</td>"));
@@ -291,22 +326,30 @@ TEST(Page, SaysWhatChangedAndWhetherThatIsChance) {
   json& variants = result["runs"][0]["variants"];
   result["runs"][0].erase("subsets");
   variants.erase(2);
-  variants[1]["vs_baseline"]["ln_ppl_ratio_stderr"] = 0.0045;  // z = 2.3
+  variants[1]["vs_baseline"]["ln_ppl_ratio_stderr_windows"] = 0.0045;  // z = 2.3
   EXPECT_THAT(render_html(read(result)), HasSubstr(", on the border of chance."));
-  variants[1]["vs_baseline"]["ln_ppl_ratio_stderr"] = 0.02;
-  EXPECT_THAT(render_html(read(result)), HasSubstr("Perplexity does not change by more than its error."));
-  variants[1]["vs_baseline"]["ln_ppl_ratio_stderr"] = 0.0019;
-  variants[1]["noise"]["nll"] = 0.011;
+  variants[1]["vs_baseline"]["ln_ppl_ratio_stderr_windows"] = 0.02;
+  EXPECT_THAT(render_html(read(result)),
+              HasSubstr("The variant is like the baseline: perplexity does not change by more than its error."));
+  variants[1]["vs_baseline"]["ln_ppl_ratio_stderr_windows"] = 0.0019;
+  variants[1]["noise"]["ln_ppl_ratio_sd"] = 0.006;
   EXPECT_THAT(render_html(read(result)), HasSubstr("no more than the rounding noise"));
-  variants[1]["vs_baseline"] = against(-0.0102227, 0.0019, 0.01);
+  variants[1]["vs_baseline"]["kld_mean"] = 0.0003;  // the floor is 0.0002
+  EXPECT_THAT(render_html(read(result)), HasSubstr("The variant is no more than rounding: "));
+  variants[1]["vs_baseline"] = against(-0.0102227, 0.0019, 0.6);
   variants[1].erase("noise");
-  EXPECT_THAT(render_html(read(result)), HasSubstr("Perplexity falls, by "));
+  EXPECT_THAT(render_html(read(result)), HasSubstr("The variant is broken: perplexity falls, by "));
+  // Of three windows chance alone gives 5.4 errors in one of 31 runs.
+  result["runs"][0]["clusters"]["number"] = 3;
+  EXPECT_THAT(render_html(read(result)), HasSubstr("on the border of chance"));
+  EXPECT_THAT(render_html(read(result)), HasSubstr("So few (under 8)"));
 }
 
 TEST(Page, OfAnOldOrInterruptedResult) {
   json result = sample();
   json& run = result["runs"][0];
-  for (const char* key : {"subsets", "exponents", "pairs", "seconds", "peak_memory_bytes", "command", "complete"}) {
+  for (const char* key :
+       {"subsets", "exponents", "pairs", "seconds", "peak_memory_bytes", "command", "complete", "clusters"}) {
     run.erase(key);
   }
   for (json& v : run["variants"]) {
@@ -314,6 +357,8 @@ TEST(Page, OfAnOldOrInterruptedResult) {
   }
   const std::string old = render_html(read(result));
   EXPECT_THAT(old, HasSubstr("weights, MB"));
+  EXPECT_THAT(old, HasSubstr("takes tokens as independent"));
+  EXPECT_THAT(old, HasSubstr("variants/1/vs_baseline/ln_ppl_ratio_stderr\""));
   EXPECT_THAT(old, Not(HasSubstr("Error by layer")));
   EXPECT_THAT(old, Not(HasSubstr("nan")));
 
@@ -386,6 +431,13 @@ TEST(Csv, HasEveryScalarExactly) {
            {"ppl_ratio", "/vs_baseline/ppl_ratio"},
            {"ln_ppl_ratio", "/vs_baseline/ln_ppl_ratio"},
            {"ln_ppl_ratio_stderr", "/vs_baseline/ln_ppl_ratio_stderr"},
+           {"ln_ppl_ratio_stderr_windows", "/vs_baseline/ln_ppl_ratio_stderr_windows"},
+           {"kld_stderr_windows", "/vs_baseline/kld_stderr_windows"},
+           {"right_to_wrong", "/vs_baseline/flips/right_to_wrong"},
+           {"accuracy_difference", "/vs_baseline/accuracy_difference"},
+           {"noise_kld_sd", "/noise/kld_sd"},
+           {"noise_floor_kld", "/noise/floor_kld"},
+           {"power_tokens_ppl_1_percent", "/power/tokens_ppl_1_percent"},
            {"kld_mean", "/vs_baseline/kld_mean"},
            {"kld_percentile_99.9", "/vs_baseline/kld_percentiles/99.9"},
            {"top1_agreement", "/vs_baseline/top1_agreement"},
@@ -405,11 +457,14 @@ TEST(Markdown, IsATable) {
   EXPECT_EQ(render_markdown(read(result)),
             "**a\\|b &lt;i\\> \\*c\\*** on alice.txt: protocol window, context 1,024, 6 windows.\n"
             "\n"
-            "| variant | PPL | ΔPPL % | z | KL mnats | top-1 % | bits a weight | tok/s |\n"
-            "|---|---:|---:|---:|---:|---:|---:|---:|\n"
-            "| baseline | 22.6 ± 0.7 |  |  |  |  | 16.0 | 22,000 |\n"
-            "| w8 | 22.9 ± 0.7 | +1.0 ± 0.2 | +5.4 | 10 ± 2 | 93.2 ± 0.3 | 8.25 | 22,000 |\n"
-            "| w4 | 26.7 ± 0.7 | +18.0 ± 0.7 | +28 | 183 ± 5 | 93.2 ± 0.3 | 4.25 | 22,000 |\n"
+            "| variant | PPL | ΔPPL % | z | verdict | KL mnats | top-1 % | bits a weight | tok/s |\n"
+            "|---|---:|---:|---:|---|---:|---:|---:|---:|\n"
+            "| baseline | 22.6 ± 0.8 |  |  |  |  |  | 16.0 | 22,000 |\n"
+            "| w8 | 22.9 ± 0.8 | +1.03 ± 0.19 | +5.4 | like the baseline, significant | 9.84 ± 0.25 | 93.23 ± 0.32 | "
+            "8.25 | 22,000 |\n"
+            "| w4 | 26.7 ± 0.8 | +18.0 ± 0.7 | +28 | visible, significant | 183 ± 5 | 93.23 ± 0.32 | 4.25 | 22,000 |\n"
+            "\n"
+            "± is one standard error, for other windows of this text, from 42 windows.\n"
             "\n"
             "* w8: mlp=mxfp8\\_e4m3\n"
             "* w4: mlp=mxfp8\\_e4m3\n");

@@ -31,9 +31,9 @@ VariantResult swept(const std::string& name, double kld, double bits) {
   v.figures.tokens = 100;
   v.figures.vs_baseline.emplace();
   v.figures.vs_baseline->kld_mean = kld;
-  v.figures.vs_baseline->kld_stderr = kld / 10;
+  v.figures.vs_baseline->kld_stderr_windows = kld / 10;
   v.figures.vs_baseline->ppl_ratio = 1.5;
-  v.figures.vs_baseline->ln_ppl_ratio_stderr = 0.01;
+  v.figures.vs_baseline->ln_ppl_ratio_stderr_windows = 0.01;
   v.weight_bits_baseline = 16;
   v.weight_bits_variant = bits;
   v.sweep.emplace();
@@ -49,6 +49,7 @@ VariantResult swept(const std::string& name, double kld, double bits) {
 EvalResult result_of(std::vector<VariantResult> variants) {
   RunResult run;
   run.model.name = "model";
+  run.clusters = {"window", 20};
   run.variants.emplace_back();
   run.variants[0].name = "baseline";
   run.variants[0].figures.tokens = 100;
@@ -66,18 +67,37 @@ TEST(SweepTable, SortedByKlABitSavedWithMarks) {
   best.sweep->block = 16;
   none.sweep->block = 8;
   EvalResult result = result_of({worst, none, best});
-  result.runs[0].pairs = {{.a = 1, .b = 3, .kld_difference = 0.4, .kld_difference_stderr = 0.3}};
+  result.runs[0].pairs = {{.a = 1, .b = 3, .kld_difference = 0.4, .kld_difference_stderr_windows = 0.3}};
   const auto lines = lines_of(render_sweep_table(result));
   ASSERT_GE(lines.size(), 4U);
   EXPECT_THAT(lines[0], HasSubstr("block"));
   EXPECT_THAT(lines[0], Not(HasSubstr("rule")));  // it does not vary
-  EXPECT_TRUE(lines[1].starts_with("*   16")) << lines[1];
-  EXPECT_TRUE(lines[2].starts_with(" =  64")) << lines[2];
-  EXPECT_TRUE(lines[3].starts_with("    8 ")) << lines[3];
+  EXPECT_TRUE(lines[1].starts_with("*      16")) << lines[1];
+  EXPECT_TRUE(lines[2].starts_with("(*)=1  64")) << lines[2];  // as many bits, and no worse by more than the error
+  EXPECT_TRUE(lines[3].starts_with("        8 ")) << lines[3];
   EXPECT_THAT(lines[1], HasSubstr("100 ± 10"));  // mnats
   EXPECT_THAT(lines[3], HasSubstr(" - "));       // saves no bits
   const std::string text = render_sweep_table(result);
   EXPECT_THAT(text, HasSubstr("All: format mxfp4, scale bits 8, rule floor, rounding even, roles attention,mlp."));
+}
+
+TEST(SweepTable, MarksAreOfPairsByStudentsT) {
+  const auto first = swept("first", 0.1, 8), second = swept("second", 0.2, 8);
+  EvalResult result = result_of({first, second});
+  RunResult& run = result.runs[0];
+  const auto mark = [&](double difference, double error, int64_t clusters) {
+    run.clusters.number = clusters;
+    run.pairs = {{.a = 1, .b = 2, .kld_difference = difference, .kld_difference_stderr_windows = error}};
+    return lines_of(render_sweep_table(result)).at(2).substr(0, 5);
+  };
+  EXPECT_EQ(mark(0.1, 0.04, 400), "     ");  // z = 2.5
+  EXPECT_EQ(mark(0.1, 0.06, 400), "(*)=1");  // 1.7
+  EXPECT_EQ(mark(0.1, 0.04, 3), "(*)=1");    // of three windows 2.5 errors happen by chance in one of eight
+  // Equal to the bit: no difference and no error.
+  EXPECT_EQ(mark(0, 0, 20), "(*)=1");
+  EXPECT_EQ(mark(0, std::numeric_limits<double>::quiet_NaN(), 1), "(*)=1");
+  // With one window nothing else can be told apart, or called the same.
+  EXPECT_EQ(mark(0.1, std::numeric_limits<double>::quiet_NaN(), 1), "     ");
 }
 
 TEST(SweepTable, FitsATerminalWhateverTheNames) {

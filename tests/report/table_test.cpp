@@ -10,6 +10,7 @@
 namespace mxlm {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -19,8 +20,9 @@ VariantResult variant(std::string name, std::string spec, double nll) {
   v.spec = std::move(spec);
   v.figures.nll = nll;
   v.figures.ppl = std::exp(nll);
-  v.figures.ppl_stderr = 0.0125 * v.figures.ppl;
-  v.figures.ppl_stderr_windows = 0.02 * v.figures.ppl;
+  v.figures.ppl_stderr = 0.006 * v.figures.ppl;
+  v.figures.ppl_stderr_windows = 0.0125 * v.figures.ppl;
+  v.figures.clusters = 42;
   v.figures.tokens = 42281;
   v.tokens_per_second = 21437;
   v.weight_bytes_baseline = 11'796'480;
@@ -34,11 +36,13 @@ VariantResult compared(std::string name, std::string spec, double nll, double er
   VsBaseline b;
   b.ln_ppl_ratio = nll - 2.932471;
   b.ppl_ratio = std::exp(b.ln_ppl_ratio);
-  b.ln_ppl_ratio_stderr = error;
+  b.ln_ppl_ratio_stderr = error / 2;
+  b.ln_ppl_ratio_stderr_windows = error;
   b.kld_mean = kld;
-  b.kld_stderr = kld_error;
+  b.kld_stderr = kld_error / 2;
+  b.kld_stderr_windows = kld_error;
   b.top1_agreement = top1;
-  b.top1_stderr = std::sqrt(top1 * (1 - top1) / 42280);
+  b.top1_error = std::sqrt(top1 * (1 - top1) / 42280);
   v.figures.vs_baseline = b;
   v.weight_bytes_variant = 6'082'560;
   v.tokens_per_second = 19811;
@@ -56,6 +60,7 @@ EvalResult booklet() {
   run.protocol.name = "window";
   run.protocol.context = 1024;
   run.windows = 42;
+  run.clusters = {"window", 42};
   run.seconds_total = 31.4;
   run.peak_memory_bytes = 311'000'000;
   run.variants.push_back(variant("baseline", "", 2.932471));
@@ -107,39 +112,93 @@ TEST(Table, NamesWhatOtherProtocolsMeasure) {
     v.figures.rolling = {.word_perplexity = std::exp(2 * v.figures.nll),
                          .byte_perplexity = 2.5,
                          .bits_per_byte = 1.3219,
-                         .word_perplexity_stderr = std::exp(2 * v.figures.nll) * 0.025,
+                         .word_perplexity_stderr_windows = std::exp(2 * v.figures.nll) * 0.025,
+                         .bits_per_byte_stderr_windows = 0.006,
+                         .ln_word_ratio_stderr_windows = 0.0015,
                          .words = 21140,
                          .bytes = 128'000,
                          .tokens = 42280};
   }
   std::string text = render_table(result);
-  EXPECT_THAT(text, HasSubstr("word PPL  bits/byte      Δword %"));
-  EXPECT_THAT(text, HasSubstr(" 352 ± 9       1.322 "));  // error 0.0125 x 42280 / (128000 ln 2) = 0.006
-  EXPECT_THAT(text, HasSubstr("+1.4 ± 0.1 "));
-  EXPECT_THAT(text, HasSubstr("for Δword that of the"));
+  EXPECT_THAT(text, AllOf(HasSubstr("word PPL"), HasSubstr("bits/byte"), HasSubstr("Δword %")));
+  EXPECT_THAT(text, HasSubstr(" 352 ± 9 "));
+  EXPECT_THAT(text, HasSubstr(" 1.322 "));
+  EXPECT_THAT(text, HasSubstr("+1.41 ± 0.15 "));
+  EXPECT_THAT(text, HasSubstr("For Δword it is that of the"));
   EXPECT_LE(widest(text), 80U);
 
   result = booklet();
   result.runs[0].protocol.name = "self";
-  for (VariantResult& v : result.runs[0].variants) v.figures.self = {.entropy = 3.72, .entropy_stderr = 0.02};
+  for (VariantResult& v : result.runs[0].variants) v.figures.self = {.entropy = 3.72, .entropy_stderr_windows = 0.02};
   text = render_table(result);
-  EXPECT_THAT(text, HasSubstr("self-PPL  entropy       Δself %"));
-  EXPECT_THAT(text, HasSubstr(" 18.8 ± 0.2     3.72 "));
+  EXPECT_THAT(text, AllOf(HasSubstr("self-PPL"), HasSubstr("entropy"), HasSubstr("Δself %")));
+  EXPECT_THAT(text, AllOf(HasSubstr(" 18.77 ± 0.23"), HasSubstr(" 3.720 ")));
   EXPECT_THAT(text, HasSubstr("no perplexity"));
   EXPECT_THAT(text, Not(HasSubstr(" PPL ")));
   EXPECT_LE(widest(text), 80U);
 }
 
-TEST(Table, DigitsFollowTheRoundingNoiseWhereItIsLarger) {
+TEST(Table, NoiseStandsBelowItsFigureAndNeverInPlaceOfTheError) {
   EvalResult result = booklet();
-  VariantResult& v = result.runs[0].variants[1];
-  v.noise_measured = true;
-  v.noise_nll = 0.0034;
-  const std::string text = render_table(result);
-  EXPECT_THAT(text, HasSubstr("attention=mxfp8_e4m3  18.9 ± 0.2  +0.7 ± 0.3 "));
-  EXPECT_THAT(text, HasSubstr(" mlp=mxfp8_e4m3                    noise 0.3\n"));
-  EXPECT_THAT(text, HasSubstr("where that is larger"));
+  for (VariantResult& v : result.runs[0].variants) {
+    v.noise_measured = true;
+    v.noise = {.nll_sd = 0.001, .ln_ppl_ratio_sd = 0.0034, .kld_sd = 1e-5, .floor_kld = 0.0001, .floor_flips = 0.01};
+  }
+  std::string text = render_table(result);
+  EXPECT_THAT(text, HasSubstr("+0.70 ± 0.07"));
+  EXPECT_THAT(text, HasSubstr("noise 0.34"));   // 1.00702 x 0.34 %
+  EXPECT_THAT(text, HasSubstr("noise 0.010"));  // mnats
+  EXPECT_THAT(text, HasSubstr("noise 0.019"));  // 18.774 x 0.001
+  EXPECT_THAT(text, HasSubstr("KL 0.10\n"));
+  EXPECT_THAT(text, Not(HasSubstr("rounding:")));
+  EXPECT_THAT(text, Not(HasSubstr("--dtype float32")));
   EXPECT_LE(widest(text), 80);
+
+  // The floor above a variant's KL divergence.
+  for (VariantResult& v : result.runs[0].variants) v.noise.floor_kld = 0.008;
+  text = render_table(result);
+  EXPECT_THAT(text, HasSubstr("no more than rounding: attention=mxfp8_e4m3,mlp=mxfp8_e4m3"));
+  EXPECT_THAT(text, HasSubstr("--dtype float32"));
+  result.runs[0].model.compute_dtype = "float32";
+  EXPECT_THAT(render_table(result), Not(HasSubstr("--dtype float32")));
+}
+
+TEST(Table, SaysWhatErrorsAreMadeOf) {
+  EvalResult result = booklet();
+  RunResult& run = result.runs[0];
+  const auto set = [&](ClusterCount clusters) {
+    run.clusters = clusters;
+    for (VariantResult& v : run.variants) v.figures.clusters = clusters.number;
+  };
+  EXPECT_THAT(render_table(result), HasSubstr("for other windows of this text, from 42 windows."));
+  EXPECT_THAT(render_table(result), Not(HasSubstr("So few")));
+  set({"window group", 7});
+  EXPECT_THAT(render_table(result), HasSubstr("from 7 groups of windows. So"));
+  EXPECT_THAT(render_table(result), HasSubstr("few (under 8)"));
+  set({"document", 100});
+  EXPECT_THAT(render_table(result), HasSubstr("for other documents like these, from 100"));
+  set({"window", 1});
+  for (VariantResult& v : run.variants) v.figures.ppl_stderr_windows = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(render_table(result), HasSubstr("19 ± n/a"));
+  EXPECT_THAT(render_table(result), HasSubstr("± is n/a: an error needs two windows"));
+}
+
+TEST(Table, VerdictsSayTheSizeFirstAndCountTheVariants) {
+  // z = 0.007 / 0.00071 = 9.9 and 0.0723 / 0.0022 = 33 with 41 degrees of freedom.
+  EvalResult result = booklet();
+  RunResult& run = result.runs[0];
+  std::string text = render_table(result);
+  EXPECT_THAT(text, HasSubstr("By KL, like the baseline (under 10 mnats): attention=mxfp8_e4m3,mlp=mxfp8_e4m3,"));
+  EXPECT_THAT(text, HasSubstr("visible: w4."));
+  EXPECT_THAT(text, HasSubstr("Holm over 2 variants) of"));
+  // 42,281 (3 x 0.00071 / ln 1.01)^2 = 1,938 and (3 x 0.0022 / ln 1.01)^2 = 18,600 tokens.
+  EXPECT_THAT(text, HasSubstr("three errors from about 1,900 to 19,000 tokens on."));
+  run.variants.resize(2);
+  run.variants[1].figures.vs_baseline->ln_ppl_ratio_stderr_windows = 0.003;  // z = 2.3
+  run.variants[1].figures.vs_baseline->kld_mean = 0.7;
+  text = render_table(result);
+  EXPECT_THAT(text, HasSubstr("broken (over 500 mnats): attention"));
+  EXPECT_THAT(text, HasSubstr("No change of PPL is significant"));
 }
 
 TEST(Table, FitsWhateverTheNames) {
@@ -162,8 +221,7 @@ TEST(Table, FitsWhateverTheNames) {
 TEST(Table, SaysWhatIsNotANumber) {
   EvalResult result = booklet();
   VariantResult& v = result.runs[0].variants[1];
-  v.figures.nll = v.figures.ppl = v.figures.ppl_stderr = v.figures.ppl_stderr_windows =
-      std::numeric_limits<double>::quiet_NaN();
+  v.figures.nll = v.figures.ppl = v.figures.ppl_stderr_windows = std::numeric_limits<double>::quiet_NaN();
   v.figures.nonfinite = 512;
   VsBaseline b;
   b.ppl_ratio = b.ln_ppl_ratio = b.kld_mean = b.top1_agreement = std::numeric_limits<double>::quiet_NaN();

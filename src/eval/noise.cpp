@@ -1,0 +1,189 @@
+#include "eval/noise.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "base/interrupt.hpp"
+#include "eval/cluster_sums.hpp"
+#include "eval/weight_store.hpp"
+#include "model/forward.hpp"
+
+namespace mxlm {
+namespace {
+
+constexpr int64_t kFloorTokens = 8192;
+
+using Windows = std::vector<WindowScores>;
+
+/// The standard deviation of a weighted mean of tokens over orders of sums, from the tokens' differences between two
+/// orders.
+template <typename Difference>
+double deviation_of(const Windows& windows, const Sample& sample, bool by_aggregate, Difference difference) {
+  Sum total, squares, weights;
+  int64_t tokens = 0;
+  const auto weight_of_token = [&](size_t w) {
+    const auto count = static_cast<double>(windows[w].tokens.size());
+    if (!by_aggregate || sample.aggregate == Aggregate::token_mean) return 1.0;
+    return (sample.aggregate == Aggregate::window_mean ? 1.0 : sample.notes[w].weight) / count;
+  };
+  for (size_t w = 0; w < windows.size(); ++w) {
+    for (size_t t = 0; t < windows[w].tokens.size(); ++t) total.add(difference(w, t));
+    tokens += static_cast<int64_t>(windows[w].tokens.size());
+  }
+  if (tokens < 2) return NoiseFigures::kUnknown;
+  const auto n = static_cast<double>(tokens);
+  const double mean = total.value() / n;
+  for (size_t w = 0; w < windows.size(); ++w) {
+    for (size_t t = 0; t < windows[w].tokens.size(); ++t) {
+      const double weight = weight_of_token(w), d = weight * (difference(w, t) - mean);
+      squares.add(d * d);
+      weights.add(weight);
+    }
+  }
+  return std::sqrt(squares.value() * n / (n - 1) / 2) / weights.value();
+}
+
+/// The baseline's last hidden states of some windows, as float32 on the host.
+std::vector<std::vector<float>> hidden_states(const ModelSpec& model, Backend& backend, DType compute,
+                                              std::span<const Window* const> windows) {
+  const ForwardPass forward(model, backend, compute);
+  WeightStore store(backend, compute, KeptForm::nothing);
+  std::vector<MicroBatch> batches;
+  std::vector<Tensor> states;
+  batches.reserve(windows.size());
+  states.reserve(windows.size());
+  for (const Window* window : windows) {
+    const std::span<const int32_t> tokens = window->tokens;
+    batches.push_back(forward.make_batch({&tokens, 1}));
+    if (window->keys > 0) batches.back().batch.keys = {window->keys};
+    states.push_back(forward.embed(batches.back()));
+  }
+  std::vector<const Tensor*> in;
+  std::vector<Tensor*> out;
+  for (Tensor& state : states) {
+    in.push_back(&state);
+    out.push_back(&state);
+  }
+  for (int64_t step = 0; step < forward.steps(); ++step) {
+    const auto linears = forward.step_linears(step);
+    const auto fetch = [&](size_t l) { return store.get(*linears[l], {}).prepared; };
+    StepWeights weights;
+    weights.linears.resize(linears.size());
+    for (size_t l = 0; l < forward.prepared_linears(step); ++l) weights.linears[l].weight = fetch(l);
+    forward.run(step, weights, fetch, batches, in, out, [](int64_t /*rows*/) { throw_if_interrupted(); });
+    for (const LinearSpec* linear : linears) linear->weight.release();
+  }
+  std::vector<std::vector<float>> values;
+  values.reserve(states.size());
+  for (const Tensor& state : states) {
+    values.emplace_back(static_cast<size_t>(state.rows() * state.cols()));
+    backend.download(state, values.back());
+  }
+  return values;
+}
+
+/// The sum of KL divergence over the scored tokens of a window, from its last hidden states in the two orders.
+double window_divergence(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const StepLinear& head,
+                         const Window& window, ScoreKind kind, std::span<const std::vector<float>* const> states) {
+  std::vector<int32_t> rows, targets;
+  const auto begin = static_cast<size_t>(window.score_begin);
+  for (size_t t = begin; t < begin + window.scored(); ++t) {
+    rows.push_back(static_cast<int32_t>(t) - 1);
+    targets.push_back(window.target(t));
+  }
+  const int64_t offsets[] = {0, static_cast<int64_t>(rows.size())};
+  std::vector<Operand> operands;
+  operands.reserve(states.size());
+  for (const std::vector<float>* values : states) {
+    const auto positions = static_cast<int64_t>(window.tokens.size());
+    const int64_t cols = static_cast<int64_t>(values->size()) / positions;
+    const HostMatrix matrix{.type = DType::f32,
+                            .rows = positions,
+                            .cols = cols,
+                            .stride = cols,
+                            .data = std::as_bytes(std::span(*values)).data()};
+    operands.push_back(forward.head_operand(backend.upload(matrix, forward.dtype()), rows, offsets, head));
+  }
+  std::vector<std::vector<TokenScore>> scores(states.size(), std::vector<TokenScore>(rows.size()));
+  std::vector<HeadInput> inputs;
+  inputs.reserve(states.size());
+  for (size_t i = 0; i < states.size(); ++i) {
+    inputs.push_back({.hidden = &operands[i],
+                      .weight = head.weight.get(),
+                      .bias = forward.head_bias(),
+                      .logit_multiplier = model.logit_multiplier,
+                      .logit_softcap = model.logit_softcap,
+                      .scores = scores[i],
+                      .kind = kind});
+  }
+  backend.score(inputs, targets);
+  backend.settle();
+  Sum sum;
+  for (const TokenScore& score : scores.back()) sum.add(score.kld);
+  return sum.value();
+}
+
+}  // namespace
+
+std::vector<NoiseFigures> measure_noise(std::span<const Windows> scores, std::span<const Windows> reversed,
+                                        const Sample& sample) {
+  std::vector<NoiseFigures> out(scores.size());
+  for (size_t v = 0; v < scores.size(); ++v) {
+    const auto nll = [&](size_t i, size_t w, size_t t) {
+      return reversed[i][w].tokens[t].nll - scores[i][w].tokens[t].nll;
+    };
+    out[v].nll_sd = deviation_of(scores[v], sample, true, [&](size_t w, size_t t) { return nll(v, w, t); });
+    const auto flipped = [&](size_t w, size_t t) {
+      return reversed[0][w].tokens[t].top1 != scores[0][w].tokens[t].top1 ? 1.0 : 0.0;
+    };
+    Sum flips;
+    int64_t tokens = 0;
+    for (size_t w = 0; w < scores[0].size(); ++w) {
+      for (size_t t = 0; t < scores[0][w].tokens.size(); ++t) flips.add(flipped(w, t));
+      tokens += static_cast<int64_t>(scores[0][w].tokens.size());
+    }
+    if (tokens > 0) out[v].floor_flips = flips.value() / static_cast<double>(tokens);
+    if (v == 0) continue;
+    out[v].ln_ppl_ratio_sd =
+        deviation_of(scores[v], sample, true, [&](size_t w, size_t t) { return nll(v, w, t) - nll(0, w, t); });
+    out[v].kld_sd = deviation_of(scores[v], sample, false, [&](size_t w, size_t t) {
+      return reversed[v][w].tokens[t].kld - scores[v][w].tokens[t].kld;
+    });
+    const auto agrees = [&](const auto& run, size_t w, size_t t) {
+      return run[v][w].tokens[t].top1 == run[0][w].tokens[t].top1 ? 1.0 : 0.0;
+    };
+    out[v].top1_sd = deviation_of(scores[v], sample, false,
+                                  [&](size_t w, size_t t) { return agrees(reversed, w, t) - agrees(scores, w, t); });
+  }
+  return out;
+}
+
+double measure_floor(const ModelSpec& model, Backend& backend, Backend& reversed, DType compute,
+                     std::span<const Window> windows, ScoreKind kind) {
+  int64_t all = 0;
+  for (const Window& window : windows) all += static_cast<int64_t>(window.tokens.size());
+  if (all == 0) return NoiseFigures::kUnknown;
+  // Every n-th window, from the middle of the first n.
+  const auto every = static_cast<size_t>((all + kFloorTokens - 1) / kFloorTokens);
+  std::vector<const Window*> some;
+  for (size_t w = std::min(every / 2, windows.size() - 1); w < windows.size(); w += every) some.push_back(&windows[w]);
+  const auto states = hidden_states(model, backend, compute, some);
+  const auto others = hidden_states(model, reversed, compute, some);
+  model.embedding.release();
+  const ForwardPass forward(model, backend, compute);
+  WeightStore store(backend, compute, KeptForm::nothing);
+  const StepLinear head{.weight = store.get(model.head, {}).prepared, .activations = {}};
+  Sum sum;
+  int64_t tokens = 0;
+  for (size_t w = 0; w < some.size(); ++w) {
+    throw_if_interrupted();
+    const std::vector<float>* const both[] = {&states[w], &others[w]};
+    sum.add(window_divergence(model, backend, forward, head, *some[w], kind, both));
+    tokens += static_cast<int64_t>(some[w]->scored());
+  }
+  model.head.weight.release();
+  return sum.value() / static_cast<double>(tokens);
+}
+
+}  // namespace mxlm

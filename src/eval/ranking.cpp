@@ -1,0 +1,57 @@
+#include "eval/ranking.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+namespace mxlm {
+namespace {
+
+/// Infinite where it is not known.
+double divergence(const VariantResult& variant) {
+  const auto& b = variant.figures.vs_baseline;
+  return b && std::isfinite(b->kld_mean) ? b->kld_mean : HUGE_VAL;
+}
+
+double divergence_per_bit(const VariantResult& variant) {
+  const double saved = variant.weight_bits_baseline - variant.weight_bits_variant;
+  return saved > 0 ? divergence(variant) / saved : HUGE_VAL;
+}
+
+}  // namespace
+
+std::vector<size_t> ranking(std::span<const VariantResult> variants) {
+  std::vector<size_t> out;
+  for (size_t v = 1; v < variants.size(); ++v) out.push_back(v);
+  std::stable_sort(out.begin(), out.end(), [&](size_t a, size_t b) {
+    const double x = divergence_per_bit(variants[a]), y = divergence_per_bit(variants[b]);
+    return x != y ? x < y : divergence(variants[a]) < divergence(variants[b]);
+  });
+  return out;
+}
+
+std::optional<size_t> rival(std::span<const VariantResult> variants, size_t v) {
+  std::optional<size_t> best;
+  for (size_t i = 1; i < variants.size(); ++i) {
+    if (i == v || variants[i].weight_bits_variant > variants[v].weight_bits_variant) continue;
+    if (!best || divergence(variants[i]) < divergence(variants[*best])) best = i;
+  }
+  if (best && !(divergence(variants[*best]) < divergence(variants[v]))) return std::nullopt;
+  return best;
+}
+
+std::vector<std::pair<size_t, size_t>> neighbours(std::span<const VariantResult> variants) {
+  std::set<std::pair<size_t, size_t>> out;
+  const auto add = [&](size_t a, size_t b) {
+    if (a != b) out.insert(std::minmax(a, b));
+  };
+  const std::vector<size_t> order = ranking(variants);
+  for (size_t i = 0; i < order.size(); ++i) {
+    add(order.front(), order[i]);
+    if (i > 0) add(order[i - 1], order[i]);
+    if (const auto other = rival(variants, order[i])) add(*other, order[i]);
+  }
+  return {out.begin(), out.end()};
+}
+
+}  // namespace mxlm
