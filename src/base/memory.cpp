@@ -1,5 +1,6 @@
 #include "base/memory.hpp"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -139,6 +140,14 @@ uint64_t memory_budget_bytes() {
   const uint64_t limit = memory_limit_bytes();
   if (groups.room >= limit) return limit;
   return std::min(limit, groups.room + status_bytes("RssAnon:"));
+}
+
+uint64_t memory_room_bytes() {
+  const auto rest = [](uint64_t limit, uint64_t used) { return limit - std::min(limit, used); };
+  const uint64_t room = rest(memory_budget_bytes(), resident_memory_bytes());
+  rlimit space{};
+  if (getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY) return room;
+  return std::min(room, rest(space.rlim_cur, status_bytes("VmSize:")));
 }
 
 uint64_t resident_memory_bytes() { return status_bytes("VmRSS:"); }

@@ -23,6 +23,10 @@ uint64_t memory_limit_bytes();
 /// What this process may use, with what it uses already: the cgroups' limit without what others use of it.
 uint64_t memory_budget_bytes();
 
+/// What this process may still take beside what it uses: the rest of its budget, and of its address space where that is
+/// limited (`ulimit -v`).
+uint64_t memory_room_bytes();
+
 /// Resident set now (VmRSS) and the largest so far (VmHWM), in bytes; 0 if the kernel does not tell.
 uint64_t resident_memory_bytes();
 uint64_t peak_memory_bytes();

@@ -14,7 +14,7 @@ namespace mxlm::cli {
 namespace {
 
 using Arguments = std::vector<std::string>;
-constexpr size_t kMostConfigBytes = size_t{64} << 10;
+constexpr size_t kMostConfigBytes = size_t{4} << 20;  // ten thousand variants
 constexpr int kMostSections = 16;
 
 /// Where the options end: a bare "--".

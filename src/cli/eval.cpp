@@ -397,6 +397,7 @@ void add_run_options(CLI::App& command, EvalArguments& a) {
   add_device_options(command, a.devices);
   command.add_option("--json", a.json, "Write the result as JSON here ('-' is stdout, without the table)");
   command.add_option("--per-token", a.per_token, "Write every scored token's figures to this .csv file");
+  add_csv_raw(command, a.reports);
   command.add_flag("--jensen-shannon", a.jensen_shannon,
                    "In the JSON and CSV: the Jensen-Shannon divergence, too; computes the LM head twice");
   command.add_flag("--linear-errors", a.linear_errors,
@@ -445,7 +446,7 @@ void add_eval(CLI::App& app) {
     // Mistakes of the command line are told before a large data set is read.
     const std::vector<Variant> variants = collect_variants(*command, *arguments);
     const auto models = arguments->models.empty() ? std::vector<std::string>{""} : arguments->models;
-    PerTokenFile per_token(arguments->per_token, models.size() * task_count(*arguments));
+    PerTokenFile per_token(arguments->per_token, models.size() * task_count(*arguments), arguments->reports.formulas());
     std::vector<Task> tasks = read_tasks(*arguments, variants);
     per_token.attach(tasks.front().options);
     evaluate_and_report(models, *arguments, tasks);

@@ -38,7 +38,8 @@ void add_data_options(CLI::App& command, EvalArguments& arguments);
 /// --quantize-outputs, and the prototype's stages.
 void add_variant_options(CLI::App& command, EvalArguments& arguments);
 /// How it runs and where the results go: --noise, --dtype, --device, --batch-size, --stream, --threads,
-/// --loader-workers, --gemm, --min-free-ratio, --workers-per-device, --json, --per-token, --jensen-shannon,
+/// --loader-workers, --gemm, --min-free-ratio, --workers-per-device, --json, --per-token, --csv-raw,
+/// --jensen-shannon,
 /// --linear-errors, --exponents,
 /// --config.
 void add_run_options(CLI::App& command, EvalArguments& arguments);

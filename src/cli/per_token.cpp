@@ -6,7 +6,7 @@
 
 namespace mxlm::cli {
 
-PerTokenFile::PerTokenFile(const std::string& path, size_t runs) {
+PerTokenFile::PerTokenFile(const std::string& path, size_t runs, Formulas formulas) : formulas_(formulas) {
   if (path.empty()) return;
   if (!path.ends_with(".csv")) {
     fail_usage("--per-token {} has no known extension; it is a .csv file.", quote(path));
@@ -19,7 +19,7 @@ void PerTokenFile::attach(EvaluateOptions& options) {
   if (!file_) return;
   options.on_scores = [this](const ScoredTokens& tokens) {
     try {
-      write_per_token_csv(*file_, tokens.variants, tokens.windows, tokens.scores);
+      write_per_token_csv(*file_, tokens.variants, tokens.windows, tokens.scores, formulas_);
     } catch (const Error&) {
       failure_ = std::current_exception();
     }

@@ -6,6 +6,7 @@
 
 #include "eval/evaluate.hpp"
 #include "io/output_file.hpp"
+#include "report/text_layout.hpp"
 
 namespace mxlm::cli {
 
@@ -15,7 +16,7 @@ class PerTokenFile {
  public:
   /// "" does nothing. Throws UsageError for an extension other than .csv, or more than one run, whose tokens would
   /// need a file each.
-  PerTokenFile(const std::string& path, size_t runs);
+  PerTokenFile(const std::string& path, size_t runs, Formulas formulas);
   /// Makes an evaluation write this file, which must outlive it.
   void attach(EvaluateOptions& options);
   /// Rethrows what went wrong while writing.
@@ -23,6 +24,7 @@ class PerTokenFile {
 
  private:
   std::optional<OutputFile> file_;
+  Formulas formulas_;
   std::exception_ptr failure_;
 };
 

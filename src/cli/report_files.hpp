@@ -1,14 +1,18 @@
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <string>
 
 #include "report/record.hpp"
+#include "report/text_layout.hpp"
 
 namespace mxlm::cli {
 
 /// Where `eval` and `report` write views of a result; "" is nowhere, "-" stdout.
 struct ReportFiles {
   std::string html, csv, markdown;
+  bool csv_raw = false;  // of `csv` and of every other CSV that the command writes
+  [[nodiscard]] Formulas formulas() const { return csv_raw ? Formulas::raw : Formulas::inert; }
   [[nodiscard]] bool any() const { return !html.empty() || !csv.empty() || !markdown.empty(); }
   /// How many of them go to stdout.
   [[nodiscard]] int to_stdout() const {
@@ -20,5 +24,8 @@ struct ReportFiles {
 void write_reports(const report::Record& record, const ReportFiles& files);
 /// The same of a result that has just been written as JSON.
 void write_reports(const std::string& json, const ReportFiles& files);
+
+/// Adds --csv-raw.
+void add_csv_raw(CLI::App& command, ReportFiles& files);
 
 }  // namespace mxlm::cli

@@ -36,7 +36,7 @@ void report_sweep(const EvalResult& result, const SweepArguments& arguments) {
   if (arguments.eval.json != "-" && arguments.csv != "-" && arguments.eval.reports.to_stdout() == 0) {
     print_result(render_sweep_table(result));
   }
-  if (!arguments.csv.empty()) write_file(arguments.csv, render_sweep_csv(result));
+  if (!arguments.csv.empty()) write_file(arguments.csv, render_sweep_csv(result, arguments.eval.reports.formulas()));
   if (!arguments.eval.json.empty() || arguments.eval.reports.any()) {
     const std::string json = render_json(result);
     if (!arguments.eval.json.empty()) write_file(arguments.eval.json, json);
@@ -64,7 +64,8 @@ void run_sweep(const SweepArguments& arguments) {
           sensitivity_variants(arguments.axes, unit, load_model_by_name(name, /*with_tokenizer=*/false).spec));
     }
   }
-  PerTokenFile per_token(arguments.eval.per_token, models.size() * task_count(arguments.eval));
+  PerTokenFile per_token(arguments.eval.per_token, models.size() * task_count(arguments.eval),
+                         arguments.eval.reports.formulas());
   std::vector<Task> tasks = read_tasks(arguments.eval, {});
   for (Task& task : tasks) per_token.attach(task.options);
 

@@ -136,8 +136,11 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
     const auto& nodes = tree.levels[static_cast<size_t>(step)];
     const auto linears = forward_.step_linears(step);
     if (step + 1 < forward_.steps()) prefetch(step + 1);
-    std::vector<StepWeights> weights(nodes.size());
-    for (StepWeights& w : weights) w.linears.resize(linears.size());
+    // Experts are prepared one at a time, while the step runs.
+    std::vector<SharedWeights> shared(forward_.prepared_linears(step));
+    for (const TreeNode& node : nodes) {
+      for (size_t l = 0; l < shared.size(); ++l) ++shared[l][node.products.linears[l]].users;
+    }
 
     // The last child of a parent may overwrite the parent's hidden state.
     std::vector<size_t> children(hidden.size(), 0);
@@ -146,10 +149,9 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
     for (size_t n = 0; n < nodes.size(); ++n) {
       const std::span<const size_t> passing = nodes[n].variants;
       const Mark preparing = backend_.mark();
-      prepare_node(linears, forward_.prepared_linears(step), nodes, n, weights);
+      const StepWeights weights = prepare_node(linears, nodes[n].products, shared);
       auto& parent = hidden[nodes[n].parent];
       const bool last = --children[nodes[n].parent] == 0;
-      // Experts are prepared one at a time, while the step runs.
       const ForwardPass::Fetch fetch = [&](size_t l) {
         const Mark from = backend_.mark();
         auto [weight, made] = store_.get(*linears[l], nodes[n].products.linears[l]);
@@ -170,13 +172,12 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
         out.push_back(last ? &state
                            : &next[n].emplace_back(backend_.empty(forward_.dtype(), state.rows(), state.cols())));
       }
-      forward_.run(step, weights[n], fetch, micro_batches, in, out, [&](int64_t rows) {
+      forward_.run(step, weights, fetch, micro_batches, in, out, [&](int64_t rows) {
         throw_if_interrupted();
         on_work(static_cast<double>(rows));
       });
       timer.add(start, backend_.mark(), &VariantSeconds::forward, passing);
       if (last) next[n] = std::move(parent);
-      weights[n] = {};
     }
     for (const LinearSpec* linear : linears) forget(*linear);
     hidden = std::move(next);
@@ -201,23 +202,25 @@ RoundResult Engine::run_round(std::span<const Plan::Range> batches, const std::f
   return result;
 }
 
-void Engine::prepare_node(std::span<const LinearSpec* const> linears, size_t prepared,
-                          const std::vector<TreeNode>& nodes, size_t n, std::vector<StepWeights>& weights) {
+StepWeights Engine::prepare_node(std::span<const LinearSpec* const> linears, const StepProducts& products,
+                                 std::vector<SharedWeights>& shared) {
+  StepWeights weights{.linears = std::vector<StepLinear>(linears.size()), .qk = products.qk, .pv = products.pv};
   for (size_t l = 0; l < linears.size(); ++l) {
     throw_if_interrupted();
-    const ProductSpec& spec = nodes[n].products.linears[l];
-    if (l < prepared && !weights[n].linears[l].weight) {
-      const auto weight = store_.get(*linears[l], spec).prepared;
-      for (size_t m = n; m < nodes.size(); ++m) {
-        if (nodes[m].products.linears[l].same_weights(spec)) weights[m].linears[l].weight = weight;
-      }
+    const ProductSpec& spec = products.linears[l];
+    StepLinear& linear = weights.linears[l];
+    if (l < shared.size()) {
+      const auto found = shared[l].find(spec);
+      SharedWeight& weight = found->second;
+      if (!weight.prepared) weight.prepared = store_.get(*linears[l], spec).prepared;
+      linear.weight = weight.prepared;
+      if (--weight.users == 0) shared[l].erase(found);
     }
-    weights[n].linears[l].activations = spec.activations;
-    weights[n].linears[l].outputs = spec.outputs;
-    weights[n].linears[l].bf16_ops = spec.bf16_ops;
+    linear.activations = spec.activations;
+    linear.outputs = spec.outputs;
+    linear.bf16_ops = spec.bf16_ops;
   }
-  weights[n].qk = nodes[n].products.qk;
-  weights[n].pv = nodes[n].products.pv;
+  return weights;
 }
 
 void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batch,

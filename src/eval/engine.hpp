@@ -6,12 +6,15 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "eval/layer_errors.hpp"
 #include "eval/plan.hpp"
+#include "eval/spec_hash.hpp"
 #include "eval/statistics.hpp"
 #include "eval/tree.hpp"
 #include "eval/weight_store.hpp"
@@ -73,11 +76,16 @@ class Engine {
  private:
   class Timer;
   void prepare_heads(Timer& timer);
-  /// Prepares what node `n` of a step needs, just before it runs so that it is still in the caches, and hands what
-  /// later nodes share on to them. Only the first `prepared` Linears are; the rest, experts, are fetched while the step
-  /// runs.
-  void prepare_node(std::span<const LinearSpec* const> linears, size_t prepared, const std::vector<TreeNode>& nodes,
-                    size_t n, std::vector<StepWeights>& weights);
+  /// A prepared weight of a step and how many of its nodes have still to use it.
+  struct SharedWeight {
+    std::shared_ptr<const PreparedWeight> prepared;
+    size_t users = 0;
+  };
+  using SharedWeights = std::unordered_map<ProductSpec, SharedWeight, WeightsHash, SameWeights>;
+  /// Prepares what a node needs, just before it runs so that it is still in the caches. `shared` has the weights of
+  /// each Linear that is prepared before the step runs, until their last user.
+  StepWeights prepare_node(std::span<const LinearSpec* const> linears, const StepProducts& products,
+                           std::vector<SharedWeights>& shared);
   void score_batch(std::span<const Window> windows, const MicroBatch& batch, std::span<const Tensor* const> hidden,
                    Timer& timer, RoundResult& result);
   /// Asks the backend to bring the weights of a step, which are on their way until `forget`.

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <stdexcept>
+#include <unordered_map>
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
@@ -165,12 +166,13 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
 /// Figures of each subset name that documents carry, by first appearance; `set` has the windows of the result.
 std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSource& data, const EngineResult& result) {
   std::vector<std::pair<std::string, std::vector<size_t>>> subsets;  // name, windows
+  std::unordered_map<std::string, size_t> places;
   for (size_t w = 0; w < set.windows.size(); ++w) {
     const std::string& name = data.documents[static_cast<size_t>(set.windows[w].document)].subset;
     if (name.empty()) continue;
-    auto found = std::find_if(subsets.begin(), subsets.end(), [&](const auto& s) { return s.first == name; });
-    if (found == subsets.end()) found = subsets.insert(found, {name, {}});
-    found->second.push_back(w);
+    const auto [place, added] = places.emplace(name, subsets.size());
+    if (added) subsets.emplace_back(name, std::vector<size_t>{});
+    subsets[place->second].second.push_back(w);
   }
   std::vector<SubsetResult> out;
   for (const auto& [name, windows] : subsets) {

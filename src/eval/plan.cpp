@@ -1,9 +1,10 @@
 #include "eval/plan.hpp"
 
 #include <algorithm>
-#include <map>
+#include <unordered_set>
 
 #include "base/error.hpp"
+#include "eval/spec_hash.hpp"
 #include "mx/format.hpp"
 
 namespace mxlm {
@@ -16,6 +17,8 @@ constexpr int64_t kDeviceMicroBatchTokens = 8192;
 // A round is the unit of a lost or resumed run: about this much arithmetic, and no more tokens than this.
 constexpr double kRoundFlops = 2.4e13;
 constexpr int64_t kRoundTokens = 65536;
+// Windows of a few tokens cost more than their tokens say.
+constexpr size_t kRoundWindows = 4096;
 // About a minute of a GPU.
 constexpr double kDeviceRoundFlops = 1e16;
 constexpr int64_t kDeviceRoundTokens = 131072;
@@ -36,17 +39,17 @@ constexpr size_t kRoundsWorthKeeping = 12;
 // Share of the limit that the estimate may reach before weights are no longer kept.
 constexpr double kResidentShare = 0.7;
 
+/// Distinct weights, as they are told apart by what prepares them.
+using WeightSet = std::unordered_set<ProductSpec, WeightsHash, SameWeights>;
+
 template <typename Bytes>
 uint64_t bytes_of_step(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes, Bytes bytes) {
   uint64_t sum = 0;
   for (size_t l = 0; l < linears.size(); ++l) {
-    std::vector<ProductSpec> seen;
+    WeightSet seen;
     for (const TreeNode& node : nodes) {
       const ProductSpec& spec = node.products.linears[l];
-      const auto same = [&](const ProductSpec& other) { return other.same_weights(spec); };
-      if (std::any_of(seen.begin(), seen.end(), same)) continue;
-      seen.push_back(spec);
-      sum += bytes(*linears[l], spec.weights);
+      if (seen.insert(spec).second) sum += bytes(*linears[l], spec.weights);
     }
   }
   return sum;
@@ -57,20 +60,23 @@ uint64_t bytes_of_step(std::span<const LinearSpec* const> linears, const std::ve
 template <typename Bytes>
 uint64_t live_bytes_of_step(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes,
                             Bytes bytes) {
-  uint64_t most = 0;
-  for (size_t n = 0; n < nodes.size(); ++n) {
-    uint64_t sum = 0;
-    for (size_t l = 0; l < linears.size(); ++l) {
-      const auto spec_of = [l](const TreeNode& node) -> const ProductSpec& { return node.products.linears[l]; };
-      for (size_t first = 0; first <= n; ++first) {
-        const ProductSpec& spec = spec_of(nodes[first]);
-        const auto same = [&](const TreeNode& node) { return spec_of(node).same_weights(spec); };
-        const auto at = [&](size_t i) { return nodes.begin() + static_cast<std::ptrdiff_t>(i); };
-        const bool is_first = std::none_of(nodes.begin(), at(first), same);
-        if (is_first && std::any_of(at(n), nodes.end(), same)) sum += bytes(*linears[l], spec.weights);
-      }
+  std::vector<uint64_t> begins(nodes.size(), 0), ends(nodes.size(), 0);  // bytes whose first, last user a node is
+  for (size_t l = 0; l < linears.size(); ++l) {
+    WeightSet seen;
+    for (size_t n = 0; n < nodes.size(); ++n) {
+      const ProductSpec& spec = nodes[n].products.linears[l];
+      if (seen.insert(spec).second) begins[n] += bytes(*linears[l], spec.weights);
     }
-    most = std::max(most, sum);
+    for (size_t n = nodes.size(); n-- > 0;) {
+      const ProductSpec& spec = nodes[n].products.linears[l];
+      if (seen.erase(spec) > 0) ends[n] += bytes(*linears[l], spec.weights);
+    }
+  }
+  uint64_t most = 0, alive = 0;
+  for (size_t n = 0; n < nodes.size(); ++n) {
+    alive += begins[n];
+    most = std::max(most, alive);
+    alive -= ends[n];
   }
   return most;
 }
@@ -172,12 +178,9 @@ struct Planner {
       largest_source = std::max(largest_source, source);
     }
     plan.staging = on_device() ? std::min(plan.staging, options.device_limit / kStagingShare) : largest_source;
-    std::vector<ProductSpec> heads;
+    WeightSet heads;
     for (const ProductSpec& head : tree.head) {
-      const auto same = [&](const ProductSpec& other) { return other.same_weights(head); };
-      if (std::any_of(heads.begin(), heads.end(), same)) continue;
-      heads.push_back(head);
-      plan.head_weights += prepared_bytes(model.head, head.weights);
+      if (heads.insert(head).second) plan.head_weights += prepared_bytes(model.head, head.weights);
     }
     const HostMatrix& table = model.embedding.matrix;
     const uint64_t table_bytes = static_cast<uint64_t>(table.rows * table.cols) * dtype_size(table.type);
@@ -241,19 +244,23 @@ struct Planner {
     plan.flops_a_token += 2.0 * static_cast<double>(model.head.parameters()) * static_cast<double>(tree.head.size());
   }
 
-  /// Rounds of at most so many tokens (but one micro-batch at least), and what they hold.
+  /// Rounds of at most so many tokens, and kRoundWindows windows (but one micro-batch at least), and what they hold.
   void cut_rounds(int64_t round_tokens) {
     if (options.round_tokens > 0) round_tokens = std::min(round_tokens, options.round_tokens);
     round_tokens = std::max(round_tokens, largest);
     plan.rounds.clear();
     int64_t tokens = 0, most = 0;
+    size_t count = 0;
     for (size_t b = 0; b < batches.size(); ++b) {
-      if (plan.rounds.empty() || tokens + batch_tokens[b] > round_tokens) {
+      const size_t more = batches[b].second - batches[b].first;
+      if (plan.rounds.empty() || tokens + batch_tokens[b] > round_tokens || count + more > kRoundWindows) {
         plan.rounds.emplace_back();
         tokens = 0;
+        count = 0;
       }
       plan.rounds.back().push_back(batches[b]);
       tokens += batch_tokens[b];
+      count += more;
       most = std::max(most, tokens);
     }
     plan.hidden_states = hidden_a_token * static_cast<uint64_t>(most);

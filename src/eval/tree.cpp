@@ -1,8 +1,20 @@
 #include "eval/tree.hpp"
 
 #include <algorithm>
+#include <unordered_map>
+
+#include "eval/spec_hash.hpp"
 
 namespace mxlm {
+namespace {
+
+size_t hash_of_node(size_t parent, const StepProducts& products) {
+  size_t out = combine_hashes({parent, hash_of(products.qk), hash_of(products.pv)});
+  for (const ProductSpec& product : products.linears) out = combine_hashes({out, hash_of(product)});
+  return out;
+}
+
+}  // namespace
 
 size_t VariantTree::width() const {
   size_t widest = 1;
@@ -26,6 +38,7 @@ VariantTree build_tree(const ModelSpec& model, const ForwardPass& forward, std::
   for (int64_t step = 0; step < forward.steps(); ++step) {
     auto& level = tree.levels.emplace_back();
     const auto linears = forward.step_linears(step);
+    std::unordered_multimap<size_t, size_t> nodes;  // by hash
     for (size_t v = 0; v < variants.size(); ++v) {
       StepProducts products;
       for (const LinearSpec* linear : linears)
@@ -35,14 +48,18 @@ VariantTree build_tree(const ModelSpec& model, const ForwardPass& forward, std::
         products.pv = variants[v].attention_product("pv");
       }
       const size_t parent = tree.leaf[v];
-      auto node = std::find_if(level.begin(), level.end(),
-                               [&](const TreeNode& n) { return n.parent == parent && n.products == products; });
-      if (node == level.end()) {
+      const size_t hash = hash_of_node(parent, products);
+      const auto [begin, end] = nodes.equal_range(hash);
+      const auto found = std::find_if(begin, end, [&](const auto& entry) {
+        return level[entry.second].parent == parent && level[entry.second].products == products;
+      });
+      const size_t node = found == end ? level.size() : found->second;
+      if (found == end) {
+        nodes.emplace(hash, node);
         level.push_back({.parent = parent, .products = std::move(products), .variants = {}});
-        node = std::prev(level.end());
       }
-      node->variants.push_back(v);
-      tree.leaf[v] = static_cast<size_t>(node - level.begin());
+      level[node].variants.push_back(v);
+      tree.leaf[v] = node;
     }
   }
   for (const Variant& variant : variants) tree.head.push_back(variant.product(model.head.module, model.head.role));

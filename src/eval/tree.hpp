@@ -36,7 +36,7 @@ struct VariantTree {
   [[nodiscard]] double forwards() const;
 };
 
-/// variants[0] is the baseline.
+/// variants[0] is the baseline, whose nodes are the first of each level.
 VariantTree build_tree(const ModelSpec& model, const ForwardPass& forward, std::span<const Variant> variants);
 
 }  // namespace mxlm

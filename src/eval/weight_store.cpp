@@ -1,6 +1,5 @@
 #include "eval/weight_store.hpp"
 
-#include <algorithm>
 #include <utility>
 
 namespace mxlm {
@@ -8,26 +7,19 @@ namespace mxlm {
 const WeightStore::Entry* WeightStore::find(const LinearSpec& linear, const ProductSpec& product) const {
   const auto entries = entries_.find(&linear);
   if (entries == entries_.end()) return nullptr;
-  const auto entry = std::find_if(entries->second.begin(), entries->second.end(), [&](const Entry& e) {
-    return e.spec == product.weights && e.rounded == rounds(product);
-  });
-  return entry == entries->second.end() ? nullptr : &*entry;
+  const auto entry = entries->second.find(key(product));
+  return entry == entries->second.end() ? nullptr : &entry->second;
 }
 
 WeightStore::Weight WeightStore::get(const LinearSpec& linear, const ProductSpec& product) {
   const OperandSpec& spec = product.weights;
-  auto* entry = const_cast<Entry*>(std::as_const(*this).find(linear, product));
-  if (entry == nullptr) {
-    entry = &entries_[&linear].emplace_back();
-    entry->spec = spec;
-    entry->rounded = rounds(product);
-  }
-  if (auto prepared = entry->prepared.lock()) return {.prepared = std::move(prepared), .made = false};
+  Entry& entry = entries_[&linear][key(product)];
+  if (auto prepared = entry.prepared.lock()) return {.prepared = std::move(prepared), .made = false};
 
   const auto from_source = [&](const auto& make) {
     std::vector<std::byte> storage;
     const HostMatrix source = linear.weight.view(storage);
-    if (entry->rounded) {
+    if (rounds(product)) {
       make(RoundedMatrix(source).view());
     } else {
       make(source);
@@ -35,14 +27,14 @@ WeightStore::Weight WeightStore::get(const LinearSpec& linear, const ProductSpec
   };
   std::shared_ptr<const PreparedWeight> prepared;
   if (form_ == KeptForm::codes) {
-    if (!entry->kept) from_source([&](const HostMatrix& m) { entry->kept = backend_.keep(m, spec); });
-    prepared = backend_.prepare(entry->kept);
+    if (!entry.kept) from_source([&](const HostMatrix& m) { entry.kept = backend_.keep(m, spec); });
+    prepared = backend_.prepare(entry.kept);
   } else {
     from_source([&](const HostMatrix& m) { prepared = backend_.prepare(m, spec); });
-    if (form_ == KeptForm::prepared) entry->strong = prepared;
+    if (form_ == KeptForm::prepared) entry.strong = prepared;
   }
-  entry->prepared = prepared;
-  entry->route = prepared->route();
+  entry.prepared = prepared;
+  entry.route = prepared->route();
   return {.prepared = std::move(prepared), .made = true};
 }
 

@@ -1,12 +1,12 @@
 #pragma once
 
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
+#include <unordered_map>
 
 #include "backend/backend.hpp"
+#include "eval/spec_hash.hpp"
 #include "model/spec.hpp"
 
 namespace mxlm {
@@ -39,19 +39,21 @@ class WeightStore {
 
  private:
   struct Entry {
-    OperandSpec spec;
-    bool rounded = false;
     std::shared_ptr<const KeptWeight> kept;
     std::shared_ptr<const PreparedWeight> strong;
     std::weak_ptr<const PreparedWeight> prepared;
     std::string route;
   };
   [[nodiscard]] bool rounds(const ProductSpec& product) const { return compute_ == DType::bf16 || product.bf16_ops; }
+  /// What entries of a Linear are told apart by: the spec of its weights, `bf16_ops` being whether they are rounded.
+  [[nodiscard]] ProductSpec key(const ProductSpec& product) const {
+    return {.weights = product.weights, .activations = {}, .bf16_ops = rounds(product)};
+  }
   [[nodiscard]] const Entry* find(const LinearSpec& linear, const ProductSpec& product) const;
   Backend& backend_;
   DType compute_;
   KeptForm form_;
-  std::map<const LinearSpec*, std::vector<Entry>> entries_;
+  std::unordered_map<const LinearSpec*, std::unordered_map<ProductSpec, Entry, WeightsHash, SameWeights>> entries_;
 };
 
 }  // namespace mxlm

@@ -4,6 +4,7 @@
 #include <functional>
 #include <set>
 
+#include "base/error.hpp"
 #include "report/html.hpp"
 #include "report/page.hpp"
 #include "report/text_layout.hpp"
@@ -108,6 +109,13 @@ void add_percentiles(std::vector<CsvColumn>& columns, const Record& record, cons
     }
   }
   for (const auto& [number, key] : keys) columns.push_back(percentile(prefix, key, member));
+}
+
+/// The command of a run. A long one stands in the run's first row alone: it may name thousands of variants, and there
+/// is a row for each.
+std::string shown_command(const Row& row) {
+  constexpr size_t kLongestCell = 4096;
+  return row.index == 0 || row.run.command.size() <= kLongestCell ? row.run.command : std::string{};
 }
 
 std::vector<CsvColumn> make_columns(const Record& record) {
@@ -239,21 +247,27 @@ std::vector<CsvColumn> make_columns(const Record& record) {
                   {"backend", [](const Row& r) { return r.file.machine.backend; }},
                   {"threads", [=](const Row& r) { return count(r.file.machine.threads); }},
                   {"version", [](const Row& r) { return r.file.version; }},
-                  {"command", [](const Row& r) { return r.run.command; }}});
+                  {"command", shown_command}});
   return columns;
 }
 
 }  // namespace
 
-std::string render_csv(const Record& record) {
+std::string render_csv(const Record& record, Formulas formulas) {
   const std::vector<CsvColumn> columns = make_columns(record);
   std::string out;
   const auto add_line = [&](const auto& text) {
     for (size_t c = 0; c < columns.size(); ++c) {
       if (c > 0) out += ',';
-      out += csv_field(text(columns[c]));
+      out += csv_field(text(columns[c]), formulas);
     }
     out += "\r\n";
+    if (out.size() > record.limits.output_bytes) {
+      fail(
+          "The CSV would have more than {} MB, too much for the memory of this process; give fewer files, or files of "
+          "fewer variants.",
+          record.limits.output_bytes / 1'000'000);
+    }
   };
   add_line([](const CsvColumn& column) { return column.name; });
   for (const Run& run : record.runs) {

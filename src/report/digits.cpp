@@ -67,7 +67,7 @@ std::string with_commas(std::string digits) {
 Measured measured(double value, double error, Sign sign) {
   if (!std::isfinite(value)) return {.value = "n/a", .error = ""};
   if (!std::isfinite(error)) return {.value = with_sign(fmt::format("{:.2g}", value), sign), .error = "n/a"};
-  if (error <= 0) return {.value = with_sign(fmt::format("{:.6g}", value), sign), .error = "0"};
+  if (error <= 0) return {.value = with_sign(fmt::format("{:.4g}", value), sign), .error = "0"};
   const int exponent = error_exponent(error);
   const bool scientific = std::abs(value) >= kLargest || error >= kLargest || -exponent > kMostDecimals;
   const auto text = [&](double x) { return scientific ? scientific_text(x, exponent) : fixed_text(x, exponent); };
@@ -77,8 +77,8 @@ Measured measured(double value, double error, Sign sign) {
 std::string significant_text(double value, int significant) {
   if (!std::isfinite(value)) return "n/a";
   if (value == 0) return "0";
-  constexpr double kMostDigits = 1e15;
-  if (std::abs(value) >= kMostDigits) return fmt::format("{:.{}e}", value, significant - 1);
+  constexpr double kMostDigits = 1e15, kLeast = 1e-7;
+  if (std::abs(value) >= kMostDigits || std::abs(value) < kLeast) return fmt::format("{:.{}e}", value, significant - 1);
   return with_commas(fixed_text(value, leading_exponent(std::abs(value), significant) - significant + 1));
 }
 

@@ -15,11 +15,11 @@ enum class Sign : uint8_t { negative_only, always };
 
 /// `value` down to the last digit that `error` is given with and no further, so that no digit is only noise. An error
 /// whose first digit is 1, 2 or 3 has two digits, else one: 18.7738 with error 0.257 is {"18.77", "0.26"}, with 0.457
-/// {"18.8", "0.5"}. An unknown (NaN) error leaves two significant digits, an error of zero six.
+/// {"18.8", "0.5"}. An unknown (NaN) error leaves two significant digits, an error of zero four.
 Measured measured(double value, double error, Sign sign = Sign::negative_only);
 
-/// `value` >= 0 with `significant` digits and thousands separated by commas: 21437 with 3 is "21,400"; "n/a" if not
-/// finite.
+/// `value` >= 0 with `significant` digits and thousands separated by commas: 21437 with 3 is "21,400"; with an exponent
+/// below 10^-7 and from 10^15 on; "n/a" if not finite.
 std::string significant_text(double value, int significant);
 
 /// `value` with that many decimals, with an exponent from 10^7 on; "n/a" if not finite.

@@ -4,17 +4,10 @@
 
 #include <algorithm>
 
+#include "base/quote.hpp"
+
 namespace mxlm::report {
 namespace {
-
-/// Marks that reorder the text after them (Unicode's bidirectional embeddings, overrides and isolates), which could
-/// make a name read as something else; all are U+202A to U+202E or U+2066 to U+2069.
-bool reorders(std::string_view three_bytes) {
-  if (three_bytes.size() < 3 || three_bytes[0] != '\xE2') return false;
-  const auto last = static_cast<unsigned char>(three_bytes[2]);
-  return (three_bytes[1] == '\x80' && last >= 0xAA && last <= 0xAE) ||
-         (three_bytes[1] == '\x81' && last >= 0xA6 && last <= 0xA9);
-}
 
 Measured measure(const ShownFigure& shown) {
   return measured(shown.value.value * shown.scale + shown.offset, shown.error.value * shown.error_scale, shown.sign);
@@ -23,30 +16,27 @@ Measured measure(const ShownFigure& shown) {
 }  // namespace
 
 std::string escape(std::string_view text) {
-  constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+  constexpr std::string_view kReplacement = "\uFFFD";
   std::string out;
   out.reserve(text.size());
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '&') {
+  while (!text.empty()) {
+    const Character c = first_character(text);
+    if (c.code == '&') {
       out += "&amp;";
-    } else if (c == '<') {
+    } else if (c.code == '<') {
       out += "&lt;";
-    } else if (c == '>') {
+    } else if (c.code == '>') {
       out += "&gt;";
-    } else if (c == '"') {
+    } else if (c.code == '"') {
       out += "&quot;";
-    } else if (c == '\'') {
+    } else if (c.code == '\'') {
       out += "&#39;";
-    } else if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) {
+    } else if (disrupts_text(c.code) && c.code != '\n' && c.code != '\t') {
       out += kReplacement;
-    } else if (reorders(text.substr(i, 3))) {
-      out += kReplacement;
-      i += 2;
     } else {
-      out += c;
+      out += text.substr(0, c.bytes);
     }
+    text.remove_prefix(c.bytes);
   }
   return out;
 }

@@ -13,8 +13,8 @@
 
 namespace mxlm::report {
 
-/// `text` for element content and quoted attributes: no character of it is markup; control characters and those that
-/// change the direction of what follows become U+FFFD.
+/// `text` for element content and quoted attributes: no character of it is markup, and what disrupts_text names becomes
+/// U+FFFD, but for newlines and tabs.
 std::string escape(std::string_view text);
 
 /// `text`, escaped, with places where a line may break after its commas, before '/' and '@', and in tables after '=':

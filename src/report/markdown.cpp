@@ -1,31 +1,58 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "base/quote.hpp"
 #include "report/figures.hpp"
 #include "report/page.hpp"
 
 namespace mxlm::report {
 namespace {
 
+bool is_word(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_'; }
+
+/// True if GitHub would make a link (or a notice to somebody) of what stands around text[at]: "@user", "name@host.org",
+/// "https://", "www.".
+bool begins_link(std::string_view text, size_t at) {
+  const std::string_view after = text.substr(at + 1);
+  if (text[at] == ':') return after.starts_with("//");
+  if (text[at] == '.') {
+    constexpr std::string_view kWww = "www";
+    return at >= kWww.size() && std::equal(kWww.begin(), kWww.end(), text.substr(at - kWww.size()).begin(),
+                                           [](char a, char b) { return a == (b | 0x20); });
+  }
+  if (text[at] != '@' || after.empty() || !is_word(after.front())) return false;
+  if (at == 0 || !is_word(text[at - 1])) return true;
+  const std::string_view host = after.substr(0, after.find_first_of("/@,= "));
+  return host.find('.') != std::string_view::npos;
+}
+
 /// Text without any meaning in Markdown, on one line.
 std::string plain(std::string_view text) {
   constexpr std::string_view kMarks = R"(\`*_{}[]()#+-.!|<>&~$:@)";
+  constexpr std::string_view kZeroWidthSpace = "&#8203;";  // parts what would be a link; nobody sees it
   std::string out;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
+  for (size_t at = 0; at < text.size();) {
+    const Character character = first_character(text.substr(at));
+    const char c = text[at];
+    if (character.code < 0x20 || character.code == 0x7f) {
       out += ' ';
+    } else if (disrupts_text(character.code)) {
+      out += "\uFFFD";
     } else if (c == '<') {
       out += "&lt;";
     } else if (c == '&') {
       out += "&amp;";
+    } else if (begins_link(text, at)) {
+      out += c == '.' ? std::string(kZeroWidthSpace) + c : c + std::string(kZeroWidthSpace);
     } else {
       // A dot, colon or dash needs no mark where it stands between letters; what is left looks like the name.
       const bool harmless = c == '.' || c == '-' || c == ':' || c == '+' || c == '(' || c == ')' || c == '@';
       if (!harmless && kMarks.find(c) != std::string_view::npos) out += '\\';
-      out += c;
+      out += text.substr(at, character.bytes);
     }
+    at += character.bytes;
   }
   return out;
 }

@@ -6,7 +6,9 @@
 #include <array>
 #include <cmath>
 #include <span>
+#include <utility>
 
+#include "base/error.hpp"
 #include "io/embedded.hpp"
 #include "io/file.hpp"
 #include "report/plots.hpp"
@@ -48,8 +50,27 @@ std::string subtitle(const Run& run) {
   return out;
 }
 
-std::string run_section(const Run& run, const File& file, bool alone) {
-  std::string out = fmt::format("<section class=\"run\" id=\"run-{}-{}\">\n", run.file, run.index);
+/// The page so far. Its parts are bounded; their sum is, here.
+class Page {
+ public:
+  explicit Page(const Limits& limits) : limits_(limits) {}
+  Page& operator+=(std::string_view more) {
+    text_ += more;
+    if (text_.size() <= limits_.output_bytes) return *this;
+    fail(
+        "The page would have more than {} MB, which is too large for a browser or for the memory of this process; "
+        "give fewer files, or files of fewer variants.",
+        limits_.output_bytes / 1'000'000);
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  const Limits& limits_;
+  std::string text_;
+};
+
+void add_run_section(Page& out, const Run& run, const File& file, bool alone) {
+  out += fmt::format("<section class=\"run\" id=\"run-{}-{}\">\n", run.file, run.index);
   const std::string name = breakable(model_name(run));
   out += alone ? fmt::format("<h1><span class=\"v\">{}</span></h1>\n", name)
                : fmt::format("<h2><span class=\"v\">{}</span></h2>\n", name);
@@ -75,7 +96,7 @@ std::string run_section(const Run& run, const File& file, bool alone) {
   out += section(run, "more", "In detail", more);
   out += section(run, "replaced", "What was replaced", replaced_list(run));
   out += section(run, "repeat", "To repeat it", provenance(run, file));
-  return out + "</section>\n";
+  out += "</section>\n";
 }
 
 /// One line a run and variant, above the sections of several runs.
@@ -94,7 +115,7 @@ std::string overview(const Record& record) {
     for (size_t i = 0; i < run.variants.size(); ++i) {
       const Variant& v = run.variants[i];
       out += fmt::format("<tr><th scope=\"row\" class=\"t\"><a class=\"v\" href=\"#run-{}-{}\">{}</a></th>", run.file,
-                         run.index, breakable(model_name(run)));
+                         run.index, breakable(shorten(model_name(run), 80)));
       out += fmt::format("<td><span class=\"v\">{}</span></td><td><span class=\"v\">{}</span></td>",
                          breakable(shorten(run.data.name, 40)), breakable(v.name));
       out += measured_cells(ppl_figure(run, i));
@@ -173,7 +194,8 @@ std::string render_html(const Record& record) {
   const bool alone = record.runs.size() == 1;
   std::string title = alone ? fmt::format("{} in MX formats", model_name(record.runs.front()))
                             : fmt::format("{} in MX formats", plural(static_cast<int64_t>(record.runs.size()), "run"));
-  std::string out = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n";
+  Page out(record.limits);
+  out += "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n";
   out += fmt::format(
       "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src {}; script-src {}; "
       "base-uri 'none'; form-action 'none'\">\n",
@@ -187,10 +209,11 @@ std::string render_html(const Record& record) {
   if (record.runs.size() > 1) {
     out += fmt::format("<h1>{}</h1>\n<section id=\"overview\">\n{}</section>\n", escape(title), overview(record));
   }
-  for (const Run& run : record.runs) out += run_section(run, record.files[run.file], alone);
+  for (const Run& run : record.runs) add_run_section(out, run, record.files[run.file], alone);
   out += "</main>\n<script>";
   out += script;
-  return out + "</script>\n</body>\n</html>\n";
+  out += "</script>\n</body>\n</html>\n";
+  return out.take();
 }
 
 }  // namespace mxlm::report

@@ -6,8 +6,6 @@
 #include <cmath>
 #include <iterator>
 
-#include "report/text_layout.hpp"
-
 namespace mxlm {
 
 namespace {
@@ -22,7 +20,7 @@ bool measures_jensen_shannon(std::span<const std::vector<WindowScores>> scores) 
 }  // namespace
 
 void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, std::span<const Window> windows,
-                         std::span<const std::vector<WindowScores>> scores) {
+                         std::span<const std::vector<WindowScores>> scores, Formulas formulas) {
   const bool jensen_shannon = measures_jensen_shannon(scores);
   fmt::memory_buffer line;
   const auto put = [&] {
@@ -32,11 +30,13 @@ void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, st
   auto out = std::back_inserter(line);
   fmt::format_to(out, "window,position,token,target");
   for (size_t v = 0; v < variants.size(); ++v) {
-    for (const char* figure : {" nll", " p", " top1"}) fmt::format_to(out, ",{}", csv_field(variants[v].name + figure));
+    const auto add = [&](const char* figure) {
+      fmt::format_to(out, ",{}", csv_field(variants[v].name + figure, formulas));
+    };
+    for (const char* figure : {" nll", " p", " top1"}) add(figure);
     if (v == 0) continue;
-    for (const char* figure : {" kld", " kld_reverse"})
-      fmt::format_to(out, ",{}", csv_field(variants[v].name + figure));
-    if (jensen_shannon) fmt::format_to(out, ",{}", csv_field(variants[v].name + " jensen_shannon"));
+    for (const char* figure : {" kld", " kld_reverse"}) add(figure);
+    if (jensen_shannon) add(" jensen_shannon");
   }
   fmt::format_to(out, "\n");
   put();

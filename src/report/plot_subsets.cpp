@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kMostPanels = 3;
 constexpr size_t kMostRows = 60;
+constexpr size_t kMostTableRows = 2000, kMostTableVariants = 32;
 
 struct Bar {
   std::string name;
@@ -119,17 +120,19 @@ std::string subset_bars(const Run& run) {
         "<p class=\"note\">These are the ends and the middle of the line in the plots above; the table has all.</p>\n";
   }
 
+  const size_t variants = std::min(run.variants.size(), kMostTableVariants + 1);
+  const size_t table_rows = std::min(run.subsets.size(), kMostTableRows);
   std::vector<Column> columns{{.label = "Subset", .number = false},
                               {.label = "Windows"},
                               {.label = "Tokens"},
                               {.label = "Baseline " + short_quantity_name(run), .columns = 2}};
-  for (size_t v = 1; v < run.variants.size(); ++v) {
+  for (size_t v = 1; v < variants; ++v) {
     columns.push_back({.label = fmt::format("{} {}, %", v, escape(short_name(run.variants[v], 15))),
                        .title = run.variants[v].name + ": change against the baseline",
                        .columns = 2});
   }
   std::string table = table_open("Figures by subset", columns);
-  for (size_t s = 0; s < run.subsets.size(); ++s) {
+  for (size_t s = 0; s < table_rows; ++s) {
     const SubsetResult& subset = run.subsets[s];
     const Source from = source(run) / "subsets" / s;
     table += fmt::format("<tr><th scope=\"row\">{}</th>", escape(subset.name));
@@ -137,13 +140,18 @@ std::string subset_bars(const Run& run) {
     const int64_t tokens = subset.variants[0].tokens;
     table += figure_cell({from / "variants" / 0 / "tokens", static_cast<double>(tokens)}, count_text(tokens));
     table += measured_cells(ppl_figure(from / "variants" / 0, subset.variants[0]));
-    for (size_t v = 1; v < run.variants.size(); ++v) {
+    for (size_t v = 1; v < variants; ++v) {
       table += measured_cells(ppl_change_figure(from / "variants" / v, subset.variants[v]));
     }
     table += "</tr>\n";
   }
-  return out + details(fmt::format("All {}", plural(static_cast<int64_t>(run.subsets.size()), "subset")),
-                       table + table_close());
+  table += table_close();
+  if (table_rows < run.subsets.size() || variants < run.variants.size()) {
+    table += fmt::format("<p class=\"note\">The first {} subsets of {}, and {} variants of {}; the JSON has all.</p>",
+                         count_text(static_cast<int64_t>(table_rows)),
+                         count_text(static_cast<int64_t>(run.subsets.size())), variants - 1, run.variants.size() - 1);
+  }
+  return out + details(plural(static_cast<int64_t>(run.subsets.size()), "subset"), table);
 }
 
 }  // namespace mxlm::report

@@ -15,7 +15,7 @@ constexpr double kWidth = 440, kHeight = 330, kLeft = 54, kRight = 428, kTop = 1
 constexpr double kCharacter = 6.6, kLabelHeight = 13;  // of a label's type
 constexpr size_t kMostNamed = 6;                       // with more variants the labels are numbers
 constexpr size_t kNameColumns = 18;                    // of a label that is a name
-constexpr size_t kMostLabels = 60;                     // with more variants only the front is labelled
+constexpr size_t kMostLabels = 60;                     // with more variants only the front is labelled, up to so many
 
 struct Point {
   size_t index = 0;
@@ -112,6 +112,7 @@ std::string draw(const Run& run, const Plot& plot, const std::string& x_label, c
     placer.avoid({x(p.size.value) - kRadius, y(p.y) - kRadius, 2 * kRadius, 2 * kRadius});
   }
   std::string leaders, points, labels;
+  size_t labelled = 0;
   for (const Point& p : plot.points) {
     const double px = x(p.size.value), py = y(p.y), top = y(p.high), bottom = y(p.low);
     const Variant& v = run.variants[p.index];
@@ -124,7 +125,8 @@ std::string draw(const Run& run, const Plot& plot, const std::string& x_label, c
     }
     points += p.front ? fmt::format(R"(<circle class="on" cx="{}" cy="{}" r="4.5"/></g>)", xy(px), xy(py))
                       : fmt::format(R"(<circle class="off" cx="{}" cy="{}" r="4"/></g>)", xy(px), xy(py));
-    if (plot.points.size() > kMostLabels && !p.front) continue;
+    if ((plot.points.size() > kMostLabels && !p.front) || labelled == kMostLabels) continue;
+    ++labelled;
     const std::string label =
         run.variants.size() - 1 > kMostNamed ? std::to_string(p.index) : short_name(v, kNameColumns);
     const auto columns =
@@ -147,13 +149,14 @@ std::string draw(const Run& run, const Plot& plot, const std::string& x_label, c
 
 std::string tradeoff_plots(const Run& run) {
   const SizeAxis axis = size_axis(run);
-  const std::vector<size_t> front = pareto_front(run, axis);
+  std::vector<char> on_front(run.variants.size(), 0);
+  for (const size_t i : pareto_front(run, axis)) on_front[i] = 1;
   Plot kld, ppl;
   for (size_t i = 1; i < run.variants.size(); ++i) {
     Point point;
     point.index = i;
     point.size = size_figure(run, i, axis);
-    point.front = std::find(front.begin(), front.end(), i) != front.end();
+    point.front = on_front[i] != 0;
     const auto set = [&](const ShownFigure& shown) {
       point.value = shown.value;
       point.y = shown.value.value * shown.scale + shown.offset;

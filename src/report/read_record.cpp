@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -15,11 +16,10 @@ namespace mxlm::report {
 namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-// Far above any real result; they bound the page that a file can cause.
-constexpr size_t kMostBytes = size_t{256} << 20;
+// Far above any real result. What a file holds in all, Record::limits bounds.
 constexpr size_t kMostText = size_t{1} << 20;
-constexpr size_t kMostRuns = 1000, kMostVariants = 10'000, kMostSubsets = 10'000, kMostEntries = 1'000'000,
-                 kMostPercentiles = 1000, kMostCounts = 4096;
+constexpr size_t kMostCommand = size_t{64} << 20;  // it may name each of thousands of variants
+constexpr size_t kMostRuns = 1000, kMostPercentiles = 64, kMostCounts = 4096;
 constexpr int64_t kMostLayers = 100'000;
 /// Integers up to here are exact in a double.
 constexpr int64_t kLargestInteger = int64_t{1} << 53;
@@ -27,11 +27,29 @@ constexpr int64_t kLargestInteger = int64_t{1} << 53;
 using simdjson::dom::element;
 using simdjson::dom::element_type;
 
+std::string megabytes(uint64_t bytes) { return fmt::format("{} MB", bytes / 1'000'000); }
+
+/// A file that is being read, and what it takes.
+struct Reading {
+  const std::string& file;
+  const Limits& limits;
+  uint64_t bytes;  // with what was read before it
+  std::set<std::string> percentile_names;
+
+  void take(uint64_t more) {
+    bytes += more;
+    if (bytes <= limits.record_bytes) return;
+    fail(
+        "{}: the results take more than the {} of memory that reading them may take here; give fewer files, or files "
+        "of fewer variants.",
+        quote(file), megabytes(limits.record_bytes));
+  }
+};
+
 /// A value of the file and where it is. A missing member is a Node without a value.
 class Node {
  public:
-  Node(const std::string& file, element value, std::string path)
-      : file_(&file), value_(value), path_(std::move(path)) {}
+  Node(Reading& reading, element value, std::string path) : reading_(&reading), value_(value), path_(std::move(path)) {}
 
   /// Neither missing nor null.
   [[nodiscard]] bool present() const { return value_ && !value_->is_null(); }
@@ -48,35 +66,40 @@ class Node {
   /// The member, which has to be there.
   [[nodiscard]] Node at(std::string_view key) const {
     Node out = (*this)[key];
-    if (!out.present()) fail("{}: {} is missing; give a file that 'mxlm eval --json' wrote.", quote(*file_), out.path_);
+    if (!out.present())
+      fail("{}: {} is missing; give a file that 'mxlm eval --json' wrote.", quote(reading_->file), out.path_);
     return out;
   }
 
-  /// The elements of this array; none if it is missing.
-  [[nodiscard]] std::vector<Node> items(size_t most) const {
-    std::vector<Node> out;
-    if (!present()) return out;
+  /// Calls `use` with each element of this array, which become a T each; with none if it is missing.
+  template <typename T, typename Use>
+  void each(Use use, size_t most = std::numeric_limits<size_t>::max()) const {
+    if (!present()) return;
     simdjson::dom::array items;
     if (value_->get_array().get(items) != simdjson::SUCCESS) wrong("a list");
+    size_t index = 0;
     for (const element item : items) {
-      if (out.size() == most) {
-        fail("{}: {} has more than {} entries; give a file that 'mxlm eval --json' wrote.", quote(*file_), path_, most);
+      if (index == most) {
+        fail("{}: {} has more than {} entries; give a file that 'mxlm eval --json' wrote.", quote(reading_->file),
+             path_, most);
       }
-      out.push_back(Node(*this, fmt::format("{}[{}]", path_, out.size())));
-      out.back().value_ = item;
+      reading_->take(sizeof(T));
+      Node node(*this, fmt::format("{}[{}]", path_, index++));
+      node.value_ = item;
+      use(node);
     }
-    return out;
   }
 
   /// "" if it is missing.
-  [[nodiscard]] std::string text() const {
+  [[nodiscard]] std::string text(size_t most = kMostText) const {
     if (!present()) return {};
     std::string_view out;
     if (value_->get_string().get(out) != simdjson::SUCCESS) wrong("a string");
-    if (out.size() > kMostText) {
-      fail("{}: {} is a string of more than a mebibyte; give a file that 'mxlm eval --json' wrote.", quote(*file_),
-           path_);
+    if (out.size() > most) {
+      fail("{}: {} is a string of more than {}; give a file that 'mxlm eval --json' wrote.", quote(reading_->file),
+           path_, megabytes(most));
     }
+    reading_->take(out.size());
     return std::string(out);
   }
 
@@ -120,21 +143,24 @@ class Node {
     for (const auto& [key, value] : members) {
       Node item(*this, fmt::format("{}.{}", path_, quote(key)));
       item.value_ = value;
-      if (key.size() > 16 || out.size() == kMostPercentiles) item.wrong("a percentile of a result");
+      auto& names = reading_->percentile_names;
+      if (key.size() <= 16) names.emplace(key);
+      if (key.size() > 16 || names.size() > kMostPercentiles) item.wrong("a percentile of a result");
+      reading_->take(sizeof(*out.begin()) + 4 * sizeof(void*));  // a node of the map
       out[std::string(key)] = item.number();
     }
     return out;
   }
 
   [[noreturn]] void wrong(const char* wanted) const {
-    fail("{}: {} is not {}; give a file that 'mxlm eval --json' wrote.", quote(*file_),
+    fail("{}: {} is not {}; give a file that 'mxlm eval --json' wrote.", quote(reading_->file),
          path_.empty() ? "the whole" : path_, wanted);
   }
 
  private:
-  Node(const Node& parent, std::string path) : file_(parent.file_), path_(std::move(path)) {}
+  Node(const Node& parent, std::string path) : reading_(parent.reading_), path_(std::move(path)) {}
 
-  const std::string* file_;
+  Reading* reading_;
   std::optional<element> value_;
   std::string path_;
 };
@@ -165,9 +191,11 @@ std::optional<VsBaseline> read_vs_baseline(const Node& node, const MemberNames& 
   out.top1_stderr = node["top1_stderr"].amount();
   out.top1_stderr_windows = node["top1_stderr_windows"].amount();
   out.top1_low = out.top1_high = kNan;
-  if (const auto interval = node["top1_interval"].items(2); interval.size() == 2) {
-    out.top1_low = interval[0].amount();
-    out.top1_high = interval[1].amount();
+  std::vector<double> interval;
+  node["top1_interval"].each<double>([&](const Node& end) { interval.push_back(end.amount()); }, 2);
+  if (interval.size() == 2) {
+    out.top1_low = interval[0];
+    out.top1_high = interval[1];
   }
   out.top1_error = node["top1_error"].amount();
   out.delta_p_mean = node["delta_p_mean"].number();
@@ -239,11 +267,13 @@ std::optional<Exponents> read_exponents(const Node& node) {
   if (out.first > kFurthest) node["first"].wrong("a binary exponent");
   out.zeros = node["zeros"].integer();
   int64_t total = out.zeros;
-  for (const Node& count : node.at("counts").items(kMostCounts)) {
-    out.counts.push_back(count.integer());
-    total += out.counts.back();
-    if (total > kLargestInteger) count.wrong("a count of elements of one tensor");
-  }
+  node.at("counts").each<int64_t>(
+      [&](const Node& count) {
+        out.counts.push_back(count.integer());
+        total += out.counts.back();
+        if (total > kLargestInteger) count.wrong("a count of elements of one tensor");
+      },
+      kMostCounts);
   return out;
 }
 
@@ -263,13 +293,13 @@ Variant read_variant(const Node& node, int64_t clusters) {
                  .prepare = seconds["prepare"].amount(),
                  .forward = seconds["forward"].amount(),
                  .head = seconds["head"].amount()};
-  for (const Node& item : node["replaced"].items(kMostEntries)) {
+  node["replaced"].each<ReplacedLinear>([&](const Node& item) {
     out.replaced.push_back({.tensor = item["tensor"].text(),
                             .role = item["role"].text(),
                             .weights = item["weights"].text(),
                             .activations = item["activations"].text()});
     if (item["outputs"].present()) out.replaced.back().outputs = item["outputs"].text();
-  }
+  });
   out.weight_bytes_baseline = node["weight_bytes"]["baseline"].amount();
   out.weight_bytes_variant = node["weight_bytes"]["variant"].amount();
   out.weight_bits_baseline = node["weight_bits"]["baseline"].amount();
@@ -287,22 +317,22 @@ Variant read_variant(const Node& node, int64_t clusters) {
                                      .floor_kld = noise["floor_kld"].number(),
                                      .floor_flips = noise["floor_flips"].amount()}};
   }
-  for (const Node& item : node["layers"].items(kMostEntries)) {
+  node["layers"].each<LayerError>([&](const Node& item) {
     const int64_t layer = item["layer"].integer();
     if (layer >= kMostLayers) item["layer"].wrong("the number of a layer");
     out.layers.push_back({.layer = layer,
                           .part = item["part"].text(),
                           .sqnr_db = item["sqnr_db"].number(),
                           .cosine = item["cosine"].number()});
-  }
-  for (const Node& item : node["linears"].items(kMostEntries)) {
+  });
+  node["linears"].each<LinearError>([&](const Node& item) {
     out.linears.push_back({.tensor = item["tensor"].text(),
                            .role = item["role"].text(),
                            .weight = read_operand_error(item["weight"]),
                            .activation = read_operand_error(item["activation"]),
                            .output_sqnr_db = item["output_sqnr_db"].number(),
                            .output_cosine = item["output_cosine"].number()});
-  }
+  });
   return out;
 }
 
@@ -323,7 +353,7 @@ Run read_run(const Node& node) {
   out.protocol.bos = protocol["bos"].text();
   out.protocol.aggregate = protocol["aggregate"].text();
   out.protocol.skipped_documents = protocol["skipped_documents"].integer();
-  out.command = node["command"].text();
+  out.command = node["command"].text(kMostCommand);
   out.complete = node["complete"].boolean(true);
   out.windows = node["windows"].integer();
   out.clusters = read_clusters(node["clusters"]);
@@ -331,27 +361,26 @@ Run read_run(const Node& node) {
   out.seconds_total = node["seconds"]["total"].amount();
   out.seconds_load = node["seconds"]["load"].amount();
   out.seconds_tokenize = node["seconds"]["tokenize"].amount();
-  for (const Node& item : node.at("variants").items(kMostVariants)) {
+  node.at("variants").each<Variant>([&](const Node& item) {
     out.variants.push_back(read_variant(item, out.clusters.number));
-  }
-  for (const Node& item : node["subsets"].items(kMostSubsets)) {
+  });
+  node["subsets"].each<SubsetResult>([&](const Node& item) {
     SubsetResult subset;
     subset.name = item["name"].text();
     subset.windows = item["windows"].integer();
     subset.clusters = read_clusters(item["clusters"]);
-    for (const Node& figures : item["variants"].items(kMostVariants)) {
-      subset.variants.push_back(read_figures(figures, subset.clusters.number));
-    }
+    item["variants"].each<VariantFigures>(
+        [&](const Node& figures) { subset.variants.push_back(read_figures(figures, subset.clusters.number)); });
     if (subset.variants.size() != out.variants.size()) item["variants"].wrong("one entry a variant of the run");
     out.subsets.push_back(std::move(subset));
-  }
-  for (const Node& item : node["exponents"].items(kMostEntries)) {
+  });
+  node["exponents"].each<TensorExponents>([&](const Node& item) {
     out.exponents.push_back({.tensor = item["tensor"].text(),
                              .role = item["role"].text(),
                              .weight = read_exponents(item["weight"]),
                              .activation = read_exponents(item["activation"])});
-  }
-  for (const Node& item : node["pairs"].items(kMostEntries)) {
+  });
+  node["pairs"].each<Pair>([&](const Node& item) {
     out.pairs.push_back({.a = item["a"].text(),
                          .b = item["b"].text(),
                          .ln_ppl_ratio = item["ln_ppl_ratio"].number(),
@@ -360,7 +389,7 @@ Run read_run(const Node& node) {
                          .kld_difference = item["kld_difference"].number(),
                          .kld_difference_stderr = item["kld_difference_stderr"].amount(),
                          .kld_difference_stderr_windows = item["kld_difference_stderr_windows"].amount()});
-  }
+  });
   return out;
 }
 
@@ -396,11 +425,22 @@ const MemberNames& member_names(const VariantFigures& figures) {
   return figures.self ? kSelf : kPerplexity;
 }
 
+Limits limits_of(uint64_t room) {
+  // Half for the parser while a file is read. Later a page is there with copies of its parts, each larger than the
+  // record of which it is made.
+  constexpr uint64_t kLargestPage = uint64_t{256} << 20;  // more opens in no browser
+  return {.parsed_bytes = room / 2, .record_bytes = room / 12, .output_bytes = std::min(kLargestPage, room / 8)};
+}
+
 void add_json(Record& record, const std::string& name, std::string_view text) {
   const std::string shown = name.empty() ? "the result" : name;
-  if (text.size() > kMostBytes) {
-    fail("{} has {} bytes, more than any result; give a file that 'mxlm eval --json' wrote.", quote(shown),
-         text.size());
+  // The parser's tables, of which real results use a third.
+  constexpr uint64_t kParsedBytesAByte = 14;
+  if (text.size() > record.limits.parsed_bytes / kParsedBytesAByte) {
+    fail(
+        "{} has {}, and reading so much may take more memory than the {} that there are for it here; give a smaller "
+        "file, or more memory.",
+        quote(shown), megabytes(text.size()), megabytes(record.limits.parsed_bytes));
   }
   simdjson::dom::parser parser;
   element root;
@@ -408,7 +448,9 @@ void add_json(Record& record, const std::string& name, std::string_view text) {
     fail("{} is no valid JSON ({}); give a file that 'mxlm eval --json' wrote.", quote(shown),
          simdjson::error_message(error));
   }
-  const Node node(shown, root, "");
+  Reading reading{
+      .file = shown, .limits = record.limits, .bytes = record.bytes, .percentile_names = record.percentile_names};
+  const Node node(reading, root, "");
   const std::string schema = node["schema"].text();
   if (schema != "mxlm.eval/1") {
     fail("{} has the schema {} where mxlm.eval/1 is known; give a file that 'mxlm eval --json' wrote.", quote(shown),
@@ -420,14 +462,18 @@ void add_json(Record& record, const std::string& name, std::string_view text) {
   file.version = node["version"].text();
   file.machine = read_machine(node["machine"]);
   std::vector<Run> runs;
-  for (const Node& item : node.at("runs").items(kMostRuns)) {
-    runs.push_back(read_run(item));
-    runs.back().file = record.files.size();
-    runs.back().index = runs.size() - 1;
-  }
+  node.at("runs").each<Run>(
+      [&](const Node& item) {
+        runs.push_back(read_run(item));
+        runs.back().file = record.files.size();
+        runs.back().index = runs.size() - 1;
+      },
+      kMostRuns);
   if (record.runs.size() + runs.size() > kMostRuns) {
     fail("{}: with it there are more than {} runs, too many for one page; give fewer files.", quote(shown), kMostRuns);
   }
+  record.bytes = reading.bytes;
+  record.percentile_names = std::move(reading.percentile_names);
   record.files.push_back(std::move(file));
   std::move(runs.begin(), runs.end(), std::back_inserter(record.runs));
 }

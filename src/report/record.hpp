@@ -6,10 +6,12 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/memory.hpp"
 #include "eval/results.hpp"
 
 namespace mxlm::report {
@@ -113,15 +115,28 @@ struct MemberNames {
 };
 const MemberNames& member_names(const VariantFigures& figures);
 
+/// How much results may be in all, so that reading them and making their page fits into the memory of the process. What
+/// `eval` writes on a machine is far below.
+struct Limits {
+  uint64_t parsed_bytes = 0;  // of a file while its JSON is parsed
+  uint64_t record_bytes = 0;  // of all that was read
+  uint64_t output_bytes = 0;  // of the page or CSV that is made of it
+};
+/// The limits of a process that may still take `room` bytes.
+Limits limits_of(uint64_t room);
+
 /// The runs of one or several files, in order.
 struct Record {
   std::vector<File> files;
   std::vector<Run> runs;
+  Limits limits = limits_of(memory_room_bytes());
+  uint64_t bytes = 0;                      // that files and runs take, about
+  std::set<std::string> percentile_names;  // each is a column
 };
 
 /// Adds what the JSON `text` says to `record`; `name` is used in messages and on the page. Fields that the schema
 /// gained later may be missing, fields that are not known are ignored. Throws Error in one sentence, naming the member,
-/// when this is no JSON, of another schema, has a member of the wrong type, or is larger than any real result.
+/// when this is no JSON, of another schema, has a member of the wrong type, or takes more than `record.limits`.
 void add_json(Record& record, const std::string& name, std::string_view text);
 
 }  // namespace mxlm::report

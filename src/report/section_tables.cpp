@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kMostPairs = 2000;
 constexpr size_t kWorstLinears = 20;  // shown a variant
+constexpr size_t kMostLists = 500;    // of one a variant
 
 Source variant_source(const Run& run, size_t index) { return source(run) / "variants" / index; }
 
@@ -42,6 +43,10 @@ bool any(const Run& run, Field field) {
 /// One <details> a variant is a long list where there are many: folded once more.
 std::string folded(const std::string& list, size_t count) {
   constexpr size_t kMost = 6;
+  if (count > kMostLists) {
+    return details(plural(static_cast<int64_t>(count), "variant"),
+                   list + fmt::format("<p class=\"note\">The first {}; the JSON has all.</p>", kMostLists), "many");
+  }
   return count > kMost ? details(plural(static_cast<int64_t>(count), "variant"), list, "many") : list;
 }
 
@@ -220,7 +225,7 @@ std::string distribution_table(const Run& run) {
     const Source from = variant_source(run, i) / "vs_baseline";
     out += row_head(run, i);
     const auto cell = [&](const Source& member, double value, double scale) {
-      out += figure_cell({member, value}, std::isfinite(value) ? fmt::format("{:.3g}", value * scale) : "n/a");
+      out += figure_cell({member, value}, std::isfinite(value * scale) ? fmt::format("{:.3g}", value * scale) : "n/a");
     };
     const auto error = [&](const std::string& member, double by_cluster, double by_token) {
       return run.clusters.number > 0 ? Figure{from / (member + "_windows"), by_cluster}
@@ -322,8 +327,7 @@ std::string linear_errors(const Run& run) {
   size_t count = 0;
   for (size_t v = 0; v < run.variants.size(); ++v) {
     const std::vector<LinearError>& linears = run.variants[v].linears;
-    if (linears.empty()) continue;
-    ++count;
+    if (linears.empty() || ++count > kMostLists) continue;
     std::vector<size_t> order(linears.size());
     for (size_t i = 0; i < order.size(); ++i) order[i] = i;
     const auto output = [&](size_t i) {
@@ -413,8 +417,7 @@ std::string replaced_list(const Run& run) {
   std::string out;
   size_t count = 0;
   for (const Variant& v : run.variants) {
-    if (v.replaced.empty()) continue;
-    ++count;
+    if (v.replaced.empty() || ++count > kMostLists) continue;
     std::string table = table_open(fmt::format("Products replaced by {}", short_name(v, 60)),
                                    {{.label = "Tensor", .number = false},
                                     {.label = "Role", .number = false},

@@ -194,15 +194,18 @@ void add_rows(std::string& out, const RunResult& run, const Rows& rows, std::vec
     out += line + '\n';
   };
   std::string title(kMarks, ' ');
+  std::vector<size_t> widths;
   for (const Column& c : columns) {
-    title += "  " + (c.left ? pad_right(c.title, c.width()) : pad_left(c.title, c.width()));
+    widths.push_back(c.width());
+    title += "  " + (c.left ? pad_right(c.title, widths.back()) : pad_left(c.title, widths.back()));
   }
   add_line(title);
   const std::vector<std::string> marks = marks_of(run, rows);
   for (size_t r = 0; r < rows.size(); ++r) {
     std::string line = marks[r];
-    for (const Column& c : columns) {
-      line += "  " + (c.left ? pad_right(c.cells[r], c.width()) : pad_left(c.cells[r], c.width()));
+    for (size_t column = 0; column < columns.size(); ++column) {
+      const Column& c = columns[column];
+      line += "  " + (c.left ? pad_right(c.cells[r], widths[column]) : pad_left(c.cells[r], widths[column]));
     }
     add_line(line);
   }
@@ -276,11 +279,12 @@ std::string render_sweep_table(const EvalResult& result) {
   return out;
 }
 
-std::string render_sweep_csv(const EvalResult& result) {
+std::string render_sweep_csv(const EvalResult& result, Formulas formulas) {
   std::string out =
       "model,data,variant,unit,format,block,scale_bits,rule,round,roles,weight_bits,bits_saved,kld_mean,kld_stderr,"
       "kld_per_bit,pareto,ln_ppl_ratio,ln_ppl_ratio_stderr,ppl,ppl_stderr,top1_agreement,top1_stderr,tokens,nonfinite,"
       "tokens_per_second,kld_stderr_windows,ln_ppl_ratio_stderr_windows,ppl_stderr_windows,top1_stderr_windows\n";
+  const auto text = [formulas](std::string_view field) { return csv_field(field, formulas); };
   for (const RunResult& run : result.runs) {
     for (const VariantResult& v : run.variants) {
       if (!v.sweep || !v.figures.vs_baseline) continue;
@@ -288,16 +292,16 @@ std::string render_sweep_csv(const EvalResult& result) {
       const VsBaseline& b = *v.figures.vs_baseline;
       const bool self = v.figures.self.has_value();  // which has no perplexity
       const auto perplexity = [self](double x) { return self ? std::string{} : number(x); };
-      const std::vector<std::string> fields = {csv_field(run.model.name),
-                                               csv_field(run.data.name),
-                                               csv_field(v.name),
-                                               csv_field(p.unit),
-                                               csv_field(p.format),
+      const std::vector<std::string> fields = {text(run.model.name),
+                                               text(run.data.name),
+                                               text(v.name),
+                                               text(p.unit),
+                                               text(p.format),
                                                fmt::format("{}", p.block),
                                                fmt::format("{}", p.scale_bits),
-                                               csv_field(p.rule),
-                                               csv_field(p.round),
-                                               csv_field(p.roles),
+                                               text(p.rule),
+                                               text(p.round),
+                                               text(p.roles),
                                                number(v.weight_bits_variant),
                                                number(p.bits_saved),
                                                number(b.kld_mean),

@@ -215,17 +215,21 @@ void add_figures(std::string& out, const std::vector<VariantResult>& variants) {
     out += line + '\n';
   };
   std::string title = pad_right("variant", name_width);
-  for (const Column& column : columns) title += std::string(gap, ' ') + pad_left(column.title, column.columns());
+  std::vector<size_t> widths;
+  for (const Column& column : columns) {
+    widths.push_back(column.columns());
+    title += std::string(gap, ' ') + pad_left(column.title, widths.back());
+  }
   add_line(title);
   for (size_t v = 0; v < variants.size(); ++v) {
     const bool below =
         std::any_of(columns.begin(), columns.end(), [&](const Column& c) { return !c.cells[v].below.empty(); });
     for (size_t i = 0; i < std::max<size_t>(names[v].size(), below ? 2 : 1); ++i) {
       std::string line = pad_right(i < names[v].size() ? names[v][i] : "", name_width);
-      for (const Column& column : columns) {
-        const Column::Cell& c = column.cells[v];
+      for (size_t column = 0; column < columns.size(); ++column) {
+        const Column::Cell& c = columns[column].cells[v];
         const std::string text = i == 0 ? c.text() : i == 1 ? c.below : std::string{};
-        line += std::string(gap, ' ') + pad_left(text, column.columns());
+        line += std::string(gap, ' ') + pad_left(text, widths[column]);
       }
       add_line(line);
     }
@@ -350,7 +354,11 @@ void add_overview(std::string& out, const std::vector<RunResult>& runs) {
     out += line + '\n';
   };
   std::string title = pad_right("model, variant", name_width);
-  for (const Column& column : columns) title += "  " + pad_left(column.title, column.columns());
+  std::vector<size_t> widths;
+  for (const Column& column : columns) {
+    widths.push_back(column.columns());
+    title += "  " + pad_left(column.title, widths.back());
+  }
   add_line(title);
   const bool several_data =
       std::any_of(runs.begin(), runs.end(), [&](const RunResult& run) { return run.data.name != runs[0].data.name; });
@@ -361,8 +369,8 @@ void add_overview(std::string& out, const std::vector<RunResult>& runs) {
       if (v.figures.tokens == 0) continue;
       for (size_t i = 0; i < names[row].size(); ++i) {
         std::string line = pad_right(std::string(indent, ' ') + names[row][i], name_width);
-        for (const Column& column : columns) {
-          line += "  " + pad_left(i == 0 ? column.cells[row].text() : std::string{}, column.columns());
+        for (size_t column = 0; column < columns.size(); ++column) {
+          line += "  " + pad_left(i == 0 ? columns[column].cells[row].text() : std::string{}, widths[column]);
         }
         add_line(line);
       }

@@ -1,11 +1,35 @@
 #include "report/text_layout.hpp"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <system_error>
 
 namespace mxlm {
 namespace {
 
 bool begins_code_point(char c) { return (c & 0xC0) != 0x80; }
+
+/// True for "-1.5e-05" and its like, which no spreadsheet computes into anything else.
+bool is_number(std::string_view text) {
+  double number = 0;
+  if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return !text.empty() && error != std::errc::invalid_argument && end == text.data() + text.size();
+}
+
+/// True for text that a spreadsheet takes for a formula: one of its signs, also in the full width of East Asian fonts
+/// and after what is trimmed, or control characters that end the field that they stand in.
+bool begins_formula(std::string_view text) {
+  if (is_number(text)) return false;
+  const size_t begin = text.find_first_not_of(" '\"");
+  if (begin == std::string_view::npos) return false;
+  text.remove_prefix(begin);
+  constexpr std::array<std::string_view, 4> kFullWidth = {"\uFF1D", "\uFF0B", "\uFF0D", "\uFF20"};
+  return std::string_view("=+-@\t\r\n").find(text.front()) != std::string_view::npos ||
+         std::any_of(kFullWidth.begin(), kFullWidth.end(),
+                     [&](std::string_view sign) { return text.starts_with(sign); });
+}
 
 }  // namespace
 
@@ -73,9 +97,11 @@ std::string wrapped(std::string_view text) {
   return out + '\n';
 }
 
-std::string csv_field(std::string_view text) {
-  if (text.find_first_of(",\"\r\n") == std::string_view::npos) return std::string(text);
+std::string csv_field(std::string_view text, Formulas formulas) {
+  const std::string_view mark = formulas == Formulas::inert && begins_formula(text) ? "'" : "";
+  if (text.find_first_of(",;\"\r\n\t") == std::string_view::npos) return std::string(mark).append(text);
   std::string out = "\"";
+  out += mark;
   for (const char c : text) out.append(c == '"' ? 2 : 1, c);
   return out + '"';
 }

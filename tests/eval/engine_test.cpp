@@ -279,6 +279,33 @@ TEST_F(Plans, CoverEveryWindowOnceInOrder) {
   }
 }
 
+TEST_F(Plans, ManyShortWindowsAreSeveralRounds) {
+  windows_.clear();
+  Window window;
+  window.tokens = {1, 2};
+  window.score_begin = 1;
+  windows_.resize(10'000, window);
+  const Plan p = plan({}, {.memory_limit = kGigabyte});
+  ASSERT_EQ(p.rounds.size(), 3U);
+  for (const auto& batches : p.rounds) EXPECT_LE(batches.back().second - batches.front().first, 4096U);
+}
+
+TEST_F(Plans, StepWeightsAreThoseBetweenFirstAndLastUser) {
+  // The nodes of a step run in the order of the variants; a weight lives from its first user to its last.
+  const auto bytes = [this](const std::vector<std::string>& texts) {
+    return plan(texts, {.memory_limit = kGigabyte}).step_weights;
+  };
+  const uint64_t baseline = bytes({});  // float32; the formats are exact in bfloat16, which takes half
+  const std::string a = "mlp=mxfp4", b = "mlp=mxfp6", c = "mlp=mxfp8";
+  // The same weights in other nodes.
+  const std::string a2 = a + "/mxint8", b2 = b + "/mxint8", c2 = c + "/mxint8";
+  EXPECT_EQ(bytes({a, b, c}), baseline);
+  EXPECT_EQ(bytes({a, a2, b, b2, c, c2}), baseline);
+  EXPECT_EQ(bytes({a, b, c, a2, b2, c2}), baseline / 2 * 3);
+  EXPECT_EQ(bytes({a, b, c, c2, b2, a2}), baseline / 2 * 3);
+  EXPECT_EQ(bytes({a, b, b2, c, c2, a2}), baseline);
+}
+
 TEST_F(Plans, EstimateWhatIsHeld) {
   const Plan one = plan({}, {.memory_limit = kGigabyte});
   EXPECT_GT(one.step_weights, 0U);

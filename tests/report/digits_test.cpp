@@ -44,6 +44,29 @@ TEST(Digits, EndWhereTheErrorEnds) {
   }
 }
 
+TEST(Digits, AnErrorOfZeroLeavesFourDigits) {
+  EXPECT_EQ(measured(3399512345.0, 0).value, "3.4e+09");
+  EXPECT_EQ(measured(228.5851, 0, Sign::always).value, "+228.6");
+  EXPECT_EQ(measured(228.5851, 0).error, "0");
+}
+
+TEST(Digits, TheEndsOfADouble) {
+  constexpr double least = 5e-324, most = 1.7e308;
+  EXPECT_EQ(significant_text(least, 3), "4.94e-324");
+  EXPECT_EQ(significant_text(most, 3), "1.70e+308");
+  EXPECT_EQ(significant_text(1.234e-7, 3), "0.000000123");
+  for (const double value : {least, most}) {
+    for (const double error : {least, most, 0.0, 1.0}) {
+      const Measured m = measured(value, error);
+      EXPECT_LT(m.value.size() + m.error.size(), 40U) << m.value << " ± " << m.error;
+      EXPECT_EQ(m.value.find("inf"), std::string::npos);
+      EXPECT_EQ(m.value.find("nan"), std::string::npos);
+    }
+    EXPECT_LT(decimal_text(value, 5).size(), 12U);
+    EXPECT_LT(bytes_text(value).size(), 16U);
+  }
+}
+
 TEST(Digits, SignsUnknownErrorsAndFiguresThatAreNone) {
   EXPECT_EQ(measured(0.7021, 0.07, Sign::always).value, "+0.70");
   EXPECT_EQ(measured(-0.7021, 0.07, Sign::always).value, "-0.70");

@@ -451,6 +451,98 @@ TEST(Csv, HasEveryScalarExactly) {
   }
 }
 
+TEST(Csv, ALongCommandStandsOnce) {
+  json result = sample();
+  result["runs"][0]["command"] = std::string(5000, 'x');
+  const std::string csv = render_csv(read(result));
+  const size_t first = csv.find(std::string(5000, 'x'));
+  ASSERT_NE(first, std::string::npos);
+  EXPECT_EQ(csv.find(std::string(100, 'x'), first + 5000), std::string::npos);
+}
+
+TEST(Csv, FormulasAreInert) {
+  json result = sample();
+  result["runs"][0]["model"]["name"] = "=HYPERLINK(1)";
+  result["runs"][0]["command"] = "@SUM(1+1)*cmd|'/C calc'!A0";
+  const Record record = read(result);
+  EXPECT_THAT(render_csv(record), HasSubstr(",'=HYPERLINK(1),"));
+  EXPECT_THAT(render_csv(record), HasSubstr(",'@SUM(1+1)*cmd|'/C calc'!A0\r\n"));
+  EXPECT_THAT(render_csv(record, Formulas::raw), HasSubstr(",=HYPERLINK(1),"));
+}
+
+TEST(Page, FiguresAtTheEndsOfADoubleAreReadable) {
+  for (const double figure : {5e-324, 1.7e308}) {
+    json result = sample();
+    for (json& variant : result["runs"][0]["variants"]) {
+      variant["ppl"] = variant["ppl_stderr"] = variant["tokens_per_second"] = figure;
+      variant["weight_bytes"] = {{"baseline", figure}, {"variant", figure}};
+      if (!variant["vs_baseline"].is_object()) continue;
+      for (auto& [key, value] : variant["vs_baseline"].items()) {
+        if (value.is_number()) value = figure;
+      }
+      for (auto& [key, value] : variant["vs_baseline"]["kld_percentiles"].items()) value = figure;
+    }
+    const Record record = read(result);
+    for (const std::string& text : {render_html(record), render_markdown(record)}) {
+      EXPECT_EQ(text.find("0000000000000000000000"), std::string::npos) << figure;
+      EXPECT_EQ(text.find(">inf<"), std::string::npos) << figure;
+      EXPECT_EQ(text.find(">nan<"), std::string::npos) << figure;
+    }
+  }
+}
+
+TEST(Page, ManySubsetsAndVariantsAreBounded) {
+  json result = sample();
+  json& run = result["runs"][0];
+  const json variant = run["variants"][1], subset = run["subsets"][0];
+  for (int i = 0; i < 600; ++i) run["variants"].push_back(variant);
+  json figures = json::array();
+  for (const json& v : run["variants"]) {
+    json of = {{"ppl", 20.0}, {"ppl_stderr", 1.0}, {"tokens", 5}};
+    of["vs_baseline"] = v["vs_baseline"];
+    figures.push_back(of);
+  }
+  run["subsets"] = json::array();
+  for (int i = 0; i < 12; ++i) run["subsets"].push_back({{"name", "s"}, {"windows", 1}, {"variants", figures}});
+  const std::string html = render_html(read(result));
+  EXPECT_THAT(html, HasSubstr("The first 12 subsets of 12, and 32 variants of 602; the JSON has all."));
+  EXPECT_THAT(html, HasSubstr("The first 500; the JSON has all."));
+  EXPECT_LT(html.size(), 6'000'000U);
+}
+
+TEST(Page, IsRefusedWhereItWouldBeTooLarge) {
+  Record record = read(sample());
+  const size_t size = render_html(record).size();
+  record.limits.output_bytes = size;
+  EXPECT_EQ(render_html(record).size(), size);
+  record.limits.output_bytes = size - 1;
+  EXPECT_THROW(render_html(record), Error);
+  record.limits.output_bytes = render_csv(record).size() - 1;
+  EXPECT_THROW(render_csv(record), Error);
+}
+
+TEST(Markdown, MakesNoLinks) {
+  const auto name = [](const std::string& text) {
+    json result = sample();
+    result["runs"][0]["model"]["name"] = text;
+    const std::string out = render_markdown(read(result));
+    return out.substr(2, out.find("** on ") - 2);
+  };
+  EXPECT_EQ(name("https://x.org"), "https:&#8203;//x.org");
+  EXPECT_EQ(name("www.x.org WWW.y"), "www&#8203;.x.org WWW&#8203;.y");
+  EXPECT_EQ(name("@user"), "@&#8203;user");
+  EXPECT_EQ(name("x @user/team"), "x @&#8203;user/team");
+  EXPECT_EQ(name("a@b.org"), "a@&#8203;b.org");
+  EXPECT_EQ(name("mailto:a@b.org"), "mailto:a@&#8203;b.org");
+  EXPECT_EQ(name("a\u202eb\xc2\x9b"
+                 "c\x1b"
+                 "d\ne"),
+            "a\uFFFDb\uFFFDc d e");
+  // What makes no link stays as it is.
+  EXPECT_EQ(name("org/model@main"), "org/model@main");
+  EXPECT_EQ(name("v1.5: a-b"), "v1.5: a-b");
+}
+
 TEST(Markdown, IsATable) {
   json result = sample();
   result["runs"][0]["model"]["name"] = "a|b <i> *c*";

@@ -149,7 +149,7 @@ TEST(Record, RefusesInOneSentence) {
   EXPECT_THAT(changed("/runs/0/variants/0/tokens", -1), HasSubstr("tokens is not a count;"));
   EXPECT_THAT(changed("/runs/0/variants/0/tokens", 1ULL << 60), HasSubstr("tokens is not a count;"));
   EXPECT_THAT(changed("/runs/0/variants/0/name", nullptr), HasSubstr("runs[0].variants[0].name is missing;"));
-  EXPECT_THAT(changed("/runs/0/variants/0/name", std::string(2'000'000, 'x')), HasSubstr("more than a mebibyte"));
+  EXPECT_THAT(changed("/runs/0/variants/0/name", std::string(2'000'000, 'x')), HasSubstr("a string of more than 1 MB"));
   EXPECT_THAT(changed("/runs/0/variants/0/vs_baseline", 3), HasSubstr("vs_baseline is not an object;"));
   EXPECT_THAT(changed("/runs/0/variants/0/vs_baseline", {{"kld_percentiles", {{"1", "x"}}}}),
               HasSubstr("kld_percentiles.'1' is not a number;"));
@@ -165,6 +165,73 @@ TEST(Record, RefusesInOneSentence) {
   json many = small();
   many["runs"] = json(std::vector<json>(1001, many["runs"][0]));
   EXPECT_THAT(refusal(many.dump()), HasSubstr("runs has more than 1000 entries;"));
+}
+
+/// What reading `texts` one after the other with room for `room` bytes says; "" if all are taken.
+std::string refusal_with(uint64_t room, const std::vector<std::string>& texts) {
+  Record record;
+  record.limits = limits_of(room);
+  try {
+    for (const std::string& text : texts) add_json(record, "r.json", text);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(Record, TheSumOfAllIsBounded) {
+  const auto list = [](const std::string& item, size_t count) {
+    std::string out = item;
+    for (size_t i = 1; i < count; ++i) out += "," + item;
+    return "[" + out + "]";
+  };
+  const auto of_runs = [](const std::string& runs) { return R"({"schema":"mxlm.eval/1","runs":)" + runs + "}"; };
+  const auto run_with = [](const std::string& variants, const std::string& more = "") {
+    return R"({"model":{},"data":{},"protocol":{},"variants":)" + variants + more + "}";
+  };
+  constexpr uint64_t room = uint64_t{100} << 20;
+  const std::vector<std::string> bombs = {
+      of_runs(list(run_with(list(R"({"name":"a"})", 1000)), 30)),
+      of_runs(list(run_with(list(R"({"name":"a","linears":)" + list("{}", 60'000) + "}", 3)), 1)),
+      of_runs(list(run_with(list(R"({"name":"a","layers":)" + list("{}", 60'000) + "}", 3)), 1)),
+      of_runs(list(run_with(list(R"({"name":"a","replaced":)" + list("{}", 60'000) + "}", 3)), 1)),
+      of_runs(list(run_with(list(R"({"name":"a"})", 1), R"(,"pairs":)" + list("{}", 150'000)), 1)),
+      of_runs(list(run_with(list(R"({"name":"a"})", 1), R"(,"exponents":)" + list("{}", 100'000)), 1)),
+      of_runs(list(run_with(list(R"({"name":"a"})", 1), R"(,"subsets":)" + list(R"({"variants":[{}]})", 50'000)), 1)),
+  };
+  for (const std::string& bomb : bombs) {
+    EXPECT_LT(bomb.size(), room / 2 / 14) << "refused for its size alone";
+    EXPECT_THAT(refusal_with(room, {bomb}), HasSubstr("give fewer files, or files of fewer variants.")) << bomb.size();
+    EXPECT_EQ(refusal_with(room * 20, {bomb}), "");
+  }
+  // Files count together.
+  const std::string small_one = of_runs(list(run_with(list(R"({"name":"a"})", 1000)), 3));
+  EXPECT_EQ(refusal_with(room, {small_one}), "");
+  EXPECT_THAT(refusal_with(room, std::vector<std::string>(10, small_one)), HasSubstr("give fewer files"));
+  EXPECT_THAT(refusal_with(room, {std::string(8'000'000, ' ')}), HasSubstr("'r.json' has 8 MB, and reading so much"));
+}
+
+TEST(Record, TakesManySubsetsAndVariants) {
+  json result = small();
+  json& run = result["runs"][0];
+  run["variants"] = json(std::vector<json>(10'001, run["variants"][0]));
+  run["command"] = std::string(2'000'000, 'x');
+  EXPECT_EQ(refusal(result.dump()), "");
+  run["variants"] = json(std::vector<json>(1, run["variants"][0]));
+  run["subsets"] = json(std::vector<json>(20'000, {{"name", "s"}, {"variants", {json::object()}}}));
+  EXPECT_EQ(refusal(result.dump()), "");
+}
+
+TEST(Record, PercentilesAreColumnsSoTheirNamesAreBounded) {
+  json result = small();
+  json& variants = result["runs"][0]["variants"];
+  variants = json::array();
+  for (int i = 0; i < 65; ++i) {
+    variants.push_back({{"name", "v"}, {"vs_baseline", {{"kld_percentiles", {{std::to_string(i), 1}}}}}});
+  }
+  EXPECT_THAT(refusal(result.dump()), HasSubstr("kld_percentiles.'64' is not a percentile of a result;"));
+  variants.erase(64);
+  EXPECT_EQ(refusal(result.dump()), "");
 }
 
 TEST(Record, ARefusedFileLeavesNothing) {

@@ -69,6 +69,7 @@ TEST(Html, Escapes) {
   EXPECT_EQ(escape("<a href=\"x\">&'</a>"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;&lt;/a&gt;");
   EXPECT_EQ(escape("a\x01\x7f\tb"), "a\uFFFD\uFFFD\tb");
   EXPECT_EQ(escape("a\u202eb\u2066"), "a\uFFFDb\uFFFD");
+  EXPECT_EQ(escape("a\xc2\x9b\xff<"), "a\uFFFD\uFFFD&lt;");
   EXPECT_EQ(escape("\u2014\u540d"), "\u2014\u540d");
   EXPECT_EQ(breakable("a=b,c"), "a=<wbr class=\"eq\">b,<wbr>c");
   EXPECT_EQ(breakable(""), "");

@@ -143,5 +143,40 @@ TEST(TextLayout, CutsAndPadsByCodePoints) {
   EXPECT_EQ(csv_field("plain"), "plain");
 }
 
+TEST(CsvField, FormulasAreInert) {
+  for (const std::string text : {"=1+1", "+1+1", "-1+1", "@SUM(1)", "=", "@", " =1", "'=1", "  '@x", "\uFF1D1",
+                                 "\uFF0B1", "\uFF0D1", "\uFF20x", "-", "+", "-1e5x", "--1", "+-1", "-inf(1)"}) {
+    EXPECT_EQ(csv_field(text), "'" + text);
+    EXPECT_EQ(csv_field(text, Formulas::raw), text);
+  }
+  // Where quotes are needed, the mark stands inside of them.
+  EXPECT_EQ(csv_field("=HYPERLINK(\"http://x\",\"y\")"), "\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\"");
+  EXPECT_EQ(csv_field("\t=1+1"), "\"'\t=1+1\"");
+  EXPECT_EQ(csv_field("\r=1+1"), "\"'\r=1+1\"");
+  EXPECT_EQ(csv_field("\n=1+1"), "\"'\n=1+1\"");
+  EXPECT_EQ(csv_field("\"=1"), "\"'\"\"=1\"");
+  // What separates fields in another locale does not begin a field of its own.
+  EXPECT_EQ(csv_field("a;=1"), "\"a;=1\"");
+  EXPECT_EQ(csv_field("a\t=1"), "\"a\t=1\"");
+}
+
+TEST(CsvField, NumbersAndNamesStay) {
+  for (const std::string text : {"-1", "+1.5", "-1.5e-05", "-0", "-5e-324", "-1e308", "-inf", "", "'", "a=b",
+                                 "linear=mxfp4", "1+1", "a@b", "x-y", "mlp=mxfp8@block=16"}) {
+    EXPECT_EQ(csv_field(text), text);
+  }
+}
+
+TEST(SweepCsv, FormulasAreInertInEveryColumnOfText) {
+  auto row = swept("=v", 0.5, 8);
+  row.sweep->unit = row.sweep->format = row.sweep->rule = row.sweep->round = row.sweep->roles = "@f";
+  EvalResult result = result_of({row});
+  result.runs[0].model.name = "+m()";
+  result.runs[0].data.name = "-d()";
+  EXPECT_TRUE(lines_of(render_sweep_csv(result))[1].starts_with("'+m(),'-d(),'=v,'@f,'@f,32,8,'@f,'@f,'@f,8,8,0.5,"))
+      << render_sweep_csv(result);
+  EXPECT_TRUE(lines_of(render_sweep_csv(result, Formulas::raw))[1].starts_with("+m(),-d(),=v,@f,@f,32,8,@f,@f,@f,8,"));
+}
+
 }  // namespace
 }  // namespace mxlm
