@@ -16,9 +16,9 @@ struct ReportFiles {
   }
 };
 
-/// Writes them; throws Error naming the first that cannot be written.
-void write_reports(const report::Record& record, const ReportFiles& files);
-/// The same of a result that has just been written as JSON.
-void write_reports(const std::string& json, const ReportFiles& files);
+class Attempts;
+
+/// Writes them, each in spite of the others.
+void write_reports(const report::Record& record, const ReportFiles& files, Attempts& attempts);
 
 }  // namespace mxlm::cli
