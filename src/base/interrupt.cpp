@@ -18,6 +18,9 @@ void on_signal(int /*signal*/) {
   if (g_interrupted.exchange(true)) _exit(130);
 }
 
+// A terminal that closes sends more than one SIGHUP: the kernel's, and the shell's to its jobs.
+void on_hangup(int /*signal*/) { g_requested = true; }
+
 }  // namespace
 
 void install_interrupt_handlers() {
@@ -26,8 +29,15 @@ void install_interrupt_handlers() {
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  struct sigaction before {};
+  // nohup ignores SIGHUP so that the run outlives its terminal.
+  if (sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) {
+    action.sa_handler = on_hangup;
+    sigaction(SIGHUP, &action, nullptr);
+  }
   action.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &action, nullptr);
+  sigaction(SIGXFSZ, &action, nullptr);
 }
 
 CancellationScope::CancellationScope(const Cancelled* cancelled) : outer_(t_cancelled) { t_cancelled = cancelled; }

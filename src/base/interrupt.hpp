@@ -4,8 +4,9 @@
 
 namespace mxlm {
 
-/// Makes SIGINT and SIGTERM set a flag (a second one ends the process at once), and ignores SIGPIPE so that a closed
-/// pipe is an error of the write. For the program; the library leaves signals alone.
+/// Makes SIGINT and SIGTERM set a flag (a second one ends the process at once), SIGHUP as well unless it is ignored.
+/// Ignores SIGPIPE and SIGXFSZ, so that a closed pipe and a file above `ulimit -f` are errors of the write. For the
+/// program; the library leaves signals alone.
 void install_interrupt_handlers();
 
 /// Asked by whatever a thread works on, and so by several threads at once: true once the work is to end. Must not
@@ -32,7 +33,7 @@ const Cancelled* current_cancellation();
 /// As if a signal had been seen, but a first one afterwards still does not end the process at once.
 void request_interrupt();
 
-/// True once SIGINT or SIGTERM has been seen, request_interrupt called, or the work of this thread cancelled.
+/// True once SIGINT, SIGTERM or SIGHUP has been seen, request_interrupt called, or the work of this thread cancelled.
 bool interrupt_requested();
 
 /// Throws `Interrupted` if interrupt_requested(). Call between pieces of work of well under a second.

@@ -4,6 +4,8 @@
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
+#include <atomic>
+#include <cstdio>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -68,7 +70,18 @@ void configure_logging(bool quiet, const std::string& file) {
       fail("The log file '{}' cannot be written ({}); name another with --log-file.", file, e.what());
     }
   }
-  replace(make_log(sinks));
+  auto log = make_log(sinks);
+  if (!file.empty()) {
+    // What fails is the file: lines to a broken stderr are lost without an error.
+    log->set_error_handler([name = quote(file), told = std::make_shared<std::atomic<bool>>(false)](
+                               const std::string& why) {
+      if (told->exchange(true)) return;
+      const std::string line =
+          fmt::format("mxlm: warning: the log file {} misses lines from here on ({})\n", name, quote(why));
+      std::fputs(line.c_str(), stderr);
+    });
+  }
+  replace(std::move(log));
 }
 
 void send_log_to(Handler handler) {

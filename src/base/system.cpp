@@ -1,7 +1,12 @@
 #include "base/system.hpp"
 
+#include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <fstream>
 #include <string>
 
@@ -22,6 +27,21 @@ std::string os_name() {
   utsname name{};
   if (uname(&name) != 0) return "unknown";
   return std::string(name.sysname) + " " + name.release;
+}
+
+void open_standard_descriptors() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    // The lowest free number is the one that is missing, for those below it are open by now.
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) static_cast<void>(open("/dev/null", O_RDWR));
+  }
+}
+
+void forbid_core_dumps() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_CORE, &limit) != 0) return;
+  // The kernel writes no dump of so few bytes, and 1 is the one limit that it heeds before it pipes a dump (core(5)).
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 1);
+  static_cast<void>(setrlimit(RLIMIT_CORE, &limit));
 }
 
 }  // namespace mxlm

@@ -15,9 +15,8 @@
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
-#include "cli/per_token.hpp"
+#include "cli/outputs.hpp"
 #include "cli/progress.hpp"
-#include "cli/report_files.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/follow.hpp"
 #include "eval/journal.hpp"
@@ -156,7 +155,11 @@ RunResult evaluate_model(const std::string& name, const api::Data& data, const E
   }
   run.command = global_options().command_line;
   api::warn_about(run);
-  return run;
+  if (run.complete || run.windows > 0) return run;
+  log_info("no round was finished: files of earlier results stay as they are");
+  if (options.journal.folder.empty() && !run.journal_folder.empty()) remove_journal(run.journal_folder);
+  if (!run.stopped.empty()) throw Error(run.stopped);
+  throw Interrupted();
 }
 
 void note_failure(Failures& failures, const std::string& run, const Error& error) {
@@ -204,12 +207,6 @@ DeviceSet devices_of(const EvalArguments& arguments) {
   return ranks == nullptr ? devices : share_devices(std::move(devices), DeviceRequest::parse(arguments.device), *ranks);
 }
 
-void check_run_options(const EvalArguments& arguments) {
-  if ((arguments.json == "-" ? 1 : 0) + arguments.reports.to_stdout() > 1) {
-    fail_usage("Only one of --json, --html, --csv and --markdown can be '-', standard output.");
-  }
-}
-
 }  // namespace
 
 bool followed(const EvalArguments& arguments) {
@@ -228,7 +225,6 @@ std::vector<std::string> data_names(const EvalArguments& arguments) {
 size_t task_count(const EvalArguments& arguments) { return std::max<size_t>(data_names(arguments).size(), 1); }
 
 std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<Variant>& variants) {
-  check_run_options(arguments);
   const DeviceSet devices = devices_of(arguments);
   const std::vector<std::string> names = data_names(arguments);
   if (!names.empty() && !arguments.texts.empty()) {
@@ -278,48 +274,26 @@ EvalResult evaluate_models(const std::vector<std::string>& models, const std::ve
         note_failure(*failures, run, error);
         continue;
       }
-      if (!result.runs.back().complete) return result;
+      const RunResult& last = result.runs.back();
+      if (last.complete) continue;
+      if (failures == nullptr || last.stopped.empty()) return result;
+      note_failure(*failures, run, Error(last.stopped));
     }
   }
   return result;
 }
 
-void evaluate_and_report(const std::vector<std::string>& models, const EvalArguments& arguments,
-                         const std::vector<Task>& tasks) {
+void evaluate_and_report(const std::vector<std::string>& models, const std::vector<Task>& tasks,
+                         const Outputs& outputs) {
   const size_t runs = models.size() * tasks.size();
   Failures failures;
   const EvalResult result = evaluate_models(models, tasks, runs > 1 ? &failures : nullptr);
-  if (!result.runs.empty()) report_result(result, arguments);
+  if (!result.runs.empty()) outputs.write(result, {.table = render_table, .csv = {}});
   if (failures.interrupted) throw Interrupted();
   if (!failures.runs.empty()) {
     fail("{} of {} {} could not be evaluated ({}); the log above says why.", failures.runs.size(), runs,
          tasks.size() == 1 ? "models" : "runs", fmt::join(failures.runs, ", "));
   }
-}
-
-void settle_journals(const EvalResult& result, const EvalArguments& arguments) {
-  std::string failure;
-  for (const RunResult& run : result.runs) {
-    if (failure.empty()) failure = run.journal_failure;
-    // What nobody named and nobody needs any more.
-    if (arguments.journal.empty() && !run.journal_folder.empty() && run.journal_failure.empty()) {
-      remove_journal(run.journal_folder);
-    }
-  }
-  if (!failure.empty()) fail("The results above are whole, but {}; free some space or name another folder.", failure);
-}
-
-void report_result(const EvalResult& result, const EvalArguments& arguments) {
-  // The table goes first: a JSON file that cannot be written must not cost what was computed, nor a page the JSON.
-  const bool to_stdout = arguments.json == "-" || arguments.reports.to_stdout() > 0;
-  if (!to_stdout) print_result(render_table(result));
-  if (!arguments.json.empty() || arguments.reports.any()) {
-    const std::string json = render_json(result);
-    if (!arguments.json.empty()) write_file(arguments.json, json);
-    if (arguments.reports.any()) write_reports(json, arguments.reports);
-  }
-  if (!result.runs.back().complete) throw Interrupted();
-  settle_journals(result, arguments);
 }
 
 void add_data_options(CLI::App& command, EvalArguments& a) {
@@ -446,11 +420,10 @@ void add_eval(CLI::App& app) {
     // Mistakes of the command line are told before a large data set is read.
     const std::vector<Variant> variants = collect_variants(*command, *arguments);
     const auto models = arguments->models.empty() ? std::vector<std::string>{""} : arguments->models;
-    PerTokenFile per_token(arguments->per_token, models.size() * task_count(*arguments), arguments->reports.formulas());
+    Outputs outputs(*arguments, models.size() * task_count(*arguments));
     std::vector<Task> tasks = read_tasks(*arguments, variants);
-    per_token.attach(tasks.front().options);
-    evaluate_and_report(models, *arguments, tasks);
-    per_token.finish();
+    outputs.attach(tasks.front().options);
+    evaluate_and_report(models, tasks, outputs);
   });
 }
 

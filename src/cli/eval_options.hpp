@@ -68,7 +68,7 @@ std::vector<std::string> data_names(const EvalArguments& arguments);
 size_t task_count(const EvalArguments& arguments);
 
 /// Reads what --text, --data and --datasets name (the embedded text without any), with a warning about invalid UTF-8,
-/// and puts everything else that `evaluate` takes beside it, the devices among it. Checks where results go.
+/// and puts everything else that `evaluate` takes beside it, the devices among it.
 std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<Variant>& variants);
 
 /// What else happened while several runs were on their way.
@@ -78,23 +78,18 @@ struct Failures {
 };
 
 /// Loads and evaluates one model after the other ("" is the embedded one), each on all tasks, with a progress line
-/// each. Stops after an interrupt, with the last run not complete. With `failures`, a run that fails is told in the
+/// each. Stops after an interrupt, with the last run not complete; a run without a finished round counts as none, and
+/// ends in Interrupted, or Error with what stopped it. With `failures`, a run that fails is told in the
 /// log and noted there, and the next follows; without, its Error ends all. A mistake of the command line that shows
 /// before any run has finished ends all in either case.
 EvalResult evaluate_models(const std::vector<std::string>& models, const std::vector<Task>& tasks,
                            Failures* failures = nullptr);
 
-/// evaluate_models for several, whose failures cost no finished run: prints and writes what there is, then throws one
-/// Error for the runs that failed. A single run that fails throws its own.
-void evaluate_and_report(const std::vector<std::string>& models, const EvalArguments& arguments,
-                         const std::vector<Task>& tasks);
+class Outputs;
 
-/// At the end of a command whose results are written: removes journals that nobody named; throws Error if one misses
-/// rounds.
-void settle_journals(const EvalResult& result, const EvalArguments& arguments);
-
-/// Prints the table and writes the files that the arguments ask for; throws Interrupted if the last run is not
-/// complete.
-void report_result(const EvalResult& result, const EvalArguments& arguments);
+/// evaluate_models for several, whose failures cost no finished run: writes what there is, then throws one Error for
+/// the runs that failed. A single run that fails throws its own.
+void evaluate_and_report(const std::vector<std::string>& models, const std::vector<Task>& tasks,
+                         const Outputs& outputs);
 
 }  // namespace mxlm::cli

@@ -12,6 +12,7 @@
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
 #include "base/quote.hpp"
+#include "base/system.hpp"
 #include "cli/commands.hpp"
 #include "cli/config_file.hpp"
 #include "cli/help_format.hpp"
@@ -21,6 +22,7 @@
 #include "cluster/ranks.hpp"
 #include "eval/follow.hpp"
 #include "eval/team.hpp"
+#include "io/cut_files.hpp"
 
 namespace {
 
@@ -152,7 +154,10 @@ int run_following(int argc, char** argv, mxlm::Ranks& ranks) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  mxlm::open_standard_descriptors();
+  mxlm::forbid_core_dumps();
   mxlm::install_interrupt_handlers();
+  mxlm::explain_cut_files();
   std::unique_ptr<mxlm::Ranks> ranks;
   try {
     ranks = mxlm::join_ranks();

@@ -1,6 +1,7 @@
 #include "cli/progress.hpp"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +15,24 @@ namespace {
 
 constexpr auto kRedraw = std::chrono::milliseconds(100);
 constexpr auto kPlainLine = std::chrono::seconds(10);
+
+/// Of the terminal that shows stderr; as many as a line may have where it does not say.
+size_t terminal_columns() {
+  winsize size{};
+  constexpr size_t kMost = 4096;
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : kMost;
+}
+
+/// The first code points of a line, which are taken to be a column each.
+std::string first_columns(std::string line, size_t columns) {
+  size_t count = 0;
+  const auto end = std::find_if(line.begin(), line.end(), [&](char c) {
+    const bool continues = (static_cast<unsigned char>(c) & 0xc0U) == 0x80U;
+    return !continues && count++ == columns;
+  });
+  line.erase(end, line.end());
+  return line;
+}
 
 }  // namespace
 
@@ -36,8 +55,11 @@ bool ProgressLine::due() {
   return true;
 }
 
-void ProgressLine::draw(const std::string& line) {
-  std::fputs(((terminal_ ? "\r\033[K" : "") + printable_text(line) + (terminal_ ? "" : "\n")).c_str(), stderr);
+void ProgressLine::draw(const std::string& text) {
+  std::string line = printable_text(text);
+  // A line that wraps would not be drawn over.
+  if (terminal_) line = first_columns(std::move(line), terminal_columns() - 1);
+  std::fputs(((terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n")).c_str(), stderr);
   std::fflush(stderr);
   drawn_ = true;
 }

@@ -20,7 +20,7 @@ class ProgressLine {
 
  private:
   [[nodiscard]] bool due();
-  void draw(const std::string& line);
+  void draw(const std::string& text);
 
   std::string what_;
   bool quiet_, terminal_;

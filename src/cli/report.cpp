@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <memory>
 #include <new>
@@ -7,7 +7,7 @@
 
 #include "base/error.hpp"
 #include "cli/commands.hpp"
-#include "cli/options.hpp"
+#include "cli/outputs.hpp"
 #include "cli/report_files.hpp"
 #include "io/file.hpp"
 #include "report/page.hpp"
@@ -25,27 +25,26 @@ void run_report(const ReportArguments& arguments) {
   ReportFiles files = arguments.files;
   files.html = arguments.output;
   if (!files.any()) fail_usage("Nothing to write; give -o OUT.html, --csv FILE or --markdown FILE.");
-  if (files.to_stdout() > 1) fail_usage("Only one of -o, --csv and --markdown can be '-', standard output.");
+  check_outputs({{"--html", files.html}, {"--csv", files.csv}, {"--markdown", files.markdown}});
   report::Record record;
   for (const std::string& path : arguments.results) {
     const FileView file = FileView::map(path);
     report::add_json(record, path, file.text());
   }
-  write_reports(record, files);
+  Attempts attempts;
+  write_reports(record, files, attempts);
+  if (!attempts.failures().empty()) fail("{}", fmt::join(attempts.failures(), " "));
 }
 
 }  // namespace
 
-void write_reports(const report::Record& record, const ReportFiles& files) {
-  if (!files.csv.empty()) write_file(files.csv, report::render_csv(record, files.formulas()));
-  if (!files.markdown.empty()) write_file(files.markdown, report::render_markdown(record));
-  if (!files.html.empty()) write_file(files.html, report::render_html(record));
-}
-
-void write_reports(const std::string& json, const ReportFiles& files) {
-  report::Record record;
-  report::add_json(record, "", json);
-  write_reports(record, files);
+void write_reports(const report::Record& record, const ReportFiles& files, Attempts& attempts) {
+  const auto write = [&](const char* option, const std::string& path, const auto& render) {
+    if (!path.empty()) attempts.attempt(option, [&] { write_file(path, render(record)); });
+  };
+  write("--csv", files.csv, [&](const report::Record& all) { return report::render_csv(all, files.formulas()); });
+  write("--markdown", files.markdown, report::render_markdown);
+  write("--html", files.html, report::render_html);
 }
 
 void add_csv_raw(CLI::App& command, ReportFiles& files) {

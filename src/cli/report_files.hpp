@@ -20,10 +20,10 @@ struct ReportFiles {
   }
 };
 
-/// Writes them; throws Error naming the first that cannot be written.
-void write_reports(const report::Record& record, const ReportFiles& files);
-/// The same of a result that has just been written as JSON.
-void write_reports(const std::string& json, const ReportFiles& files);
+class Attempts;
+
+/// Writes them, each in spite of the others.
+void write_reports(const report::Record& record, const ReportFiles& files, Attempts& attempts);
 
 /// Adds --csv-raw.
 void add_csv_raw(CLI::App& command, ReportFiles& files);

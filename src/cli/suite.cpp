@@ -10,6 +10,7 @@
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
+#include "cli/outputs.hpp"
 #include "eval/registry.hpp"
 #include "io/hub/fetch.hpp"
 
@@ -71,8 +72,11 @@ void add_suite(CLI::App& app) {
     std::vector<std::string> names;
     names.reserve(models.size());
     for (const RegisteredModel* model : models) names.emplace_back(model->name);
+    Outputs outputs(*arguments, models.size() * task_count(*arguments));
+    std::vector<Task> tasks = read_tasks(*arguments, variants);
+    outputs.attach(tasks.front().options);
     // Hours of work are not lost for one model that is gated or too large.
-    evaluate_and_report(names, *arguments, read_tasks(*arguments, variants));
+    evaluate_and_report(names, tasks, outputs);
   });
 }
 

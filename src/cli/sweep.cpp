@@ -9,17 +9,12 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "base/log.hpp"
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
-#include "cli/per_token.hpp"
-#include "cli/report_files.hpp"
+#include "cli/outputs.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/load.hpp"
-#include "io/file.hpp"
-#include "report/record.hpp"
-#include "report/report.hpp"
 #include "report/sweep_table.hpp"
 
 namespace mxlm::cli {
@@ -28,29 +23,10 @@ namespace {
 struct SweepArguments {
   EvalArguments eval;
   SweepAxes axes;
-  std::string sensitivity, csv;
+  std::string sensitivity;
 };
 
-void report_sweep(const EvalResult& result, const SweepArguments& arguments) {
-  // The table goes first: a file that cannot be written must not cost what was computed.
-  if (arguments.eval.json != "-" && arguments.csv != "-" && arguments.eval.reports.to_stdout() == 0) {
-    print_result(render_sweep_table(result));
-  }
-  if (!arguments.csv.empty()) write_file(arguments.csv, render_sweep_csv(result, arguments.eval.reports.formulas()));
-  if (!arguments.eval.json.empty() || arguments.eval.reports.any()) {
-    const std::string json = render_json(result);
-    if (!arguments.eval.json.empty()) write_file(arguments.eval.json, json);
-    if (arguments.eval.reports.any()) write_reports(json, arguments.eval.reports);
-  }
-  if (!result.runs.back().complete) throw Interrupted();
-}
-
 void run_sweep(const SweepArguments& arguments) {
-  const int to_stdout =
-      (arguments.csv == "-" ? 1 : 0) + (arguments.eval.json == "-" ? 1 : 0) + arguments.eval.reports.to_stdout();
-  if (to_stdout > 1) {
-    fail_usage("Only one of --json, --csv, --html and --markdown can be '-', standard output.");
-  }
   const auto models = arguments.eval.models.empty() ? std::vector<std::string>{""} : arguments.eval.models;
   const bool grid = arguments.sensitivity.empty();
   // Mistakes of the command line are told before a large data set is read.
@@ -64,10 +40,9 @@ void run_sweep(const SweepArguments& arguments) {
           sensitivity_variants(arguments.axes, unit, load_model_by_name(name, /*with_tokenizer=*/false).spec));
     }
   }
-  PerTokenFile per_token(arguments.eval.per_token, models.size() * task_count(arguments.eval),
-                         arguments.eval.reports.formulas());
+  Outputs outputs(arguments.eval, models.size() * task_count(arguments.eval));
   std::vector<Task> tasks = read_tasks(arguments.eval, {});
-  for (Task& task : tasks) per_token.attach(task.options);
+  for (Task& task : tasks) outputs.attach(task.options);
 
   EvalResult result;
   for (size_t m = 0; m < models.size(); ++m) {
@@ -87,9 +62,9 @@ void run_sweep(const SweepArguments& arguments) {
     }
     if (!result.runs.back().complete) break;
   }
-  report_sweep(result, arguments);
-  settle_journals(result, arguments.eval);
-  per_token.finish();
+  outputs.write(result, {.table = render_sweep_table, .csv = [](const EvalResult& all, Formulas formulas) {
+                           return render_sweep_csv(all, formulas);
+                         }});
 }
 
 }  // namespace
@@ -117,7 +92,8 @@ void add_sweep(CLI::App& app) {
   add_run_options(*command, arguments->eval);
   command->add_option("--html", arguments->eval.reports.html, "Write the result as one self-contained page here");
   command->add_option("--markdown", arguments->eval.reports.markdown, "Write the table in Markdown here");
-  command->add_option("--csv", arguments->csv, "Write the rows as CSV here ('-' is stdout, without the table)");
+  command->add_option("--csv", arguments->eval.reports.csv,
+                      "Write the rows as CSV here ('-' is stdout, without the table)");
   command->footer(
       "Example: mxlm sweep ./SmolLM2-135M --windows 16 --formats mxfp4 mxfp6 --blocks 16 32 --rules floor rceil\n"
       "Example: mxlm sweep ./SmolLM2-135M --windows 16 --sensitivity layer --formats mxfp4");

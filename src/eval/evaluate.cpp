@@ -20,6 +20,7 @@
 #include "eval/resume.hpp"
 #include "eval/segment_runner.hpp"
 #include "eval/team.hpp"
+#include "io/file.hpp"
 
 namespace mxlm {
 namespace {
@@ -335,24 +336,31 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
     set.windows = std::move(finished);
   }
   const SampleOf sample = whole_sample(set);
-  if (options.on_scores) options.on_scores({.variants = variants, .windows = set.windows, .scores = result.scores});
+  if (options.on_scores && !set.windows.empty())
+    options.on_scores({.variants = variants, .windows = set.windows, .scores = result.scores});
   const auto figures = summarize(result.scores, sample.get());
   run.complete = result.complete;
+  run.stopped = result.stopped;
 
   std::vector<VariantFigures> again;
   std::vector<NoiseFigures> noise;
   if (options.noise && result.complete) {
     const EngineResult reversed = runner.run(/*reversed=*/true);
     run.complete = reversed.complete;
+    run.stopped = reversed.stopped;
     if (reversed.complete) {
       again = summarize(reversed.scores, sample.get());
       noise = measure_noise(result.scores, reversed.scores, sample.get());
       try {
         const auto plain = devices.make_backend(0), other = devices.make_backend(0, /*reversed=*/true);
         const double floor = measure_floor(model.spec, *plain, *other, compute, set.windows, set.kind);
+        FileView::throw_if_changed();
         for (NoiseFigures& of_variant : noise) of_variant.floor_kld = floor;
       } catch (const Interrupted&) {
         run.complete = false;
+      } catch (const FilesChanged& error) {
+        run.complete = false;
+        run.stopped = error.what();
       }
     }
   }
@@ -366,8 +374,13 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
       study =
           study_linears(model.spec, *study_backend, compute, variants, set.windows,
                         {.errors = options.linear_errors, .exponents = options.exponents, .threads = devices.threads});
+      FileView::throw_if_changed();
     } catch (const Interrupted&) {
       run.complete = false;
+    } catch (const FilesChanged& error) {
+      run.complete = false;
+      run.stopped = error.what();
+      study = {};
     }
   }
   run.exponents = std::move(study.exponents);
@@ -404,7 +417,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   run.subsets = subset_figures(set, data, result);
   if (journal) {
     run.journal_failure = journal->failure().value_or("");
-    if (!run.complete && run.journal_failure.empty()) {
+    if (!run.complete && run.windows > 0 && run.journal_failure.empty()) {
       log_warn("what is finished lies in '{}'; the same command with --resume goes on from there", run.journal_folder);
     }
   }

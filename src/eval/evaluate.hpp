@@ -55,15 +55,15 @@ struct EvaluateOptions {
   DeviceSet devices;         // the CPU unless others are chosen
   Ranks* ranks = nullptr;    // that share the rounds, of which this is rank 0; borrowed
   bool mixed_ranks = false;  // though they compute with different backends
-  /// Is given all scores at the end, also after an interrupt.
+  /// Is given all scores at the end, also after an interrupt unless no window is finished.
   std::function<void(const ScoredTokens&)> on_scores;
 };
 
 /// Throws UsageError if a clause of a variant matches no product of the model, listing what there is.
 void check_targets(const ModelSpec& model, const std::vector<Variant>& variants);
 
-/// Runs the baseline and all variants over a data set. After an interrupt the result holds the finished rounds and
-/// `complete` is false. With a journal, rounds that it holds are not run again: every digit is the same, but speeds are
+/// Runs the baseline and all variants over a data set. After an interrupt, or where the model's files change meanwhile
+/// (`stopped`), the result holds the finished rounds and `complete` is false. With a journal, rounds that it holds are not run again: every digit is the same, but speeds are
 /// those of what this process ran, if it ran anything. Throws Error.
 RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
                    const std::function<void(const Progress&)>& on_progress);

@@ -99,6 +99,8 @@ class HandedRounds final : public RoundSource {
     stop();
   }
 
+  void stop_early(const Error& why) override { end(std::make_exception_ptr(Error(why.what()))); }
+
   /// The exit code, if rank 0 ended meanwhile; to be asked when nobody speaks any more.
   [[nodiscard]] const std::optional<int>& dismissed() const { return dismissed_; }
 

@@ -54,6 +54,12 @@ bool holds_journal(const fs::path& folder) {
   return fs::exists(folder / kPlan, ignored);
 }
 
+bool holds_rounds(const fs::path& folder) {
+  std::error_code error;
+  const auto size = fs::file_size(folder / kRounds, error);
+  return !error && size > journal_header().size();
+}
+
 bool journal_in_use(const fs::path& folder) {
   const int fd = ::open((folder / kLock).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return false;
@@ -85,9 +91,8 @@ Journal::Journal(fs::path folder, Open open, std::vector<JournalFact> facts, siz
     read_plan(facts);
     read_rounds();
   } else {
-    std::error_code ignored;
     // A header alone is what a run leaves that was ended before it had a plan.
-    if (const auto size = fs::file_size(folder_ / kRounds, ignored); !ignored && size > journal_header().size()) {
+    if (holds_rounds(folder_)) {
       fail("{} holds rounds, but no {} that says of what; name another folder.", quote(folder_.native()), kPlan);
     }
     facts_ = std::move(facts);
@@ -95,7 +100,7 @@ Journal::Journal(fs::path folder, Open open, std::vector<JournalFact> facts, siz
   open_rounds();
 }
 
-Journal::~Journal() { flush(); }
+Journal::~Journal() { sync(0); }
 
 void Journal::make_folder() const {
   std::error_code error;
@@ -300,7 +305,7 @@ void Journal::open_rounds() {
   if (shared_) open_own_rounds();
   const fs::path path = folder_ / records_name_;
   if (!rounds_) {
-    const int opened = calls_.open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    const int opened = calls_.open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (opened < 0) fail_errno("written", path.native(), errno);
     rounds_.emplace(opened);
   }
@@ -343,6 +348,7 @@ JournalTimes Journal::times(size_t segment, bool reversed) const {
 }
 
 void Journal::append(size_t segment, bool reversed, std::vector<uint32_t> windows, const RoundResult& result) {
+  if (is_gone()) restore();
   each_record(static_cast<uint32_t>(segment), reversed, windows, result,
               [this](std::span<const std::byte> record) { write(record); });
   sync(kSyncSeconds);
@@ -369,7 +375,56 @@ void Journal::sync(double after_seconds) {
   if (calls_.fsync(rounds_->get()) != 0) fail_later("put on the disk", errno);
 }
 
-void Journal::flush() { sync(0); }
+void Journal::flush() {
+  if (is_gone()) restore();
+  sync(0);
+}
+
+/// Whether the file of rounds has lost its name, or another has it.
+bool Journal::is_gone() const {
+  struct stat ours {};
+  struct stat named {};
+  // Processes that share a folder find its claims missing, and end.
+  if (failure_ || shared_ || fstat(rounds_->get(), &ours) != 0) return false;
+  if (lstat((folder_ / records_name_).c_str(), &named) != 0) return errno == ENOENT || errno == ENOTDIR;
+  return ours.st_ino != named.st_ino || ours.st_dev != named.st_dev;
+}
+
+/// Makes the folder again and writes into it what the file holds that is still open.
+void Journal::restore() {
+  const fs::path path = folder_ / records_name_;
+  log_warn("somebody has removed or replaced the journal's {} during the run; it is made again", quote(path.native()));
+  try {
+    make_folder();
+    lock_.reset();
+    lock(/*shared=*/false);
+    if (holds_journal(folder_) && FileView::map(folder_ / kPlan).text() != plan_text()) {
+      fail("{} holds the journal of another run by now.", quote(folder_.native()));
+    }
+    write_plan();
+    const int fd = calls_.open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) fail_errno("written", path.native(), errno);
+    Descriptor again(fd);
+    std::vector<std::byte> piece(size_t{1} << 20);
+    for (size_t at = 0; at < good_bytes_;) {
+      const ssize_t got =
+          pread(rounds_->get(), piece.data(), std::min(piece.size(), good_bytes_ - at), static_cast<off_t>(at));
+      if (got <= 0) fail_errno("read", path.native(), got < 0 ? errno : EIO);
+      const auto bytes = std::span(piece).first(static_cast<size_t>(got));
+      if (const int error = write_bytes(calls_, fd, bytes); error != 0) fail_errno("written", path.native(), error);
+      at += bytes.size();
+    }
+    int error = calls_.fsync(fd) != 0 ? errno : sync_folder(calls_, folder_);
+    if (error == 0) error = sync_folder(calls_, fs::absolute(folder_).lexically_normal().parent_path());
+    if (error != 0) fail_errno("written", path.native(), error);
+    rounds_.emplace(std::move(again));
+  } catch (const Error& error) {
+    lock_.reset();  // what is there may be another run's
+    failure_ =
+        fmt::format("the journal's {} is gone and could not be made again ({})", quote(path.native()), error.what());
+    log_error("{}; the run goes on, but what it finishes cannot be resumed", *failure_);
+  }
+}
 
 void Journal::fail_later(const char* action, int error) {
   failure_ = fmt::format("the journal's '{}' could not be {} ({})", (folder_ / records_name_).native(), action,

@@ -70,7 +70,8 @@ class Journal {
   [[nodiscard]] JournalTimes times(size_t segment, bool reversed) const;
 
   /// Writes a finished round down; `windows` are those of `result`. What finished more than a second before is on the
-  /// disk then. Never throws: after a failure nothing more is written, and failure() says why.
+  /// disk then. A folder that somebody removed is made again, with all that it held, unless processes share it. Never
+  /// throws: after a failure nothing more is written, and failure() says why.
   void append(size_t segment, bool reversed, std::vector<uint32_t> windows, const RoundResult& result);
   /// Puts everything on the disk.
   void flush();
@@ -89,6 +90,8 @@ class Journal {
   size_t read_file(const std::filesystem::path& path, bool own);
   void open_rounds();
   void open_own_rounds();
+  [[nodiscard]] bool is_gone() const;
+  void restore();
   void write(std::span<const std::byte> record);
   void sync(double after_seconds);
   void fail_later(const char* action, int error);
@@ -109,8 +112,9 @@ class Journal {
   std::optional<std::string> failure_;
 };
 
-/// Whether a folder holds a journal; whether a process works on it.
+/// Whether a folder holds a journal; whether its file of rounds has more than a header; whether a process works on it.
 bool holds_journal(const std::filesystem::path& folder);
+bool holds_rounds(const std::filesystem::path& folder);
 bool journal_in_use(const std::filesystem::path& folder);
 
 /// Removes a journal's files and its folder, if nothing else is in it and no process works on it.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <bit>
@@ -35,6 +36,15 @@ std::string listed(const std::vector<std::string>& variants) {
   std::transform(variants.begin(), variants.end(), std::back_inserter(out),
                  [](const std::string& v) { return v.empty() ? "baseline" : v; });
   return fmt::format("{}", fmt::join(out, " + "));
+}
+
+/// Makes the folders that are missing, for their user alone whatever the umask, as the XDG specification wants those of
+/// its state. What goes wrong shows when a journal is made in them.
+void make_private_folders(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  if (folder.empty() || std::filesystem::exists(folder, ignored)) return;
+  make_private_folders(folder.parent_path());
+  if (mkdir(folder.c_str(), 0700) != 0) log_debug("'{}' cannot be made", folder.native());
 }
 
 bool same_bits(const WindowScores& a, const WindowScores& b) {
@@ -87,10 +97,13 @@ std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector
     hash.update(std::as_bytes(std::span("\n", 1)));
   }
   const fs::path folder = options.root / hash.hex().substr(0, 16);
+  make_private_folders(options.root);
   if (options.resume && !holds_journal(folder)) {
     log_info("no unfinished run of this kind is there to resume: a new one begins");
   }
   try {
+    // A journal without a round must not replace an older one that has some.
+    if (!options.resume && holds_journal(folder) && !holds_rounds(folder)) remove_journal(folder);
     if (!options.resume && holds_journal(folder) && !journal_in_use(folder)) {
       fs::path aside = folder;
       aside += ".old";
@@ -200,6 +213,7 @@ EngineResult assemble(std::span<const ResumedSegment> segments, std::vector<Engi
           out.windows[i]);
     }
     out.complete = out.complete && result.complete;
+    if (out.stopped.empty()) out.stopped = result.stopped;
     out.positions += result.positions;
     out.wall_seconds += result.wall_seconds;
     for (WorkerReport& worker : result.workers) {

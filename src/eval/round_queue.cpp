@@ -1,5 +1,6 @@
 #include "eval/round_queue.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/interrupt.hpp"
@@ -69,6 +70,7 @@ bool RoundQueue::claimed(size_t round, std::unique_lock<std::mutex>& lock) {
   if (++busy_ >= queue_.size()) {
     busy_ = 0;
     throw_if_interrupted();
+    if (hooks_.waiting) std::for_each(queue_.begin(), queue_.end(), hooks_.waiting);
     changed_.wait_for(lock, kAskAgain);
   }
   return false;
@@ -120,6 +122,18 @@ void RoundQueue::interrupt() {
   const std::lock_guard lock(mutex_);
   interrupted_ = ending_ = true;
   changed_.notify_all();
+}
+
+void RoundQueue::stop_early(const Error& why) {
+  const std::lock_guard lock(mutex_);
+  if (stopped_.empty()) stopped_ = why.what();
+  interrupted_ = ending_ = true;
+  changed_.notify_all();
+}
+
+std::string RoundQueue::stopped() const {
+  const std::lock_guard lock(mutex_);
+  return stopped_;
 }
 
 std::exception_ptr RoundQueue::error() const {

@@ -28,6 +28,7 @@ class RoundQueue final : public RoundSource {
   bool leave(const OutOfDeviceMemory& why) override;
   void end(std::exception_ptr error) override;
   void interrupt() override;
+  void stop_early(const Error& why) override;
 
   /// take() for who must not wait: `later` while others may hand rounds back.
   enum class Answer : uint8_t { round, later, over };
@@ -39,6 +40,8 @@ class RoundQueue final : public RoundSource {
 
   [[nodiscard]] std::exception_ptr error() const;
   [[nodiscard]] bool interrupted() const;
+  /// As EngineResult::stopped.
+  [[nodiscard]] std::string stopped() const;
   /// [round]; to be used when no worker is left.
   std::vector<std::optional<RoundResult>>& results() { return results_; }
   [[nodiscard]] double seconds() const;
@@ -61,6 +64,7 @@ class RoundQueue final : public RoundSource {
   size_t running_ = 0;
   size_t busy_ = 0;  // rounds in a row that others had
   bool ending_ = false, interrupted_ = false;
+  std::string stopped_;
   std::exception_ptr error_;
   Progress progress_;
   std::vector<std::optional<RoundResult>> results_;

@@ -11,6 +11,7 @@
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
 #include "eval/round_queue.hpp"
+#include "io/file.hpp"
 
 namespace mxlm {
 namespace {
@@ -48,6 +49,7 @@ class RoundLoop {
     while (const auto round = rounds_.take()) {
       if (report_.rounds > 0) start_ = Clock::now();
       RoundResult result = run(*round);
+      FileView::throw_if_changed();
       report_.round_seconds.push_back(seconds_since(start_));
       ++report_.rounds;
       report_.positions += result.positions;
@@ -109,6 +111,8 @@ void work(const EngineJob& job, const std::function<Worker&()>& make, RoundSourc
         throw;
       } catch (const Interrupted&) {
         rounds.interrupt();
+      } catch (const FilesChanged& error) {
+        rounds.stop_early(error);
       }
       outcome = loop.outcome();
     } catch (const OutOfDeviceMemory& error) {
@@ -172,6 +176,7 @@ EngineResult run_rounds(const EngineJob& job, Worker& first,
   const size_t variants = job.tree.leaf.size();
   EngineResult result;
   result.complete = !rounds.interrupted();
+  result.stopped = rounds.stopped();
   result.scores.resize(variants);
   result.seconds.resize(variants);
   result.routes.resize(variants);

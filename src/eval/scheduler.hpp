@@ -60,7 +60,8 @@ struct EngineResult {
   /// [variant][i], of window windows[i]; variant 0 is the baseline.
   std::vector<std::vector<WindowScores>> scores;
   std::vector<size_t> windows;  // those of finished rounds and known ones, ascending
-  bool complete = true;         // false after Ctrl-C
+  bool complete = true;         // false after Ctrl-C, or where `stopped` says why
+  std::string stopped;          // a sentence: why the run ended early other than by an interrupt; "" = it did not
   int64_t positions = 0;        // through the model, of finished rounds
   /// [variant][step]: of the hidden state against the baseline's.
   std::vector<std::vector<ErrorSums>> layer_errors;
@@ -102,6 +103,8 @@ class RoundSource {
   /// Ends the run: nobody takes another round.
   virtual void end(std::exception_ptr error) = 0;
   virtual void interrupt() = 0;
+  /// As an interrupt, with what has ended the run: rounds that are finished count, later ones do not.
+  virtual void stop_early(const Error& why) = 0;
 };
 
 class RoundQueue;
@@ -126,6 +129,8 @@ struct RoundHooks {
   /// Is asked before a round of the plan is run, by one thread at a time; none = all are ours. Rounds that others
   /// finish are missing from the result.
   std::function<Claim(size_t round)> claim = {};
+  /// Is told of each round that this process waits for because others have it, again and again, by one thread at a time.
+  std::function<void(size_t round)> waiting = {};
 };
 
 /// Workers, as of run_rounds, on rounds of the plan that come from `rounds`, until it has no more. What they throw goes
@@ -135,7 +140,8 @@ std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
                                    RoundSource& rounds);
 
 /// Runs all rounds of the plan. `first` works on the calling thread; each of `others` makes one more worker, on a
-/// thread of its own. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds; an Error
+/// thread of its own. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds, as do
+/// watched files (FileView::watch) that have changed by the end of a round, which itself does not count; an Error
 /// of a worker is thrown once the others have finished their rounds. A worker whose device has no memory for a round
 /// cuts its micro-batches in halves and runs it again; where nothing can be halved, it leaves the round and all others
 /// to the other workers. `on_progress` is called by one thread at a time.

@@ -63,6 +63,7 @@ class AgreedRounds {
     }
   }
   Claim claim(size_t round) { return shared_.claim(numbers_[round]); }
+  void tell_of_waiting(size_t round) { shared_.tell_of_waiting(numbers_[round]); }
   void finished(std::span<const Plan::Range> round) { shared_.finished(number_of_.at(round.front().first)); }
 
  private:
@@ -140,6 +141,7 @@ EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, boo
   if (shared != nullptr) {
     agreed = std::make_unique<AgreedRounds>(*shared, plan, set.windows.size(), known);
     hooks.claim = [&](size_t round) { return agreed->claim(round); };
+    hooks.waiting = [&](size_t round) { agreed->tell_of_waiting(round); };
   }
   hooks.known = known;
   hooks.on_round = [&](std::span<const Plan::Range> batches, const RoundResult& round) {
@@ -211,6 +213,7 @@ EngineResult SegmentRunner::run_shared(const ResumedSegment& segment, bool rever
   const JournalOptions& options = context_.options.journal;
   SharedRounds shared(journal.folder(), segment.segment, reversed, journal.records_name(), options.claim_seconds);
   bool complete = true;
+  std::string stopped;
   for (bool again = false; complete; again = true) {
     const auto cut = again ? shared.agree({}, scored_.size()) : std::vector<Round>();
     read_again(shared, cut.size());
@@ -221,9 +224,10 @@ EngineResult SegmentRunner::run_shared(const ResumedSegment& segment, bool rever
     for (size_t r = 0; r < cut.size(); ++r) {
       if (!all_known(cut[r], known)) shared.forget(r);
     }
-    complete =
-        run_rounds_of(segment.variants, reversed, std::move(known), keep_in_journal(segment.segment, reversed), &shared)
-            .complete;
+    const EngineResult ran = run_rounds_of(segment.variants, reversed, std::move(known),
+                                           keep_in_journal(segment.segment, reversed), &shared);
+    complete = ran.complete;
+    stopped = ran.stopped;
     if (journal.failure()) fail("The result is not whole, for {}.", *journal.failure());
     if (!complete) read_again(shared, shared.agree({}, scored_.size()).size());
   }
@@ -232,6 +236,7 @@ EngineResult SegmentRunner::run_shared(const ResumedSegment& segment, bool rever
   std::erase_if(windows, [&](size_t w) { return !known[w]; });
   EngineResult result = journaled_result(journal, segment.segment, reversed, windows);
   result.complete = complete;
+  result.stopped = stopped;
   return result;
 }
 
@@ -249,6 +254,7 @@ EngineResult SegmentRunner::run_here(bool reversed) {
                            keep_in_journal(segment, reversed));
     journal.flush();
     // With several damaged lists of variants there may be no window that all of them have.
+    if (!ran[s]->stopped.empty() && incomplete > 1) throw Error(ran[s]->stopped);
     if (!ran[s]->complete && incomplete > 1) throw Interrupted();
     if (!ran[s]->complete) windows = ran[s]->windows;
   }

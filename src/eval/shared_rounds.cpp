@@ -46,18 +46,42 @@ Descriptor make_clock(const fs::path& path) {
 struct ClaimState {
   std::string text;
   struct stat status {};
+  bool foreign = false;  // a folder, a link, a pipe: no process of ours made it
 };
 
+/// nullopt if it is gone. Throws Error where it cannot be read.
 std::optional<ClaimState> look_at(const fs::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  if (fd < 0) return std::nullopt;
-  const Descriptor file(fd);
   ClaimState state;
+  // Without waiting for the writer of what is a pipe.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0) {
+    if (errno == ENOENT || errno == ESTALE) return std::nullopt;
+    state.foreign = errno == ELOOP || errno == ENXIO;
+    if (!state.foreign) fail_errno("read", path.native(), errno);
+    return state;
+  }
+  const Descriptor file(fd);
+  if (::fstat(fd, &state.status) != 0) return std::nullopt;
+  state.foreign = !S_ISREG(state.status.st_mode);
+  if (state.foreign) return state;
   std::array<char, 512> buffer{};
   const ssize_t size = ::read(fd, buffer.data(), buffer.size());
-  if (size < 0 || ::fstat(fd, &state.status) != 0) return std::nullopt;
+  if (size < 0) return std::nullopt;
   state.text.assign(buffer.data(), static_cast<size_t>(size));
   return state;
+}
+
+/// The process that a claim or its file of records is of: worker_name() within it, in words.
+std::string holder(const std::string& text) {
+  std::string name = text.substr(0, text.find('\n'));
+  constexpr std::string_view kBefore = "rounds.", kAfter = ".mxj";
+  if (!name.starts_with(kBefore) || !name.ends_with(kAfter)) return quote(name);
+  name = name.substr(kBefore.size(), name.size() - kBefore.size() - kAfter.size());
+  const size_t number = name.rfind('.');
+  const size_t process = number == std::string::npos || number == 0 ? std::string::npos : name.rfind('.', number - 1);
+  if (process == std::string::npos) return quote(name);
+  return fmt::format("process {} on {}", quote(name.substr(process + 1, number - process - 1)),
+                     quote(name.substr(0, process)));
 }
 
 /// The file that a finished claim names.
@@ -183,8 +207,12 @@ Claim SharedRounds::claim(size_t round) {
     if (errno != EEXIST) fail_errno("written", path.native(), errno);
     const auto state = look_at(path);
     if (!state) return Claim::busy;  // gone just now: ask again
+    if (state->foreign) {
+      if (!put_aside(round, path)) return Claim::busy;
+      continue;
+    }
     if (records_of(*state)) return Claim::done;
-    if (seconds_between(state->status.st_mtim, now()) < seconds_) return Claim::busy;
+    if (age(round, state->status) < seconds_) return Claim::busy;
     // Another process may put the same claim away and make its own in between: what was moved tells.
     const fs::path aside = folder_ / fmt::format("expired.{}.{}.{}", pass_, round, records_);
     if (::rename(path.c_str(), aside.c_str()) != 0) return Claim::busy;
@@ -194,10 +222,45 @@ Claim SharedRounds::claim(size_t round) {
     std::error_code ignored;
     fs::remove(aside, ignored);
     if (!same) return Claim::busy;
-    log_warn("round {} was claimed by '{}', which has not been heard of for {:.0f} s; it is done again", round + 1,
-             state->text.substr(0, state->text.find('\n')), seconds_);
+    log_warn("round {} was claimed by {}, which has not been heard of for {:.0f} s; it is done again", round + 1,
+             holder(state->text), seconds_);
   }
   return Claim::busy;
+}
+
+/// Seconds since a claim was touched.
+double SharedRounds::age(size_t round, const struct stat& claim) {
+  const timespec time = now();
+  const double age = seconds_between(claim.st_mtim, time);
+  if (age >= 0) return age;
+  // The server's clock was set back, or the date by hand: a process that lives sets another one.
+  Ahead& seen = ahead_[round];
+  if (seen.file != claim.st_ino || seconds_between(seen.dated, claim.st_mtim) != 0) {
+    seen = {.dated = claim.st_mtim, .seen = time, .file = claim.st_ino};
+  }
+  return seconds_between(seen.seen, time);
+}
+
+/// What stands in the place of a claim and can be none goes to a name that means nothing; false if it is not to be
+/// moved.
+bool SharedRounds::put_aside(size_t round, const fs::path& path) {
+  const fs::path aside = folder_ / fmt::format("foreign.{}.{}.{}", pass_, round, records_);
+  if (::rename(path.c_str(), aside.c_str()) != 0) {
+    if (errno == ENOENT) return false;
+    fail_errno("moved", path.native(), errno);
+  }
+  log_warn("{} was no file of mxlm's and is now called {}; round {} is claimed anew", quote(path.native()),
+           quote(aside.filename().native()), round + 1);
+  return true;
+}
+
+void SharedRounds::tell_of_waiting(size_t round) {
+  const auto state = look_at(path_of(round));
+  if (!state || state->foreign || records_of(*state)) return;
+  std::string& told = told_[round];
+  if (told == state->text) return;
+  told = state->text;
+  log_info("waiting for round {}, claimed by {}", round + 1, holder(state->text));
 }
 
 void SharedRounds::finished(size_t round) {

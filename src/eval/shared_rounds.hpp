@@ -3,6 +3,7 @@
 // Rounds that several processes share through a folder alone, which may lie on a network file system: no process knows
 // of another, and any may die. docs/architecture.md says how.
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <condition_variable>
@@ -37,8 +38,11 @@ class SharedRounds {
   /// cut `windows` windows.
   std::vector<std::vector<Plan::Range>> agree(const std::vector<std::vector<Plan::Range>>& own, size_t windows);
 
-  /// Tries to claim a round. Throws Error.
+  /// Tries to claim a round. A claim that is dated ahead of the file system's clock counts from when it was seen first;
+  /// what is no regular file is put aside. Throws Error.
   Claim claim(size_t round);
+  /// Says in the log who has a round that this process waits for, once for each holder.
+  void tell_of_waiting(size_t round);
   /// The records of a claimed round are on the disk.
   void finished(size_t round);
   /// The files that finished rounds among the first `rounds` name.
@@ -59,6 +63,15 @@ class SharedRounds {
   Descriptor clock_;  // a file of this process, whose time is the file system's when it has been touched
   mutable std::mutex mutex_;
   std::map<size_t, Descriptor> held_;
+  /// A claim whose date lies ahead, as it was when it was seen first.
+  struct Ahead {
+    timespec dated{}, seen{};
+    ino_t file = 0;
+  };
+  [[nodiscard]] double age(size_t round, const struct stat& claim);
+  [[nodiscard]] bool put_aside(size_t round, const std::filesystem::path& path);
+  std::map<size_t, Ahead> ahead_;
+  std::map<size_t, std::string> told_;  // whom of
   bool ending_ = false;
   std::condition_variable end_;
   std::thread heart_;

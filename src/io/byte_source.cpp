@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "base/error.hpp"
 #include "base/quote.hpp"
 #include "io/descriptor.hpp"
+#include "io/file_stamp.hpp"
 
 namespace mxlm {
 namespace {
@@ -21,12 +23,30 @@ constexpr int kWindowLog = 27;  // 128 MiB, the limit of the zstd program too un
 
 class PlainSource : public ByteSource {
  public:
-  PlainSource(Descriptor file, std::string name) : file_(std::move(file)), name_(std::move(name)) {}
-  size_t read(std::span<std::byte> buffer) override { return read_fully(file_, buffer, name_); }
+  PlainSource(Descriptor file, std::string name)
+      : file_(std::move(file)), name_(std::move(name)), stamp_(stamp_of_regular()) {}
+  size_t read(std::span<std::byte> buffer) override {
+    const size_t size = read_fully(file_, buffer, name_);
+    if (!stamp_) return size;
+    // What has come so far may belong to another version of the file than the rest.
+    const auto now = FileStamp::of(file_.get());
+    if (!now || !now->same_content(*stamp_)) {
+      fail("{} was changed while it was read; wait until nothing writes to it, and start again.", quote(name_));
+    }
+    return size;
+  }
 
  private:
+  /// Pipes and devices change as they are read.
+  [[nodiscard]] std::optional<FileStamp> stamp_of_regular() const {
+    struct stat info {};
+    const bool regular = fstat(file_.get(), &info) == 0 && S_ISREG(info.st_mode);
+    return regular ? std::optional(FileStamp(info)) : std::nullopt;
+  }
+
   Descriptor file_;
   std::string name_;
+  std::optional<FileStamp> stamp_;
 };
 
 class ZstdSource : public ByteSource {

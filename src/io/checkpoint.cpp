@@ -88,6 +88,7 @@ Checkpoint Checkpoint::from_file(FileView file) {
   Checkpoint checkpoint;
   // What begins like a PyTorch file would claim a longer header than safetensors may have.
   checkpoint.tensors_ = looks_like_pytorch(file) ? read_pytorch(file) : read_safetensors(file, checkpoint.unread_);
+  file.watch();
   checkpoint.files_.push_back(std::move(file));
   return checkpoint;
 }
@@ -126,8 +127,8 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
   }
   for (const auto& [name, shard] : weights) {
     if (checkpoint.tensors_.contains(name)) continue;
-    checkpoint.unread_.emplace(name, fmt::format("is in no shard, though {} says that it is in {}",
-                                                 quote(index.native()), quote(shard)));
+    checkpoint.unread_.emplace(
+        name, fmt::format("is in no shard, though {} says that it is in {}", quote(index.native()), quote(shard)));
   }
   return checkpoint;
 }
@@ -151,30 +152,12 @@ const TensorEntry* Checkpoint::find(std::string_view name) const {
   return found == tensors_.end() ? nullptr : &found->second;
 }
 
-namespace {
-
-std::string sha256_of(const FileView& file) {
-  constexpr size_t kPiece = size_t{16} << 20;
-  Sha256 hash;
-  const auto bytes = file.bytes();
-  for (size_t offset = 0; offset < bytes.size(); offset += kPiece) {
-    throw_if_interrupted();
-    const size_t size = std::min(kPiece, bytes.size() - offset);
-    file.will_need(offset + size, kPiece);
-    hash.update(bytes.subspan(offset, size));
-    file.release(offset, size);
-  }
-  return hash.hex();
-}
-
-}  // namespace
-
 std::string Checkpoint::sha256() const {
   std::vector<std::string> hashes(files_.size());
   ThreadPool pool(std::min(default_thread_count(), std::max(static_cast<int>(files_.size()), 1)));
   pool.run(static_cast<int64_t>(files_.size()), [&](int64_t i, int /*worker*/) {
     const auto index = static_cast<size_t>(i);
-    hashes[index] = sha256_of(files_[index]);
+    hashes[index] = files_[index].sha256();
   });
   if (hashes.size() == 1) return hashes.front();
   Sha256 hash;

@@ -70,7 +70,10 @@ size_t read_fully(const Descriptor& file, std::span<std::byte> buffer, const std
     const ssize_t n = read(file.get(), buffer.data() + done, buffer.size() - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_errno("read", name, errno);
-    if (n == 0) break;
+    if (n == 0) {
+      throw_if_interrupted();  // Ctrl-C ends a pipe's writer, too
+      break;
+    }
     done += static_cast<size_t>(n);
   }
   return done;

@@ -1,34 +1,60 @@
 #include "io/file.hpp"
 
 #include <fcntl.h>
+#include <fmt/ranges.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
+#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/interrupt.hpp"
 #include "base/quote.hpp"
+#include "io/cut_files.hpp"
 #include "io/descriptor.hpp"
+#include "io/file_stamp.hpp"
 #include "io/output_file.hpp"
+#include "io/sha256.hpp"
 
 namespace mxlm {
 
 struct FileView::State {
+  /// A file as it was when it was mapped. The descriptor stays open, for another file may get the name.
+  struct Mapping {
+    Descriptor file;
+    FileStamp stamp;
+    std::string shown, sha256;  // "" = not known
+    std::mutex mutex;           // for `stamp` and `sha256`
+    ExplainedMapping explained;
+
+    Mapping(Descriptor f, const struct stat& info, std::span<const std::byte> bytes, const std::string& name)
+        : file(std::move(f)), stamp(info), shown(quote(name)), explained(bytes, file.get(), shown.c_str()) {}
+  };
+
   std::string name;
   std::span<const std::byte> bytes;
-  bool mapped = false;
+  std::unique_ptr<Mapping> mapping;  // null: memory
   std::vector<std::byte> owned;
 
   State() = default;
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
-    if (mapped) munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
+    if (!mapping) return;
+    mapping.reset();
+    munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
   }
+
+  void will_need(size_t offset, size_t size) const;
+  void release(size_t offset, size_t size) const;
+  [[nodiscard]] std::string hash() const;
+  [[nodiscard]] bool changed() const;
 
   void advise(size_t begin, size_t end, int advice) const {
     // Advice is a hint: a kernel that refuses it changes nothing.
@@ -45,8 +71,19 @@ size_t page_size() {
 
 }  // namespace
 
+/// Those that are watched.
+struct FileView::Watched {
+  std::mutex mutex;
+  std::vector<std::weak_ptr<const State>> files;
+
+  static Watched& get() {
+    static Watched it;
+    return it;
+  }
+};
+
 FileView FileView::map(const std::filesystem::path& path) {
-  const Descriptor file = open_for_reading(path, /*wait=*/false);
+  Descriptor file = open_for_reading(path, /*wait=*/false);
   struct stat info {};
   if (fstat(file.get(), &info) != 0) fail_errno("inspected", path.native(), errno);
   if (!S_ISREG(info.st_mode)) {
@@ -58,8 +95,8 @@ FileView FileView::map(const std::filesystem::path& path) {
   if (memory == MAP_FAILED) fail_errno("mapped", path.native(), errno);
   auto state = std::make_shared<State>();
   state->bytes = {static_cast<const std::byte*>(memory), size};
-  state->mapped = true;
   state->name = path.string();
+  state->mapping = std::make_unique<State::Mapping>(std::move(file), info, state->bytes, state->name);
   FileView view;
   view.state_ = std::move(state);
   return view;
@@ -96,22 +133,102 @@ const std::string& FileView::name() const {
   return state_ ? state_->name : none;
 }
 
-void FileView::will_need(size_t offset, size_t size) const {
-  if (!state_ || !state_->mapped) return;
-  const size_t length = state_->bytes.size();
+void FileView::State::will_need(size_t offset, size_t size) const {
+  if (!mapping) return;
+  const size_t length = bytes.size();
   const size_t begin = std::min(offset, length);
   const size_t end = begin + std::min(size, length - begin);
-  state_->advise(begin / page_size() * page_size(), end, MADV_WILLNEED);
+  advise(begin / page_size() * page_size(), end, MADV_WILLNEED);
 }
 
-void FileView::release(size_t offset, size_t size) const {
-  if (!state_ || !state_->mapped) return;
-  const size_t length = state_->bytes.size();
+void FileView::State::release(size_t offset, size_t size) const {
+  if (!mapping) return;
+  const size_t length = bytes.size();
   const size_t begin = std::min(offset, length);
   const size_t end = begin + std::min(size, length - begin);
   // The last page of the file holds nothing else, so it goes with the last byte.
   const size_t inner_end = end == length ? end : end / page_size() * page_size();
-  state_->advise((begin + page_size() - 1) / page_size() * page_size(), inner_end, MADV_DONTNEED);
+  advise((begin + page_size() - 1) / page_size() * page_size(), inner_end, MADV_DONTNEED);
+}
+
+std::string FileView::State::hash() const {
+  constexpr size_t kPiece = size_t{16} << 20;
+  Sha256 hash;
+  for (size_t offset = 0; offset < bytes.size(); offset += kPiece) {
+    throw_if_interrupted();
+    const size_t size = std::min(kPiece, bytes.size() - offset);
+    will_need(offset + size, kPiece);
+    hash.update(bytes.subspan(offset, size));
+    release(offset, size);
+  }
+  return hash.hex();
+}
+
+bool FileView::State::changed() const {
+  if (!mapping) return false;
+  const std::lock_guard lock(mapping->mutex);
+  while (true) {
+    const auto now = FileStamp::of(mapping->file.get());
+    if (!now || static_cast<size_t>(now->size) != bytes.size()) return true;
+    if (*now == mapping->stamp) return false;
+    // A new name, another link, a mode or `touch` leave the bytes as they are, which only their hash can tell.
+    if (mapping->sha256.empty()) return !now->same_content(mapping->stamp);
+    if (hash() != mapping->sha256) return true;
+    if (FileStamp::of(mapping->file.get()) != now) continue;  // written to meanwhile
+    mapping->stamp = *now;
+    return false;
+  }
+}
+
+void FileView::will_need(size_t offset, size_t size) const {
+  if (state_) state_->will_need(offset, size);
+}
+
+void FileView::release(size_t offset, size_t size) const {
+  if (state_) state_->release(offset, size);
+}
+
+std::string FileView::sha256() const {
+  if (!state_) return sha256_hex({});
+  if (!state_->mapping) return state_->hash();
+  State::Mapping& mapping = *state_->mapping;
+  const std::lock_guard lock(mapping.mutex);
+  if (!mapping.sha256.empty()) return mapping.sha256;
+  std::string hash = state_->hash();
+  // What was read of the file before may be of other bytes than those that were hashed.
+  if (FileStamp::of(mapping.file.get()) != mapping.stamp) {
+    fail("{} was changed while it was read; wait until nothing writes to it, and start again.", mapping.shown);
+  }
+  return mapping.sha256 = hash;
+}
+
+void FileView::watch() const {
+  if (!state_ || !state_->mapping) return;
+  const std::lock_guard lock(Watched::get().mutex);
+  auto& files = Watched::get().files;
+  std::erase_if(files, [](const auto& file) { return file.expired(); });
+  files.push_back(state_);
+}
+
+FilesChanged::FilesChanged(const std::vector<std::string>& names)
+    : Error(fmt::format("{} {} changed during the run, whose figures end before that; run again once nothing writes "
+                        "to {}.",
+                        fmt::join(names, ", "), names.size() == 1 ? "was" : "were",
+                        names.size() == 1 ? "it" : "them")) {}
+
+void FileView::throw_if_changed() {
+  std::vector<std::shared_ptr<const State>> files;
+  {
+    const std::lock_guard lock(Watched::get().mutex);
+    for (const auto& file : Watched::get().files) {
+      if (auto held = file.lock()) files.push_back(std::move(held));
+    }
+  }
+  std::vector<std::string> names;
+  for (const auto& file : files) {
+    if (file->changed()) names.push_back(file->mapping->shown);
+  }
+  if (!names.empty()) throw FilesChanged(names);
 }
 
 void write_file(const std::filesystem::path& path, std::string_view bytes) {

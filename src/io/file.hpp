@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.hpp"
+
 namespace mxlm {
 
 /// Read-only bytes: a memory-mapped file, memory that outlives the program (the embedded model), or bytes that the view
@@ -16,7 +18,8 @@ class FileView {
  public:
   FileView() = default;
   /// Maps a regular file. Throws Error naming the path when it is missing, empty, a folder, or may not be read. The
-  /// size is taken once: a file that another program truncates while it is mapped ends this process with SIGBUS.
+  /// size is taken once: a file that another program truncates while it is mapped ends this process with SIGBUS
+  /// (explain_cut_files makes that a sentence). The file stays open as long as it is mapped.
   static FileView map(const std::filesystem::path& path);
   /// Refers to memory that is never freed; `name` is used in messages.
   static FileView from_memory(std::string name, std::span<const std::byte> bytes);
@@ -32,10 +35,27 @@ class FileView {
   /// ranges past the end are cut; nothing happens for memory that is not a mapped file.
   void will_need(size_t offset, size_t size) const;
   void release(size_t offset, size_t size) const;
+  /// SHA-256 of all bytes, in hex, which a mapped file remembers. Pages read for it are released again. Throws Error if
+  /// the file changes meanwhile, and Interrupted.
+  [[nodiscard]] std::string sha256() const;
+
+  /// From now on, as long as a copy lives, throw_if_changed() looks at the file. Memory never changes.
+  void watch() const;
+  /// Throws FilesChanged if files that are watched no longer hold the bytes that they held when they were mapped. Size
+  /// and times tell (fstat; on a network file system as late as that shows them); where sha256() is known, it has the
+  /// last word: a new name, a link, a mode or new times change no byte. Throws Interrupted.
+  static void throw_if_changed();
 
  private:
   struct State;
+  struct Watched;
   std::shared_ptr<const State> state_;
+};
+
+/// Files that a run depends on were written to while it ran.
+class FilesChanged : public Error {
+ public:
+  explicit FilesChanged(const std::vector<std::string>& names);
 };
 
 /// Writes `bytes` to `path` through a temporary file beside it, fsync and rename, so that a full disk never leaves half

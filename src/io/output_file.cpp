@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/interrupt.hpp"
 #include "base/quote.hpp"
 #include "io/descriptor.hpp"
 
@@ -80,7 +81,10 @@ void OutputFile::write_all(std::span<const std::byte> bytes) {
   // One call writes at most about 2 GiB on Linux.
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd_, bytes.data(), std::min(bytes.size(), size_t{1} << 30));
-    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EINTR) {
+      throw_if_interrupted();  // the reader of a pipe may never read on
+      continue;
+    }
     if (n < 0) fail_errno("written", name_, errno);
     bytes = bytes.subspan(static_cast<size_t>(n));
   }
@@ -96,6 +100,16 @@ void OutputFile::commit() {
   if (temporary_.empty()) return;
   if (rename(temporary_.c_str(), target_.c_str()) != 0) fail_errno("written", name_, errno);
   temporary_.clear();
+}
+
+void check_output(const std::filesystem::path& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) == 0 && S_ISFIFO(info.st_mode)) {
+    if (access(path.c_str(), W_OK) != 0) fail_errno("written", path.native(), errno);
+    return;
+  }
+  // A file beside it says more than permissions can: of read-only file systems, of quotas.
+  const OutputFile probe(path);
 }
 
 }  // namespace mxlm

@@ -34,4 +34,7 @@ class OutputFile {
   bool owned_ = true;
 };
 
+/// Throws Error, as OutputFile does, if `path` cannot be written. Leaves nothing there, and waits for no reader of a pipe.
+void check_output(const std::filesystem::path& path);
+
 }  // namespace mxlm

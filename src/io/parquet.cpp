@@ -314,7 +314,10 @@ void read_parquet(const FileView& file, const std::string& field,
 
 void read_parquet(const std::string& path, const std::string& field,
                   const std::function<bool(std::string_view, std::string_view)>& take) {
-  read_parquet(FileView::map(path), field, take);
+  const FileView file = FileView::map(path);
+  file.watch();
+  read_parquet(file, field, take);
+  FileView::throw_if_changed();
 }
 
 bool parquet_has_strings(const std::string& path, const std::string& field) {

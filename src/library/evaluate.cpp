@@ -208,7 +208,12 @@ Evaluation evaluate(const Model& model, const Data& data, const EvaluateOptions&
     options.on_progress({.done = p.done, .total = p.total, .seconds = p.seconds, .round = p.round, .rounds = p.rounds});
   }));
   const RunResult& only = result.runs.front();
-  if (!only.complete && only.windows == 0) throw Interrupted();
+  if (!only.stopped.empty()) {
+    if (only.windows == 0) throw Error(only.stopped);
+    log_error("{}", only.stopped);
+  } else if (!only.complete && only.windows == 0) {
+    throw Interrupted();
+  }
   warn_about(only);
   Evaluation out;
   out.complete = only.complete;

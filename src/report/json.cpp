@@ -287,6 +287,7 @@ Json run(const RunResult& r) {
       {"data", {{"name", r.data.name}, {"documents", r.data.documents}, {"sha256", r.data.sha256}}},
       {"command", r.command},
       {"complete", r.complete},
+      {"stopped", r.stopped.empty() ? Json(nullptr) : Json(r.stopped)},
       {"peak_memory_bytes", r.peak_memory_bytes},
       {"planned_memory_bytes", r.planned_memory_bytes > 0 ? Json(r.planned_memory_bytes) : Json(nullptr)},
       {"protocol",

@@ -17,9 +17,9 @@ Pattern Pattern::from_json(const Json& json) {
   fail("{}: should hold \"String\" or \"Regex\"", json.where);
 }
 
-void Pattern::find_all(std::string_view text, std::vector<Match>& out) const {
+void Pattern::find_all(std::string_view text, std::vector<Match>& out, size_t enough) const {
   if (regex_) {
-    regex_->find_all(text, out);
+    regex_->find_all(text, out, enough);
     return;
   }
   if (text.empty()) {
@@ -31,6 +31,7 @@ void Pattern::find_all(std::string_view text, std::vector<Match>& out) const {
     if (at > previous) out.push_back({previous, at, false});
     previous = at + text_.size();
     out.push_back({at, previous, true});
+    if (previous >= enough) return;
   }
   if (previous != text.size()) out.push_back({previous, text.size(), false});
 }

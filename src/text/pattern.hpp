@@ -17,7 +17,7 @@ class Pattern {
   explicit Pattern(std::string literal) : text_(std::move(literal)) {}
 
   /// Appends the division of `text` as Regex::find_all does.
-  void find_all(std::string_view text, std::vector<Match>& out) const;
+  void find_all(std::string_view text, std::vector<Match>& out, size_t enough = std::string_view::npos) const;
   /// The pattern's own text, if it is a regular expression.
   [[nodiscard]] std::optional<std::string_view> regex_text() const;
 

@@ -87,6 +87,51 @@ void split_pieces(Pieces& pieces, Behavior behavior, bool invert, const Find& fi
   pieces.spans = std::move(out);
 }
 
+/// Ends a division of the beginning of a piece where nothing that follows could change the spans before.
+void end_division(std::vector<Match>& parts, Behavior behavior) {
+  const auto closed = [&](const Match& last, const Match& next) {
+    switch (behavior) {
+      case Behavior::isolated:
+      case Behavior::removed:
+        return true;
+      case Behavior::merged_with_previous:
+        return last.is_match;
+      case Behavior::merged_with_next:
+      case Behavior::contiguous:
+        return !last.is_match && next.is_match;
+    }
+    return false;
+  };
+  // The last part is only there to close the one before it.
+  while (parts.size() > 1 && !closed(parts[parts.size() - 2], parts.back())) parts.pop_back();
+  parts.pop_back();
+}
+
+/// Splits by a pattern, of a text that is one piece perhaps only the beginning (Pieces::enough).
+template <typename P>
+void split_by(Pieces& pieces, Behavior behavior, bool invert, const P& pattern) {
+  if (pieces.spans.size() != 1 || pieces.cut || pieces.enough >= pieces.spans[0].end) {
+    split_pieces(pieces, behavior, invert,
+                 [&](std::string_view text, std::vector<Match>& out) { pattern.find_all(text, out); });
+    return;
+  }
+  const Span whole = pieces.spans[0];
+  for (size_t enough = pieces.enough;; enough *= 2) {
+    std::vector<Match> parts;
+    pattern.find_all(pieces.view(whole), parts, enough);
+    if (invert) {
+      for (Match& m : parts) m.is_match = !m.is_match;
+    }
+    const bool all = parts.empty() || parts.back().end == whole.end - whole.begin;
+    if (!all) end_division(parts, behavior);
+    if (!all && parts.empty()) continue;
+    pieces.cut = !all;
+    pieces.spans.clear();
+    append_spans(parts, behavior, whole.begin, pieces.spans);
+    return;
+  }
+}
+
 /// Appends the division of `text` where each character that `is_match` takes is a match of its own.
 template <typename Predicate>
 void find_characters(std::string_view text, const Predicate& is_match, std::vector<Match>& out) {
@@ -138,8 +183,7 @@ class Split : public PreTokenizer::Step {
   Split(Pattern pattern, Behavior behavior, bool invert)
       : pattern_(std::move(pattern)), behavior_(behavior), invert_(invert) {}
   void apply(Pieces& pieces) const override {
-    split_pieces(pieces, behavior_, invert_,
-                 [&](std::string_view text, std::vector<Match>& out) { pattern_.find_all(text, out); });
+    split_by(pieces, behavior_, invert_, pattern_);
   }
 
  private:
@@ -216,10 +260,7 @@ class ByteLevel : public PreTokenizer::Step {
       rewriter.set_origin(origin);
       rewriter.finish();
     }
-    if (pattern_) {
-      split_pieces(pieces, Behavior::isolated, false,
-                   [&](std::string_view text, std::vector<Match>& out) { pattern_->find_all(text, out); });
-    }
+    if (pattern_) split_by(pieces, Behavior::isolated, false, *pattern_);
     if (!map_) return;
     Rewriter rewriter(pieces);
     for (const Span& span : pieces.spans) {
@@ -265,8 +306,7 @@ class Metaspace : public PreTokenizer::Step {
     rewriter.set_origin(origin);
     rewriter.finish();
     if (!split_) return;
-    split_pieces(pieces, Behavior::merged_with_next, false,
-                 [&](std::string_view in, std::vector<Match>& out) { replacement_pattern_.find_all(in, out); });
+    split_by(pieces, Behavior::merged_with_next, false, replacement_pattern_);
   }
 
  private:

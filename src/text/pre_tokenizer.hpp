@@ -23,6 +23,10 @@ struct Pieces {
   std::string owned;  // what `text` refers to once a step has rewritten it
   size_t origin = 0;  // leading bytes that come from the first character of the whole input
   std::vector<Span> spans;
+  /// What begins after so many bytes may be left out of the pieces; the first step that divides the text does so, and
+  /// sets `cut`.
+  size_t enough = std::string_view::npos;
+  bool cut = false;
 
   [[nodiscard]] std::string_view view(const Span& span) const { return text.substr(span.begin, span.end - span.begin); }
 };

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/error.hpp"
+#include "base/interrupt.hpp"
 
 namespace mxlm::text {
 namespace {
@@ -16,6 +17,8 @@ constexpr uint32_t kHeapLimitKiB = 64 * 1024;
 constexpr size_t kFirstJitStackBytes = size_t{64} << 10;
 constexpr size_t kJitStackBytes = size_t{8} << 20;
 constexpr size_t kMaxPattern = size_t{64} * 1024;
+// Well under a second's worth.
+constexpr size_t kMatchesBetweenLooks = 4096;
 
 std::string message_of(int code) {
   std::array<PCRE2_UCHAR, 256> buffer{};
@@ -65,7 +68,7 @@ Regex::Regex(std::string_view pattern, const std::string& where) : where_(where)
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without JIT matching is slower, no different
 }
 
-void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
+void Regex::find_all(std::string_view text, std::vector<Match>& out, size_t enough) const {
   thread_local Scratch scratch;
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
@@ -76,7 +79,9 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
   size_t previous = 0;  // end of what is in `out`
   size_t from = 0;      // where the next search starts
   bool any = false;
-  while (from <= text.size()) {
+  for (size_t matches = 0; from <= text.size(); ++matches) {
+    if (previous >= enough) return;
+    if (matches % kMatchesBetweenLooks == 0) throw_if_interrupted();
     const int rc = pcre2_match(code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, scratch.data, scratch.context);
     if (rc == PCRE2_ERROR_NOMATCH) break;
     if (rc < 0) {

@@ -24,8 +24,9 @@ class Regex {
   Regex(std::string_view pattern, const std::string& where);
 
   /// Appends the division of `text` (valid UTF-8): matches and the parts between them, in order, covering all of it.
-  /// Empty matches are kept, as the library does. Throws Error if a match exceeds PCRE2's limits.
-  void find_all(std::string_view text, std::vector<Match>& out) const;
+  /// Empty matches are kept, as the library does. May end once it is `enough` bytes into the text: what it has found
+  /// until then is the same. Throws Error if a match exceeds PCRE2's limits, and Interrupted.
+  void find_all(std::string_view text, std::vector<Match>& out, size_t enough = std::string_view::npos) const;
 
  private:
   std::string where_;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/interrupt.hpp"
 #include "base/quote.hpp"
 #include "text/added_tokens.hpp"
 #include "text/bpe.hpp"
@@ -75,29 +76,45 @@ struct Tokenizer::Impl {
     if (pre_tokenizer.ends_with_byte_level() && bpe.take_bytes()) pre_tokenizer.leave_bytes();
   }
 
-  /// Encodes text that holds no added token.
-  void encode_plain(std::string_view in, size_t origin, text::Bpe::Workspace& workspace,
+  /// Encodes text that holds no added token; may end once there are `enough` ids.
+  void encode_plain(std::string_view in, size_t origin, text::Bpe::Workspace& workspace, size_t enough,
                     std::vector<int32_t>& out) const {
     if (in.empty()) return;
     if (pre_tokenizer.empty()) {
       bpe.encode(in, workspace, out);
       return;
     }
-    text::Pieces pieces;
-    pieces.text = in;
-    pieces.origin = origin;
-    pieces.spans.push_back({0, in.size()});
-    pre_tokenizer.apply(pieces);
-    for (const text::Span& span : pieces.spans) bpe.encode(pieces.view(span), workspace, out);
+    const size_t before = out.size();
+    // So many bytes hold so few tokens in hardly any text; where they do, twice as many are tried.
+    constexpr size_t kBytesAToken = 16, kLeastBytes = 4096;
+    size_t bytes = enough < SIZE_MAX / kBytesAToken ? std::max(enough * kBytesAToken, kLeastBytes) : SIZE_MAX;
+    while (true) {
+      text::Pieces pieces;
+      pieces.text = in;
+      pieces.origin = origin;
+      pieces.enough = bytes;
+      pieces.spans.push_back({0, in.size()});
+      pre_tokenizer.apply(pieces);
+      constexpr size_t kWordsBetweenLooks = 4096;
+      for (size_t i = 0; i < pieces.spans.size() && out.size() < enough; ++i) {
+        if (i % kWordsBetweenLooks == 0) throw_if_interrupted();
+        bpe.encode(pieces.view(pieces.spans[i]), workspace, out);
+      }
+      if (!pieces.cut || out.size() >= enough) return;
+      out.resize(before);
+      bytes *= 2;
+    }
   }
 
-  void encode(std::string_view in, bool parse_special, std::vector<int32_t>& out) const {
+  void encode(std::string_view in, bool parse_special, size_t enough, std::vector<int32_t>& out) const {
     WorkspacePool::Lease workspace(pool);
     std::vector<AddedTokens::Part> raw;
     std::vector<AddedTokens::Part> parts;
     added.split(in, false, parse_special, raw);
     const size_t first_character = in.empty() ? 0 : text::decode_at(in, 0).size;
     for (const AddedTokens::Part& r : raw) {
+      if (out.size() >= enough) return;
+      throw_if_interrupted();
       if (r.id >= 0) {
         out.push_back(r.id);
         continue;
@@ -107,11 +124,12 @@ struct Tokenizer::Impl {
       parts.clear();
       added.split(work.view(), true, parse_special, parts);
       for (const AddedTokens::Part& p : parts) {
+        if (out.size() >= enough) return;
         if (p.id >= 0) {
           out.push_back(p.id);
         } else {
           encode_plain(work.view().substr(p.begin, p.end - p.begin),
-                       work.origin() > p.begin ? std::min(work.origin(), p.end) - p.begin : 0, *workspace, out);
+                       work.origin() > p.begin ? std::min(work.origin(), p.end) - p.begin : 0, *workspace, enough, out);
         }
       }
     }
@@ -148,11 +166,12 @@ Tokenizer Tokenizer::from_json(std::string_view json, const std::string& name, c
   return out;
 }
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special, bool parse_special) const {
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special, bool parse_special,
+                                       size_t enough) const {
   std::vector<int32_t> out;
   if (add_special) out = impl_->post_processor.prefix();
-  impl_->encode(text, parse_special, out);
-  if (add_special) {
+  impl_->encode(text, parse_special, enough, out);
+  if (add_special && out.size() < enough) {
     const auto& suffix = impl_->post_processor.suffix();
     out.insert(out.end(), suffix.begin(), suffix.end());
   }

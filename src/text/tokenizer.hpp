@@ -35,8 +35,11 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
   /// Ids of a text (valid UTF-8). `add_special` applies the post-processor's template; `parse_special` finds added
-  /// tokens whose "special" is true in the text (the library always does; llama.cpp does not).
-  [[nodiscard]] std::vector<int32_t> encode(std::string_view text, bool add_special, bool parse_special = true) const;
+  /// tokens whose "special" is true in the text (the library always does; llama.cpp does not). May end once there are
+  /// `enough` ids: then those are the first ones of the text, without what the template puts after it. Throws
+  /// Interrupted.
+  [[nodiscard]] std::vector<int32_t> encode(std::string_view text, bool add_special, bool parse_special = true,
+                                            size_t enough = SIZE_MAX) const;
   /// Text of ids, by the decoder of the file; special tokens are kept.
   [[nodiscard]] std::string decode(const std::vector<int32_t>& ids) const;
   /// Ids that the template puts before and after a single text.

@@ -445,8 +445,10 @@ TEST(Eval, AnInterruptEndsItCleanlyAndWritesTheJson) {
       command += std::string(" --mx linear=") + format + key;
     }
   }
+  command += " --round-tokens 256 --context 128 --journal " + quoted(folder / "j");
   // A shell with job control gives the program SIGINT as a terminal does.
-  const Outcome outcome = run_mxlm(command + " & pid=$!; sleep 1.5; kill -INT $pid; wait $pid");
+  const Outcome outcome = run_mxlm(command + " & pid=$!; " + wait_until(a_record_in(quoted(folder / "j/rounds.mxj"))) +
+                                   "kill -INT $pid; wait $pid");
   EXPECT_EQ(outcome.code, 130) << outcome.err;
   ASSERT_TRUE(fs::exists(out)) << outcome.err;
   const json result = json::parse(slurp(out));

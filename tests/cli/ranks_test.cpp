@@ -2,10 +2,12 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -163,6 +165,29 @@ TEST_F(CliShared, TheClaimOfOneThatIsKilledExpires) {
   const Outcome other = run_mxlm(shared + to("out.json"));
   ASSERT_EQ(other.code, 0) << other.err;
   EXPECT_THAT(other.err, HasSubstr("has not been heard of for 2 s"));
+  EXPECT_EQ(figures(folder_ / "out.json"), figures(folder_ / "peace.json"));
+}
+
+TEST_F(CliShared, AClaimThatCannotBeTrueIsNotWaitedForLong) {
+  const std::string run = kRanksRun + "--max-windows 8 ";
+  ASSERT_EQ(run_mxlm(run + "--no-journal " + to("peace.json")).code, 0);
+  const std::string shared = run + keep_ + "--shared --claim-timeout 3 ";
+  // Of a process that has died, dated far ahead of any clock; a folder, a link and a pipe in the place of claims.
+  const std::string journal = folder_ / "journal";
+  fs::create_directories(journal + "/claim.0.1/full");
+  fs::create_symlink("/nowhere", journal + "/claim.0.2");
+  ASSERT_EQ(mkfifo((journal + "/claim.0.3").c_str(), 0600), 0);
+  std::ofstream(journal + "/claim.0.0") << "rounds.elsewhere.4711.0.mxj\n";
+  const Outcome other =
+      run_mxlm(shared + to("out.json"), "touch -d 2099-01-01 " + quoted(journal + "/claim.0.0") + ";");
+  ASSERT_EQ(other.code, 0) << other.err;
+  EXPECT_THAT(other.err, HasSubstr("waiting for round 1, claimed by process '4711' on 'elsewhere'"));
+  EXPECT_THAT(other.err,
+              HasSubstr("round 1 was claimed by process '4711' on 'elsewhere', which has not been heard of"));
+  for (const char* round : {"2", "3", "4"}) {
+    EXPECT_THAT(other.err, HasSubstr(std::string("round ") + round + " is claimed anew"));
+  }
+  EXPECT_THAT(other.err, HasSubstr("'foreign.0.1."));
   EXPECT_EQ(figures(folder_ / "out.json"), figures(folder_ / "peace.json"));
 }
 

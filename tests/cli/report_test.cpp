@@ -43,10 +43,9 @@ TEST(Report, OfEvalIsThatOfItsJson) {
 
 TEST(Report, APageThatCannotBeWrittenCostsNoJson) {
   const Folder folder;
-  const Outcome outcome =
-      run_mxlm(kEval + " --json " + quoted(folder / "r.json") + " --html " + quoted(folder / "missing/r.html"));
+  const Outcome outcome = run_mxlm(kEval + " --json " + quoted(folder / "r.json") + " --html /dev/full");
   EXPECT_EQ(outcome.code, 1);
-  EXPECT_THAT(outcome.err, HasSubstr("missing/r.html"));
+  EXPECT_THAT(outcome.err, HasSubstr("--html: '/dev/full' could not be written"));
   EXPECT_THAT(outcome.out, HasSubstr("ΔPPL %"));
   EXPECT_EQ(nlohmann::json::parse(slurp(folder / "r.json"))["schema"], "mxlm.eval/1");
 }

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <limits>
 #include <map>
 #include <random>
@@ -197,6 +198,43 @@ TEST_F(JournalTest, GivesBackEveryBit) {
   expect_right(*journal);
   EXPECT_EQ(journal->times(0, false).positions, 30);
   EXPECT_EQ(journal->times(0, false).seconds[1].head, 0.375);
+}
+
+TEST_F(JournalTest, AFolderThatGoesIsMadeAgainWithAllThatItHeld) {
+  const Windows first{0, 1}, second{2, 3}, third{4, 5};
+  const auto away = [&] { fs::rename(folder_, root_ / "away"); };
+  const auto removed = [&] { fs::remove_all(folder_); };
+  const auto emptied = [&] { fs::remove(folder_ / "rounds.mxj"); };
+  for (const std::function<void()>& gone : std::vector<std::function<void()>>{away, removed, emptied}) {
+    {
+      const auto journal = open();
+      const size_t segment = journal->add_segment({"", "mlp=mxfp4_e2m1"});
+      journal->append(segment, false, first, some_round(first));
+      gone();
+      journal->append(segment, false, second, some_round(second));
+      removed();
+      journal->append(segment, false, third, some_round(third));
+      EXPECT_FALSE(journal->failure()) << *journal->failure();
+    }
+    const auto journal = open();
+    EXPECT_EQ(count(*journal), kWindows);
+    expect_right(*journal);
+    fs::remove_all(folder_);
+  }
+}
+
+TEST_F(JournalTest, AFolderThatAnotherRunHasTakenIsLeftToIt) {
+  const auto journal = open();
+  const size_t segment = journal->add_segment({"", "mlp=mxfp4_e2m1"});
+  const Windows first{0, 1}, second{2, 3};
+  journal->append(segment, false, first, some_round(first));
+  fs::remove_all(folder_);
+  const std::vector<JournalFact> others{{"model", "other"}, {"data", "def"}};
+  Journal(folder_, Journal::Open::resume, others, kWindows).add_segment({"", "mlp=mxint8"});
+  journal->append(segment, false, second, some_round(second));
+  ASSERT_TRUE(journal->failure());
+  EXPECT_THAT(*journal->failure(), HasSubstr("holds the journal of another run by now"));
+  EXPECT_EQ(count(*std::make_unique<Journal>(folder_, Journal::Open::resume, others, kWindows)), 0U);
 }
 
 TEST_F(JournalTest, EveryFaultOfTheDiskCostsWhatItHitAlone) {

@@ -7,8 +7,14 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <array>
+#include <chrono>
 #include <csignal>
+#include <fstream>
 
+#include "base/error.hpp"
+#include "io/byte_source.hpp"
+#include "io/output_file.hpp"
 #include "io_helpers.hpp"
 
 namespace mxlm {
@@ -38,6 +44,100 @@ TEST(FileView, DefaultAndMemoryViews) {
   EXPECT_EQ(view.text(), "static");
   EXPECT_EQ(view.name(), "built in");
   EXPECT_EQ(FileView::from_owned("mine", to_bytes("own")).text(), "own");
+}
+
+/// What FileView::throw_if_changed says, or "".
+std::string said_of_changes() {
+  try {
+    FileView::throw_if_changed();
+    return "";
+  } catch (const FilesChanged& changed) {
+    return changed.what();
+  }
+}
+
+TEST(WatchedFiles, AreNamedOnceTheirBytesAreOthers) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.file("weights", "these bytes");
+  const auto write = [&](std::string_view bytes) { std::ofstream(path, std::ios::binary | std::ios::in) << bytes; };
+  for (const bool hashed : {true, false}) {
+    const FileView view = FileView::map(path);
+    view.watch();
+    if (hashed) {
+      EXPECT_EQ(view.sha256(), sha256_hex(view.bytes()));
+    }
+    EXPECT_EQ(said_of_changes(), "");
+    write("other");
+    EXPECT_THAT(said_of_changes(), HasSubstr("weights' was changed during the run"));
+    write("these");
+    // With its hash known, the same bytes again are no change; without, nothing tells.
+    EXPECT_EQ(said_of_changes().empty(), hashed);
+  }
+  EXPECT_EQ(said_of_changes(), "");  // nobody holds it any more
+
+  // A change that keeps size and mtime shows in the ctime.
+  const FileView view = FileView::map(path);
+  view.watch();
+  EXPECT_FALSE(view.sha256().empty());
+  const auto date = fs::last_write_time(path);
+  write("thosE");
+  fs::last_write_time(path, date);
+  EXPECT_NE(said_of_changes(), "");
+  write("these");
+  EXPECT_EQ(said_of_changes(), "");
+  fs::resize_file(path, 3);
+  EXPECT_NE(said_of_changes(), "");
+}
+
+TEST(WatchedFiles, MayGetNewNamesLinksModesAndDates) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.file("weights", "these bytes");
+  const FileView view = FileView::map(path);
+  view.watch();
+  const std::string hash = view.sha256();
+  fs::last_write_time(path, fs::file_time_type::clock::now() - std::chrono::hours(10));
+  EXPECT_EQ(said_of_changes(), "");
+  fs::create_hard_link(path, folder.path() / "link");
+  fs::permissions(path, fs::perms::owner_read);
+  EXPECT_EQ(said_of_changes(), "");
+  fs::rename(folder.file("new", "quite other bytes"), path);
+  EXPECT_EQ(said_of_changes(), "");
+  EXPECT_EQ(view.text(), "these bytes");
+  fs::remove(folder.path() / "link");
+  EXPECT_EQ(said_of_changes(), "");
+  EXPECT_EQ(view.sha256(), hash);
+}
+
+TEST(WatchedFiles, AHashOfAFileThatChangesIsNone) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.file("weights", "these bytes");
+  const FileView view = FileView::map(path);
+  std::ofstream(path, std::ios::binary | std::ios::app) << "more";
+  EXPECT_THAT([&] { static_cast<void>(view.sha256()); },
+              testing::ThrowsMessage<Error>(HasSubstr("was changed while it was read")));
+}
+
+TEST(ByteSource, APlainFileThatIsWrittenToWhileItIsReadIsRefused) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.file("text", std::string(100, 'x'));
+  const auto source = open_plain(path);
+  std::array<std::byte, 10> buffer{};
+  EXPECT_EQ(source->read(buffer), 10U);
+  std::ofstream(path, std::ios::binary | std::ios::app) << "more";
+  EXPECT_THAT([&] { source->read(buffer); }, testing::ThrowsMessage<Error>(HasSubstr("was changed while it was read")));
+}
+
+TEST(CheckOutput, SaysBeforehandWhatCannotBeWrittenAndLeavesNothing) {
+  const TemporaryFolder folder;
+  EXPECT_NO_THROW(check_output(folder.path() / "new"));
+  EXPECT_NO_THROW(check_output(folder.file("old", "x")));
+  EXPECT_NO_THROW(check_output("/dev/null"));
+  EXPECT_NO_THROW(check_output("-"));
+  ASSERT_EQ(mkfifo((folder.path() / "pipe").c_str(), 0600), 0);
+  EXPECT_NO_THROW(check_output(folder.path() / "pipe"));  // without waiting for a reader
+  EXPECT_THROW(check_output(folder.path()), Error);
+  EXPECT_THROW(check_output(folder.path() / "none" / "new"), Error);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 2);
 }
 
 TEST(FileView, AdviceChangesNothing) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -54,6 +55,35 @@ TEST(Goldens, EveryPartAndFlagEncodesAsTheLibrary) {
     }
   }
   EXPECT_GT(compared, 2000U);
+}
+
+// A text whose end is not looked at has the same first ids, whatever its tokenizer does with it.
+TEST(Goldens, TheFirstIdsAreThoseOfTheWholeText) {
+  std::string all;
+  for (const std::string text : goldens()["texts"]) all += text + "\n";
+  std::string book = read(MXLM_SOURCE_DIR "/data/alice.txt").substr(0, 30'000);
+  size_t shorter = 0;
+  for (const json& golden : goldens()["tokenizers"]) {
+    const mxlm::Tokenizer tokenizer = build(golden);
+    for (const std::string& text : {all + book, book + all}) {
+      std::vector<int32_t> whole;
+      try {
+        whole = tokenizer.encode(text, true);
+      } catch (const std::exception&) {
+        continue;  // it cannot encode some of the texts
+      }
+      for (const size_t enough : {1, 2, 7, 300, 1000, 5000}) {
+        const std::vector<int32_t> first = tokenizer.encode(text, true, true, enough);
+        ASSERT_GE(first.size(), std::min<size_t>(enough, whole.size())) << golden["name"];
+        if (first.size() < enough) {
+          ASSERT_EQ(first, whole);
+        }
+        ASSERT_TRUE(std::equal(first.begin(), first.end(), whole.begin())) << golden["name"] << " " << enough;
+        shorter += first.size() < whole.size() ? 1 : 0;
+      }
+    }
+  }
+  EXPECT_GT(shorter, 200U);
 }
 
 TEST(Goldens, BookletEncodesAsTheLibrary) {

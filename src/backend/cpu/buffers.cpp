@@ -33,7 +33,11 @@ size_t size_class(size_t bytes) {
 }
 
 [[noreturn]] void fail_without_memory(size_t bytes) {
-  fail("The machine has no {} MB of memory left; use a smaller batch size or context.", bytes >> 20);
+  constexpr size_t kMega = size_t{1} << 20;
+  fail(
+      "Another {} MB of memory cannot be had: the machine, or a limit of this process, has no more; use a smaller "
+      "--batch-size or --context.",
+      (bytes + kMega - 1) / kMega);
 }
 
 // What is this large comes from the kernel and goes back to it: malloc would keep it, in pieces.

@@ -12,7 +12,8 @@ namespace mxlm::protocols {
 /// weighted with fresh - 1. A last window of one fresh token therefore counts for nothing.
 void hf_stride(const Job& job) {
   const auto stride = static_cast<size_t>(job.out.stride);
-  const std::vector<int32_t> stream = encode(job, join_rows(job.source));
+  const std::vector<int32_t> stream =
+      encode(job, join_rows(job.source), /*parse_special=*/true, job.enough_ids(stride));
   size_t before = 0;  // where the window before ended
   for (size_t begin = 0; begin < stream.size() && before < stream.size() && !job.full(); begin += stride) {
     const size_t end = std::min(begin + job.context(), stream.size());

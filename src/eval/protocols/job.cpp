@@ -23,6 +23,13 @@ void Job::add(std::span<const int32_t> tokens, size_t score_begin, size_t docume
   add(std::move(window));
 }
 
+size_t Job::enough_ids(size_t step) const {
+  if (options.max_windows <= 0) return SIZE_MAX;
+  const auto windows = static_cast<size_t>(options.max_windows);
+  if (windows > (SIZE_MAX - context()) / step) return SIZE_MAX;
+  return (windows - 1) * step + context();
+}
+
 int32_t required_bos(const ProtocolOptions& options) {
   if (options.bos_id < 0) {
     fail_usage(
@@ -32,9 +39,9 @@ int32_t required_bos(const ProtocolOptions& options) {
   return options.bos_id;
 }
 
-std::vector<int32_t> encode(const Job& job, std::string_view text, bool parse_special) {
+std::vector<int32_t> encode(const Job& job, std::string_view text, bool parse_special, size_t enough) {
   const BosPolicy bos = job.options.bos;
-  std::vector<int32_t> ids = job.tokenizer.encode(text, bos != BosPolicy::never, parse_special);
+  std::vector<int32_t> ids = job.tokenizer.encode(text, bos != BosPolicy::never, parse_special, enough);
   if (bos == BosPolicy::always) {
     const int32_t id = required_bos(job.options);
     if (ids.empty() || ids.front() != id) ids.insert(ids.begin(), id);
@@ -52,7 +59,8 @@ std::vector<int32_t> encode_truncated(const Job& job, std::string_view text) {
         "--context",
         job.options.context, added);
   }
-  std::vector<int32_t> ids = encode(job, text);
+  // One more than fit tells that there are more.
+  std::vector<int32_t> ids = encode(job, text, /*parse_special=*/true, job.context() + 1);
   if (ids.size() > job.context()) {
     ids.resize(job.context());
     std::copy(suffix.begin(), suffix.end(), ids.end() - static_cast<std::ptrdiff_t>(suffix.size()));

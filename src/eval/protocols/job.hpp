@@ -20,6 +20,8 @@ struct Job {
   WindowSet& out;
 
   [[nodiscard]] size_t context() const { return static_cast<size_t>(options.context); }
+  /// Ids of a text that hold so many windows as were asked for, where windows are `step` apart.
+  [[nodiscard]] size_t enough_ids(size_t step) const;
   /// True once there are as many windows as were asked for.
   [[nodiscard]] bool full() const {
     return options.max_windows > 0 && static_cast<int64_t>(out.windows.size()) >= options.max_windows;
@@ -33,7 +35,8 @@ struct Job {
 int32_t required_bos(const ProtocolOptions& options);
 
 /// Ids of a text with the special tokens that the policy asks for: the template's; the template's with BOS first; none.
-std::vector<int32_t> encode(const Job& job, std::string_view text, bool parse_special = true);
+/// May end with the first `enough` of them.
+std::vector<int32_t> encode(const Job& job, std::string_view text, bool parse_special = true, size_t enough = SIZE_MAX);
 
 /// As encode, truncated to the context as the `tokenizers` library does it: the template's tokens at the end stay.
 std::vector<int32_t> encode_truncated(const Job& job, std::string_view text);

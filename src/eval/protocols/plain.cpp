@@ -24,7 +24,8 @@ void cut(const Job& job, std::span<const int32_t> stream, size_t document, bool 
 void window(const Job& job) {
   const auto& documents = job.source.documents;
   for_each_encoded(
-      job, documents.size(), [&](size_t d) { return encode(job, documents[d].text); },
+      job, documents.size(),
+      [&](size_t d) { return encode(job, documents[d].text, /*parse_special=*/true, job.enough_ids(job.context())); },
       [&](size_t d, std::vector<int32_t>&& ids) { cut(job, ids, d, true); });
 }
 
@@ -39,7 +40,8 @@ void document(const Job& job) {
 }
 
 void gptq(const Job& job) {
-  const std::vector<int32_t> stream = encode(job, join_rows(job.source));
+  const std::vector<int32_t> stream =
+      encode(job, join_rows(job.source), /*parse_special=*/true, job.enough_ids(job.context()));
   if (stream.size() < job.context()) {
     fail(
         "protocol gptq needs at least one full window of {} tokens, but '{}' has {}; use a longer text or a smaller "
@@ -57,7 +59,8 @@ void llamacpp(const Job& job) {
   if (job.options.context < 3) fail_usage("protocol llamacpp needs a --context of 3 tokens or more");
   std::string_view text = job.source.documents[0].text;
   if (text.ends_with('\n')) text.remove_suffix(1);
-  std::vector<int32_t> stream = encode(job, text, false);
+  std::vector<int32_t> stream =
+      encode(job, text, /*parse_special=*/false, std::max(job.enough_ids(job.context()), 2 * job.context()));
   if (stream.size() / 2 < job.context()) {
     fail(
         "protocol llamacpp needs two windows of {} tokens, but '{}' has {} tokens; use a longer text or a smaller "
