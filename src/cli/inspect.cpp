@@ -17,7 +17,9 @@
 #include "eval/evaluate.hpp"
 #include "eval/linear_study.hpp"
 #include "io/file.hpp"
+#include "report/error_words.hpp"
 #include "report/exponents.hpp"
+#include "report/text_layout.hpp"
 
 namespace mxlm::cli {
 namespace {
@@ -193,6 +195,7 @@ void run_inspect(const InspectArguments& arguments) {
     line("scores, in host memory", plan.scores);
     out += describe_streaming(plan, *backend);
   }
+  if (variants.size() > 1) out += wrapped(power_forecast(arguments.windows * (context - 1)));
   print_result(out);
 }
 

@@ -2,8 +2,8 @@
 
 namespace mxlm {
 
-/// Student's t distribution: the probability that |t| is at least `size` >= 0 with `degrees` > 0 degrees of freedom;
-/// exact to about 1e-13. NaN for what is not defined.
+/// Student's t distribution: the probability that |t| is at least `size` >= 0 with `degrees` > 0 degrees of freedom,
+/// to nine digits. NaN for what is not defined.
 double student_p(double size, double degrees);
 
 /// The same of the normal distribution.

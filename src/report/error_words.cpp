@@ -147,4 +147,12 @@ std::string power_words(const RunResult& run) {
                      low == high ? low : fmt::format("{} to {}", low, high));
 }
 
+std::string power_forecast(int64_t tokens) {
+  return fmt::format(
+      "It scores {} tokens. For a change of PPL by 1 % to be three errors takes some 1,000 tokens where a variant "
+      "keeps 96 % "
+      "of the most likely tokens, 10,000 where it keeps 90 %, 200,000 where it keeps 60 %.",
+      count_text(tokens));
+}
+
 }  // namespace mxlm

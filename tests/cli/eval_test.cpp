@@ -85,7 +85,7 @@ void expect_fields(const json& node, std::initializer_list<Field> fields) {
 }
 
 TEST(Eval, WritesEveryFieldOfTheSchema) {
-  const json result = eval(kSmall + "--mx w4:linear=mxfp4/none --mx mlp=mxfp8,attention=mxint8");
+  const json result = eval(kSpread + "--mx w4:linear=mxfp4/none --mx mlp=mxfp8,attention=mxint8");
   EXPECT_EQ(result["schema"], "mxlm.eval/1");
   expect_fields(result, {{"/version", filled},
                          {"/machine/cpu", filled},
@@ -128,6 +128,8 @@ TEST(Eval, WritesEveryFieldOfTheSchema) {
                             {"/ppl", positive},
                             {"/ppl_stderr", positive},
                             {"/ppl_stderr_windows", positive},
+                            {"/nll_stderr_windows", positive},
+                            {"/accuracy", share},
                             {"/tokens", positive},
                             {"/tokens_per_second", positive},
                             {"/seconds/load", time_of},
@@ -154,6 +156,12 @@ TEST(Eval, WritesEveryFieldOfTheSchema) {
     expect_fields(variant["vs_baseline"], {{"/ppl_ratio", positive},
                                            {"/ln_ppl_ratio", number},
                                            {"/ln_ppl_ratio_stderr", positive},
+                                           {"/ln_ppl_ratio_stderr_windows", positive},
+                                           {"/kld_stderr_windows", positive},
+                                           {"/top1_stderr_windows", number},
+                                           {"/top1_interval/0", share},
+                                           {"/flips/right_to_wrong", share},
+                                           {"/flips/wrong_to_right", share},
                                            {"/kld_mean", positive},
                                            {"/kld_stderr", positive},
                                            {"/kld_median", positive},
@@ -276,13 +284,25 @@ TEST(Eval, AttentionProductsAreQuantised) {
 TEST(Eval, NoiseIsMeasuredOnRequest) {
   const json result = eval(kSmall + "--dtype float32 --noise --mx mlp=mxfp4 --mx mlp=mxfp4/none");
   for (const json& variant : result["runs"][0]["variants"]) {
-    expect_fields(variant, {{"/noise/nll", time_of}});
+    expect_fields(variant, {{"/noise/nll", time_of},
+                            {"/noise/nll_sd", positive},
+                            {"/noise/floor_kld", number},
+                            {"/noise/floor_flips", share}});
+    EXPECT_LT(variant["noise"]["floor_kld"], 1e-6);
     EXPECT_LT(variant["noise"]["nll"], 0.05);
   }
   // Without quantised activations another order of sums is no more than float32 rounding.
   EXPECT_LT(result["runs"][0]["variants"][0]["noise"]["nll"], 1e-5);
   EXPECT_LT(result["runs"][0]["variants"][2]["noise"]["nll"], 1e-5);
   EXPECT_GT(result["runs"][0]["variants"][1]["noise"]["nll"], 0);
+
+  // In bfloat16 the floor is what a format without error has; its deviation from the baseline is rounding.
+  const json rounded = eval(kSmall + "--noise --mx linear=mxint16")["runs"][0]["variants"][1];
+  const double floor = rounded["noise"]["floor_kld"];
+  EXPECT_GT(floor, 1e-5);
+  EXPECT_GT(rounded["vs_baseline"]["kld_mean"], floor / 3);
+  EXPECT_LT(rounded["vs_baseline"]["kld_mean"], floor * 3);
+  EXPECT_GT(rounded["noise"]["ln_ppl_ratio_sd"], 0);
 }
 
 TEST(Eval, TextsComeFromFilesAndStdin) {

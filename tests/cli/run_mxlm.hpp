@@ -15,6 +15,8 @@ namespace mxlm {
 
 inline const std::string kModel = MXLM_SOURCE_DIR "/models/booklet-7m";
 inline const std::string kSmall = " --max-windows 2 --context 64 --quiet ";
+/// The same, far from one another, so that each is a cluster of its own.
+inline const std::string kSpread = " --windows 2 --context 64 --quiet ";
 
 inline constexpr const char* kToken = "hf_aVerySecretToken";
 

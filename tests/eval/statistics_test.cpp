@@ -133,9 +133,10 @@ TEST(StudentT, EqualsScipy) {
   ASSERT_GE(golden["student_t"].size(), 60);
   for (const json& entry : golden["student_t"]) {
     const double size = entry[0], degrees = entry[1], want = entry[2];
-    EXPECT_NEAR(student_p(size, degrees), want, 1e-11 * want) << size << " with " << degrees;
+    EXPECT_NEAR(student_p(size, degrees), want, 1e-9 * want) << size << " with " << degrees;
   }
   EXPECT_EQ(student_p(std::numeric_limits<double>::infinity(), 3), 0);
+  EXPECT_NEAR(student_p(3, 1e15), normal_p(3), 1e-12);
   EXPECT_TRUE(std::isnan(student_p(2, 0)));
   EXPECT_TRUE(std::isnan(student_p(kNan, 3)));
   EXPECT_NEAR(normal_p(2), 0.0455002638963584, 1e-15);

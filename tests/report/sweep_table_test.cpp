@@ -74,7 +74,7 @@ TEST(SweepTable, SortedByKlABitSavedWithMarks) {
   EXPECT_THAT(lines[0], Not(HasSubstr("rule")));  // it does not vary
   EXPECT_TRUE(lines[1].starts_with("*      16")) << lines[1];
   EXPECT_TRUE(lines[2].starts_with("(*)=1  64")) << lines[2];  // as many bits, and no worse by more than the error
-  EXPECT_TRUE(lines[3].starts_with("        8 ")) << lines[3];
+  EXPECT_TRUE(lines[3].starts_with("       8 ")) << lines[3];
   EXPECT_THAT(lines[1], HasSubstr("100 ± 10"));  // mnats
   EXPECT_THAT(lines[3], HasSubstr(" - "));       // saves no bits
   const std::string text = render_sweep_table(result);
