@@ -113,6 +113,44 @@ def documents():
     (OUT / "documents.json").write_text(json.dumps(golden, indent=0) + "\n")
 
 
+def python_lines():
+    """Lines of JSON of which Python's json makes a text, or refuses them (null)."""
+    lines = [
+        *(f'{{"text": "plain", "x": {value}}}' for value in (
+            "NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e-999", str(2**127 + 1), str(-2**127), str(2**63),
+            str(2**64), str(-2**63 - 1), "1" + "0" * 400, "0.1e+400", "-0", "-0.0", "[NaN, {\"y\": -Infinity}]",
+            "\"NaN\"", "\"say \\\"NaN\\\" \"", '{"NaN": NaN}')),
+        '{"x": NaN, "text": "after \\"Infinity\\", NaN, 1e999 and \\\\"}',
+        '{"NaN": 1, "text": "a key"}',
+        '\ufeff{"text": "a mark in front"}',
+        '\ufeff{"text": "a mark in front", "x": NaN}',
+        '{"text": "\ufeffin the text"}',
+        '{"text": "\\ud83d lone", "x": Infinity}',
+        '{"text": "\\ud83d\\ude00 \\ude00\\ud83d \\uDBFF\\uDFFF", "x": 1e999}',
+        '{"text": "first", "text": "last", "x": 1, "x": NaN}',
+        '{"text": "carriage return"}\r',
+        '\t {"text"\t:\r"blanks"} ',
+        '{"meta": {"pile_set_name": NaN}, "text": "meta"}',
+        # Refused:
+        *(f'{{"text": "plain", "x": {value}}}' for value in (
+            "nan", "inf", "+Infinity", "-NaN", "Infinity1", "NaNNaN", "01", "-", "+1", "1.", ".5", "1e", "0x10", "1_000",
+            "None", "True", "'a'", "NaN NaN", "- Infinity", "--1", "1e5.5", "Infinity.0")),
+        '{"text": "x", "x": NaN', '{"text": "x", NaN: 1}', '{"text": "x",}', '{"text": "x" "y": NaN}', "NaN", "NaN {}",
+        '{"text": "tab\tinside"}', '{"text": "x"}\ufeff', '\ufeff\ufeff{"text": "x"}', '{"text": "\\x41", "x": NaN}',
+        '{"text": "\\ud83", "x": NaN}', '{"text": NaN}', '{"text": ["x"]}', '[{"text": "x"}]',
+    ]
+    golden = []
+    for line in lines:
+        try:
+            value = json.loads(line.encode())
+            text = value["text"] if isinstance(value, dict) and isinstance(value.get("text"), str) else None
+        except json.JSONDecodeError:
+            text = None
+        # What is half a surrogate pair is no character, and becomes U+FFFD as other invalid text does.
+        golden.append([line, text and "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)])
+    (OUT / "python_lines.json").write_text(json.dumps({"versions": versions(), "lines": golden}, indent=0) + "\n")
+
+
 def raw(tensor):
     """dtype by its safetensors name, shape, and the bytes in row-major order."""
     names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -303,6 +341,7 @@ if __name__ == "__main__":
         utf8()
         tensors()
         documents()
+        python_lines()
         pytorch()
         parquet()
         seeds()

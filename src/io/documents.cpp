@@ -12,6 +12,7 @@
 
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
+#include "base/json.hpp"
 #include "base/memory.hpp"
 #include "base/quote.hpp"
 #include "base/suggest.hpp"
@@ -84,18 +85,6 @@ class LineReader {
   Sha256& hash_;
 };
 
-// The last member called `name`, as Python's json has it.
-bool last_member(const dom::object& object, std::string_view name, dom::element& value) {
-  bool found = false;
-  for (const auto [key, member] : object) {
-    if (key == name) {
-      value = member;
-      found = true;
-    }
-  }
-  return found;
-}
-
 // The value of four hex digits at `text`, or -1.
 int hex4(std::string_view text) {
   int value = 0;
@@ -139,9 +128,11 @@ class LineParser {
     bool changed = replace_invalid_utf8(line, valid_);
     dom::element root;
     auto error = parser_.parse(valid_).get(root);
+    // Few lines need what Python reads beyond the standard, and looking for it takes longer.
+    if (error != simdjson::SUCCESS) error = parse_python_json(parser_, valid_, root, kDepth);
     if (error == simdjson::STRING_ERROR && replace_lone_surrogates(valid_)) {
       changed = true;
-      error = parser_.parse(valid_).get(root);
+      error = parse_python_json(parser_, valid_, root, kDepth);
     }
     if (error != simdjson::SUCCESS)
       fail("{} is not valid JSON ({}); correct it.", where, simdjson::error_message(error));
@@ -169,6 +160,7 @@ class LineParser {
   }
 
  private:
+  static constexpr size_t kDepth = simdjson::DEFAULT_MAX_DEPTH;
   dom::parser parser_;
   std::string valid_;
 };

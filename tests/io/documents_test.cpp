@@ -180,6 +180,26 @@ TEST(Documents, InvalidUtf8AndLoneSurrogatesBecomeReplacements) {
   EXPECT_EQ(source.invalid_utf8, 2);
 }
 
+TEST(Documents, LinesAreReadAsPythonReadsThem) {
+  const json golden = json::parse(read_all(kData / "python_lines.json"));
+  size_t refused = 0;
+  for (const auto& example : golden["lines"]) {
+    const auto line = example[0].get<std::string>();
+    DocumentSource source;
+    const auto parse = [&] { append_json_line(line, "text", "Line 7", source); };
+    if (example[1].is_null()) {
+      EXPECT_THAT(message_of(parse), HasSubstr("Line 7")) << line;
+      ++refused;
+      continue;
+    }
+    ASSERT_NO_THROW(parse()) << line;
+    ASSERT_EQ(source.documents.size(), 1U) << line;
+    EXPECT_EQ(source.documents[0].text, example[1].get<std::string>()) << line;
+  }
+  EXPECT_GT(refused, 30U);
+  EXPECT_GT(golden["lines"].size() - refused, 25U);
+}
+
 TEST(Documents, RefusesBadLines) {
   const TemporaryFolder folder;
   const auto refusal = [&](std::string_view line) {
