@@ -105,10 +105,12 @@ void merge_map(ordered_json& config, const ordered_json& map) {
 ordered_json object_of(const TokenizerFiles& files, const std::string& name) {
   const auto it = files.files.find(name);
   if (it == files.files.end()) return ordered_json::object();
-  // An object that keeps its order takes the square of its size to build.
+  // An object that keeps its order takes the square of its size to build, and copies of values go as deep as they do.
   constexpr size_t kMostKeys = size_t{1} << 15;
+  constexpr int kMostDepth = 64;
   std::vector<size_t> keys;
   const auto count = [&](int depth, ordered_json::parse_event_t event, ordered_json&) {
+    if (depth > kMostDepth) fail("{}/{}: it is nested more than {} deep", files.folder, name, kMostDepth);
     const auto level = static_cast<size_t>(depth);
     if (event == ordered_json::parse_event_t::object_start) {
       keys.resize(level + 2);
@@ -159,7 +161,6 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
   take_mapping();
 
   if (config.contains("added_tokens_decoder")) {
-    out.has_decoder = true;
     read_decoder(out.added, config["added_tokens_decoder"], config_name + ": added_tokens_decoder");
   } else {
     merge_map(config, object_of(files, "special_tokens_map.json"));

@@ -22,8 +22,7 @@ struct TokenSettings {
   /// By role (bos_token..., and the model's own, as image_token): the token, or nullopt where a file says null.
   std::vector<std::pair<std::string, std::optional<AddedToken>>> named;
   std::vector<AddedToken> extra;
-  bool has_extra = false;    // whether a file speaks of extra tokens, even of none
-  bool has_decoder = false;  // whether tokenizer_config.json has added_tokens_decoder, which says all of them
+  bool has_extra = false;  // whether tokenizer_config.json speaks of extra tokens, even of none
 
   /// `in_json` are tokenizer.json's added tokens by id. Throws Error naming the file and the member that is wrong.
   static TokenSettings read(const TokenizerFiles& files, const std::map<int64_t, AddedToken>& in_json);

@@ -102,6 +102,9 @@ std::vector<AddedToken> tokens_to_add(TokenizerClass kind, const TokenSettings& 
 void read_vocabulary_and_merges(const TokenizerFiles& files, json& model) {
   json& vocabulary = model["vocab"] = json::parse(files.files.find("vocab.json")->second, nullptr, false);
   if (!vocabulary.is_object()) fail("{}/vocab.json: this is no valid JSON object", files.folder);
+  for (const auto& [token, id] : vocabulary.items()) {
+    if (!id.is_number_unsigned()) fail("{}/vocab.json: {} has no token id", files.folder, quote(token));
+  }
   json& merges = model["merges"] = json::array();
   std::string_view rest = files.files.find("merges.txt")->second;
   if (!text::valid_utf8(rest)) fail("{}/merges.txt: this is no UTF-8", files.folder);
@@ -252,11 +255,10 @@ std::string difference_of(const TokenizerFiles& files, TokenizerClass kind, cons
   if (kind == TokenizerClass::gpt_neox && !(tokenizer.prefix().empty() && tokenizer.suffix().empty())) {
     different.emplace_back("post_processor");
   }
-  const auto is_there = [&](const auto& entry) {
-    return std::any_of(added.begin(), added.end(),
-                       [&](const AddedToken& token) { return token.content == entry.second.content; });
-  };
-  if (!std::all_of(parts.added.begin(), parts.added.end(), is_there)) different.emplace_back("added_tokens");
+  std::set<std::string_view> kept;
+  for (const AddedToken& token : added) kept.insert(token.content);
+  const auto is_kept = [&](const auto& entry) { return kept.contains(entry.second.content); };
+  if (!std::all_of(parts.added.begin(), parts.added.end(), is_kept)) different.emplace_back("added_tokens");
   if (different.empty()) return "";
   return fmt::format(
       "{}: tokenizer.json is used as it is; transformers 5 builds a {} with another {} from it, so that ids of some "

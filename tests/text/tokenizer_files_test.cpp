@@ -162,6 +162,9 @@ TEST(TokenizerFolders, WhatMakesNoSenseIsRefused) {
   std::string many = "{";
   for (int i = 0; i < 40000; ++i) many += "\"" + std::to_string(i) + "\": 0,";
   expect_folder_refused(beside("added_tokens.json", many + "\"x\": 1}"), "added_tokens.json", "members");
+  const std::string deep = std::string(100000, '[');
+  expect_folder_refused(beside("special_tokens_map.json", R"({"x": )" + deep + "1" + std::string(100000, ']') + "}"),
+                        "special_tokens_map.json", "deep");
   const std::string gpt2 = R"({"model_type": "gpt2"})";
   expect_folder_refused({{"config.json", gpt2}, {"vocab.json", "[]"}, {"merges.txt", "a b"}}, "vocab.json",
                         "JSON object");
