@@ -30,8 +30,8 @@ struct LowRankUpdate {
 
 class Adapter {
  public:
-  /// Reads a folder. Throws Error for what is no LoRA adapter, and for those whose merged weights are more than the base
-  /// and scaling x B A (DoRA, aLoRA, PiSSA and the like), naming the reason.
+  /// Reads a folder. Throws Error for what is no LoRA adapter, and for those whose merged weights are more than the
+  /// base and scaling x B A (DoRA, aLoRA, PiSSA and the like), naming the reason.
   static Adapter open(const std::filesystem::path& folder);
 
   /// The adapter with the modules' names in the model: `name_of` is given names as they are in the base model's file.
@@ -66,7 +66,7 @@ class Adapter {
   TensorMap replaced_;
 };
 
-/// What adapter_config.json of a folder calls its base model; nullopt if the folder holds no adapter.
+/// What adapter_config.json of a folder calls its base model ("" if it does not say); nullopt if the folder holds none.
 std::optional<std::string> adapter_base(const std::filesystem::path& folder);
 
 }  // namespace mxlm
