@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstring>
 #include <string>
 
@@ -51,6 +52,23 @@ void narrow(DType type, const float* values, int64_t n, std::byte* out) {
 
 bool is_floating(DType type) {
   return type == DType::f64 || type == DType::f32 || type == DType::f16 || type == DType::bf16;
+}
+
+uint16_t to_half(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const uint32_t sign = (bits >> 16) & 0x8000U, magnitude = bits & 0x7fffffffU;
+  uint32_t half = 0;
+  if (magnitude > 0x7f800000U) {
+    half = 0x7e00U;
+  } else if (magnitude >= 0x477ff000U) {  // 65520, half a step beyond the largest
+    half = 0x7c00U;
+  } else if (magnitude < 0x38800000U) {
+    // Below 2^-14 a half counts in 2^-24, as a float32 does between 0.5 and 1: the sum is rounded as it should be.
+    half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3f000000U;
+  } else {
+    half = (magnitude - 0x38000000U + 0xfffU + ((magnitude >> 13) & 1U)) >> 13;
+  }
+  return static_cast<uint16_t>(sign | half);
 }
 
 Pieces::Pieces(int64_t r, int64_t c, const mx::BlockFormat& format) : rows(r), cols(c) {

@@ -25,6 +25,9 @@ struct StoredRows {
 
 bool is_floating(DType type);
 
+/// IEEE half of a float32, to nearest even; beyond its range Inf, NaN stays NaN.
+uint16_t to_half(float x);
+
 /// A tensor cut into pieces that threads take: whole rows, or parts of a long row that hold whole blocks and whole
 /// bytes of codes. Pieces follow one another without gaps.
 struct Pieces {

@@ -152,19 +152,22 @@ void erase_part(std::string& text, std::string_view part) {
   if (const size_t at = text.find(part); at != text.npos) text.erase(at, part.size());
 }
 
-/// The values of a tensor in float32.
-std::vector<float> widened(const TensorEntry& entry) {
-  std::vector<float> out(static_cast<size_t>(entry.elements()));
-  const std::byte* data = entry.data();
-  for (size_t i = 0; i < out.size(); ++i) {
-    if (entry.type == DType::f32) {
-      std::memcpy(&out[i], data + i * sizeof(float), sizeof(float));
+/// `n` stored values (F32, F16 or BF16) in float32.
+void widen(DType type, const std::byte* data, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (type == DType::f32) {
+      std::memcpy(out + i, data + i * 4, sizeof(float));
     } else {
       uint16_t bits = 0;
-      std::memcpy(&bits, data + i * sizeof(bits), sizeof(bits));
-      out[i] = entry.type == DType::f16 ? half_to_float(bits) : to_float(BFloat16{bits});
+      std::memcpy(&bits, data + i * 2, sizeof(bits));
+      out[i] = type == DType::f16 ? half_to_float(bits) : to_float(BFloat16{bits});
     }
   }
+}
+
+std::vector<float> widened(const TensorEntry& entry) {
+  std::vector<float> out(static_cast<size_t>(entry.elements()));
+  widen(entry.type, entry.data(), entry.elements(), out.data());
   return out;
 }
 
@@ -176,23 +179,6 @@ std::vector<float> transposed(const std::vector<float>& values, int64_t rows, in
     }
   }
   return out;
-}
-
-void add_row(DType type, const float* update, float scaling, int64_t n, std::byte* to) {
-  for (int64_t i = 0; i < n; ++i) {
-    if (type == DType::f32) {
-      float value = 0;
-      std::memcpy(&value, to + i * 4, sizeof(value));
-      value += update[i] * scaling;
-      std::memcpy(to + i * 4, &value, sizeof(value));
-      continue;
-    }
-    uint16_t bits = 0;
-    std::memcpy(&bits, to + i * 2, sizeof(bits));
-    const float value = (type == DType::f16 ? half_to_float(bits) : to_float(BFloat16{bits})) + update[i] * scaling;
-    bits = type == DType::f16 ? to_half(value) : to_bfloat16(value).bits;
-    std::memcpy(to + i * 2, &bits, sizeof(bits));
-  }
 }
 
 /// The value of the first key that a module's name ends with, as peft looks for it; nullopt if there is none.
@@ -208,7 +194,8 @@ std::optional<double> value_of(const std::map<std::string, double, std::less<>>&
 
 }  // namespace
 
-void LowRankUpdate::add_to(DType type, int64_t rows, int64_t cols, std::byte* values) const {
+void LowRankUpdate::add_to(const HostMatrix& base, float* out) const {
+  const int64_t rows = base.rows, cols = base.cols;
   // Both as [rank, cols] and [rows, rank].
   std::vector<float> right = widened(a), left = widened(b);
   if (embedding) {
@@ -217,7 +204,6 @@ void LowRankUpdate::add_to(DType type, int64_t rows, int64_t cols, std::byte* va
     left = transposed(left, rank, rows);
   }
   std::vector<float> sum(static_cast<size_t>(cols));
-  const auto row_bytes = static_cast<size_t>(cols) * dtype_size(type);
   for (int64_t r = 0; r < rows; ++r) {
     throw_if_interrupted();
     std::fill(sum.begin(), sum.end(), 0.0F);
@@ -226,7 +212,9 @@ void LowRankUpdate::add_to(DType type, int64_t rows, int64_t cols, std::byte* va
       const float* row = right.data() + k * cols;
       for (int64_t c = 0; c < cols; ++c) sum[static_cast<size_t>(c)] += factor * row[c];
     }
-    add_row(type, sum.data(), scaling, cols, values + static_cast<size_t>(r) * row_bytes);
+    float* to = out + r * cols;
+    widen(base.type, base.data + static_cast<size_t>(r * base.stride) * dtype_size(base.type), cols, to);
+    for (int64_t c = 0; c < cols; ++c) to[c] += sum[static_cast<size_t>(c)] * scaling;
   }
 }
 

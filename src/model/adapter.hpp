@@ -17,15 +17,14 @@
 
 namespace mxlm {
 
-/// What an adapter adds to one weight [rows, cols]: scaling x B A, in float32.
+/// What an adapter adds to one weight [rows, cols]: scaling x B A.
 struct LowRankUpdate {
   TensorEntry a, b;        // A [rank, cols], B [rows, rank]; of an embedding A^T [rank, rows], B^T [cols, rank]
   bool embedding = false;  // the table's layout: the update is (B A)^T
   int64_t rank = 0;
   float scaling = 1;  // alpha / rank, or alpha / sqrt(rank) with use_rslora
-  /// Adds the update to `values`, [rows, cols] in row-major order and in the type of the weight: the sum is taken in
-  /// float32 and rounded once.
-  void add_to(DType type, int64_t rows, int64_t cols, std::byte* values) const;
+  /// Writes the sum with `base`, float32 [rows, cols] in row-major order.
+  void add_to(const HostMatrix& base, float* out) const;
 };
 
 class Adapter {

@@ -276,15 +276,13 @@ WeightSource SpecReader::adapted(const std::string& module, WeightSource weight)
   if (!update) return weight;
   adapted_.insert(module);
   WeightSource sum;
-  sum.matrix = {.type = matrix.type, .rows = matrix.rows, .cols = matrix.cols, .stride = matrix.cols};
+  // Float32, as peft adds; a bfloat16 run rounds the sum once, which is what peft makes of a bfloat16 model.
+  sum.matrix = {.type = DType::f32, .rows = matrix.rows, .cols = matrix.cols, .stride = matrix.cols};
   sum.entry = weight.entry;
-  sum.stored_bits = weight.stored_bits;
+  sum.stored_bits = weight.stored_bits > 0 ? weight.stored_bits : 8.0 * static_cast<double>(dtype_size(matrix.type));
   sum.decode = [base = std::move(weight), added = *std::move(update)](std::byte* out) {
     std::vector<std::byte> storage;
-    const HostMatrix values = base.view(storage);
-    const auto bytes = static_cast<size_t>(values.rows * values.cols) * dtype_size(values.type);
-    std::memcpy(out, values.data, bytes);
-    added.add_to(values.type, values.rows, values.cols, out);
+    added.add_to(base.view(storage), reinterpret_cast<float*>(out));
   };
   return sum;
 }

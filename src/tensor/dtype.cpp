@@ -41,23 +41,6 @@ std::optional<DType> dtype_from_name(std::string_view name) {
   return std::nullopt;
 }
 
-uint16_t to_half(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
-  const uint32_t sign = (bits >> 16) & 0x8000U, magnitude = bits & 0x7fffffffU;
-  uint32_t half = 0;
-  if (magnitude > 0x7f800000U) {
-    half = 0x7e00U;
-  } else if (magnitude >= 0x477ff000U) {  // 65520, half a step beyond the largest
-    half = 0x7c00U;
-  } else if (magnitude < 0x38800000U) {
-    // Below 2^-14 a half counts in 2^-24, as a float32 does between 0.5 and 1: the sum is rounded as it should be.
-    half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3f000000U;
-  } else {
-    half = (magnitude - 0x38000000U + 0xfffU + ((magnitude >> 13) & 1U)) >> 13;
-  }
-  return static_cast<uint16_t>(sign | half);
-}
-
 float half_to_float(uint16_t bits) {
   const uint32_t sign = static_cast<uint32_t>(bits & 0x8000U) << 16;
   uint32_t exponent = (bits >> 10) & 0x1fU;

@@ -70,7 +70,4 @@ constexpr BFloat16 to_bfloat16(float x) {
 /// IEEE half to float, exact.
 float half_to_float(uint16_t bits);
 
-/// IEEE half of a float32, to nearest even; beyond its range Inf, NaN stays NaN.
-uint16_t to_half(float x);
-
 }  // namespace mxlm
