@@ -194,8 +194,9 @@ NB_MODULE(_core, m) {
       .def_prop_ro("max_positions", &Model::max_positions);
   nb::class_<Data>(m, "Data");
 
-  m.def("load", [](const std::string& model) {
-    return interruptibly([&](const std::atomic<bool>& cancelled) { return Model::load(model, asks(cancelled)); });
+  m.def("load", [](const std::string& model, const std::string& adapter) {
+    return interruptibly(
+        [&](const std::atomic<bool>& cancelled) { return Model::load(model, asks(cancelled), adapter); });
   });
   m.def("embedded_data", [] { return Data::embedded(); });
   m.def("text_data", &data_of_texts);

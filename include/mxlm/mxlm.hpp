@@ -90,8 +90,8 @@ class MXLM_API Model {
  public:
   /// A folder with config.json, weights and tokenizer.json, a hub id ("org/name[@revision]", downloaded unless the
   /// Hugging Face cache has it or HF_HUB_OFFLINE is set) or a name of `mxlm models`; "" is the model built in,
-  /// booklet-7m. Throws Error.
-  static Model load(const std::string& model = "", const Cancelled& cancelled = {});
+  /// booklet-7m. `adapter` is the folder of a LoRA adapter to merge into the weights, "" = none. Throws Error.
+  static Model load(const std::string& model = "", const Cancelled& cancelled = {}, const std::string& adapter = "");
 
   [[nodiscard]] std::string name() const;
   [[nodiscard]] std::string family() const;     // "llama"

@@ -91,11 +91,13 @@ def cast_file(
     _core.cast_file(os.fspath(input), os.fspath(output), format, packed, threads)
 
 
-def load(model: Union[str, "os.PathLike[str]", None] = None) -> Model:
+def load(
+    model: Union[str, "os.PathLike[str]", None] = None, *, adapter: Union[str, "os.PathLike[str]", None] = None
+) -> Model:
     """Opens a model: a folder with config.json, weights and tokenizer.json, a hub id ("org/name[@revision]", downloaded
     unless the Hugging Face cache has it) or a name of `mxlm models`; None is the one that is built in. Its files stay
-    mapped as long as it lives. Raises Error."""
-    return _core.load("" if model is None else os.fspath(model))
+    mapped as long as it lives. adapter: the folder of a LoRA adapter to merge into its weights. Raises Error."""
+    return _core.load("" if model is None else os.fspath(model), "" if adapter is None else os.fspath(adapter))
 
 
 def evaluate(

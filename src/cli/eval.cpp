@@ -146,8 +146,9 @@ EvaluateOptions evaluate_options(const EvalArguments& arguments, const api::Data
   return options;
 }
 
-RunResult evaluate_model(const std::string& name, const api::Data& data, const EvaluateOptions& options) {
-  const api::Model model = open_model_by_name(name);
+RunResult evaluate_model(const std::string& name, const std::string& adapter, const api::Data& data,
+                         const EvaluateOptions& options) {
+  const api::Model model = open_model_by_name(name, adapter);
   RunResult run;
   {
     ProgressLine line(model.name(), global_options().quiet);
@@ -240,6 +241,7 @@ std::vector<Task> read_tasks(const EvalArguments& arguments, const std::vector<V
     }
     tasks[i].options = evaluate_options(arguments, *tasks[i].data, variants);
     tasks[i].options.devices = devices;
+    tasks[i].adapter = arguments.adapter;
     tasks[i].options.journal = journal_options(arguments);
     tasks[i].options.ranks = global_options().ranks;
     tasks[i].options.mixed_ranks = arguments.mixed_ranks;
@@ -260,7 +262,7 @@ EvalResult evaluate_models(const std::vector<std::string>& models, const std::ve
       const std::string shown = name.empty() ? "the embedded model" : name;
       const std::string run = tasks.size() == 1 ? shown : fmt::format("{} on {}", shown, task.source().name);
       try {
-        result.runs.push_back(evaluate_model(name, *task.data, options));
+        result.runs.push_back(evaluate_model(name, task.adapter, *task.data, options));
       } catch (const Interrupted&) {
         if (failures == nullptr || result.runs.empty()) throw;
         failures->interrupted = true;
@@ -408,6 +410,7 @@ void add_eval(CLI::App& app) {
       app.add_subcommand("eval", "Baseline and variants side by side: perplexity, KL divergence, speed");
   command->add_option("MODEL,--models", arguments->models,
                       "Folders, hub ids (org/name) or names of 'mxlm models'; none = the embedded booklet-7m");
+  add_adapter_option(*command, arguments->adapter);
   add_data_options(*command, *arguments);
   add_variant_options(*command, *arguments);
   add_run_options(*command, *arguments);

@@ -19,7 +19,7 @@ namespace mxlm::cli {
 struct EvalArguments {
   std::vector<std::string> models, texts, data, datasets, variants, formats, tiers;
   std::string field = "text", protocol, bos = "template", dtype = "auto", device = "auto", gemm = "exact", json, config,
-              per_token, journal;
+              per_token, journal, adapter;
   bool mlp_only = false, all_linears = false, quantize_outputs = false, no_variants = false, allow_long_context = false,
        stream = false, resume = false, no_journal = false, noise = false, jensen_shannon = false, linear_errors = false,
        exponents = false, mixed_ranks = false, shared = false;
@@ -54,6 +54,7 @@ std::vector<Variant> collect_variants(const CLI::App& command, const EvalArgumen
 struct Task {
   std::optional<api::Data> data;  // never empty once read
   EvaluateOptions options;
+  std::string adapter;  // folder, "" = none
   [[nodiscard]] const DocumentSource& source() const { return data->state().source; }
 };
 

@@ -25,7 +25,7 @@ namespace mxlm::cli {
 namespace {
 
 struct InspectArguments {
-  std::string model, dtype = "auto", device = "cpu";
+  std::string model, adapter, dtype = "auto", device = "cpu";
   std::vector<std::string> variants;
   int64_t context = 0, windows = 16, batch_size = 0;
   bool stream = false, exponents = false;
@@ -146,7 +146,7 @@ void inspect_exponents(const LoadedModel& loaded, const InspectArguments& argume
 
 void run_inspect(const InspectArguments& arguments) {
   if (!arguments.json.empty() && !arguments.exponents) fail_usage("--json goes with --exponents; add that.");
-  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
+  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false, arguments.adapter);
   if (arguments.exponents) return inspect_exponents(loaded, arguments);
   const ModelSpec& model = loaded.spec;
   const DType compute = compute_dtype(model, parse_dtype(arguments.dtype));
@@ -207,6 +207,7 @@ void add_inspect(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "inspect", "A model's sizes, every Linear and what a variant would replace, and the memory plan");
   command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
+  add_adapter_option(*command, a.adapter);
   command->add_option("--mx", a.variants, "A variant to show; repeatable")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

@@ -18,7 +18,7 @@ namespace mxlm::cli {
 namespace {
 
 struct LogitsArguments {
-  std::string model, tokens, out, variant, dtype = "auto", device = "auto", gemm = "exact";
+  std::string model, adapter, tokens, out, variant, dtype = "auto", device = "auto", gemm = "exact";
   bool hidden = false;
   int64_t batch_size = 0;
   int threads = 0;
@@ -65,7 +65,7 @@ void append_tensor(SafetensorsWriter& writer, Backend& backend, const Tensor& te
 
 void run_logits(const LogitsArguments& arguments) {
   const auto windows = read_windows(arguments.tokens);
-  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false);
+  const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false, arguments.adapter);
   const ModelSpec& model = loaded.spec;
   std::vector<Variant> variants;
   if (!arguments.variant.empty()) variants.push_back(Variant::parse(arguments.variant));
@@ -160,6 +160,7 @@ void add_logits(CLI::App& app) {
   LogitsArguments& a = *arguments;
   CLI::App* command = app.add_subcommand("logits", "Logits of given token ids, as safetensors; needs no tokenizer");
   command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
+  add_adapter_option(*command, a.adapter);
   command->add_option("--tokens", a.tokens, "JSON: a list of lists of token ids, all of one length")->required();
   command->add_option("-o,--output", a.out, "Writes 'logits' F32 [windows, tokens, vocabulary]")->required();
   command->add_option("--mx", a.variant, "A variant; none = the baseline");

@@ -28,14 +28,19 @@ GemmRoute parse_gemm(const std::string& gemm) {
   fail_usage("--gemm '{}' is not known; it is exact or fast.", gemm);
 }
 
-LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer) {
+LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer, const std::string& adapter) {
   ProgressLine line(model, global_options().quiet);
-  return load_model(model, with_tokenizer, [&line](const hub::FetchProgress& progress) { line.update(progress); });
+  return load_model(
+      model, with_tokenizer, [&line](const hub::FetchProgress& progress) { line.update(progress); }, adapter);
 }
 
-api::Model open_model_by_name(const std::string& model) {
+api::Model open_model_by_name(const std::string& model, const std::string& adapter) {
   ProgressLine line(model, global_options().quiet);
-  return api::open_model(model, [&line](const hub::FetchProgress& progress) { line.update(progress); });
+  return api::open_model(model, adapter, [&line](const hub::FetchProgress& progress) { line.update(progress); });
+}
+
+void add_adapter_option(CLI::App& command, std::string& adapter) {
+  command.add_option("--adapter", adapter, "The folder of a LoRA adapter (peft) to merge into the model's weights");
 }
 
 void print_result(std::string_view result) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,10 +29,13 @@ DTypeChoice parse_dtype(const std::string& text);
 GemmRoute parse_gemm(const std::string& gemm);
 
 /// load_model with a progress line for what has to be downloaded.
-LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer);
+LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer, const std::string& adapter = {});
 
 /// The same of the library's, with its tokenizer.
-api::Model open_model_by_name(const std::string& model);
+api::Model open_model_by_name(const std::string& model, const std::string& adapter);
+
+/// --adapter, for the commands that open a model.
+void add_adapter_option(CLI::App& command, std::string& adapter);
 
 /// Prints a result that people read to stdout, as printable_lines makes it; throws Error if stdout cannot take it (a
 /// closed pipe, a full disk).

@@ -297,6 +297,8 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
                .compute_dtype = compute == DType::f32 ? "float32" : "bfloat16",
                .revision = model.revision,
                .sha256 = model.checkpoint.sha256(),
+               .adapter = model.adapter ? model.adapter->name() : "",
+               .adapter_sha256 = model.adapter ? model.adapter->sha256() : "",
                .parameters = model.spec.parameters()};
   const DeviceSet& devices = options.devices;
   BackendKind backend = backend_kind(devices);

@@ -209,9 +209,11 @@ class Follower {
       ModelNews news;
       decode(bytes, news);
       if (!devices_) devices_ = choose_();
-      if (!model_ || model_->asked != news.name) {
+      const bool same =
+          model_ && model_->asked == news.name && (model_->adapter ? model_->adapter->name() : "") == news.adapter;
+      if (!same) {
         model_.reset();
-        model_.emplace(load_model(news.name, /*with_tokenizer=*/false));
+        model_.emplace(load_model(news.name, /*with_tokenizer=*/false, {}, news.adapter));
         sha256_.clear();
         // What lies on rank 0's host is the file that it reads itself; on another, one rank looks for all.
         if (ranks_.first_here() == ranks_.rank()) sha256_ = model_->checkpoint.sha256();

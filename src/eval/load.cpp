@@ -9,6 +9,7 @@
 #include "base/log.hpp"
 #include "base/quote.hpp"
 #include "base/suggest.hpp"
+#include "eval/folder_kind.hpp"
 #include "eval/registry.hpp"
 #include "io/embedded.hpp"
 #include "io/file.hpp"
@@ -147,7 +148,7 @@ ModelLocation locate_model(const std::string& model, bool with_tokenizer, const 
   std::error_code error;
   if (fs::is_directory(model, error)) return location_of_folder(model);
   if (fs::exists(model, error)) {
-    fail("'{}' is a file; give the folder that holds config.json and the weights.", model);
+    fail("{} {}.", quote(model), describe_other_file(model));
   }
   const hub::Options options = hub::Options::from_environment();
   const hub::Repo repo = known_repo(model, options);
@@ -155,7 +156,20 @@ ModelLocation locate_model(const std::string& model, bool with_tokenizer, const 
   return {.name = repo.id, .folder = snapshot.folder, .revision = snapshot.commit};
 }
 
-LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch) {
+namespace {
+
+/// Throws Error if a folder lacks its configuration or its weights, with what it holds instead.
+void check_folder(const fs::path& folder) {
+  std::error_code error;
+  if (fs::exists(folder / "config.json", error) && Checkpoint::is_in(folder)) return;
+  const std::string other = describe_other_folder(folder);
+  if (!other.empty()) fail("The folder {} {}{}", quote(folder.native()), other, other.ends_with('?') ? "" : ".");
+}
+
+}  // namespace
+
+LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch,
+                       const std::string& adapter) {
   LoadedModel loaded;
   loaded.asked = model;
   FileView config_file;
@@ -171,13 +185,21 @@ LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub:
     const fs::path& folder = location.folder;
     loaded.name = location.name;
     loaded.revision = location.revision;
+    check_folder(folder);
     config_file = file_in(folder, "config.json");
     loaded.checkpoint = Checkpoint::open(folder);
+    if (const auto base = adapter_base(folder); base && adapter.empty()) {
+      log_warn(
+          "{} holds a LoRA adapter too, which is left out; --adapter {} applies it (transformers does where peft is "
+          "installed)",
+          quote(folder.native()), quote(folder.native()));
+    }
     if (with_tokenizer) tokenizer_files = OpenTokenizerFiles::in(folder);
   }
   const Config config = Config::parse(config_file.text(), config_file.name());
   loaded.config_sha256 = sha256_hex(config_file.bytes());
-  loaded.spec = load_spec(config, loaded.checkpoint);
+  if (!adapter.empty()) loaded.adapter = Adapter::open(adapter);
+  loaded.spec = load_spec(config, loaded.checkpoint, loaded.adapter ? &*loaded.adapter : nullptr);
   if (with_tokenizer) {
     FolderTokenizer read = tokenizer_files.read();
     loaded.tokenizer = std::move(read.tokenizer);

@@ -6,6 +6,7 @@
 
 #include "io/hub/fetch.hpp"
 #include "io/safetensors.hpp"
+#include "model/adapter.hpp"
 #include "model/spec.hpp"
 #include "text/special_tokens.hpp"
 #include "text/tokenizer.hpp"
@@ -21,7 +22,8 @@ struct LoadedModel {
   Checkpoint checkpoint;
   ModelSpec spec;
   std::optional<Tokenizer> tokenizer;
-  SpecialTokens special;  // with a tokenizer only
+  SpecialTokens special;           // with a tokenizer only
+  std::optional<Adapter> adapter;  // merged into the weights
 };
 
 /// Where a MODEL argument leads.
@@ -39,8 +41,11 @@ std::optional<hub::Repo> hub_repo(const std::string& model, const hub::Options& 
 /// if it is not there as a whole (unless HF_HUB_OFFLINE is set). Throws Error with the nearest known name.
 ModelLocation locate_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch);
 
-/// Opens a model (config.json, weights, tokenizer.json) that locate_model finds; "" is the embedded one. Throws Error.
-LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch = {});
+/// Opens a model (config.json, weights, tokenizer.json) that locate_model finds; "" is the embedded one. `adapter` is
+/// the folder of a LoRA adapter to merge into it, "" = none; one that lies beside the weights is named in a warning and
+/// left out. Throws Error.
+LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch = {},
+                       const std::string& adapter = {});
 
 /// The tokenizer of a tokenizer.json, of a folder that holds one, or of a model known by name (of which nothing else is
 /// downloaded); "" is the embedded one.

@@ -43,6 +43,7 @@ struct DeviceUse {
 
 struct ModelInfo {
   std::string name, family, dtype, compute_dtype, revision, sha256;
+  std::string adapter = {}, adapter_sha256 = {};  // folder and hash of what was merged into the weights, "" = nothing
   int64_t parameters = 0;
 };
 

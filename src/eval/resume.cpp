@@ -68,6 +68,7 @@ std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::stri
       // Tells a journal of an earlier layout apart before its records are read.
       {"records", std::string(kJournalHeader)},
       {"model", model_sha256},
+      {"adapter", model.adapter ? model.adapter->sha256() : "none"},
       {"configuration", model.config_sha256},
       {"data", data.sha256},
       {"protocol",

@@ -36,7 +36,8 @@ std::string rank_on_host(int rank, const std::string& host) { return fmt::format
 Team::Team(Ranks& ranks, const LoadedModel& model, DType compute) : ranks_(ranks), model_(model) {
   ++g_number;
   tell_all(TeamTalk::model);
-  std::vector<std::byte> news = encode(ModelNews{.name = model.asked, .float32 = compute == DType::f32});
+  std::vector<std::byte> news = encode(ModelNews{
+      .name = model.asked, .adapter = model.adapter ? model.adapter->name() : "", .float32 = compute == DType::f32});
   ranks_.broadcast(news);
 }
 

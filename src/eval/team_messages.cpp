@@ -102,14 +102,19 @@ std::string text_of(std::span<const std::byte> bytes) {
 }
 
 std::vector<std::byte> encode(const ModelNews& news) {
-  std::vector<uint8_t> name(news.name.begin(), news.name.end());
-  return packed({{"name", json::binary(std::move(name))}, {"float32", news.float32}});
+  // Any bytes, as paths are.
+  const auto binary = [](const std::string& text) {
+    return json::binary(std::vector<uint8_t>(text.begin(), text.end()));
+  };
+  return packed({{"name", binary(news.name)}, {"adapter", binary(news.adapter)}, {"float32", news.float32}});
 }
 
 void decode(std::span<const std::byte> bytes, ModelNews& news) {
   const json value = unpacked(bytes);
-  const auto& name = value.at("name").get_binary();  // any bytes, as paths are
+  const auto& name = value.at("name").get_binary();
+  const auto& adapter = value.at("adapter").get_binary();
   news.name.assign(name.begin(), name.end());
+  news.adapter.assign(adapter.begin(), adapter.end());
   news.float32 = value.at("float32").get<bool>();
 }
 

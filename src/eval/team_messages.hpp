@@ -63,7 +63,7 @@ std::string text_of(std::span<const std::byte> bytes);
 
 /// Bodies. `decode` throws std::exception on what is none.
 struct ModelNews {
-  std::string name;  // as the user gave it
+  std::string name, adapter;  // as the user gave them
   bool float32 = false;
 };
 struct ReadyNews {

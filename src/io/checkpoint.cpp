@@ -1,6 +1,7 @@
 #include "io/checkpoint.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <set>
 #include <system_error>
@@ -37,6 +38,10 @@ std::vector<fs::path> list_safetensors(const fs::path& folder) {
   return found;
 }
 
+// In the order in which transformers looks for them.
+constexpr std::array kNames{"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                            "pytorch_model.bin.index.json"};
+
 struct Found {
   fs::path path;
   bool is_index = false;
@@ -45,11 +50,9 @@ struct Found {
 // The file of a folder to begin with, as Checkpoint::open documents.
 Found find_checkpoint(const fs::path& folder) {
   std::error_code error;
-  const auto exists = [&](const char* name) { return fs::exists(folder / name, error); };
-  if (exists("model.safetensors")) return {folder / "model.safetensors"};
-  if (exists("model.safetensors.index.json")) return {folder / "model.safetensors.index.json", true};
-  if (exists("pytorch_model.bin")) return {folder / "pytorch_model.bin"};
-  if (exists("pytorch_model.bin.index.json")) return {folder / "pytorch_model.bin.index.json", true};
+  for (const std::string_view name : kNames) {
+    if (fs::exists(folder / name, error)) return {folder / name, name.ends_with(".json")};
+  }
   const auto others = list_safetensors(folder);
   if (others.size() > 1) {
     fail(
@@ -133,6 +136,13 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
   return checkpoint;
 }
 
+bool Checkpoint::is_in(const fs::path& folder) {
+  std::error_code error;
+  return std::any_of(kNames.begin(), kNames.end(),
+                     [&](const char* name) { return fs::exists(folder / name, error); }) ||
+         !list_safetensors(folder).empty();
+}
+
 Checkpoint Checkpoint::renamed(const std::function<std::string(std::string_view)>& name_of) const {
   Checkpoint out;
   out.files_ = files_;
@@ -144,6 +154,12 @@ Checkpoint Checkpoint::renamed(const std::function<std::string(std::string_view)
   };
   rename(tensors_, out.tensors_);
   rename(unread_, out.unread_);
+  return out;
+}
+
+Checkpoint Checkpoint::with(const TensorMap& tensors) const {
+  Checkpoint out = *this;
+  for (const auto& [name, tensor] : tensors) out.tensors_.insert_or_assign(name, tensor);
   return out;
 }
 

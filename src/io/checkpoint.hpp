@@ -54,6 +54,8 @@ class Checkpoint {
   /// and read_pytorch); throws Error naming file and tensor.
   static Checkpoint open(const std::filesystem::path& folder);
   static Checkpoint from_file(FileView file);
+  /// True if `folder` holds weights that open() begins with.
+  static bool is_in(const std::filesystem::path& folder);
 
   [[nodiscard]] const TensorMap& tensors() const { return tensors_; }
   /// nullptr if there is no such tensor.
@@ -63,6 +65,8 @@ class Checkpoint {
   /// The same checkpoint with the tensors that `name_of` names, under those names; "" leaves a tensor out. Of several
   /// with one new name that stays whose name is not changed, else the last by its old name.
   [[nodiscard]] Checkpoint renamed(const std::function<std::string(std::string_view)>& name_of) const;
+  /// The same checkpoint with `tensors` added, or in place of those of their names.
+  [[nodiscard]] Checkpoint with(const TensorMap& tensors) const;
   /// SHA-256, hex, of the one file; of several files that of their hashes in hex, in name order, one after the other,
   /// so that they can be read at the same time. Reads everything; pages read for it are released again.
   [[nodiscard]] std::string sha256() const;

@@ -91,18 +91,18 @@ int64_t Model::max_positions() const { return state_->loaded.spec.max_positions;
 int64_t Data::documents() const { return static_cast<int64_t>(state_->source.documents.size()); }
 bool Data::is_text() const { return state_->source.is_text; }
 
-Model open_model(const std::string& model, const hub::OnFetch& on_fetch) {
+Model open_model(const std::string& model, const std::string& adapter, const hub::OnFetch& on_fetch) {
   const auto start = std::chrono::steady_clock::now();
   auto state = std::make_shared<Model::State>();
-  state->loaded = load_model(model, /*with_tokenizer=*/true, on_fetch);
+  state->loaded = load_model(model, /*with_tokenizer=*/true, on_fetch, adapter);
   state->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return Model(std::move(state));
 }
 
-Model Model::load(const std::string& model, const Cancelled& cancelled) {
+Model Model::load(const std::string& model, const Cancelled& cancelled, const std::string& adapter) {
   const CancellationScope scope(&cancelled);
   throw_if_interrupted();
-  return open_model(model, {});
+  return open_model(model, adapter, {});
 }
 
 Data data_of(DocumentSource source) {

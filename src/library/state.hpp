@@ -20,7 +20,7 @@ struct Data::State {
 };
 
 /// Model::load with progress of what has to be downloaded.
-Model open_model(const std::string& model, const hub::OnFetch& on_fetch);
+Model open_model(const std::string& model, const std::string& adapter, const hub::OnFetch& on_fetch);
 
 /// Data::read and the like with progress of what has to be downloaded.
 Data read_data(const std::string& name, const Data::ReadOptions& options, const hub::OnFetch& on_fetch);

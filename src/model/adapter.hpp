@@ -17,21 +17,20 @@
 
 namespace mxlm {
 
-/// What an adapter adds to one weight [rows, cols]: scaling x B A, in float32.
+/// What an adapter adds to one weight [rows, cols]: scaling x B A.
 struct LowRankUpdate {
   TensorEntry a, b;        // A [rank, cols], B [rows, rank]; of an embedding A^T [rank, rows], B^T [cols, rank]
   bool embedding = false;  // the table's layout: the update is (B A)^T
   int64_t rank = 0;
   float scaling = 1;  // alpha / rank, or alpha / sqrt(rank) with use_rslora
-  /// Adds the update to `values`, [rows, cols] in row-major order and in the type of the weight: the sum is taken in
-  /// float32 and rounded once.
-  void add_to(DType type, int64_t rows, int64_t cols, std::byte* values) const;
+  /// Writes the sum with `base`, float32 [rows, cols] in row-major order.
+  void add_to(const HostMatrix& base, float* out) const;
 };
 
 class Adapter {
  public:
-  /// Reads a folder. Throws Error for what is no LoRA adapter, and for those whose merged weights are more than the base
-  /// and scaling x B A (DoRA, aLoRA, PiSSA and the like), naming the reason.
+  /// Reads a folder. Throws Error for what is no LoRA adapter, and for those whose merged weights are more than the
+  /// base and scaling x B A (DoRA, aLoRA, PiSSA and the like), naming the reason.
   static Adapter open(const std::filesystem::path& folder);
 
   /// The adapter with the modules' names in the model: `name_of` is given names as they are in the base model's file.
@@ -66,7 +65,7 @@ class Adapter {
   TensorMap replaced_;
 };
 
-/// What adapter_config.json of a folder calls its base model; nullopt if the folder holds no adapter.
+/// What adapter_config.json of a folder calls its base model ("" if it does not say); nullopt if the folder holds none.
 std::optional<std::string> adapter_base(const std::filesystem::path& folder);
 
 }  // namespace mxlm

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <system_error>
 
 #include "base/error.hpp"
@@ -41,6 +42,18 @@ Config Config::parse(std::string_view json, const std::string& name) {
   }
   if (!config.value_.is_object()) fail("'{}' holds no JSON object; it should be a model's config.json.", name);
   return config;
+}
+
+Config Config::merge(const std::vector<Config>& objects, const std::string& name) {
+  std::map<std::string, std::string, std::less<>> members;  // with their keys, as JSON
+  for (const Config& config : objects) {
+    for (const dom::key_value_pair member : dom::object(config.value_)) {
+      members.insert_or_assign(std::string(member.key), simdjson::minify(member));
+    }
+  }
+  std::string text = "{";
+  for (const auto& [key, member] : members) text.append(text.size() > 1 ? "," : "").append(member);
+  return parse(text + "}", name);
 }
 
 bool Config::mentions(std::string_view key) const { return find(value_, key).has_value(); }
@@ -131,6 +144,8 @@ size_t Config::length() const {
   dom::array array;
   return value_.get(array) == simdjson::SUCCESS ? array.size() : 0;
 }
+
+std::string Config::json() const { return simdjson::minify(value_); }
 
 std::vector<std::string> Config::keys() const {
   std::vector<std::string> out;

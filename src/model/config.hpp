@@ -19,6 +19,10 @@ class Config {
   /// Parses the text of a config.json; `name` is used in messages.
   static Config parse(std::string_view json, const std::string& name);
 
+  /// An object with the members of all of `objects`; of several with one key the last counts. `name` is used in
+  /// messages.
+  static Config merge(const std::vector<Config>& objects, const std::string& name);
+
   [[nodiscard]] bool has(std::string_view key) const;
   /// True for a null member too, where that means something else than an absent one.
   [[nodiscard]] bool mentions(std::string_view key) const;
@@ -37,6 +41,8 @@ class Config {
   [[nodiscard]] std::optional<Config> array(std::string_view key) const;
   /// Elements of this array.
   [[nodiscard]] size_t length() const;
+  /// This object as JSON.
+  [[nodiscard]] std::string json() const;
   /// Keys of this object, in the file's order.
   [[nodiscard]] std::vector<std::string> keys() const;
   /// The array of finite numbers / of strings under `key`; empty if there is none.

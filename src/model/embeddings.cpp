@@ -29,13 +29,15 @@ std::string other_head(const SpecReader& reader) {
   const Config& config = reader.config();
   if (const std::string other = other_head(reader); !other.empty()) {
     fail(
-        "The checkpoint has a head for classification or another task ({}) and no language model head ('{}.weight'), so "
+        "The checkpoint has a head for classification or another task ({}) and no language model head ('{}.weight'), "
+        "so "
         "it predicts no tokens; give the language model that it was made from.",
         quote(other), module);
   }
   fail(
       "The checkpoint has no head ('{}.weight'), and '{}' does not tie it to the embedding (tie_word_embeddings{}), so "
-      "transformers would fill it with random numbers; save the model with its head, or set tie_word_embeddings to true "
+      "transformers would fill it with random numbers; save the model with its head, or set tie_word_embeddings to "
+      "true "
       "if it is tied.",
       module, config.name(), config.has("tie_word_embeddings") ? " is false" : " is false when absent");
 }
@@ -45,7 +47,9 @@ std::string other_head(const SpecReader& reader) {
 void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec) {
   // Of a tied pair a file may hold the head alone; read_head checks that they are tied.
   const std::string head = reader.head_module() + ".weight";
-  spec.embedding = reader.matrix(reader.has(tensor) || !reader.has(head) ? tensor : head, spec.vocabulary, spec.hidden);
+  const std::string& there = reader.has(tensor) || !reader.has(head) ? tensor : head;
+  spec.embedding = reader.matrix(there, spec.vocabulary, spec.hidden);
+  spec.embedding_module = there.substr(0, there.size() - std::string_view(".weight").size());
   spec.dtype = spec.embedding.matrix.type;
 }
 
@@ -53,14 +57,21 @@ void read_head(const SpecReader& reader, const std::string& module, bool tied, b
   const std::string tensor = module + ".weight";
   const TensorEntry* own = reader.find(tensor);
   spec.tied_head = reader.config().boolean_or("tie_word_embeddings", tied);
-  const bool head_alone = own != nullptr && own->data() == spec.embedding.entry.data();
+  if (spec.tied_head && own == nullptr && reader.is_replaced(spec.embedding_module + ".weight")) {
+    fail(
+        "The adapter replaces the embedding of '{}', to which the head is tied, and not the head, which parts the two; "
+        "merge the adapter with peft.",
+        reader.config().name());
+  }
+  const bool head_alone = spec.embedding_module == module;
   if (head_alone && !spec.tied_head) {
     fail("The checkpoint has the head '{}' but no embedding, and '{}' does not tie them; is the download complete?",
          tensor, reader.config().name());
   }
   if (spec.tied_head && own != nullptr && !same_values(*own, spec.embedding.entry)) {
     log_warn(
-        "'{}' ties the head to the embedding, but '{}' is in the checkpoint with other values: they are not tied, as in "
+        "'{}' ties the head to the embedding, but '{}' is in the checkpoint with other values: they are not tied, as "
+        "in "
         "transformers 5",
         reader.config().name(), tensor);
     spec.tied_head = false;
@@ -72,10 +83,14 @@ void read_head(const SpecReader& reader, const std::string& module, bool tied, b
     }
     spec.head.module = module;
     spec.head.role = Role::lm_head;
+    // peft changes the one tensor of a tied pair by what it adds to either.
+    if (!head_alone) spec.embedding = reader.adapted_in_memory(module, spec.embedding);
+    spec.embedding = reader.adapted_in_memory(spec.embedding_module, spec.embedding);
     spec.head.weight = spec.embedding;
     if (bias) spec.head.bias = reader.matrix(module + ".bias", 1, spec.vocabulary);
   } else {
     if (!reader.holds_weight(module)) fail_without_head(reader, module);
+    spec.embedding = reader.adapted_in_memory(spec.embedding_module, spec.embedding);
     spec.head = reader.linear(module, Role::lm_head, spec.vocabulary, spec.hidden, bias);
   }
 }

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "base/error.hpp"
 #include "model/families.hpp"
 #include "model/parts.hpp"
@@ -11,16 +13,30 @@ namespace {
 /// queries first, then the keys, then the values.
 void ungroup(const ModelSpec& spec, LinearSpec& qkv) {
   const int64_t group = spec.heads / spec.kv_heads;
+  std::vector<int64_t> order;  // of rows
+  const auto add_head = [&](int64_t head) {
+    for (int64_t r = head * spec.head_dim; r < (head + 1) * spec.head_dim; ++r) order.push_back(r);
+  };
+  for (int64_t h = 0; h < spec.heads; ++h) add_head(h / group * (group + 2) + h % group);
+  for (int64_t kv = 0; kv < spec.kv_heads; ++kv) add_head(kv * (group + 2) + group);
+  for (int64_t kv = 0; kv < spec.kv_heads; ++kv) add_head(kv * (group + 2) + group + 1);
   const auto reorder = [&](WeightSource& source, int64_t values_a_row) {
-    const std::byte* data = source.matrix.data;
-    const auto add_head = [&](int64_t head) {
-      for (int64_t r = head * spec.head_dim; r < (head + 1) * spec.head_dim; ++r) {
-        source.row_data.push_back(data + static_cast<size_t>(r * values_a_row) * dtype_size(source.matrix.type));
-      }
-    };
-    for (int64_t h = 0; h < spec.heads; ++h) add_head(h / group * (group + 2) + h % group);
-    for (int64_t kv = 0; kv < spec.kv_heads; ++kv) add_head(kv * (group + 2) + group);
-    for (int64_t kv = 0; kv < spec.kv_heads; ++kv) add_head(kv * (group + 2) + group + 1);
+    const size_t row_bytes = static_cast<size_t>(values_a_row) * dtype_size(source.matrix.type);
+    if (source.decode) {
+      source.decode = [decode = source.decode, order, row_bytes](std::byte* out) {
+        std::vector<std::byte> values(order.size() * row_bytes);
+        decode(values.data());
+        for (const int64_t row : order) {
+          std::memcpy(out, values.data() + static_cast<size_t>(row) * row_bytes, row_bytes);
+          out += row_bytes;
+        }
+      };
+      return;
+    }
+    source.row_data.reserve(order.size());
+    for (const int64_t row : order) {
+      source.row_data.push_back(source.matrix.data + static_cast<size_t>(row) * row_bytes);
+    }
   };
   reorder(qkv.weight, spec.hidden);
   if (qkv.bias) reorder(*qkv.bias, 1);

@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include "model/families.hpp"
 #include "model/parts.hpp"
 
@@ -22,17 +20,12 @@ ModelSpec read_mixtral(const SpecReader& reader) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", false, false);
     layer.attention.window = window;
-    const std::string moe = at + "block_sparse_moe.";
+    // transformers 5 writes the tensors back as "block_sparse_moe." unless it is told to keep its own names.
+    const std::string moe = at + (reader.has(at + "mlp.gate.weight") ? "mlp." : "block_sparse_moe.");
     layer.mlp.activation.activation = activation;
     layer.mlp.route = route;
     layer.mlp.router = reader.linear(moe + "gate", Role::router, experts, spec.hidden, false);
-    for (int64_t e = 0; e < experts; ++e) {
-      const std::string expert = fmt::format("{}experts.{}.", moe, e);
-      ExpertSpec& linears = layer.mlp.experts.emplace_back();
-      linears.in.push_back(reader.linear(expert + "w1", Role::mlp, intermediate, spec.hidden, false));
-      linears.in.push_back(reader.linear(expert + "w3", Role::mlp, intermediate, spec.hidden, false));
-      linears.out = reader.linear(expert + "w2", Role::mlp, spec.hidden, intermediate, false);
-    }
+    read_experts(reader, spec, moe + "experts.", experts, intermediate, {"w1", "w3", "w2"}, layer.mlp);
     return layer;
   };
   read_llama_layout(reader, sizes.layers, epsilon, false, read_layer, spec);

@@ -20,8 +20,7 @@ ModelSpec read_opt(const SpecReader& reader) {
   const Activation activation = read_activation(config, "activation_function", "relu");
   const int64_t intermediate = read_width(config, "ffn_dim");
   constexpr float kEpsilon = 1e-5F;
-  // The first repositories have no second "model." in front.
-  const std::string root = reader.has("decoder.embed_tokens.weight") ? "decoder." : "model.decoder.";
+  const std::string root = "model.decoder.";
   read_embedding(reader, root + "embed_tokens.weight", spec);
   spec.position_offset = 2;
   spec.positions =

@@ -132,6 +132,32 @@ MlpSpec gated_mlp(const SpecReader& reader, const ModelSpec& spec, const std::st
   return mlp;
 }
 
+void read_experts(const SpecReader& reader, const ModelSpec& spec, const std::string& at, int64_t experts,
+                  int64_t intermediate, const ExpertNames& names, MlpSpec& mlp) {
+  const bool fused = reader.has(at + "gate_up_proj");
+  mlp.kind = fused ? MlpSpec::Kind::gated_fused : MlpSpec::Kind::gated;
+  mlp.experts.reserve(static_cast<size_t>(experts));
+  for (int64_t e = 0; e < experts; ++e) {
+    const std::string expert = fmt::format("{}{}.", at, e);
+    const auto part = [&](const char* name, int64_t outputs, int64_t inputs) {
+      LinearSpec linear;
+      linear.module = expert + name;
+      linear.role = Role::mlp;
+      linear.weight = reader.part(at + name, experts, e, outputs, inputs, /*transposed=*/false);
+      return linear;
+    };
+    ExpertSpec& linears = mlp.experts.emplace_back();
+    if (fused) {
+      linears.in.push_back(part("gate_up_proj", 2 * intermediate, spec.hidden));
+      linears.out = part("down_proj", spec.hidden, intermediate);
+    } else {
+      linears.in.push_back(reader.linear(expert + names.gate, Role::mlp, intermediate, spec.hidden, false));
+      linears.in.push_back(reader.linear(expert + names.up, Role::mlp, intermediate, spec.hidden, false));
+      linears.out = reader.linear(expert + names.down, Role::mlp, spec.hidden, intermediate, false);
+    }
+  }
+}
+
 MlpSpec plain_mlp(const SpecReader& reader, const ModelSpec& spec, const std::string& in, const std::string& out,
                   int64_t intermediate, bool bias, Activation activation, bool transposed) {
   MlpSpec mlp;

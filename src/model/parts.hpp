@@ -53,6 +53,15 @@ AttentionSpec separate_attention(const SpecReader& reader, const ModelSpec& spec
 /// gate_proj, up_proj, down_proj under `at`.
 MlpSpec gated_mlp(const SpecReader& reader, const ModelSpec& spec, const std::string& at, int64_t intermediate,
                   bool bias, Activation activation);
+/// Names of an expert's Linears where each is a tensor of its own: AT + I + "." + `gate` and so on.
+struct ExpertNames {
+  const char *gate, *up, *down;
+};
+/// The experts of a mixture, into `mlp`: from the fused tensors of transformers 5 if they are there, AT + gate_up_proj
+/// [experts, 2 intermediate, hidden], gate first, and AT + down_proj [experts, hidden, intermediate]; else from tensors
+/// of their own.
+void read_experts(const SpecReader& reader, const ModelSpec& spec, const std::string& at, int64_t experts,
+                  int64_t intermediate, const ExpertNames& names, MlpSpec& mlp);
 /// out(act(in(x))).
 MlpSpec plain_mlp(const SpecReader& reader, const ModelSpec& spec, const std::string& in, const std::string& out,
                   int64_t intermediate, bool bias, Activation activation, bool transposed = false);
@@ -68,12 +77,12 @@ std::vector<int64_t> qwen_windows(const Config& config, int64_t layers, int64_t 
 void read_head_norms(const SpecReader& reader, const ModelSpec& spec, const std::string& at, float epsilon,
                      AttentionSpec& attention);
 
-/// Reads the table of token embeddings, or the head's weight where a file holds that alone of a tied pair, and takes its
-/// dtype for the model's.
+/// Reads the table of token embeddings, or the head's weight where a file holds that alone of a tied pair, and takes
+/// its dtype for the model's.
 void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec);
-/// The head, decided as transformers 5 decides it: tied to the embedding if config says so (or says nothing and `tied` is
-/// the family's default) unless the checkpoint holds both with different values, else `module`. Throws Error if there
-/// is none, with the reason.
+/// The head, decided as transformers 5 decides it: tied to the embedding if config says so (or says nothing and `tied`
+/// is the family's default) unless the checkpoint holds both with different values, else `module`. Throws Error if
+/// there is none, with the reason.
 void read_head(const SpecReader& reader, const std::string& module, bool tied, bool bias, ModelSpec& spec);
 
 }  // namespace mxlm

@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "model/families.hpp"
@@ -37,11 +35,8 @@ ModelSpec read_qwen3_moe(const SpecReader& reader) {
       layer.mlp.activation.activation = activation;
       layer.mlp.route = route;
       layer.mlp.router = reader.linear(at + "mlp.gate", Role::router, experts, spec.hidden, false);
-      for (int64_t e = 0; e < experts; ++e) {
-        MlpSpec expert =
-            gated_mlp(reader, spec, fmt::format("{}mlp.experts.{}.", at, e), expert_width, false, activation);
-        layer.mlp.experts.push_back({.in = std::move(expert.in), .out = std::move(expert.out)});
-      }
+      read_experts(reader, spec, at + "mlp.experts.", experts, expert_width, {"gate_proj", "up_proj", "down_proj"},
+                   layer.mlp);
     } else {
       layer.mlp = gated_mlp(reader, spec, at + "mlp.", read_width(config, "intermediate_size"), false, activation);
     }

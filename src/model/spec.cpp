@@ -7,6 +7,7 @@
 #include "base/quote.hpp"
 #include "model/families.hpp"
 #include "model/tensor_names.hpp"
+#include "model/wrappers.hpp"
 
 namespace mxlm {
 namespace {
@@ -86,8 +87,8 @@ HostMatrix WeightSource::view(std::vector<std::byte>& storage) const {
   const auto elements = static_cast<size_t>(matrix.rows * matrix.cols);
   HostMatrix out = matrix;
   if (decode) {
-    storage.resize(elements * sizeof(BFloat16));
-    decode(reinterpret_cast<BFloat16*>(storage.data()));
+    storage.resize(elements * dtype_size(matrix.type));
+    decode(storage.data());
   } else if (!row_data.empty()) {
     const size_t row_bytes = elements / row_data.size() * dtype_size(matrix.type);
     storage.resize(elements * dtype_size(matrix.type));
@@ -158,8 +159,14 @@ int64_t ModelSpec::parameters() const {
   return n;
 }
 
-SpecReader::SpecReader(const Config& config, const Checkpoint& named, const Checkpoint& on_disk, std::string_view head)
-    : config_(config), checkpoint_(named), on_disk_(on_disk), head_(head), packed_(PackedFormats::read(config)) {}
+SpecReader::SpecReader(const Config& config, const Checkpoint& named, const Checkpoint& on_disk, std::string_view head,
+                       const Adapter* adapter)
+    : config_(config),
+      checkpoint_(named),
+      on_disk_(on_disk),
+      head_(head),
+      adapter_(adapter),
+      packed_(PackedFormats::read(config)) {}
 
 namespace {
 
@@ -168,7 +175,7 @@ WeightSource source_of(PackedWeight packed) {
   source.matrix = {.type = DType::bf16, .rows = packed.rows, .cols = packed.cols, .stride = packed.cols};
   source.entry = packed.codes;
   source.stored_bits = packed.bits();
-  source.decode = [weight = std::move(packed)](BFloat16* out) { weight.decode(out); };
+  source.decode = [weight = std::move(packed)](std::byte* out) { weight.decode(reinterpret_cast<BFloat16*>(out)); };
   return source;
 }
 
@@ -257,8 +264,41 @@ LinearSpec SpecReader::linear(const std::string& module, Role role, int64_t outp
   } else {
     linear.weight = matrix(module + ".weight", outputs, inputs);
   }
+  linear.weight = adapted(module, std::move(linear.weight));
   if (bias) linear.bias = matrix(module + ".bias", 1, outputs);
   return linear;
+}
+
+WeightSource SpecReader::adapted(const std::string& module, WeightSource weight) const {
+  if (adapter_ == nullptr) return weight;
+  const HostMatrix matrix = weight.matrix;
+  auto update = adapter_->update(module, matrix.rows, matrix.cols);
+  if (!update) return weight;
+  adapted_.insert(module);
+  WeightSource sum;
+  // Float32, as peft adds; a bfloat16 run rounds the sum once, which is what peft makes of a bfloat16 model.
+  sum.matrix = {.type = DType::f32, .rows = matrix.rows, .cols = matrix.cols, .stride = matrix.cols};
+  sum.entry = weight.entry;
+  sum.stored_bits = weight.stored_bits > 0 ? weight.stored_bits : 8.0 * static_cast<double>(dtype_size(matrix.type));
+  sum.decode = [base = std::move(weight), added = *std::move(update)](std::byte* out) {
+    std::vector<std::byte> storage;
+    added.add_to(base.view(storage), reinterpret_cast<float*>(out));
+  };
+  return sum;
+}
+
+WeightSource SpecReader::adapted_in_memory(const std::string& module, WeightSource weight) const {
+  const WeightSource sum = adapted(module, std::move(weight));
+  if (!sum.decode) return sum;
+  std::vector<std::byte> values;
+  WeightSource out;
+  out.matrix = sum.view(values);
+  out.entry = sum.entry;
+  out.entry.offset = 0;
+  out.entry.size = values.size();
+  out.entry.file = FileView::from_owned(sum.entry.file.name(), std::move(values));
+  out.matrix.data = out.entry.data();
+  return out;
 }
 
 NormSpec SpecReader::rms_norm(const std::string& name, int64_t width, float epsilon) const {
@@ -281,26 +321,77 @@ NormSpec SpecReader::layer_norm(const std::string& name, int64_t width, float ep
 std::vector<std::string> known_families() {
   std::vector<std::string> names;
   for (const Family& family : kFamilies) names.emplace_back(family.model_type);
+  const std::vector<std::string> wrappers = known_wrappers();
+  names.insert(names.end(), wrappers.begin(), wrappers.end());
+  std::sort(names.begin(), names.end());
   return names;
 }
 
-ModelSpec load_spec(const Config& config, const Checkpoint& checkpoint) {
+namespace {
+
+using NameOf = std::function<std::string(std::string_view)>;
+
+/// `base` with the tensors that `adapter` brings along instead of the base model's.
+Checkpoint with_replaced(const Checkpoint& base, const Adapter& adapter, std::string_view head) {
+  for (const auto& [name, entry] : adapter.replaced()) {
+    const TensorEntry* old = base.find(name);
+    if (old == nullptr && name != std::string(head) + ".weight") {
+      fail("The adapter {} holds a tensor {}, which the model has not; give the base model that it was trained on.",
+           quote(adapter.name()), quote(name));
+    }
+    if (old != nullptr && old->shape != entry.shape) {
+      fail(
+          "The adapter {} replaces tensor {}, whose shape is {}, by one of {}: the model that it was trained on had "
+          "another size; merge the adapter with peft.",
+          quote(adapter.name()), quote(name), shape_text(old->shape), shape_text(entry.shape));
+    }
+  }
+  return base.with(adapter.replaced());
+}
+
+ModelSpec read_family(const Family& family, const Config& config, const Checkpoint& checkpoint, const NameOf& name_of,
+                      const Adapter* given, const OldName* old) {
+  Checkpoint named = checkpoint.renamed(name_of);
+  std::optional<Adapter> adapter;
+  if (given != nullptr) {
+    adapter = given->renamed(name_of);
+    named = with_replaced(named, *adapter, family.head);
+  }
+  const SpecReader reader(config, named, checkpoint, family.head, adapter ? &*adapter : nullptr);
+  if (old != nullptr && !reader.has(old->tensor)) {
+    fail("'{}': model type '{}' is an older layout of '{}' (there is no tensor '{}'); convert it with transformers.",
+         config.name(), old->model_type, old->family, old->tensor);
+  }
+  ModelSpec spec = family.read(reader);
+  spec.family = family.model_type;
+  if (!adapter) return spec;
+  for (const std::string& module : adapter->modules()) {
+    if (!reader.adapted_modules().contains(module)) {
+      fail(
+          "The adapter {} changes module {}, which the model has not or which takes no adapter here; give the base "
+          "model that it was trained on, or merge it with peft.",
+          quote(adapter->name()), quote(module));
+    }
+  }
+  return spec;
+}
+
+}  // namespace
+
+ModelSpec load_spec(const Config& config, const Checkpoint& checkpoint, const Adapter* adapter) {
   const std::string type = config.string("model_type");
-  const OldName* old = std::find_if(std::begin(kOldNames), std::end(kOldNames),
-                                    [&](const OldName& o) { return o.model_type == type; });
+  const Wrapper* wrapper = find_wrapper(type);
+  const Config text = wrapper != nullptr ? text_config(*wrapper, config) : config;
+  const auto* old =
+      std::find_if(std::begin(kOldNames), std::end(kOldNames), [&](const OldName& o) { return o.model_type == type; });
   if (old == std::end(kOldNames)) old = nullptr;
-  const std::string_view name = old != nullptr ? old->family : type;
+  const std::string name = old != nullptr ? std::string(old->family) : text.string("model_type");
   for (const Family& family : kFamilies) {
     if (family.model_type != name) continue;
-    const Checkpoint named = with_prefix(checkpoint, family.prefix, family.head);
-    const SpecReader reader(config, named, checkpoint, family.head);
-    if (old != nullptr && !reader.has(old->tensor)) {
-      fail("'{}': model type '{}' is an older layout of '{}' (there is no tensor '{}'); convert it with transformers.",
-           config.name(), type, old->family, old->tensor);
-    }
-    ModelSpec spec = family.read(reader);
-    spec.family = name;
-    return spec;
+    const auto name_of = [&](std::string_view tensor) {
+      return wrapper != nullptr ? text_name(*wrapper, tensor) : prefixed(tensor, family.prefix, family.head);
+    };
+    return read_family(family, text, checkpoint, name_of, adapter, old);
   }
   fail("'{}': model type '{}' is not known; the known ones are: {}.", config.name(), type,
        fmt::join(known_families(), ", "));

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "backend/backend.hpp"
 #include "io/safetensors.hpp"
+#include "model/adapter.hpp"
 #include "model/config.hpp"
 #include "model/packed.hpp"
 #include "model/rope.hpp"
@@ -31,8 +33,9 @@ struct WeightSource {
   int64_t row_step = 1;  // of a transposed weight
   /// Where each row lies, if not one after the other.
   std::vector<const std::byte*> row_data;
-  /// Writes the bfloat16 values [rows, cols] of a weight that is stored in codes and scales.
-  std::function<void(BFloat16*)> decode;
+  /// Writes the values [rows, cols], in the matrix's type, of a weight that is stored in codes and scales or is the sum
+  /// of a base model's and an adapter's.
+  std::function<void(std::byte*)> decode;
   double stored_bits = 0;  // bits an element on disk; 0 = those of the type
 
   /// The values row by row: in place where they lie so, else in `storage`.
@@ -136,7 +139,8 @@ struct ModelSpec {
   float residual_multiplier = 1;  // of what attention and MLP add
   std::vector<LayerSpec> layers;
   std::optional<NormSpec> final_norm;
-  LinearSpec head;  // shares the embedding's weight when tied
+  std::string embedding_module;  // name without ".weight"; the head's where a file holds a tied pair's head alone
+  LinearSpec head;               // shares the embedding's weight when tied
   bool tied_head = false;
   float logit_multiplier = 1, logit_softcap = 0;
   int32_t bos_id = -1;  // from config.json; -1 = none
@@ -153,7 +157,9 @@ struct ModelSpec {
 class SpecReader {
  public:
   /// `named` is `on_disk` under the names that transformers gives the tensors of a model whose head is `head`.
-  SpecReader(const Config& config, const Checkpoint& named, const Checkpoint& on_disk, std::string_view head);
+  /// `adapter`, if any, has the model's names too, and is merged into the Linears and the embedding.
+  SpecReader(const Config& config, const Checkpoint& named, const Checkpoint& on_disk, std::string_view head,
+             const Adapter* adapter = nullptr);
   [[nodiscard]] const Config& config() const { return config_; }
   [[nodiscard]] const Checkpoint& on_disk() const { return on_disk_; }
   /// Name of the Linear that gives the logits.
@@ -178,6 +184,16 @@ class SpecReader {
   /// `bias` says that there must be one. With `transposed` the weight is stored [inputs, outputs].
   [[nodiscard]] LinearSpec linear(const std::string& module, Role role, int64_t outputs, int64_t inputs, bool bias,
                                   bool transposed = false) const;
+  /// `weight`, with what the adapter adds to `module`, if anything, computed whenever the values are asked for.
+  [[nodiscard]] WeightSource adapted(const std::string& module, WeightSource weight) const;
+  /// The same, computed once where the adapter adds something.
+  [[nodiscard]] WeightSource adapted_in_memory(const std::string& module, WeightSource weight) const;
+  /// True if the adapter brings this tensor along.
+  [[nodiscard]] bool is_replaced(const std::string& tensor) const {
+    return adapter_ != nullptr && adapter_->replaced().contains(tensor);
+  }
+  /// Modules that adapted() has been asked for and that the adapter changes.
+  [[nodiscard]] const std::set<std::string>& adapted_modules() const { return adapted_; }
   /// An RMSNorm with a weight NAME.weight [width], rounded before its weight as llama has it.
   [[nodiscard]] NormSpec rms_norm(const std::string& name, int64_t width, float epsilon) const;
   /// A LayerNorm with NAME.weight and, where `bias`, NAME.bias [width].
@@ -191,14 +207,17 @@ class SpecReader {
   const Checkpoint& checkpoint_;
   const Checkpoint& on_disk_;
   std::string head_;
+  const Adapter* adapter_;
+  mutable std::set<std::string> adapted_;
   std::optional<PackedFormats> packed_;  // of a checkpoint that holds codes
 };
 
-/// Builds the spec of a checkpoint by its config's model_type. The spec holds on to the mapped files. Throws Error: an
-/// unknown model_type is named with the list of known ones.
-ModelSpec load_spec(const Config& config, const Checkpoint& checkpoint);
+/// Builds the spec of a checkpoint by its config's model_type; of a model of several kinds of input the part that reads
+/// text. `adapter`, if any, is merged into the weights. The spec holds on to the mapped files. Throws Error: an unknown
+/// model_type is named with the list of known ones.
+ModelSpec load_spec(const Config& config, const Checkpoint& checkpoint, const Adapter* adapter = nullptr);
 
-/// Known values of model_type.
+/// Known values of model_type, families and wrappers.
 std::vector<std::string> known_families();
 
 }  // namespace mxlm

@@ -1,7 +1,5 @@
 #include "model/tensor_names.hpp"
 
-#include <string>
-
 namespace mxlm {
 namespace {
 
@@ -12,13 +10,11 @@ bool begins(std::string_view name, std::string_view part) {
 
 }  // namespace
 
-Checkpoint with_prefix(const Checkpoint& checkpoint, std::string_view prefix, std::string_view head) {
-  return checkpoint.renamed([&](std::string_view name) -> std::string {
-    if (begins(name, head)) return std::string(name);
-    if (!begins(name, prefix)) return std::string(prefix).append(".").append(name);
-    const std::string_view rest = name.substr(prefix.size() + 1);
-    return std::string(begins(rest, prefix) || begins(rest, head) ? rest : name);
-  });
+std::string prefixed(std::string_view name, std::string_view prefix, std::string_view head) {
+  if (begins(name, head)) return std::string(name);
+  if (!begins(name, prefix)) return std::string(prefix).append(".").append(name);
+  const std::string_view rest = name.substr(prefix.size() + 1);
+  return std::string(begins(rest, prefix) || begins(rest, head) ? rest : name);
 }
 
 }  // namespace mxlm

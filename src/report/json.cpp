@@ -316,6 +316,9 @@ Json run(const RunResult& r) {
       {"subsets", Json::array()},
       {"variants", Json::array()},
   };
+  if (!r.model.adapter.empty()) {
+    out["model"]["adapter"] = {{"name", r.model.adapter}, {"sha256", r.model.adapter_sha256}};
+  }
   if (r.protocol.stride > 0) out["protocol"]["stride"] = r.protocol.stride;
   for (const SubsetResult& s : r.subsets) out["subsets"].push_back(subset(s, r.variants));
   for (const VariantResult& v : r.variants) out["variants"].push_back(variant(v));
