@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Kills `mxlm eval` at random moments, resumes it until it is done, and compares every digit with a run in peace.
 
-usage: tools/crash_test.py MXLM [--kills N] [--signal KILL|TERM|INT] [--seed S] [-- EVAL ARGUMENTS]
+usage: tools/crash_test.py MXLM [--kills N] [--signal KILL|TERM|INT|HUP] [--seed S] [-- EVAL ARGUMENTS]
 
 Each trial is a new journal: the run is killed once, at a moment drawn from the whole length of a run, then resumed, and
 killed again with probability one half until it is left alone. A trial fails if the digits differ, if a window that the
-journal held is run again, or, for TERM and INT, if ending takes 2 s or more. The last line is "N kills, N resumed runs
+journal held is run again, or, for the others than KILL, if ending takes 2 s or more. The last line is "N kills, N resumed runs
 equal, N lost windows". Needs Python alone.
 """
 import argparse
@@ -34,7 +34,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mxlm")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--signal", default="KILL", choices=("KILL", "TERM", "INT"))
+    parser.add_argument("--signal", default="KILL", choices=("KILL", "TERM", "INT", "HUP"))
     parser.add_argument("--seed", type=int, default=1)
     ours, rest = sys.argv[1:], []
     if "--" in ours:

@@ -8,7 +8,7 @@
 #include <new>
 
 #include "base/error.hpp"
-#include "base/interrupt.hpp"
+#include "base/log.hpp"
 #include "base/quote.hpp"
 #include "cli/options.hpp"
 #include "eval/journal.hpp"
@@ -27,9 +27,10 @@ std::string way_to_results(const EvalResult& result, const std::string& json) {
                         : fmt::format("'mxlm report {}' makes pages and tables of the JSON.", shell_quote(json));
   }
   return fmt::format(
-      "The result is kept in the journal {}{}: the same command with --resume writes it without computing it again.",
+      "The result is kept in the journal {}{}: the same command with --resume {}.",
       quote(result.runs.front().journal_folder),
-      result.runs.size() > 1 ? fmt::format(" and those of {} more runs", result.runs.size() - 1) : "");
+      result.runs.size() > 1 ? fmt::format(" and those of {} more runs", result.runs.size() - 1) : "",
+      result.runs.back().complete ? "writes it without computing it again" : "goes on from there and writes it");
 }
 
 void settle_journals(const EvalResult& result, const EvalArguments& arguments) {
@@ -116,11 +117,12 @@ void Outputs::write(const EvalResult& result, const ResultViews& views) const {
   if (arguments_.json != "-" && files.to_stdout() == 0) {
     attempts.attempt("table", [&] { print_result(views.table(result)); });
   }
+  const RunResult& last = result.runs.back();
   if (!attempts.failures().empty()) {
+    if (!last.stopped.empty()) log_error("{}", last.stopped);
     fail("{} {}{}", fmt::join(attempts.failures(), " "), attempts.succeeded() > 0 ? "All else was written. " : "",
          way_to_results(result, written_json));
   }
-  const RunResult& last = result.runs.back();
   if (!last.stopped.empty()) throw Error(last.stopped);
   if (!last.complete) throw Interrupted();
   settle_journals(result, arguments_);

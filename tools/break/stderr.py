@@ -1,5 +1,12 @@
 """Messages that nobody can read: stderr closed, full or broken. No line of them may get into a file."""
-from ._common import SHORT, digits, runs
+import fcntl
+import os
+import pty
+import re
+import struct
+import termios
+
+from ._common import SHORT, digits, evaluation, runs
 
 
 def trials(ctx):
@@ -47,6 +54,30 @@ def trials(ctx):
             "LOG ERROR" not in outcome.stderr) else outcome.stderr[-300:]
 
     yield "a log on a full disk", log_full
+
+    def narrow(columns):
+        def trial():
+            pid, fd = pty.fork()
+            if pid == 0:
+                fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+                null = os.open("/dev/null", os.O_WRONLY)
+                os.dup2(null, 1)
+                os.execv(ctx.mxlm, [str(ctx.mxlm), *evaluation(ctx, "--max-windows", "400", "--no-journal",
+                                                               "--round-tokens", "128")])
+            said = b""
+            try:
+                while piece := os.read(fd, 4096):
+                    said += piece
+            except OSError:  # the end of a terminal
+                pass
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            lines = [line for line in re.split(r"\r\x1b\[K|[\r\n]+", said.decode()) if "%" in line]
+            longest = max(map(len, lines), default=0)
+            return None if code == 0 and 0 < longest < columns else f"code {code}, {len(lines)} lines, {longest} columns"
+        return trial
+
+    for columns in (20, 40, 100):
+        yield f"the progress line on {columns} columns", narrow(columns)
 
     def other(command, out):
         def trial():
