@@ -144,7 +144,7 @@ uint64_t memory_budget_bytes() {
 
 uint64_t memory_room_bytes() {
   const auto rest = [](uint64_t limit, uint64_t used) { return limit - std::min(limit, used); };
-  const uint64_t room = rest(memory_budget_bytes(), resident_memory_bytes());
+  const uint64_t room = rest(memory_budget_bytes(), status_bytes("RssAnon:"));
   rlimit space{};
   if (getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY) return room;
   return std::min(room, rest(space.rlim_cur, status_bytes("VmSize:")));

@@ -30,14 +30,23 @@ std::vector<size_t> ranking(std::span<const VariantResult> variants) {
   return out;
 }
 
-std::optional<size_t> rival(std::span<const VariantResult> variants, size_t v) {
-  std::optional<size_t> best;
-  for (size_t i = 1; i < variants.size(); ++i) {
-    if (i == v || variants[i].weight_bits_variant > variants[v].weight_bits_variant) continue;
-    if (!best || divergence(variants[i]) < divergence(variants[*best])) best = i;
+std::vector<std::optional<size_t>> rivals(std::span<const VariantResult> variants) {
+  std::vector<size_t> order;
+  for (size_t v = 1; v < variants.size(); ++v) order.push_back(v);
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return variants[a].weight_bits_variant < variants[b].weight_bits_variant;
+  });
+  std::vector<std::optional<size_t>> out(variants.size());
+  std::optional<size_t> best;  // of all with at most as many bits
+  for (size_t i = 0, end = 0; i < order.size(); ++i) {
+    for (; end < order.size() && !(variants[order[end]].weight_bits_variant > variants[order[i]].weight_bits_variant);
+         ++end) {
+      const double here = divergence(variants[order[end]]), least = best ? divergence(variants[*best]) : HUGE_VAL;
+      if (!best || here < least || (here == least && order[end] < *best)) best = order[end];
+    }
+    if (divergence(variants[*best]) < divergence(variants[order[i]])) out[order[i]] = best;
   }
-  if (best && !(divergence(variants[*best]) < divergence(variants[v]))) return std::nullopt;
-  return best;
+  return out;
 }
 
 std::vector<std::pair<size_t, size_t>> neighbours(std::span<const VariantResult> variants) {
@@ -46,10 +55,11 @@ std::vector<std::pair<size_t, size_t>> neighbours(std::span<const VariantResult>
     if (a != b) out.insert(std::minmax(a, b));
   };
   const std::vector<size_t> order = ranking(variants);
+  const std::vector<std::optional<size_t>> others = rivals(variants);
   for (size_t i = 0; i < order.size(); ++i) {
     add(order.front(), order[i]);
     if (i > 0) add(order[i - 1], order[i]);
-    if (const auto other = rival(variants, order[i])) add(*other, order[i]);
+    if (const auto other = others[order[i]]) add(*other, order[i]);
   }
   return {out.begin(), out.end()};
 }

@@ -15,9 +15,9 @@ namespace mxlm {
 /// by KL divergence.
 std::vector<size_t> ranking(std::span<const VariantResult> variants);
 
-/// Of the other variants whose weights take at most as many bits as those of `v`, the one with the least KL divergence;
-/// none if that is not below v's own.
-std::optional<size_t> rival(std::span<const VariantResult> variants, size_t v);
+/// For each variant the one of the others (1 and up) whose weights take at most as many bits and that has the least KL
+/// divergence, the first of equals; none if that is not below its own, nor for the baseline.
+std::vector<std::optional<size_t>> rivals(std::span<const VariantResult> variants);
 
 /// Pairs (a < b) that a table of many variants needs: each with the one before it in the ranking, with the first, and
 /// with its rival. In order, each once.

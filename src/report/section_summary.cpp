@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "report/sections.hpp"
@@ -151,21 +154,22 @@ std::string lead(const Run& run, const std::vector<Verdict>& judgements) {
 /// Who else may be on the front: variants that one of the front's, of at most their size, does not beat by more than
 /// the error of the difference of their KL divergences. "" where there are none.
 std::string rivals(const Run& run, SizeAxis axis, const std::vector<size_t>& front) {
+  std::map<std::pair<std::string_view, std::string_view>, const Pair*> pairs;
+  for (const Pair& p : run.pairs) pairs.emplace(std::pair(std::string_view(p.a), std::string_view(p.b)), &p);
   const auto alike = [&](size_t x, size_t y) {
-    const std::string &a = run.variants[std::min(x, y)].name, &b = run.variants[std::max(x, y)].name;
-    const auto pair =
-        std::find_if(run.pairs.begin(), run.pairs.end(), [&](const Pair& p) { return p.a == a && p.b == b; });
-    return pair != run.pairs.end() && chance_of({.value = pair->kld_difference,
-                                                 .error = pair->kld_difference_stderr_windows,
-                                                 .clusters = run.clusters.number}) >= kBorderlineChance;
+    const auto pair = pairs.find({run.variants[std::min(x, y)].name, run.variants[std::max(x, y)].name});
+    return pair != pairs.end() && chance_of({.value = pair->second->kld_difference,
+                                             .error = pair->second->kld_difference_stderr_windows,
+                                             .clusters = run.clusters.number}) >= kBorderlineChance;
   };
+  std::vector<char> on_front(run.variants.size(), 0);
+  for (const size_t i : front) on_front[i] = 1;
   std::vector<size_t> out;
   for (size_t i = 1; i < run.variants.size(); ++i) {
-    if (std::find(front.begin(), front.end(), i) != front.end()) continue;
+    if (on_front[i] != 0) continue;
     // The front goes by size; its last one that is no larger has the least KL divergence of these.
-    const auto larger = std::find_if(front.begin(), front.end(), [&](size_t f) {
-      return size_figure(run, f, axis).value > size_figure(run, i, axis).value;
-    });
+    const auto larger = std::upper_bound(front.begin(), front.end(), size_figure(run, i, axis).value,
+                                         [&](double size, size_t f) { return size_figure(run, f, axis).value > size; });
     if (larger != front.begin() && alike(*(larger - 1), i)) out.push_back(i);
   }
   return out.empty() ? std::string{} : fmt::format("; within the error, nor than {}", names(run, out));

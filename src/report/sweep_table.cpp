@@ -80,9 +80,11 @@ Rows sorted_rows(const RunResult& run) {
 /// computed or has no error.
 std::optional<double> chance_between(const RunResult& run, size_t x, size_t y) {
   const auto [a, b] = std::minmax(x, y);
-  const auto pair = std::find_if(run.pairs.begin(), run.pairs.end(),
-                                 [a = a, b = b](const PairFigures& p) { return p.a == a && p.b == b; });
-  if (pair == run.pairs.end()) return std::nullopt;
+  // Pairs are in order.
+  const auto pair = std::lower_bound(
+      run.pairs.begin(), run.pairs.end(), std::pair(a, b),
+      [](const PairFigures& p, const std::pair<size_t, size_t>& wanted) { return std::pair(p.a, p.b) < wanted; });
+  if (pair == run.pairs.end() || pair->a != a || pair->b != b) return std::nullopt;
   const double chance = chance_of(
       {.value = pair->kld_difference, .error = pair->kld_difference_stderr_windows, .clusters = run.clusters.number});
   return std::isfinite(chance) ? std::optional(chance) : std::nullopt;
@@ -96,11 +98,12 @@ bool alike(const RunResult& run, size_t x, size_t y) {
 /// "*" for what is Pareto-optimal, "(*)" for what no other of at most its bits beats by more than their error; then "="
 /// where KL does not differ from that of the row above, "1" where it does not differ from the first row's.
 std::vector<std::string> marks_of(const RunResult& run, const Rows& rows) {
+  const std::vector<std::optional<size_t>> others = rivals(run.variants);
   std::vector<std::string> out;
   for (size_t r = 0; r < rows.size(); ++r) {
     const auto index = [&](size_t row) { return static_cast<size_t>(rows[row] - run.variants.data()); };
     std::string marks = rows[r]->sweep->pareto ? "*" : "";
-    const auto other = rival(run.variants, index(r));
+    const auto other = others[index(r)];
     if (marks.empty() && other && rows[r]->sweep->bits_saved > 0 && alike(run, *other, index(r))) marks = "(*)";
     marks = pad_right(marks, 3);
     marks += r > 0 && alike(run, index(r - 1), index(r)) ? "=" : " ";

@@ -1,13 +1,10 @@
 """Text of strangers on a terminal: from files, from names, from what a run says while it goes on."""
 import json
 import struct
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "common"))
-import material  # noqa: E402
+from . import _material as material
 
-GROUP = "terminal"
 EVIL = material.EVIL
 WORD = EVIL.split(" ")[0]  # without a space
 
@@ -99,7 +96,7 @@ def trials(ctx):
     for name, change in CONFIGURATIONS.items():
         def configuration(change=change):
             changed = {key: value for key, value in {**config, **change}.items() if value is not None}
-            return material.harmless(ctx.run("inspect", str(folder_with(ctx, "m", changed))), code=1)
+            return material.harmless(material.run(ctx, "inspect", str(folder_with(ctx, "m", changed))), code=1)
         yield f"config.json: {name}", configuration
 
     text = ctx.tmp / "text.txt"
@@ -110,7 +107,7 @@ def trials(ctx):
         def tokenizer(change=change):
             path = ctx.tmp / "tokenizer.json"
             path.write_text(json.dumps({**base, **change}))
-            return material.harmless(ctx.run("tokenize", str(path), "--text", str(text)), code=1)
+            return material.harmless(material.run(ctx, "tokenize", str(path), "--text", str(text)), code=1)
         yield f"tokenizer.json: {name}", tokenizer
 
     def added_token():
@@ -118,40 +115,40 @@ def trials(ctx):
         token = {"id": 7, "content": EVIL, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
                  "special": True}
         path.write_text(json.dumps({**base, "added_tokens": [token]}))
-        return material.harmless(ctx.run("tokenize", str(path), "--text", str(text)), code=0)
+        return material.harmless(material.run(ctx, "tokenize", str(path), "--text", str(text)), code=0)
     yield "tokenizer.json: an added token's id, a warning of a run that goes on", added_token
 
     for name, content in SAFETENSORS.items():
         def safetensors_file(content=content):
             path = ctx.tmp / "EVIL.safetensors"
             path.write_bytes(content)
-            return material.harmless(ctx.run("cast", str(path), "-o", str(ctx.tmp / "o"), "--format", "mxfp4"), code=1)
+            return material.harmless(material.run(ctx, "cast", str(path), "-o", str(ctx.tmp / "o"), "--format", "mxfp4"), code=1)
         yield f"safetensors: {name}", safetensors_file
 
     def index():
         folder = folder_with(ctx, "indexed")
         (folder / "model.safetensors").unlink()
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../" + EVIL}}))
-        return material.harmless(ctx.run("inspect", str(folder)), code=1)
+        return material.harmless(material.run(ctx, "inspect", str(folder)), code=1)
     yield "a shard's name in an index", index
 
     def subsets():
         path = ctx.tmp / "d.jsonl"
         path.write_text(json.dumps({"text": "one two", "meta": {"pile_set_name": EVIL}}) + "\n")
-        return material.harmless(ctx.run("eval", "--data", f"{path}::q"))
+        return material.harmless(material.run(ctx, "eval", "--data", f"{path}::q"))
     yield "the list of a data set's subsets", subsets
 
     def configuration_file():
         path = ctx.tmp / "c.toml"
         path.write_text(f'"{WORD}" = 1\n'.replace("\n", " ") + "\n")
-        return material.harmless(ctx.run("eval", "--config", str(path)))
+        return material.harmless(material.run(ctx, "eval", "--config", str(path)))
     yield "an option's name in a TOML file", configuration_file
 
     def plan():
         folder = ctx.tmp / "EVIL-journal"
         folder.mkdir(exist_ok=True)
         (folder / "plan.json").write_text(json.dumps({"version": EVIL}))
-        return material.harmless(ctx.run("eval", "--text", str(ctx.text), "--context", "32", "--max-windows", "1",
+        return material.harmless(material.run(ctx, "eval", "--text", str(ctx.text), "--context", "32", "--max-windows", "1",
                                          "--journal", str(folder), "--resume"))
     yield "a journal's plan", plan
 
@@ -161,14 +158,14 @@ def trials(ctx):
         def results(content=content):
             path = ctx.tmp / "r.json"
             path.write_text(json.dumps(content))
-            return material.harmless(ctx.run("report", str(path), "-o", "-"), code=1)
+            return material.harmless(material.run(ctx, "report", str(path), "-o", "-"), code=1)
         yield f"a result's {name}", results
 
     for words in OPTIONS:
         for kind, evil in {"": EVIL, ", bare bytes": b"EVIL\x9b[31m\xff\xc2"}.items():
             def option(words=words, evil=evil):
                 shown = evil.decode("utf-8", "surrogateescape") if isinstance(evil, bytes) else evil
-                done = ctx.run(*[word.replace("{}", shown) for word in words.split(" ")], timeout=120)
+                done = material.run(ctx, *[word.replace("{}", shown) for word in words.split(" ")], timeout=120)
                 return material.harmless(done, quotes=None) if done.returncode else "is taken"
             yield f"{words.replace('{}', 'NAME')}{kind}", option
 
@@ -177,18 +174,18 @@ def trials(ctx):
     def names_in_a_run():
         folder = folder_with(ctx, "m" + EVIL)
         log = ctx.tmp / "log"
-        done = ctx.run("eval", str(folder), *run, "--mx", "mlp=mxfp4", "--journal", str(ctx.tmp / ("j" + EVIL)),
+        done = material.run(ctx, "eval", str(folder), *run, "--mx", "mlp=mxfp4", "--journal", str(ctx.tmp / ("j" + EVIL)),
                        "--log-file", str(log))
         return material.harmless(done, code=0) or material.disrupts(log.read_bytes())
     yield "the model's and the journal's folder in a table and a log", names_in_a_run
 
     def names_in_inspect():
-        return material.harmless(ctx.run("inspect", str(folder_with(ctx, "m" + EVIL))), code=0)
+        return material.harmless(material.run(ctx, "inspect", str(folder_with(ctx, "m" + EVIL))), code=0)
     yield "the model's folder in inspect", names_in_inspect
 
     def faithful():
-        done = ctx.run("eval", str(folder_with(ctx, "m" + EVIL)), *run, "--no-journal", "--no-variants", "--quiet",
+        done = material.run(ctx, "eval", str(folder_with(ctx, "m" + EVIL)), *run, "--no-journal", "--no-variants", "--quiet",
                        "--json", "-")
-        name = json.loads(material.raw(done.stdout))["runs"][0]["model"]["name"]
+        name = json.loads(done.stdout)["runs"][0]["model"]["name"]
         return None if EVIL in name else f"the JSON has {name!r}"
     yield "JSON stays faithful", faithful

@@ -1,12 +1,8 @@
 """Markdown tables: a name is text, in one cell, and makes no link and no notice."""
 import re
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "common"))
-import material  # noqa: E402
+from . import _material as material
 
-GROUP = "markdown"
 # A name, and what must not stand in the output (a regular expression).
 NAMES = {
     "pipe": ("a|b", r"(?<!\\)a\|"), "heading": ("\n# x", r"(?m)^# "), "image": ("![x](http://e)", r"(?<!\\)!\["),
@@ -31,7 +27,7 @@ def trials(ctx):
             done = material.report(ctx, material.write_result(ctx, text=text), "--markdown")
             if done.returncode != 0:
                 return f"exit code {done.returncode}"
-            written = material.raw(done.stdout).decode()
+            written = done.stdout.decode()
             found = re.search(forbidden, written)
             if found:
                 return f"{found[0]!r} in {written[max(0, found.start() - 20):found.end() + 20]!r}"

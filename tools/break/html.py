@@ -2,13 +2,9 @@
 import html.parser
 import json
 import re
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "common"))
-import material  # noqa: E402
+from . import _material as material
 
-GROUP = "html"
 PAYLOADS = {
     "script": '"><script>alert(1)</script>', "image": "<img src=x onerror=alert(1)>",
     "ends of what it stands in": "</title></style></script></textarea></pre><script>alert(1)</script>",
@@ -44,8 +40,8 @@ def elements(page):
 
 
 def page_of(ctx, *paths, name="page.html"):
-    done = ctx.run("report", *map(str, paths), "-o", str(ctx.tmp / name))
-    return (ctx.tmp / name).read_text() if done.returncode == 0 else material.raw(done.stderr)
+    done = material.run(ctx, "report", *map(str, paths), "-o", str(ctx.tmp / name))
+    return (ctx.tmp / name).read_text() if done.returncode == 0 else done.stderr
 
 
 def same_elements(ctx, page, harmless):

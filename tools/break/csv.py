@@ -1,14 +1,11 @@
-"""CSV: four readers agree on its fields, and no cell is a formula."""
+"""CSV: a strict reader gets back what was written, and no cell is a formula."""
 import csv
 import io
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "common"))
-import material  # noqa: E402
+from . import _material as material
 
-GROUP = "csv"
 FORMULAS = ['=HYPERLINK("http://evil.example","y")', "=1+1", "+1+1", "-1+1", "@SUM(1+1)*cmd|'/C calc'!A0", "\t=1+1",
             "\r=1+1", "\n=1+1", " =1+1", "'=1+1", '"=1+1', "  '\"@x", "\uff1d1+1", "\uff0b1", "\uff0d1x", "\uff20x"]
 STRUCTURE = {"commas": "a,b,,c", "quotes": '"a" ""b""', "line breaks": "a\r\nb\nc\rd", "escape": "a\x1b[31mb",
@@ -33,7 +30,7 @@ def begins_formula(cell):
 
 def csv_of(ctx, path, *more):
     done = material.report(ctx, path, "--csv", *more)
-    return material.raw(done.stdout).decode() if done.returncode == 0 else None
+    return done.stdout.decode() if done.returncode == 0 else None
 
 
 def cells(ctx, text, *more):
@@ -85,7 +82,7 @@ def trials(ctx):
 
     def eval_name():
         path = ctx.tmp / "e.csv"
-        done = ctx.run("eval", str(ctx.model), *run, "--mx", "+1+1:mlp=mxfp4", "--csv", str(path))
+        done = material.run(ctx, "eval", str(ctx.model), *run, "--mx", "+1+1:mlp=mxfp4", "--csv", str(path))
         if done.returncode != 0:
             return f"exit code {done.returncode}"
         return "a formula" if any(begins_formula(c) for r in rows_of(path.read_text()) for c in r) else None
@@ -93,7 +90,7 @@ def trials(ctx):
 
     def per_token():
         path = ctx.tmp / "t.csv"
-        done = ctx.run("eval", str(ctx.model), *run, "--mx", "+1+1:mlp=mxfp4", "--per-token", str(path))
+        done = material.run(ctx, "eval", str(ctx.model), *run, "--mx", "+1+1:mlp=mxfp4", "--per-token", str(path))
         head = rows_of(path.read_text())[0] if done.returncode == 0 else ["=no"]
         return "a formula" if any(begins_formula(cell) for cell in head) else None
     yield "--per-token with a variant called +1+1", per_token
@@ -105,9 +102,9 @@ def trials(ctx):
             if not (model / file.name).exists():
                 (model / file.name).symlink_to(file.resolve())
         path = ctx.tmp / "s.csv"
-        done = ctx.run("sweep", str(model), *run, "--formats", "mxfp4", "--csv", str(path))
+        done = material.run(ctx, "sweep", str(model), *run, "--formats", "mxfp4", "--csv", str(path))
         if done.returncode != 0:
-            return f"exit code {done.returncode}: {material.raw(done.stderr)[-200:]!r}"
+            return f"exit code {done.returncode}: {done.stderr[-200:]!r}"
         return "a formula" if any(begins_formula(c) for r in rows_of(path.read_text()) for c in r) else None
     yield "sweep --csv of a model in a folder called =1+1", sweep
 

@@ -1,6 +1,5 @@
 """What several groups of trials need: results of any content, and checks of what was printed."""
 import json
-import os
 import subprocess
 import unicodedata
 
@@ -8,9 +7,10 @@ import unicodedata
 EVIL = "EVIL\x1b]0;title\x07\nmxlm: error: fake\r\u009b[31m\u202etxt\u2066\u2028\ufeff"
 
 
-def raw(stream):
-    """Output as bytes, whether it was captured as bytes or as text."""
-    return stream if isinstance(stream, bytes) else (stream or "").encode("utf-8", "surrogateescape")
+def run(ctx, *arguments, timeout=60):
+    """Runs mxlm; its output stays bytes, for carriage returns and bytes that are no UTF-8 are what is looked for."""
+    return subprocess.run([str(ctx.mxlm), *map(str, arguments)], capture_output=True, timeout=timeout, cwd=ctx.tmp,
+                          env=ctx.environment(), stdin=subprocess.DEVNULL)
 
 
 def disrupts(data, kept=b"\n"):
@@ -30,7 +30,7 @@ def disrupts(data, kept=b"\n"):
 
 def harmless(done, quotes="EVIL", code=None):
     """None if nothing that was printed is obeyed, no line is forged, and the hostile text is there."""
-    out, err = raw(done.stdout), raw(done.stderr)
+    out, err = done.stdout, done.stderr
     if b"\nmxlm: error: fake" in out + err:
         return "a forged line"
     if quotes and quotes.encode() not in out + err:
@@ -42,7 +42,7 @@ def harmless(done, quotes="EVIL", code=None):
 
 def one_sentence(done, code=1):
     """None if the program ended with `code` and one line."""
-    err = raw(done.stderr)
+    err = done.stderr
     if done.returncode != code:
         return f"exit code {done.returncode}, not {code}: {err[-300:]!r}"
     lines = [line for line in err.split(b"\n") if line and b": info: " not in line]
@@ -53,7 +53,7 @@ def limited(ctx, arguments, kilobytes, timeout=60):
     """Runs mxlm with an address space of so many kilobytes."""
     script = f'ulimit -v {kilobytes}; exec "$0" "$@"'
     return subprocess.run(["bash", "-c", script, str(ctx.mxlm), *map(str, arguments)], capture_output=True,
-                          timeout=timeout, cwd=ctx.tmp, env=os.environ | {"MALLOC_ARENA_MAX": "1"})
+                          timeout=timeout, cwd=ctx.tmp, env=ctx.environment({"MALLOC_ARENA_MAX": "1"}))
 
 
 def figures(value, text):
@@ -106,4 +106,4 @@ def write_result(ctx, name="r.json", **kinds):
 
 def report(ctx, path, option="-o", *more):
     """What `report` writes to stdout for a result."""
-    return ctx.run("report", str(path), option, "-", *more)
+    return run(ctx, "report", str(path), option, "-", *more)

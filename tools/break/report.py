@@ -1,13 +1,9 @@
 """`report` on files that are small and mean much: an end in time, in memory, with a page or one sentence."""
 import json
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "common"))
-import material  # noqa: E402
+from . import _material as material
 
-GROUP = "report"
 KILOBYTES = 2_000_000
 
 
@@ -87,13 +83,13 @@ def trials(ctx):
         def broken(text=text):
             path = ctx.tmp / "broken.json"
             path.write_text(text)
-            return material.one_sentence(ctx.run("report", str(path), "-o", str(ctx.tmp / "broken.html")))
+            return material.one_sentence(material.run(ctx, "report", str(path), "-o", str(ctx.tmp / "broken.html")))
         yield name, broken
 
     def invalid_utf8():
         path = ctx.tmp / "broken.json"
         path.write_bytes(b'{"schema":"\xff"}')
-        return material.one_sentence(ctx.run("report", str(path), "-o", str(ctx.tmp / "broken.html")))
+        return material.one_sentence(material.run(ctx, "report", str(path), "-o", str(ctx.tmp / "broken.html")))
     yield "invalid UTF-8", invalid_utf8
 
     def many_files():
@@ -107,11 +103,11 @@ def trials(ctx):
         lines = (json.dumps({"text": "one two", "meta": {"pile_set_name": f"s{n}"}}) for n in range(11_000))
         data, out = ctx.tmp / "subsets.jsonl", ctx.tmp / "subsets.json"
         data.write_text("\n".join(lines) + "\n")
-        done = ctx.run("eval", str(ctx.model), "--data", str(data), "--context", "16", "--max-samples", "20000",
+        done = material.run(ctx, "eval", str(ctx.model), "--data", str(data), "--context", "16", "--max-samples", "20000",
                        "--max-windows", "11000", "--no-variants", "--quiet", "--no-journal", "--json", str(out),
                        "--html", str(ctx.tmp / "subsets.html"), timeout=300)
         if done.returncode != 0:
-            return f"eval: {material.raw(done.stderr)[-200:]!r}"
-        done = ctx.run("report", str(out), "-o", str(ctx.tmp / "again.html"))
-        return None if done.returncode == 0 else f"report: {material.raw(done.stderr)[-200:]!r}"
+            return f"eval: {done.stderr[-200:]!r}"
+        done = material.run(ctx, "report", str(out), "-o", str(ctx.tmp / "again.html"))
+        return None if done.returncode == 0 else f"report: {done.stderr[-200:]!r}"
     yield "11,000 subsets that eval wrote", eval_writes
