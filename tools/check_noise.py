@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Compares what --noise says of a figure with its scatter over 30 real orders of sums.
+"""Checks the formula of --noise, s = sd(d) / sqrt(2 N), against the scatter of figures over 30 real orders of sums.
 
 Usage: tools/check_noise.py MXLM [RUNS]   (needs numpy; about ten minutes on two cores)
 
 The order is changed in the checkpoint, not in the program: the hidden and the intermediate dimensions of booklet-7m and
-the value dimensions of its heads are renumbered, which changes the order of every sum of every Linear and no value. MX
-blocks hold 32 neighbours, so whole blocks are renumbered, and values inside a block. The result is the same function
-with other roundings. Exits with 1 where the deviation that --noise gives is more than 15 % off, in the mean over the
-variants of a figure.
+the value dimensions of its heads are renumbered, which changes the order of the sums of every Linear and norm, and no
+value. MX blocks hold 32 neighbours, so whole blocks are renumbered, and values inside a block. From each two successive
+runs s is computed token by token, as --noise does from its two runs, and their root mean square taken. Exits with 1 where s is more than 15 % off, in the
+mean over the variants of a figure. The last column is what --noise says: it reverses the sums of attention, too, which a
+checkpoint cannot, so it may be larger. (linear=mxfp4 is no variant here: its sums are exact in float32.)
 """
 
 import json
@@ -21,11 +22,13 @@ import tempfile
 
 import numpy as np
 
+import per_token
+
 ROOT = pathlib.Path(__file__).parent.parent
 MODEL = ROOT / "models/booklet-7m"
 BLOCK = 32
 OPTIONS = ["--text", str(ROOT / "data/alice.txt"), "--context", "512", "--windows", "8", "--device", "cpu",
-           "--mx", "linear=mxfp8", "--mx", "linear=mxfp4", "--mx", "linear=mxint8", "--mx", "linear=mxint16"]
+           "--mx", "linear=mxfp8", "--mx", "linear=mxint8", "--mx", "linear=mxint16"]
 
 
 def read(path):
@@ -94,13 +97,22 @@ def evaluate(mxlm, model, folder, *more):
     return json.loads(result.read_text())["runs"][0]["variants"]
 
 
+def token_figures(data, name):
+    """{figure: its values by token}"""
+    v, base = data["variants"][name], data["variants"]["baseline"]
+    out = {"nll": v["nll"]}
+    if v is not base:
+        out |= {"ln_ppl_ratio": v["nll"] - base["nll"], "kld": v["kld"], "top1": (v["top1"] == base["top1"]).astype(float)}
+    return out
+
+
 def main():
     mxlm, runs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 30
     tensors, config = read(MODEL / "model.safetensors"), json.loads((MODEL / "config.json").read_text())
     rng = np.random.default_rng(11)
     members = {"nll": lambda v: v["nll"], "ln_ppl_ratio": lambda v: v["vs_baseline"]["ln_ppl_ratio"],
                "kld": lambda v: v["vs_baseline"]["kld_mean"], "top1": lambda v: v["vs_baseline"]["top1_agreement"]}
-    seen = {}
+    seen, squares, before = {}, {}, None
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         stated = evaluate(mxlm, MODEL, folder, "--noise")
@@ -108,24 +120,32 @@ def main():
         shutil.copytree(MODEL, model)
         for _ in range(runs):
             write(model / "model.safetensors", renumbered(tensors, config, rng))
-            for v in evaluate(mxlm, model, folder):
+            for v in evaluate(mxlm, model, folder, "--per-token", str(folder / "out.csv")):
                 for member, get in members.items():
                     if member == "nll" or v["vs_baseline"]:
                         seen.setdefault((v["name"], member), []).append(get(v))
-    print(f"| variant | figure | by --noise | scatter of {runs} orders | ratio |\n|---|---|---|---|---|")
+            data = per_token.read(folder / "out.csv")
+            tokens = {name: token_figures(data, name) for name in data["variants"]}
+            for name, figures in tokens.items() if before else ():
+                for member, values in figures.items():
+                    d = values - before[name][member]
+                    squares.setdefault((name, member), []).append(np.var(d, ddof=1) / (2 * len(d)))
+            before = tokens
+    print(f"| variant | figure | s of two orders | scatter of {runs} orders | s / scatter | by --noise |")
+    print("|---|---|---|---|---|---|")
     ratios = {}
     for v in stated:
-        for member in members:
-            if (v["name"], member) not in seen:
-                continue
-            want, got = float(np.std(seen[v["name"], member], ddof=1)), v["noise"][f"{member}_sd"]
+        for member in before[v["name"]]:
+            got = math.sqrt(np.mean(squares[v["name"], member]))
+            want = float(np.std(seen[v["name"], member], ddof=1))
             ratios.setdefault(member, []).append(got / want)
-            print(f"| {v['name']} | {member} | {got:.2e} | {want:.2e} | {got / want:.2f} |")
+            print(f"| {v['name']} | {member} | {got:.2e} | {want:.2e} | {got / want:.2f} | "
+                  f"{v['noise'][f'{member}_sd']:.2e} |")
     fine = True
     for member, values in ratios.items():
         mean = math.exp(np.mean(np.log(values)))
         fine = fine and abs(mean - 1) <= 0.15
-        print(f"{member}: {mean:.2f} of the scatter, which {runs} runs know to {100 / math.sqrt(2 * runs - 2):.0f} % "
+        print(f"{member}: s is {mean:.2f} of the scatter, which {runs} runs know to {100 / math.sqrt(2 * runs - 2):.0f} % "
               f"for each variant", file=sys.stderr)
     sys.exit(0 if fine else 1)
 

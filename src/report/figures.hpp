@@ -24,7 +24,8 @@ ShownFigure ppl_figure(const Source& from, const VariantFigures& figures);
 /// [variant], of the baseline unknown. A change of perplexity within twice its measured rounding noise is noise.
 std::vector<Verdict> verdicts(const Run& run);
 
-/// What ± is in a run: "± is one standard error, for other windows of this text, from 42 windows."
+/// What ± is in a run: "± is one standard error, for other windows of this text, from 42 windows." Holds a string of
+/// the file.
 std::string error_note(const Run& run);
 
 /// What the plots have on their axis of sizes: mean bits of a weight where the files have them, else megabytes.

@@ -262,7 +262,7 @@ std::string summary(const Run& run) {
         "<p class=\"warning\"><b>{}</b>: {} of {} tokens have NaN or infinite logits, so it has no figures.</p>\n",
         escape(v.name), count_text(v.figures.nonfinite), count_text(v.figures.tokens));
   }
-  std::string note = error_note(run);
+  std::string note = escape(error_note(run));
   if (count > 0) {
     constexpr double milli = 1000;
     note += fmt::format(

@@ -30,6 +30,7 @@ def many(real):
     result = copy.deepcopy(real)
     run = result["runs"][0]
     run["model"]["name"] = "SmolLM2-135M"
+    run["clusters"] = {"kind": "window", "number": 40}
     run["command"] = "mxlm sweep SmolLM2-135M --data 'the pile.jsonl.zst' --noise --exponents --linear-errors"
     baseline, pattern = run["variants"][0], run["variants"][1]
     baseline["weight_bits"] = {"baseline": 16.0, "variant": 16.0}
@@ -42,12 +43,13 @@ def many(real):
             v["name"] = v["spec"] = ",".join(f"{role}={name}" for role in roles.split(","))
             v["ppl"] = baseline["ppl"] * math.exp(change)
             v["nll"] = math.log(v["ppl"])
-            v["vs_baseline"].update(ln_ppl_ratio=change, ppl_ratio=math.exp(change), kld_mean=kld, kld_stderr=kld / 30,
-                                    ln_ppl_ratio_stderr=0.012 * math.sqrt(kld), top1_agreement=1 - 0.65 * math.sqrt(kld))
+            v["vs_baseline"].update(ln_ppl_ratio=change, ppl_ratio=math.exp(change), kld_mean=kld, kld_stderr_windows=kld / 30,
+                                    ln_ppl_ratio_stderr_windows=0.012 * math.sqrt(kld), top1_agreement=1 - 0.65 * math.sqrt(kld))
             mean_bits = bits * share + 16 * (1 - share)
             v["weight_bits"] = {"baseline": 16.0, "variant": mean_bits}
             v["weight_bytes"] = {"baseline": 212336640, "variant": int(212336640 * mean_bits / 16)}
-            v["noise"] = {"nll": 4e-4, "kld_mean": 1e-4, "top1_agreement": 1e-3}
+            v["noise"] = {"nll": 4e-4, "kld_mean": 1e-4, "top1_agreement": 1e-3, "nll_sd": 3e-4, "ln_ppl_ratio_sd": 5e-4,
+                          "kld_sd": 1e-5, "top1_sd": 1e-3, "floor_kld": 2e-4, "floor_flips": 0.01}
             v["replaced"] = [{"tensor": f"model.layers.{layer}.{module}.weight", "role": role, "weights": name,
                               "activations": name} for layer in range(LAYERS) for module, role in LINEARS]
             level = 26 - 10 * math.log10(kld)
@@ -81,15 +83,19 @@ def many(real):
             f = {key: copy.deepcopy(v[key]) for key in ("name", "nll", "ppl", "ppl_stderr", "ppl_stderr_windows", "tokens",
                                                         "nonfinite", "vs_baseline")}
             f["ppl"] *= factor
-            f["ppl_stderr"] *= 3 * factor
+            f["ppl_stderr_windows"] *= 3 * factor
             if f["vs_baseline"]:
                 change = f["vs_baseline"]["ln_ppl_ratio"] * rng.uniform(0.5, 1.5)
                 f["vs_baseline"].update(ln_ppl_ratio=change, ppl_ratio=math.exp(change),
-                                        ln_ppl_ratio_stderr=3 * f["vs_baseline"]["ln_ppl_ratio_stderr"])
+                                        ln_ppl_ratio_stderr_windows=3 *
+                                        f["vs_baseline"]["ln_ppl_ratio_stderr_windows"])
             figures.append(f)
-        run["subsets"].append({"name": name, "windows": rng.randrange(1, 30), "variants": figures})
+        run["subsets"].append({"name": name, "windows": 12, "clusters": {"kind": "document", "number": 12},
+                               "variants": figures})
     run["pairs"] = [{"a": a["name"], "b": b["name"], "ln_ppl_ratio": math.log(b["ppl"] / a["ppl"]),
-                     "ln_ppl_ratio_stderr": 0.002} for i, a in enumerate(variants[1:]) for b in variants[i + 2:]]
+                     "ln_ppl_ratio_stderr_windows": 0.002,
+                     "kld_difference": b["vs_baseline"]["kld_mean"] - a["vs_baseline"]["kld_mean"],
+                     "kld_difference_stderr_windows": 0.001} for i, a in enumerate(variants[1:]) for b in variants[i + 2:]]
     return result
 
 
@@ -116,6 +122,7 @@ def hostile(real):
     run["model"].update(name=attack, family=attack, dtype=attack, revision=attack, sha256="f" * 500)
     run["data"].update(name="javascript:window.hit=1//" + attack, sha256=attack)
     run["protocol"].update(name=attack, bos=attack, aggregate=attack)
+    run["clusters"] = {"kind": attack, "number": 7}
     run["command"] = "mxlm eval '" + attack + "' " + "x" * 5000
     names = [attack, "N" * 300, "\u202eesrever\u202c", "model.layers.*=mxfp4,", "\u540d\u524d" * 40]
     for i, v in enumerate(run["variants"][1:]):
@@ -126,15 +133,15 @@ def hostile(real):
                        {"layer": 0, "part": "block", "sqnr_db": None, "cosine": 1}]
         v["linears"] = [{"tensor": attack, "role": attack, "weight": None, "activation": None, "output_sqnr_db": None,
                          "output_cosine": None}]
-    run["variants"][1].update(ppl=None, nll=None, ppl_stderr=None, nonfinite=3)
+    run["variants"][1].update(ppl=None, nll=None, ppl_stderr_windows=None, nonfinite=3)
     run["variants"][1]["vs_baseline"].update(ppl_ratio=None, ln_ppl_ratio=None, kld_mean=None)
-    run["variants"][2].update(ppl=1e300, ppl_stderr=1e299, tokens_per_second=1e300)
-    run["variants"][2]["vs_baseline"].update(ppl_ratio=1e299, ln_ppl_ratio=688, kld_mean=1e12, kld_stderr=1e300)
+    run["variants"][2].update(ppl=1e300, ppl_stderr_windows=1e299, tokens_per_second=1e300)
+    run["variants"][2]["vs_baseline"].update(ppl_ratio=1e299, ln_ppl_ratio=688, kld_mean=1e12, kld_stderr_windows=1e300)
     run["variants"][3]["vs_baseline"].update(kld_mean=-1e-9, ln_ppl_ratio=0, ppl_ratio=1, top1_agreement=1)
     run["exponents"] = [{"tensor": attack, "role": attack, "weight": {"first": -1074, "zeros": 0, "counts": [1] * 3000},
                          "activation": {"first": 0, "zeros": 0, "counts": []}}]
     run["subsets"] = [{"name": attack, "windows": 1, "variants": run["variants"]}]
-    run["pairs"] = [{"a": attack, "b": attack, "ln_ppl_ratio": None, "ln_ppl_ratio_stderr": 0}]
+    run["pairs"] = [{"a": attack, "b": attack, "ln_ppl_ratio": None, "ln_ppl_ratio_stderr_windows": 0}]
     return result
 
 

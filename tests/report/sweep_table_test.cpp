@@ -82,7 +82,8 @@ TEST(SweepTable, SortedByKlABitSavedWithMarks) {
 }
 
 TEST(SweepTable, MarksAreOfPairsByStudentsT) {
-  const auto first = swept("first", 0.1, 8), second = swept("second", 0.2, 8);
+  auto first = swept("first", 0.1, 8), second = swept("second", 0.2, 8);
+  second.sweep->rule = "even";
   EvalResult result = result_of({first, second});
   RunResult& run = result.runs[0];
   const auto mark = [&](double difference, double error, int64_t clusters) {
