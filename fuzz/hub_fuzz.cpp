@@ -9,6 +9,7 @@
 #include "io/hub/cache.hpp"
 #include "io/hub/fetch.hpp"
 #include "io/hub/http.hpp"
+#include "io/shard_index.hpp"
 
 namespace {
 
@@ -35,8 +36,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const Error&) {
   }
   try {
-    for (const std::string& name : hub::parse_shard_index(text, "The index")) {
-      require(stays_inside(name) && name.find('/') == name.npos);
+    for (const auto& [tensor, shard] : parse_index(text, "The index")) {
+      require(stays_inside(shard) && hub::is_safe_name(shard));
     }
   } catch (const Error&) {
   }

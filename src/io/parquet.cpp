@@ -191,9 +191,13 @@ class StringColumn {
     if (is_data && page.values > left_) fail_damaged(file_, "a column has more values than it says");
     if (page.type == kDictionaryPage) {
       read_dictionary(page, stored);
+      return;
+    }
+    in_page_ = page.values;
+    if (page.type == kDataPage) {
+      read_page(page, stored);
     } else {
-      in_page_ = page.values;
-      page.type == kDataPage ? read_page(page, stored) : read_page2(page, stored);
+      read_page2(page, stored);
     }
   }
 

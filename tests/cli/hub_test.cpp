@@ -234,5 +234,40 @@ TEST_F(ByName, TheRegistry) {
   EXPECT_EQ(before, 11);
 }
 
+// Each model of the registry by its short name, from a hub that has its layout: a small checkpoint of its family, and a
+// tokenizer_config.json as most of them have.
+TEST_F(ByName, EveryModelOfTheRegistryIsEvaluated) {
+  std::string vocabulary = "\"?\":0,\"<s>\":1,\"</s>\":2,\" \":3";
+  for (char c = 'a'; c <= 'z'; ++c) {
+    vocabulary += std::string(",\"") + c + "\":" + std::to_string(4 + c - 'a');
+  }
+  const std::string tokenizer = R"({"version":"1.0","truncation":null,"padding":null,"added_tokens":[],)"
+                                R"("normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,)"
+                                R"("model":{"type":"BPE","unk_token":"?","fuse_unk":false,"vocab":{)" +
+                                vocabulary + R"(},"merges":[]}})";
+  const json models = json::parse(run("models --json").out)["models"];
+  ASSERT_EQ(models.size(), 12);
+  for (const json& model : models) {
+    const auto name = model["name"].get<std::string>();
+    SCOPED_TRACE(name);
+    const bool longrope = name.ends_with("-128k");
+    const fs::path family =
+        fs::path(MXLM_TEST_DATA) / "families" / (longrope ? "phi3_longrope" : model["family"].get<std::string>());
+    const hub::FakeHub hub(model["id"].get<std::string>(),
+                           {{"config.json", slurp(family / "config.json")},
+                            {"model.safetensors", slurp(family / "model.safetensors")},
+                            {"tokenizer.json", tokenizer},
+                            {"tokenizer_config.json", R"({"model_max_length": 1000000000000000019884624838656})"}});
+    const std::string eval = "eval " + name + " --no-variants --max-windows 1 --context 16 --text '" +
+                             (folder_ / "text.txt") + "' --json '" + (folder_ / "out.json") + "'";
+    const Outcome outcome = run_mxlm(eval, environment(hub.url()));
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    const json out = json::parse(slurp(folder_ / "out.json"))["runs"][0];
+    EXPECT_EQ(out["model"]["name"], model["id"]);
+    EXPECT_EQ(out["model"]["revision"], hub.commit());
+    EXPECT_GT(out["variants"][0]["nll"].get<double>(), 0);
+  }
+}
+
 }  // namespace
 }  // namespace mxlm

@@ -370,6 +370,27 @@ TEST_F(Hub, ShardsOfTheIndexAlone) {
   EXPECT_FALSE(find_model(options_, repo(), true));
 }
 
+// Shards in a folder below, an index with more than JSON allows, and the vocabulary of a model without tokenizer.json.
+TEST_F(Hub, ShardsInAFolderAndAVocabularyOfItsOwn) {
+  FakeHub sharded(kRepo, {{"config.json", "{}"},
+                          {"tokenizer.model", "a vocabulary"},
+                          {"tokenizer_config.json", "{}"},
+                          {"model.safetensors.index.json",
+                           R"({"metadata":{"total_size":1000000000000000019884624838656,"x":NaN},)"
+                           R"("weight_map":{"a":"./part/model-1.safetensors","b":"model-2.safetensors"}})"},
+                          {"part/model-1.safetensors", random_bytes(3'000, 3)},
+                          {"model-2.safetensors", random_bytes(2'000, 4)},
+                          {"model-3.safetensors", "of no index"}});
+  options_.endpoint = sharded.url();
+  const Snapshot snapshot = fetch_it();
+  EXPECT_EQ(slurp(snapshot.folder / "part/model-1.safetensors"), sharded.file("part/model-1.safetensors"));
+  EXPECT_EQ(slurp(snapshot.folder / "tokenizer.model"), "a vocabulary");
+  EXPECT_FALSE(fs::exists(snapshot.folder / "model-3.safetensors"));
+  EXPECT_TRUE(find_model(options_, repo(), true));
+  fs::remove(snapshot.folder / "part/model-1.safetensors");
+  EXPECT_EQ(missing_model_file(snapshot.folder, true), "part/model-1.safetensors");
+}
+
 TEST_F(Hub, AnIndexThatLeadsOutside) {
   FakeHub sharded(kRepo, {{"config.json", "{}"},
                           {"model.safetensors.index.json", R"({"weight_map":{"a":"../../../evil.safetensors"}})"}});

@@ -57,24 +57,4 @@ RepoInfo parse_repo_info(std::string_view json, const std::string& where) {
   return info;
 }
 
-std::set<std::string> parse_shard_index(std::string_view json, const std::string& where) {
-  dom::parser parser;
-  const dom::object object = parse_object(parser, json, where);
-  dom::object weights;
-  if (object["weight_map"].get(weights) != simdjson::SUCCESS) {
-    fail("{} has no 'weight_map'; it is no index of weights.", where);
-  }
-  std::set<std::string> shards;
-  for (const auto [tensor, file] : weights) {
-    std::string_view name;
-    if (file.get(name) != simdjson::SUCCESS) fail("{} names no file for {}.", where, quote(tensor));
-    if (!is_safe_name(name) || name.find('/') != name.npos) {
-      fail("{} names a shard {}, which does not lie beside it.", where, quote(name));
-    }
-    shards.emplace(name);
-  }
-  if (shards.empty()) fail("{} names no shards.", where);
-  return shards;
-}
-
 }  // namespace mxlm::hub

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,9 +23,5 @@ struct RepoInfo {
 /// Reads the hub's answer to /api/models/ID/revision/REVISION (or datasets). Throws Error, beginning with `where`, if
 /// it is no such answer, holds no commit, or names a file whose name would lead outside the repository.
 RepoInfo parse_repo_info(std::string_view json, const std::string& where);
-
-/// The shards that a model.safetensors.index.json or pytorch_model.bin.index.json names. Throws Error, beginning with
-/// `where`, if it is no such index, or names a shard that lies elsewhere than beside it.
-std::set<std::string> parse_shard_index(std::string_view json, const std::string& where);
 
 }  // namespace mxlm::hub

@@ -19,6 +19,7 @@
 #include "base/quote.hpp"
 #include "io/descriptor.hpp"
 #include "io/file.hpp"
+#include "io/shard_index.hpp"
 
 namespace mxlm::hub {
 namespace {
@@ -179,8 +180,9 @@ std::string model_index(const std::set<std::string>& names) {
 }
 
 std::set<std::string> read_index(const fs::path& path) {
-  const FileView file = FileView::map(path);
-  return parse_shard_index(file.text(), quote(path.string()));
+  std::set<std::string> shards;
+  for (const auto& [tensor, shard] : parse_index(FileView::map(path).text(), path.string())) shards.insert(shard);
+  return shards;
 }
 
 [[noreturn]] void fail_offline(const Repo& repo) {
@@ -328,8 +330,9 @@ Snapshot fetch_model(const Options& options, const Repo& repo, const OnFetch& on
     std::erase_if(first.files, [](const PlannedFile& f) { return !f.name.ends_with(".json"); });
     fetch_missing(options, first, nullptr);
     const std::set<std::string> shards = read_index(cache.snapshot(plan.commit) / index);
-    std::erase_if(plan.files,
-                  [&](const PlannedFile& f) { return !f.name.ends_with(".json") && !shards.contains(f.name); });
+    std::erase_if(plan.files, [&](const PlannedFile& f) {
+      return (f.name.ends_with(".safetensors") || f.name.ends_with(".bin")) && !shards.contains(f.name);
+    });
     for (const std::string& shard : shards) {
       if (!names.contains(shard)) plan.files.push_back({.name = shard, .size = std::nullopt, .cached = false});
     }
