@@ -134,9 +134,11 @@ void merge_map(ordered_json& config, const ordered_json& map) {
   for (const auto& [key, value] : map.items()) {
     if (key == "extra_special_tokens" && value.is_array()) {
       ordered_json list = config.contains(key) && config[key].is_array() ? config[key] : ordered_json::array();
+      std::set<std::string> known;
+      for (const auto& token : list) known.insert(token.dump());
       for (ordered_json token : value) {
         if (token.is_object()) token["special"] = true;
-        if (std::find(list.begin(), list.end(), token) == list.end()) list.push_back(token);
+        if (known.insert(token.dump()).second) list.push_back(token);
       }
       config[key] = list;
       continue;
@@ -174,14 +176,11 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
 
   // The model's own tokens: image_token and its like, and a mapping of names.
   std::vector<std::pair<std::string, AddedToken>> own;
+  std::unordered_map<std::string, size_t> places;
   const auto take_own = [&](const std::string& key, const ordered_json& value) {
-    AddedToken token = token_of_json(value, config_name + ": " + quote(key));
-    const auto it = std::find_if(own.begin(), own.end(), [&](const auto& entry) { return entry.first == key; });
-    if (it == own.end()) {
-      own.emplace_back(key, std::move(token));
-    } else {
-      it->second = std::move(token);
-    }
+    const auto [place, fresh] = places.emplace(key, own.size());
+    if (fresh) own.emplace_back(key, AddedToken{});
+    own[place->second].second = token_of_json(value, config_name + ": " + quote(key));
   };
   const auto take_mapping = [&] {
     if (!config.contains(extra_key) || !config[extra_key].is_object()) return;
@@ -200,8 +199,13 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
   if (config.contains("added_tokens_decoder")) {
     read_decoder(stated, config["added_tokens_decoder"], config_name + ": added_tokens_decoder");
   } else {
-    merge_map(config, object_of(files, "special_tokens_map.json"));
+    const ordered_json map = object_of(files, "special_tokens_map.json");
+    merge_map(config, map);
     take_mapping();
+    for (const auto& [key, value] : map.items()) {
+      const bool is_token = value.is_string() || value.is_object();
+      if (is_token && key.ends_with("_token") && !is_role(key) && !places.contains(key)) take_own(key, config[key]);
+    }
     std::set<std::string> special = contents_of(config.value(extra_key, ordered_json()));
     for (const char* role : kRoles)
       special.merge(contents_of(ordered_json::array({config.value(role, ordered_json())})));

@@ -79,8 +79,9 @@ std::vector<AddedToken> tokens_to_add(TokenizerClass kind, const TokenSettings& 
     out.push_back(token);
     known.insert(token.content);
   }
+  std::set<AddedToken> fresh;
   const auto add_new = [&](const AddedToken& token) {
-    if (!known.contains(token.content) && std::find(out.begin(), out.end(), token) == out.end()) out.push_back(token);
+    if (!known.contains(token.content) && fresh.insert(token).second) out.push_back(token);
   };
   for (const auto& [role, token] : settings.named) {
     if (token) add_new(*token);
