@@ -9,6 +9,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -64,7 +65,6 @@ TEST(TokenizerFolders, EncodeAsAutoTokenizer) {
   for (const json& golden : folder_goldens()["cases"]) {
     const std::string name = golden["name"];
     SCOPED_TRACE(name);
-    if (name == "a unigram model" || name == "bert") continue;
     Folder folder;
     for (const auto& [file, content] : golden["files"].items()) {
       folder[file] = bytes_of(content);
@@ -74,7 +74,16 @@ TEST(TokenizerFolders, EncodeAsAutoTokenizer) {
         folder[file] = whole.dump();
       }
     }
-    const FolderTokenizer read = read_folder(folder);
+    std::optional<FolderTokenizer> read_or_refused;
+    try {
+      read_or_refused = read_folder(folder);
+    } catch (const Error& e) {
+      // These two need the models Unigram and WordPiece, which are compared as soon as they are read.
+      EXPECT_TRUE(name == "a unigram model" || name == "bert") << e.what();
+      EXPECT_THAT(e.what(), HasSubstr("is not supported, only BPE is"));
+      continue;
+    }
+    const FolderTokenizer& read = *read_or_refused;
     for (size_t i = 0; i < texts.size(); ++i) {
       const std::string text = texts[i];
       EXPECT_EQ(read.tokenizer.encode(text, false), golden["ids"][i].get<std::vector<int32_t>>()) << text;
@@ -88,7 +97,7 @@ TEST(TokenizerFolders, EncodeAsAutoTokenizer) {
     // Where transformers gives other ids than tokenizer.json, and only there, a sentence says so.
     EXPECT_EQ(read.difference.empty(), golden["oracle"] == "transformers") << read.difference;
   }
-  EXPECT_GE(compared, 100U);
+  EXPECT_GE(compared, 400U);
 }
 
 /// A tokenizer.json in which "<s>" is 0, "</s>" 1, "<pad>" 2 and "a" 3.
