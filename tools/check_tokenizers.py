@@ -55,11 +55,14 @@ def check_folder(binary, folder, texts):
                                       capture_output=True)
             message = done.stderr.decode().strip()
             if done.returncode != 0:
-                return f"refused by both: {message}" if auto is None else f"REFUSED: {message}"
+                return f"refused by both: {message}" if auto is None else f"refused: {message}"
             if auto is None:
                 return f"read, though transformers does not: {reason}"
             ours = json.loads(done.stdout)
-            theirs = auto(text, add_special_tokens=special).input_ids
+            try:
+                theirs = auto(text, add_special_tokens=special).input_ids
+            except Exception as error:
+                return f"read, though transformers does not encode: {error}"
             if "transformers 5 builds" in message:
                 library = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
                 library.add_tokens([auto.added_tokens_decoder[i] for i in sorted(auto.added_tokens_decoder)])
@@ -150,12 +153,12 @@ def check_folders(args):
                                [texts[hash(str(folder)) % len(texts)], "<s>the</s> <pad>hello <unk> <user> x<image>[INST] <|endoftext|>"])
         word = verdict.split(":")[0].split(" (")[0]
         counts[word] = counts.get(word, 0) + 1
-        if files is None or word in ("DIFFERENT", "REFUSED"):
+        if files is None or word in ("DIFFERENT", "refused"):
             print(f"{name}: {verdict}", flush=True)
-        if files is not None and word in ("DIFFERENT", "REFUSED"):
+        if files is not None and word == "DIFFERENT":
             print("   ", {k: v for k, v in files.items() if k.endswith("config.json") or "tokens" in k or v[0] == "@"})
     print(counts)
-    return counts.get("DIFFERENT", 0) + counts.get("REFUSED", 0)
+    return counts.get("DIFFERENT", 0)
 
 
 def main():

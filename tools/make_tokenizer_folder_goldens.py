@@ -186,6 +186,15 @@ def cases():
             "content": "</s>", "lstrip": True, "normalized": False, "rstrip": False, "single_word": False},
             "additional_special_tokens": ["[INST]", "[/INST]"]}),
         "tokenizer_config.json": json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"})})
+    yield "a role of special_tokens_map.json alone", dict(fast, **{
+        "tokenizer.json": byte_level_json(added=[end]),
+        "special_tokens_map.json": json.dumps({"image_token": "<image>", "extra_special_tokens": ["<user>", "<TOOL>"]}),
+        "tokenizer_config.json": json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "audio_token": typed("<extra_1>"),
+                                             "extra_special_tokens": ["<user>"]})})
+    yield "added_tokens.json against tokenizer.json", dict(fast, **{
+        "tokenizer.json": byte_level_json(added=[end]), "added_tokens.json": json.dumps({"<s>": END, "<pad>": END + 1}),
+        "special_tokens_map.json": json.dumps({"bos_token": {"content": "<s>", "lstrip": True}, "pad_token": "<pad>"}),
+        "tokenizer_config.json": json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": typed("<pad>", rstrip=True)})})
     yield "extra_special_tokens by name", dict(fast, **{
         "tokenizer.json": byte_level_json(added=[end], post=bos_template("<|endoftext|>", END)),
         "tokenizer_config.json": json.dumps({

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -23,7 +24,7 @@ struct AddedToken {
   bool normalized = true;  // found in normalised text, by its normalised content
   bool special = false;
 
-  bool operator==(const AddedToken&) const = default;
+  auto operator<=>(const AddedToken&) const = default;
 };
 
 /// The "added_tokens" of a tokenizer.json and those that other files add to them.

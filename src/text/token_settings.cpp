@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstddef>
 #include <set>
+#include <unordered_map>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "base/quote.hpp"
 #include "text/json.hpp"
 
@@ -45,12 +48,20 @@ AddedToken token_of_json(const ordered_json& value, const std::string& where, st
   return token;
 }
 
-void add_id(std::map<int64_t, AddedToken>& added, int64_t id, AddedToken token, const std::string& where) {
-  if (id < 0 || id > kMaxTokenId) fail("{}: {} is no token id", where, id);
-  added[id] = std::move(token);
-}
+/// Tokens by the ids that files give them. Of two with the same id the later one counts, but the first keeps its flags
+/// for the roles that name it, as in transformers.
+struct StatedTokens {
+  std::map<int64_t, AddedToken> by_id;
+  std::map<std::string, AddedToken> by_content;
 
-void read_decoder(std::map<int64_t, AddedToken>& added, const ordered_json& decoder, const std::string& where) {
+  void add(int64_t id, const AddedToken& token, const std::string& where) {
+    if (id < 0 || id > kMaxTokenId) fail("{}: {} is no token id", where, id);
+    by_id[id] = token;
+    by_content[token.content] = token;
+  }
+};
+
+void read_decoder(StatedTokens& added, const ordered_json& decoder, const std::string& where) {
   if (!decoder.is_object()) fail("{}: should be an object", where);
   for (const auto& [key, value] : decoder.items()) {
     int64_t id = -1;
@@ -58,7 +69,7 @@ void read_decoder(std::map<int64_t, AddedToken>& added, const ordered_json& deco
     const std::string entry = where + "." + quote(key);
     if (error != std::errc() || end != key.data() + key.size()) fail("{}: the key is no token id", entry);
     if (!value.is_object()) fail("{}: should be an object", entry);
-    add_id(added, id, token_of_json(value, entry), entry);
+    added.add(id, token_of_json(value, entry), entry);
   }
 }
 
@@ -67,13 +78,51 @@ bool truthy(const ordered_json& value) {
          !((value.is_array() || value.is_object()) && value.empty());
 }
 
-/// The contents of tokens in a list of strings and objects.
+/// A parsed value, which is nested kJsonDepth deep at most; of several members with the same key the last one.
+ordered_json copy_of(simdjson::dom::element value) {
+  switch (value.type()) {
+    case simdjson::dom::element_type::OBJECT: {
+      ordered_json::object_t out;  // filled as a list, because it looks for a key by going through all
+      std::unordered_map<std::string_view, size_t> places;
+      for (const auto [key, member] : simdjson::dom::object(value)) {
+        const auto [place, fresh] = places.emplace(key, out.size());
+        if (fresh) {
+          out.emplace_back(std::string(key), copy_of(member));
+        } else {
+          (out.begin() + static_cast<std::ptrdiff_t>(place->second))->second = copy_of(member);
+        }
+      }
+      return out;
+    }
+    case simdjson::dom::element_type::ARRAY: {
+      ordered_json out = ordered_json::array();
+      for (const auto element : simdjson::dom::array(value)) out.push_back(copy_of(element));
+      return out;
+    }
+    case simdjson::dom::element_type::STRING:
+      return std::string(std::string_view(value));
+    case simdjson::dom::element_type::BOOL:
+      return bool(value);
+    case simdjson::dom::element_type::INT64:
+      return int64_t(value);
+    case simdjson::dom::element_type::UINT64:
+      return uint64_t(value);
+    case simdjson::dom::element_type::DOUBLE:
+      return double(value);
+    case simdjson::dom::element_type::NULL_VALUE:
+      break;
+  }
+  return nullptr;
+}
+
+/// The contents of the tokens of a list that are tokens already while transformers reads added_tokens.json: strings,
+/// and what special_tokens_map.json brought. Objects with a "__type" become tokens later.
 std::set<std::string> contents_of(const ordered_json& list) {
   std::set<std::string> out;
   if (!list.is_array()) return out;
   for (const auto& value : list) {
     if (value.is_string()) out.insert(value.get<std::string>());
-    if (value.is_object() && value.contains("content") && value["content"].is_string()) {
+    if (value.is_object() && !value.contains("__type") && value.contains("content") && value["content"].is_string()) {
       out.insert(value["content"].get<std::string>());
     }
   }
@@ -85,12 +134,11 @@ void merge_map(ordered_json& config, const ordered_json& map) {
   for (const auto& [key, value] : map.items()) {
     if (key == "extra_special_tokens" && value.is_array()) {
       ordered_json list = config.contains(key) && config[key].is_array() ? config[key] : ordered_json::array();
-      const std::set<std::string> known = contents_of(list);
-      for (const auto& token : value) {
-        if (contents_of(ordered_json::array({token})).empty() || known.contains(*contents_of({token}).begin()))
-          continue;
-        list.push_back(token);
-        if (token.is_object()) list.back()["special"] = true;
+      std::set<std::string> known;
+      for (const auto& token : list) known.insert(token.dump());
+      for (ordered_json token : value) {
+        if (token.is_object()) token["special"] = true;
+        if (known.insert(token.dump()).second) list.push_back(token);
       }
       config[key] = list;
       continue;
@@ -105,23 +153,13 @@ void merge_map(ordered_json& config, const ordered_json& map) {
 ordered_json object_of(const TokenizerFiles& files, const std::string& name) {
   const auto it = files.files.find(name);
   if (it == files.files.end()) return ordered_json::object();
-  // An object that keeps its order takes the square of its size to build, and copies of values go as deep as they do.
-  constexpr size_t kMostKeys = size_t{1} << 15;
-  constexpr int kMostDepth = 64;
-  std::vector<size_t> keys;
-  const auto count = [&](int depth, ordered_json::parse_event_t event, ordered_json&) {
-    if (depth > kMostDepth) fail("{}/{}: it is nested more than {} deep", files.folder, name, kMostDepth);
-    const auto level = static_cast<size_t>(depth);
-    if (event == ordered_json::parse_event_t::object_start) {
-      keys.resize(level + 2);
-      keys[level + 1] = 0;
-    } else if (event == ordered_json::parse_event_t::key && ++keys.at(level) > kMostKeys) {
-      fail("{}/{}: an object of more than {} members is refused", files.folder, name, kMostKeys);
-    }
-    return true;
-  };
-  ordered_json out = ordered_json::parse(it->second, count, false);
-  if (!out.is_object()) fail("{}/{}: this is no valid JSON object", files.folder, name);
+  const std::string path = files.folder + "/" + name;
+  simdjson::dom::parser parser;
+  simdjson::dom::element root;
+  const auto error = parse_python_json(parser, it->second, root);
+  if (error != simdjson::SUCCESS) fail("{}: this is no valid JSON object ({})", path, simdjson::error_message(error));
+  ordered_json out = copy_of(root);
+  if (!out.is_object()) fail("{}: this is no valid JSON object", path);
   return out;
 }
 
@@ -138,14 +176,11 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
 
   // The model's own tokens: image_token and its like, and a mapping of names.
   std::vector<std::pair<std::string, AddedToken>> own;
+  std::unordered_map<std::string, size_t> places;
   const auto take_own = [&](const std::string& key, const ordered_json& value) {
-    AddedToken token = token_of_json(value, config_name + ": " + quote(key));
-    const auto it = std::find_if(own.begin(), own.end(), [&](const auto& entry) { return entry.first == key; });
-    if (it == own.end()) {
-      own.emplace_back(key, std::move(token));
-    } else {
-      it->second = std::move(token);
-    }
+    const auto [place, fresh] = places.emplace(key, own.size());
+    if (fresh) own.emplace_back(key, AddedToken{});
+    own[place->second].second = token_of_json(value, config_name + ": " + quote(key));
   };
   const auto take_mapping = [&] {
     if (!config.contains(extra_key) || !config[extra_key].is_object()) return;
@@ -160,11 +195,17 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
   }
   take_mapping();
 
+  StatedTokens stated;
   if (config.contains("added_tokens_decoder")) {
-    read_decoder(out.added, config["added_tokens_decoder"], config_name + ": added_tokens_decoder");
+    read_decoder(stated, config["added_tokens_decoder"], config_name + ": added_tokens_decoder");
   } else {
-    merge_map(config, object_of(files, "special_tokens_map.json"));
+    const ordered_json map = object_of(files, "special_tokens_map.json");
+    merge_map(config, map);
     take_mapping();
+    for (const auto& [key, value] : map.items()) {
+      const bool is_token = value.is_string() || value.is_object();
+      if (is_token && key.ends_with("_token") && !is_role(key) && !places.contains(key)) take_own(key, config[key]);
+    }
     std::set<std::string> special = contents_of(config.value(extra_key, ordered_json()));
     for (const char* role : kRoles)
       special.merge(contents_of(ordered_json::array({config.value(role, ordered_json())})));
@@ -174,14 +215,12 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
       const std::string where = name + ": " + quote(content);
       if (!id.is_number_integer()) fail("{}: should be a token id", where);
       const bool is_special = special.contains(content);
-      add_id(out.added, id.get<int64_t>(), {.content = content, .normalized = !is_special, .special = is_special},
-             where);
+      stated.add(id.get<int64_t>(), {.content = content, .normalized = !is_special, .special = is_special}, where);
     }
-    for (const auto& [id, token] : in_json) out.added[id] = token;
+    for (const auto& [id, token] : in_json) stated.add(id, token, files.folder + "/tokenizer.json");
   }
+  out.added = std::move(stated.by_id);
 
-  std::map<std::string, const AddedToken*> by_content;
-  for (const auto& [id, token] : out.added) by_content[token.content] = &token;
   for (const std::string role : kRoles) {
     const auto it = config.find(role);
     if (it == config.end()) continue;
@@ -190,7 +229,9 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
       continue;
     }
     AddedToken token = token_of_json(*it, config_name + ": " + role);
-    if (const auto known = by_content.find(token.content); known != by_content.end()) token = *known->second;
+    if (const auto known = stated.by_content.find(token.content); known != stated.by_content.end()) {
+      token = known->second;
+    }
     out.named.emplace_back(role, std::move(token));
   }
   for (auto& [role, token] : own) out.named.emplace_back(role, std::move(token));
@@ -218,12 +259,13 @@ const AddedToken* TokenSettings::find(const std::string& role) const {
 void TokenSettings::set_default(const std::string& role, const std::string& content) {
   const auto same = [&](const auto& entry) { return entry.first == role; };
   if (content.empty() || std::any_of(named.begin(), named.end(), same)) return;
-  // The roles keep their order, in which tokens that are new get their ids.
+  // The roles keep their order, in which tokens that are new get their ids; a class's own come after them.
   const auto rank = [](const std::string& name) {
     return std::find(kRoles.begin(), kRoles.end(), name) - kRoles.begin();
   };
-  const auto at =
-      std::find_if(named.begin(), named.end(), [&](const auto& entry) { return rank(entry.first) > rank(role); });
+  const auto at = std::find_if(named.begin(), named.end(), [&](const auto& entry) {
+    return is_role(role) ? rank(entry.first) > rank(role) : !is_role(entry.first);
+  });
   named.insert(at, {role, plain(content)});
 }
 

@@ -79,14 +79,23 @@ std::vector<AddedToken> tokens_to_add(TokenizerClass kind, const TokenSettings& 
     out.push_back(token);
     known.insert(token.content);
   }
+  std::set<AddedToken> fresh;
   const auto add_new = [&](const AddedToken& token) {
-    if (!known.contains(token.content) && std::find(out.begin(), out.end(), token) == out.end()) out.push_back(token);
+    if (!known.contains(token.content) && fresh.insert(token).second) out.push_back(token);
   };
   for (const auto& [role, token] : settings.named) {
     if (token) add_new(*token);
   }
   for (const AddedToken& token : settings.extra) add_new(token);
   for (AddedToken& token : out) token.special = token.special || named.contains(token.content);
+  if (kind == TokenizerClass::cohere) {  // which adds all of them once more
+    const size_t before = out.size();
+    for (const auto& [role, token] : settings.named) {
+      if (token) out.push_back(*token);
+    }
+    out.insert(out.end(), settings.extra.begin(), settings.extra.end());
+    for (size_t i = before; i < out.size(); ++i) out[i].special = true;
+  }
   if (kind == TokenizerClass::qwen2) {  // which adds all of them once more, without flags
     for (const auto& [role, token] : settings.named) {
       if (token) out.push_back({.content = token->content, .normalized = false, .special = true});
@@ -292,8 +301,9 @@ int32_t role_id(const std::string& role, const TokenSettings& settings, const or
   }
   ordered_json id = config.value(role + "_token_id", ordered_json());
   if (id.is_array()) id = id.empty() ? ordered_json() : ordered_json(id[0]);
-  if (!id.is_number_unsigned() || id.get<uint64_t>() > static_cast<uint64_t>(text::kMaxTokenId)) return -1;
-  return id.get<int32_t>();
+  if (!id.is_number_integer()) return -1;
+  const auto number = id.get<int64_t>();
+  return number < 0 || number > text::kMaxTokenId ? -1 : static_cast<int32_t>(number);
 }
 
 }  // namespace
@@ -338,17 +348,19 @@ FolderTokenizer read_tokenizer(const TokenizerFiles& files) {
        {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
     settings.set_default(role, text::default_token(kind, role));
   }
+  if (kind == TokenizerClass::code_llama) {  // each comes before those that follow in this list
+    settings.set_default("fill_token", "<FILL_ME>");
+    settings.set_default("eot_token", "\u2581<EOT>");
+    settings.set_default("suffix_token", "\u2581<SUF>");
+    settings.set_default("middle_token", "\u2581<MID>");
+    settings.set_default("prefix_token", "\u2581<PRE>");
+  }
   std::string built;
   if (!has_json) {
     for (const std::string& file : text::vocabulary_files(kind)) {
       if (!files.files.contains(file)) fail_without_vocabulary(files, kind);
     }
     built = build_json(files, kind, settings);
-  }
-  if (kind == TokenizerClass::code_llama && !settings.has_extra) {
-    for (const char* token : {"\u2581<PRE>", "\u2581<MID>", "\u2581<SUF>", "\u2581<EOT>", "<FILL_ME>"}) {
-      settings.extra.push_back({.content = token, .normalized = false, .special = true});
-    }
   }
   std::set<std::string> known;
   for (const auto& [id, token] : parts.added) known.insert(token.content);

@@ -414,6 +414,13 @@ TEST(ModelFiles, SafetensorsBeforePyTorch) {
   EXPECT_THAT(pick({"config.json", "consolidated.safetensors", "pytorch_model.bin"}),
               ElementsAre("config.json", "pytorch_model.bin"));
   EXPECT_THAT(pick({"config.json", "onnx/model.safetensors"}), ElementsAre("config.json"));
+  // Other kinds of tokenizers where there is no tokenizer.json.
+  EXPECT_THAT(pick({"added_tokens.json", "config.json", "merges.txt", "model.safetensors", "vocab.json"}),
+              ElementsAre("config.json", "added_tokens.json", "vocab.json", "merges.txt", "model.safetensors"));
+  EXPECT_THAT(pick({"config.json", "model.safetensors", "tokenizer.json", "tokenizer.model"}),
+              ElementsAre("config.json", "tokenizer.json", "model.safetensors"));
+  EXPECT_THAT(pick({"config.json", "model.safetensors", "vocab.json"}),
+              ElementsAre("config.json", "model.safetensors"));
 }
 
 TEST_F(Hub, ADamagedRefIsAnError) {

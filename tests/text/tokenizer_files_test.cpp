@@ -9,6 +9,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -64,7 +65,6 @@ TEST(TokenizerFolders, EncodeAsAutoTokenizer) {
   for (const json& golden : folder_goldens()["cases"]) {
     const std::string name = golden["name"];
     SCOPED_TRACE(name);
-    if (name == "a unigram model" || name == "bert") continue;
     Folder folder;
     for (const auto& [file, content] : golden["files"].items()) {
       folder[file] = bytes_of(content);
@@ -74,7 +74,16 @@ TEST(TokenizerFolders, EncodeAsAutoTokenizer) {
         folder[file] = whole.dump();
       }
     }
-    const FolderTokenizer read = read_folder(folder);
+    std::optional<FolderTokenizer> read_or_refused;
+    try {
+      read_or_refused = read_folder(folder);
+    } catch (const Error& e) {
+      // These two need the models Unigram and WordPiece, which are compared as soon as they are read.
+      EXPECT_TRUE(name == "a unigram model" || name == "bert") << e.what();
+      EXPECT_THAT(e.what(), HasSubstr("is not supported, only BPE is"));
+      continue;
+    }
+    const FolderTokenizer& read = *read_or_refused;
     for (size_t i = 0; i < texts.size(); ++i) {
       const std::string text = texts[i];
       EXPECT_EQ(read.tokenizer.encode(text, false), golden["ids"][i].get<std::vector<int32_t>>()) << text;
@@ -88,7 +97,7 @@ TEST(TokenizerFolders, EncodeAsAutoTokenizer) {
     // Where transformers gives other ids than tokenizer.json, and only there, a sentence says so.
     EXPECT_EQ(read.difference.empty(), golden["oracle"] == "transformers") << read.difference;
   }
-  EXPECT_GE(compared, 100U);
+  EXPECT_GE(compared, 400U);
 }
 
 /// A tokenizer.json in which "<s>" is 0, "</s>" 1, "<pad>" 2 and "a" 3.
@@ -121,7 +130,13 @@ TEST(TokenizerFolders, TheTokenizersOwnConfigurationSaysFirstWhichTokensAreSpeci
   expect_special("", R"({"bos_token_id": "0", "eos_token_id": 99999999999, "pad_token_id": [[0]]})", -1, -1, -1);
 }
 
-TEST(TokenizerFolders, ALengthOfTenToTheThirtiethIsOfNoInterest) {
+TEST(TokenizerFolders, NumbersThatPythonAloneReadsAreOfNoInterest) {
+  expect_special(
+      "\xef\xbb\xbf"
+      R"({"model_max_length": Infinity, "x": [NaN, -1e999], "pad_token": "<pad>"})",
+      R"({"bos_token_id": NaN, "eos_token_id": 10000000000000000000000})", -1, -1, 2);
+  // Of two members with one name the last one holds.
+  expect_special(R"({"pad_token": "a", "eos_token": "a", "pad_token": "<pad>"})", "{}", -1, 3, 2);
   expect_special(R"({"model_max_length": 1000000000000000019884624838656, "pad_token": "<pad>"})", "{}", -1, -1, 2);
 }
 
@@ -159,12 +174,9 @@ TEST(TokenizerFolders, WhatMakesNoSenseIsRefused) {
                         "list");
   expect_folder_refused(beside("added_tokens.json", R"({"x": "1"})"), "added_tokens.json", "token id");
   expect_folder_refused(beside("added_tokens.json", R"({"x": 99999999999})"), "added_tokens.json", "token id");
-  std::string many = "{";
-  for (int i = 0; i < 40000; ++i) many += "\"" + std::to_string(i) + "\": 0,";
-  expect_folder_refused(beside("added_tokens.json", many + "\"x\": 1}"), "added_tokens.json", "members");
   const std::string deep = std::string(100000, '[');
   expect_folder_refused(beside("special_tokens_map.json", R"({"x": )" + deep + "1" + std::string(100000, ']') + "}"),
-                        "special_tokens_map.json", "deep");
+                        "special_tokens_map.json", "too deep");
   const std::string gpt2 = R"({"model_type": "gpt2"})";
   expect_folder_refused({{"config.json", gpt2}, {"vocab.json", "[]"}, {"merges.txt", "a b"}}, "vocab.json",
                         "JSON object");
