@@ -74,7 +74,7 @@ TEST_P(Adapters, AreMergedAsPeftMergesThem) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Peft, Adapters, testing::ValuesIn(adapter_folders()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& tested) { return tested.param; });
 
 /// A copy of an adapter whose configuration a test changes.
 class AdapterCopy {
@@ -103,7 +103,7 @@ class AdapterCopy {
   }
   [[nodiscard]] std::string said_of(const std::string& base) const {
     try {
-      load_with(base, Adapter::open(path_));
+      static_cast<void>(load_with(base, Adapter::open(path_)));
     } catch (const Error& error) {
       return error.what();
     }

@@ -65,7 +65,7 @@ std::vector<float> logits_of(const ModelSpec& spec) {
 
 std::string refusal(const Folder& folder) {
   try {
-    folder.load();
+    static_cast<void>(folder.load());
   } catch (const Error& error) {
     return error.what();
   }
@@ -113,7 +113,7 @@ INSTANTIATE_TEST_SUITE_P(Families, Prefixes,
                                          Prefixed{"opt", "model."}, Prefixed{"falcon_new", "transformer."},
                                          Prefixed{"mpt", "transformer."}, Prefixed{"cohere", "model."},
                                          Prefixed{"gpt_oss_mxfp4", "model."}),
-                         [](const auto& info) { return info.param.family; });
+                         [](const auto& tested) { return tested.param.family; });
 
 TEST(RealFolders, NamesAPrefixThatNobodyKnows) {
   Folder folder("llama");
@@ -181,7 +181,8 @@ TEST(Ties, SayWhatIsMissing) {
 TEST(Heads, ForOtherTasksAreNamed) {
   Tied tied;
   tied.folder.add("score.weight", tied.folder.tensors.at("model.norm.weight"), std::vector<std::byte>(80));
-  EXPECT_THAT(warnings_of([&] { tied.folder.load(); }), HasSubstr("not for tokens ('score.weight')"));
+  EXPECT_THAT(warnings_of([&] { static_cast<void>(tied.folder.load()); }),
+              HasSubstr("not for tokens ('score.weight')"));
   tied.folder.config["tie_word_embeddings"] = false;
   EXPECT_THAT(refusal(tied.folder), AllOf(HasSubstr("classification"), HasSubstr("'score.weight'")));
   tied.folder.rename([](const std::string& name) { return name == "score.weight" ? "qa_outputs.weight" : name; });
@@ -311,7 +312,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Wrapped{"llava", "llama", "llama"}, Wrapped{"llava_next", "mistral", "mistral"},
                     Wrapped{"llava_onevision", "qwen2", "qwen2"}, Wrapped{"qwen2_vl", "qwen2", "qwen2_vl_text"},
                     Wrapped{"qwen2_5_vl", "qwen2", "qwen2_5_vl_text"}, Wrapped{"qwen3_vl", "qwen3", "qwen3_vl_text"}),
-    [](const auto& info) { return info.param.wrapper; });
+    [](const auto& tested) { return tested.param.wrapper; });
 
 TEST(WrapperKeys, AreThoseOfTransformers) {
   Folder folder("gemma3");
