@@ -59,7 +59,7 @@ struct Folder {
 
 std::vector<float> logits_of(const ModelSpec& spec) {
   const auto backend = test_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
-  const std::vector<int32_t> ids{5, 72, 29, 71, 83, 3, 63, 7, 13, 54, 71, 53, 11, 40};
+  const std::vector<int32_t> ids{5, 42, 29, 51, 33, 3, 53, 7, 13, 54, 51, 23, 11, 40};
   return logits_of(spec, *backend, DType::f32, {ids}, [](const LinearSpec&) { return ProductSpec{}; });
 }
 
@@ -103,7 +103,9 @@ TEST_P(Prefixes, AreAddedWhereMissingAndStrippedWhereDoubled) {
                                  [&](const auto& tensor) { return tensor.first.starts_with(prefix); });
   if (there) folder.rename([&](const std::string& name) { return without(prefix, name); });
   EXPECT_EQ(logits_of(folder.load()), expected) << "missing";
-  folder.rename([&](const std::string& name) { return prefix + (name.starts_with("lm_head") ? "" : prefix) + name; });
+  folder.rename([&](const std::string& name) {
+    return prefix + (name.starts_with("lm_head") || name.starts_with("embed_out") ? "" : prefix) + name;
+  });
   EXPECT_EQ(logits_of(folder.load()), expected) << "doubled";
 }
 
@@ -131,7 +133,7 @@ struct Tied {
     folder.config["tie_word_embeddings"] = true;
     const TensorEntry& entry = folder.tensors.at(embedding);
     others.assign(entry.data(), entry.data() + entry.size);
-    std::reverse(others.begin(), others.end());
+    std::rotate(others.begin(), others.begin() + 2, others.end());  // by a value
   }
 };
 
