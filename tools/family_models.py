@@ -168,7 +168,7 @@ CASES = {
                       dict(_windows=[5, 33], _layout="masked_bias",
                            _matters=[{"attention_types": [[["global"], 2], [["local"], 1]]}])),
     "gpt2": (gpt2(), dict(_dtype=F32, _windows=[9, 40], _layout="bare",
-                          _product=("transformer.h.1.mlp.c_fc", None, "h.1.mlp.c_fc"))),
+                          _product=("transformer.h.1.mlp.c_fc", None, "transformer.h.1.mlp.c_fc"))),
     "gpt2_scaled": (gpt2(scale_attn_by_inverse_layer_idx=True, scale_attn_weights=False, n_inner=52, n_head=4,
                          n_layer=3),
                     dict(_windows=[9, 33], _matters=[{"scale_attn_by_inverse_layer_idx": False},
