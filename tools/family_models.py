@@ -168,7 +168,7 @@ CASES = {
                       dict(_windows=[5, 33], _layout="masked_bias",
                            _matters=[{"attention_types": [[["global"], 2], [["local"], 1]]}])),
     "gpt2": (gpt2(), dict(_dtype=F32, _windows=[9, 40], _layout="bare",
-                          _product=("transformer.h.1.mlp.c_fc", None, "h.1.mlp.c_fc"))),
+                          _product=("transformer.h.1.mlp.c_fc", None, "transformer.h.1.mlp.c_fc"))),
     "gpt2_scaled": (gpt2(scale_attn_by_inverse_layer_idx=True, scale_attn_weights=False, n_inner=52, n_head=4,
                          n_layer=3),
                     dict(_windows=[9, 33], _matters=[{"scale_attn_by_inverse_layer_idx": False},
@@ -440,7 +440,8 @@ def routers(model):
 
 
 def disk_linears(model, options):
-    """[{module, role}] of every Linear and router by its name on disk, sorted by name. Experts that lie stacked in one
+    """[{module, role}] of every Linear and router by its name on disk, with the prefix of transformers' module names where
+    the file lacks it, sorted by name. Experts that lie stacked in one
     tensor are numbered, experts.E.NAME, as those are that lie apart."""
     roles = {}
     for p in products(model):
@@ -450,6 +451,8 @@ def disk_linears(model, options):
     for disk, tensor, name in to_disk(model, options):
         if name in roles and not disk.endswith("_scales"):
             module = disk.removesuffix(".weight").removesuffix("_blocks")
+            if module.startswith("h."):
+                module = "transformer." + module
             at, _, last = module.rpartition(".")
             for m in [f"{at}.{e}.{last}" for e in range(len(tensor))] if at.endswith(".experts") else [module]:
                 found[m] = roles[name]

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/quote.hpp"
+#include "io/checkpoint.hpp"
 #include "model/adapter.hpp"
 
 namespace mxlm {
@@ -79,6 +80,8 @@ std::string describe_other_folder(const fs::path& folder) {
   }
   const std::vector<std::string> names = names_in(folder);
   if (names.empty()) return "is empty; is the download complete?";
+  const bool config = std::find(names.begin(), names.end(), "config.json") != names.end();
+  if (!config && Checkpoint::is_in(folder)) return "holds weights and no config.json; is the download complete?";
   // The table's order says what a folder is that holds several kinds.
   for (const OtherFile& kind : kOtherFiles) {
     const auto found = std::find_if(names.begin(), names.end(), [&](const auto& n) { return other_file(n) == &kind; });
@@ -95,7 +98,6 @@ std::string describe_other_folder(const fs::path& folder) {
   const bool tokenizer = std::any_of(names.begin(), names.end(), [](const std::string& n) {
     return n == "tokenizer.json" || n == "tokenizer.model" || n == "vocab.json";
   });
-  const bool config = std::find(names.begin(), names.end(), "config.json") != names.end();
   if (tokenizer && !config) return "holds a tokenizer and no model; give the folder with config.json and the weights";
   if (config) return "holds config.json and no weights (model.safetensors or the like); is the download complete?";
   return "";

@@ -351,12 +351,10 @@ Checkpoint with_replaced(const Checkpoint& base, const Adapter& adapter, std::st
 
 ModelSpec read_family(const Family& family, const Config& config, const Checkpoint& checkpoint, const NameOf& name_of,
                       const Adapter* given, const OldName* old) {
-  Checkpoint named = checkpoint.renamed(name_of);
+  const Checkpoint base = checkpoint.renamed(name_of);
   std::optional<Adapter> adapter;
-  if (given != nullptr) {
-    adapter = given->renamed(name_of);
-    named = with_replaced(named, *adapter, family.head);
-  }
+  if (given != nullptr) adapter = given->renamed(name_of);
+  const Checkpoint named = adapter ? with_replaced(base, *adapter, family.head) : base;
   const SpecReader reader(config, named, checkpoint, family.head, adapter ? &*adapter : nullptr);
   if (old != nullptr && !reader.has(old->tensor)) {
     fail("'{}': model type '{}' is an older layout of '{}' (there is no tensor '{}'); convert it with transformers.",
@@ -365,6 +363,8 @@ ModelSpec read_family(const Family& family, const Config& config, const Checkpoi
   ModelSpec spec = family.read(reader);
   spec.family = family.model_type;
   if (!adapter) return spec;
+  // What an adapter brings along may be wider than the base model, whose type counts.
+  if (const TensorEntry* embedding = base.find(spec.embedding_module + ".weight")) spec.dtype = embedding->type;
   for (const std::string& module : adapter->modules()) {
     if (!reader.adapted_modules().contains(module)) {
       fail(

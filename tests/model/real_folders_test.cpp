@@ -59,13 +59,13 @@ struct Folder {
 
 std::vector<float> logits_of(const ModelSpec& spec) {
   const auto backend = test_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
-  const std::vector<int32_t> ids{5, 72, 29, 71, 83, 3, 63, 7, 13, 54, 71, 53, 11, 40};
+  const std::vector<int32_t> ids{5, 42, 29, 51, 33, 3, 53, 7, 13, 54, 51, 23, 11, 40};
   return logits_of(spec, *backend, DType::f32, {ids}, [](const LinearSpec&) { return ProductSpec{}; });
 }
 
 std::string refusal(const Folder& folder) {
   try {
-    folder.load();
+    static_cast<void>(folder.load());
   } catch (const Error& error) {
     return error.what();
   }
@@ -103,7 +103,9 @@ TEST_P(Prefixes, AreAddedWhereMissingAndStrippedWhereDoubled) {
                                  [&](const auto& tensor) { return tensor.first.starts_with(prefix); });
   if (there) folder.rename([&](const std::string& name) { return without(prefix, name); });
   EXPECT_EQ(logits_of(folder.load()), expected) << "missing";
-  folder.rename([&](const std::string& name) { return prefix + (name.starts_with("lm_head") ? "" : prefix) + name; });
+  folder.rename([&](const std::string& name) {
+    return prefix + (name.starts_with("lm_head") || name.starts_with("embed_out") ? "" : prefix) + name;
+  });
   EXPECT_EQ(logits_of(folder.load()), expected) << "doubled";
 }
 
@@ -113,7 +115,7 @@ INSTANTIATE_TEST_SUITE_P(Families, Prefixes,
                                          Prefixed{"opt", "model."}, Prefixed{"falcon_new", "transformer."},
                                          Prefixed{"mpt", "transformer."}, Prefixed{"cohere", "model."},
                                          Prefixed{"gpt_oss_mxfp4", "model."}),
-                         [](const auto& info) { return info.param.family; });
+                         [](const auto& tested) { return tested.param.family; });
 
 TEST(RealFolders, NamesAPrefixThatNobodyKnows) {
   Folder folder("llama");
@@ -131,7 +133,7 @@ struct Tied {
     folder.config["tie_word_embeddings"] = true;
     const TensorEntry& entry = folder.tensors.at(embedding);
     others.assign(entry.data(), entry.data() + entry.size);
-    std::reverse(others.begin(), others.end());
+    std::rotate(others.begin(), others.begin() + 2, others.end());  // by a value
   }
 };
 
@@ -181,7 +183,8 @@ TEST(Ties, SayWhatIsMissing) {
 TEST(Heads, ForOtherTasksAreNamed) {
   Tied tied;
   tied.folder.add("score.weight", tied.folder.tensors.at("model.norm.weight"), std::vector<std::byte>(80));
-  EXPECT_THAT(warnings_of([&] { tied.folder.load(); }), HasSubstr("not for tokens ('score.weight')"));
+  EXPECT_THAT(warnings_of([&] { static_cast<void>(tied.folder.load()); }),
+              HasSubstr("not for tokens ('score.weight')"));
   tied.folder.config["tie_word_embeddings"] = false;
   EXPECT_THAT(refusal(tied.folder), AllOf(HasSubstr("classification"), HasSubstr("'score.weight'")));
   tied.folder.rename([](const std::string& name) { return name == "score.weight" ? "qa_outputs.weight" : name; });
@@ -311,7 +314,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Wrapped{"llava", "llama", "llama"}, Wrapped{"llava_next", "mistral", "mistral"},
                     Wrapped{"llava_onevision", "qwen2", "qwen2"}, Wrapped{"qwen2_vl", "qwen2", "qwen2_vl_text"},
                     Wrapped{"qwen2_5_vl", "qwen2", "qwen2_5_vl_text"}, Wrapped{"qwen3_vl", "qwen3", "qwen3_vl_text"}),
-    [](const auto& info) { return info.param.wrapper; });
+    [](const auto& tested) { return tested.param.wrapper; });
 
 TEST(WrapperKeys, AreThoseOfTransformers) {
   Folder folder("gemma3");
