@@ -3,8 +3,8 @@
 
 usage: make_config_cases.py tests/data/families OUT.json
 
-Each case: {"name", "checkpoint": folder, "erase": keys that go, "set": keys that come, "logits": the first logits of the last
-token of `tokens`, "largest": the largest logit of all, "changed": whether the logits differ from the folder's own}.
+Each case: {"name", "checkpoint": folder, "erase": keys that go, "set": keys that come, "logits": the first logits of the
+last token of `tokens`, "largest": the largest logit of all}. Beside it phi_msft/, a checkpoint with Phi's names of 2023.
 float32, eager attention. Made with transformers 5.23.0 and torch 2.15.0 (CPU).
 """
 
@@ -23,6 +23,7 @@ logging.disable(logging.CRITICAL)
 
 import torch
 import transformers
+from safetensors.torch import save_file
 
 TOKENS = [3, 17, 5, 29, 11, 2, 23, 8, 31, 14, 6, 19, 27, 4, 12, 30]
 KEPT = 12
@@ -85,6 +86,53 @@ CASES += [("keys that are absent", f, None, {}) for f in
           "qwen3 qwen3_moe smollm3 stablelm starcoder2".split()]
 
 
+# The configs of older names, for a folder whose own config says the same in today's keys.
+OLDER = [
+    ("RefinedWeb", "falcon_new", lambda c: {
+        "model_type": "RefinedWeb", "alibi": False, "bias": c.get("bias", False), "hidden_size": c["hidden_size"],
+        "n_layer": c["num_hidden_layers"], "n_head": c["num_attention_heads"], "n_head_kv": c["num_kv_heads"],
+        "parallel_attn": True, "vocab_size": c["vocab_size"], "ffn_hidden_size": c.get("ffn_hidden_size"),
+        "layer_norm_epsilon": c["layer_norm_epsilon"], "rope_theta": c.get("rope_theta", 10000.0),
+        "activation": c.get("activation", "gelu")}),
+    ("stablelm_epoch", "stablelm", lambda c: {
+        **{k: v for k, v in c.items() if k not in ("layer_norm_eps", "partial_rotary_factor")},
+        "model_type": "stablelm_epoch", "norm_eps": c["layer_norm_eps"], "rope_pct": c["partial_rotary_factor"],
+        "rotary_scaling_factor": 1.0}),
+]
+
+
+def phi_msft(folder):
+    """A Phi-1.5 with the names of 2023, whose values transformers reads under today's; its logits."""
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "intermediate_size": 64, "max_position_embeddings": 64, "partial_rotary_factor": 0.5}
+    torch.manual_seed(5)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.PhiConfig(**sizes),
+                                                          attn_implementation="eager").half().float().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_((p + 0.2 * torch.randn(p.shape)).half().float())
+        out = model(torch.tensor([TOKENS]), use_cache=False).logits[0]
+    state, tensors = model.state_dict(), {}
+    for key, value in state.items():
+        if "k_proj" in key or "v_proj" in key:
+            continue
+        if "q_proj" in key:
+            value = torch.cat([state[key.replace("q_proj", p)] for p in ("q_proj", "k_proj", "v_proj")])
+        for new, old in (("model.embed_tokens", "transformer.embd.wte"), ("model.layers.", "transformer.h."),
+                         ("input_layernorm", "ln"), ("self_attn.q_proj", "mixer.Wqkv"),
+                         ("self_attn.dense", "mixer.out_proj"), ("model.final_layernorm", "lm_head.ln"),
+                         ("lm_head.weight", "lm_head.linear.weight"), ("lm_head.bias", "lm_head.linear.bias")):
+            key = key.replace(new, old)
+        tensors[key] = value.half().contiguous()
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({
+        "model_type": "phi-msft", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "n_embd": 16,
+        "n_head": 2, "n_head_kv": None, "n_inner": None, "n_layer": 2, "n_positions": 64, "rotary_dim": 4,
+        "tie_word_embeddings": False, "torch_dtype": "float16", "vocab_size": 64}) + "\n")
+    return out
+
+
 def logits(folder):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32,
                                                               attn_implementation="eager").eval()
@@ -100,6 +148,12 @@ def resolved(value, config):
     if isinstance(value, str):
         return words.get(value, config.get(value, value))
     return value
+
+
+def case(name, folder, gone, come, after):
+    return {"name": name, "checkpoint": folder, "erase": gone, "set": come,
+            "logits": [float(f"{x:.8g}") for x in after[-1, :KEPT].tolist()],
+            "largest": float(f"{after.abs().max().item():.8g}")}
 
 
 def main():
@@ -125,10 +179,13 @@ def main():
                 print(f"{name} {folder}: {type(error).__name__} {str(error)[:200]}", file=sys.stderr)
                 continue
         far = (after - before).abs().max().item() / before.abs().max().item()
-        cases.append({"name": name, "checkpoint": folder, "erase": list(gone), "set": come, "changed": far > 1e-4,
-                      "logits": [float(f"{x:.8g}") for x in after[-1, :KEPT].tolist()],
-                      "largest": float(f"{after.abs().max().item():.8g}")})
+        cases.append(case(name, folder, list(gone), come, after))
         print(f"{name:45} {folder:12} {far:.1e}")
+    for name, folder, older in OLDER:
+        config = json.loads((families / folder / "config.json").read_text())
+        come = older(config)
+        cases.append(case(name, folder, [k for k in config if k not in come], come, logits(families / folder)))
+    cases.append(case("phi-msft", "../model/phi_msft", [], {}, phi_msft(out.parent / "phi_msft")))
     lines = ",\n".join(json.dumps(case) for case in cases)
     out.write_text(f'{{"transformers": "{transformers.__version__}", "tokens": {TOKENS}, "cases": [\n{lines}]}}\n')
 

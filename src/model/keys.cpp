@@ -11,7 +11,8 @@ constexpr FamilyKeys kKeys[] = {
     {.model_type = "",
      .family = "",
      .applied = R"({"model_type": null, "quantization_config": null, "tie_word_embeddings": null,
-        "architectures": null, "bos_token_id": null})",
+        "architectures": null, "bos_token_id": null, "rope_scaling": null, "rope_theta": null,
+        "original_max_position_embeddings": null})",
      // is_causal false lets a token see what follows it. per_layer_config gives single layers other values.
      .fixed = R"({"is_causal": true, "per_layer_config": null})",
      .aliases = "{}",

@@ -76,6 +76,23 @@ TEST(FamilyKeyLists, HoldEveryKeyThatTransformersReads) {
   }
 }
 
+// Each key of a real file is in a list, or known to be read by nobody; and no real file is refused for its keys.
+TEST(FamilyKeyLists, HoldTheKeysOfRealFiles) {
+  const json real = read_json(std::filesystem::path(MXLM_TEST_DATA) / "model/real_keys.json");
+  EXPECT_GE(real["configs"].size(), 30U);
+  for (const auto& [model, config] : real["configs"].items()) {
+    const std::string type = config["model_type"];
+    std::set<std::string> names = listed(type);
+    const auto unread = real["unread"].value(type, std::set<std::string>());
+    const std::string family(keys_of(type).family);
+    if (!family.empty()) names.merge(listed(family));
+    for (const auto& [name, value] : config.items()) {
+      EXPECT_TRUE(names.contains(name) || unread.contains(name)) << model << " " << name;
+    }
+    EXPECT_EQ(refusal(config, type), "") << model;
+  }
+}
+
 TEST(FamilyKeyLists, HaveTheDefaultsOfTransformers) {
   const json reference = transformers_keys();
   for (const auto& [family, keys] : reference["families"].items()) {
