@@ -93,7 +93,7 @@ OLDER = [
         "n_layer": c["num_hidden_layers"], "n_head": c["num_attention_heads"], "n_head_kv": c["num_kv_heads"],
         "parallel_attn": True, "vocab_size": c["vocab_size"], "ffn_hidden_size": c.get("ffn_hidden_size"),
         "layer_norm_epsilon": c["layer_norm_epsilon"], "rope_theta": c.get("rope_theta", 10000.0),
-        "activation": c.get("activation", "gelu")}),
+        "activation": c.get("activation", "gelu"), "tie_word_embeddings": c.get("tie_word_embeddings", True)}),
     ("stablelm_epoch", "stablelm", lambda c: {
         **{k: v for k, v in c.items() if k not in ("layer_norm_eps", "partial_rotary_factor")},
         "model_type": "stablelm_epoch", "norm_eps": c["layer_norm_eps"], "rope_pct": c["partial_rotary_factor"],

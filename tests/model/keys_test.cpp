@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -65,7 +67,10 @@ std::string refusal(const json& config, const std::string& type) {
 
 TEST(FamilyKeyLists, HoldEveryKeyThatTransformersReads) {
   const json reference = transformers_keys();
-  ASSERT_EQ(reference["families"].size(), known_families().size());
+  const auto families = family_keys();
+  // Without the list for all families.
+  ASSERT_EQ(std::ssize(reference["families"]),
+            std::count_if(families.begin(), families.end(), [](const FamilyKeys& f) { return f.family.empty(); }) - 1);
   for (const auto& [family, keys] : reference["families"].items()) {
     const std::set<std::string> names = listed(family);
     std::set<std::string> read = keys["read"].get<std::set<std::string>>();
