@@ -11,12 +11,12 @@ ModelSpec read_cohere(const SpecReader& reader) {
   const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions, 500000));
   spec.ropes.back().interleaved = true;
-  const auto epsilon = static_cast<float>(config.number_or("layer_norm_eps", 1e-5));
-  const bool bias = config.boolean_or("attention_bias", false);
-  const bool qk_norm = config.boolean_or("use_qk_norm", false);
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const auto epsilon = static_cast<float>(config.number("layer_norm_eps"));
+  const bool bias = config.boolean("attention_bias");
+  const bool qk_norm = config.boolean("use_qk_norm");
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
-  spec.logit_multiplier = static_cast<float>(config.number_or("logit_scale", 0.0625));
+  spec.logit_multiplier = static_cast<float>(config.number("logit_scale"));
   read_embedding(reader, "model.embed_tokens.weight", spec);
   for (int64_t i = 0; i < sizes.layers; ++i) {
     const std::string at = fmt::format("model.layers.{}.", i);

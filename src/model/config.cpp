@@ -1,5 +1,6 @@
 #include "model/config.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -7,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "base/json.hpp"
+#include "base/quote.hpp"
 
 namespace mxlm {
 
@@ -28,6 +30,58 @@ std::optional<dom::element> find(const dom::element& parent, std::string_view ke
   const auto parsed = std::from_chars(key.data(), key.data() + key.size(), index);
   if (parsed.ec != std::errc{} || parsed.ptr != key.data() + key.size()) return std::nullopt;
   return parent.at(index).get(out) == simdjson::SUCCESS ? std::optional(out) : std::nullopt;
+}
+
+bool is_empty(const dom::element& value) {
+  dom::array array;
+  dom::object object;
+  bool flag = true;
+  if (value.get(array) == simdjson::SUCCESS) return array.size() == 0;
+  if (value.get(object) == simdjson::SUCCESS) return object.size() == 0;
+  return value.is_null() || (value.get(flag) == simdjson::SUCCESS && !flag);
+}
+
+/// Whether a value is the one that is supported, or one of those.
+bool is_supported(const dom::element& value, const dom::element& supported) {
+  if (value.is_null()) return true;
+  dom::array several;
+  if (supported.get(several) == simdjson::SUCCESS) {
+    return std::any_of(several.begin(), several.end(), [&](const dom::element& s) { return is_supported(value, s); });
+  }
+  if (supported.is_null()) return is_empty(value);
+  bool flag = false, supported_flag = false;
+  double number = 0, supported_number = 0;
+  std::string_view text, supported_text;
+  if (supported.get(supported_flag) == simdjson::SUCCESS) {
+    return value.get(flag) == simdjson::SUCCESS && flag == supported_flag;
+  }
+  if (supported.get(supported_number) == simdjson::SUCCESS) {
+    return value.get(number) == simdjson::SUCCESS && number == supported_number;
+  }
+  return supported.get(supported_text) == simdjson::SUCCESS && value.get(text) == simdjson::SUCCESS &&
+         text == supported_text;
+}
+
+/// The JSON text of a value, short enough for a message.
+std::string json_text(const dom::element& value) {
+  std::string text = quote(simdjson::minify(value));
+  return text.substr(1, text.size() - 2);
+}
+
+void check_members(const dom::element& values, const dom::object& supported, const std::string& file,
+                   const std::string& at) {
+  for (const auto [key, allowed] : supported) {
+    const auto value = find(values, key);
+    if (!value) continue;
+    const std::string path = at + std::string(key);
+    dom::object members;
+    if (allowed.get(members) == simdjson::SUCCESS) {
+      if (value->is_object()) check_members(*value, members, file, path + ".");
+    } else if (!is_supported(*value, allowed)) {
+      fail("'{}': '{}' is {}, which changes what the model computes and is not supported; only {} is.", file, path,
+           json_text(*value), allowed.is_null() ? "an absent one" : json_text(allowed));
+    }
+  }
 }
 
 }  // namespace
@@ -56,15 +110,35 @@ Config Config::merge(const std::vector<Config>& objects, const std::string& name
   return parse(text + "}", name);
 }
 
-bool Config::mentions(std::string_view key) const { return find(value_, key).has_value(); }
+std::optional<dom::element> Config::find_in_file(std::string_view key) const {
+  for (const auto& [name, other] : aliases_) {
+    if (name != key) continue;
+    if (auto element = find(value_, other)) return element;
+  }
+  return find(value_, key);
+}
+
+bool Config::mentions(std::string_view key) const { return find_in_file(key).has_value(); }
 
 std::optional<dom::element> Config::find_value(std::string_view key) const {
-  auto element = find(value_, key);
+  auto element = find_in_file(key);
+  for (size_t i = 0; !element && i < defaults_.size(); ++i) element = find(defaults_[i].value_, key);
   if (element && element->is_null()) element.reset();
   return element;
 }
 
 bool Config::has(std::string_view key) const { return find_value(key).has_value(); }
+
+bool Config::is_integer(std::string_view key) const {
+  const auto element = find_value(key);
+  return element && element->is_int64();
+}
+
+bool Config::is_true(std::string_view key) const {
+  const auto element = find_value(key);
+  bool value = false;
+  return element && element->get(value) == simdjson::SUCCESS && value;
+}
 
 int64_t Config::integer(std::string_view key, int64_t min, int64_t max) const {
   const auto element = find_value(key);
@@ -98,13 +172,15 @@ double Config::number_of(const dom::element& element, std::string_view key) cons
 
 double Config::number_or(std::string_view key, double fallback) const { return has(key) ? number(key) : fallback; }
 
-bool Config::boolean_or(std::string_view key, bool fallback) const {
+bool Config::boolean(std::string_view key) const {
   const auto element = find_value(key);
-  if (!element) return fallback;
+  if (!element) fail("'{}' has no '{}'; it is needed to load the model.", name_, key);
   bool value = false;
   if (element->get(value) != simdjson::SUCCESS) fail("'{}': '{}' should be true or false.", name_, key);
   return value;
 }
+
+bool Config::boolean_or(std::string_view key, bool fallback) const { return has(key) ? boolean(key) : fallback; }
 
 std::string Config::string(std::string_view key) const {
   const auto element = find_value(key);
@@ -126,17 +202,21 @@ std::optional<Config> Config::object(std::string_view key) const {
   const auto element = find_value(key);
   if (!element) return std::nullopt;
   if (!element->is_object()) fail("'{}': '{}' should be an object.", name_, key);
-  Config config = *this;
-  config.value_ = *element;
-  return config;
+  return child(*element);
 }
 
 std::optional<Config> Config::array(std::string_view key) const {
   const auto element = find_value(key);
   if (!element) return std::nullopt;
   if (!element->is_array()) fail("'{}': '{}' should be a list.", name_, key);
-  Config config = *this;
-  config.value_ = *element;
+  return child(*element);
+}
+
+Config Config::child(const dom::element& element) const {
+  Config config;
+  config.document_ = document_;
+  config.value_ = element;
+  config.name_ = name_;
   return config;
 }
 
@@ -171,6 +251,39 @@ std::vector<std::string> Config::strings(std::string_view key) const {
   out.reserve(list->length());
   for (const dom::element element : dom::array(list->value_)) out.push_back(string_of(element, key));
   return out;
+}
+
+void Config::add_defaults(std::string_view defaults) { defaults_.push_back(parse(defaults, name_)); }
+
+void Config::add_aliases(std::string_view aliases) {
+  const Config names = parse(aliases, name_);
+  for (const std::string& key : names.keys()) aliases_.emplace_back(key, names.string(key));
+}
+
+void Config::check_fixed(std::string_view fixed) const {
+  const Config supported = parse(fixed, name_);
+  check_members(value_, dom::object(supported.value_), name_, "");
+}
+
+std::string Config::text_of(std::string_view key) const {
+  const auto element = find_value(key);
+  std::string_view text;
+  return element && element->get(text) == simdjson::SUCCESS ? std::string(text) : std::string();
+}
+
+std::string origin(const Config& config) {
+  for (const char* key : {"base_model", "base_model_name_or_path", "_name_or_path"}) {
+    const std::string name = config.text_of(key);
+    // A name on the hub, not a folder of whoever wrote the file.
+    const bool plain =
+        name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./") == name.npos;
+    const size_t slash = name.find('/');
+    if (plain && slash != name.npos && slash > 0 && slash + 1 < name.size() && name[0] != '.' &&
+        name.find('/', slash + 1) == name.npos) {
+      return fmt::format(" (the file names {})", quote(name));
+    }
+  }
+  return "";
 }
 
 }  // namespace mxlm

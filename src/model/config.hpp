@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace mxlm {
@@ -26,12 +27,18 @@ class Config {
   [[nodiscard]] bool has(std::string_view key) const;
   /// True for a null member too, where that means something else than an absent one.
   [[nodiscard]] bool mentions(std::string_view key) const;
+  /// Whether `key` holds an integer / is true.
+  [[nodiscard]] bool is_integer(std::string_view key) const;
+  [[nodiscard]] bool is_true(std::string_view key) const;
+  /// The string under `key`; "" where there is none or something else.
+  [[nodiscard]] std::string text_of(std::string_view key) const;
   /// An integer in [min, max].
   [[nodiscard]] int64_t integer(std::string_view key, int64_t min, int64_t max) const;
   [[nodiscard]] int64_t integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const;
   /// A finite number.
   [[nodiscard]] double number(std::string_view key) const;
   [[nodiscard]] double number_or(std::string_view key, double fallback) const;
+  [[nodiscard]] bool boolean(std::string_view key) const;
   [[nodiscard]] bool boolean_or(std::string_view key, bool fallback) const;
   [[nodiscard]] std::string string(std::string_view key) const;
   [[nodiscard]] std::string string_or(std::string_view key, std::string_view fallback) const;
@@ -50,16 +57,34 @@ class Config {
   [[nodiscard]] std::vector<std::string> strings(std::string_view key) const;
   [[nodiscard]] const std::string& name() const { return name_; }
 
+  /// From now on an absent key has its value in the JSON object `defaults`; what was added first wins.
+  void add_defaults(std::string_view defaults);
+  /// From now on `name` is read from the key `other` where there is that key: the JSON object holds {"name": "other"}.
+  void add_aliases(std::string_view aliases);
+  /// Throws Error naming key and value if a key of the JSON object `fixed` has a value here that is not the one there
+  /// (FamilyKeys::fixed says what lists, null and objects mean).
+  void check_fixed(std::string_view fixed) const;
+
  private:
   struct Document;
+  /// `element` without what was added.
+  [[nodiscard]] Config child(const simdjson::dom::element& element) const;
   std::shared_ptr<Document> document_;
-  /// The member `key`, or nullopt if it is absent or null.
+  /// The member `key` of the file, which may be null; nullopt if it is absent.
+  [[nodiscard]] std::optional<simdjson::dom::element> find_in_file(std::string_view key) const;
+  /// The member `key` or its default; nullopt if it is absent or null.
   [[nodiscard]] std::optional<simdjson::dom::element> find_value(std::string_view key) const;
   [[nodiscard]] double number_of(const simdjson::dom::element& element, std::string_view key) const;
   [[nodiscard]] std::string string_of(const simdjson::dom::element& element, std::string_view key) const;
 
   simdjson::dom::element value_;  // in *document_
   std::string name_;
+  std::vector<Config> defaults_;
+  std::vector<std::pair<std::string, std::string>> aliases_;
 };
+
+/// " (config.json names 'ORG/NAME')", the model that this one was made from, for the end of a message; "" where the
+/// file names none.
+std::string origin(const Config& config);
 
 }  // namespace mxlm

@@ -30,16 +30,15 @@ std::string other_head(const SpecReader& reader) {
   if (const std::string other = other_head(reader); !other.empty()) {
     fail(
         "The checkpoint has a head for classification or another task ({}) and no language model head ('{}.weight'), "
-        "so "
-        "it predicts no tokens; give the language model that it was made from.",
-        quote(other), module);
+        "so it predicts no tokens; give the language model that it was made from{}.",
+        quote(other), module, origin(config));
   }
   fail(
       "The checkpoint has no head ('{}.weight'), and '{}' does not tie it to the embedding (tie_word_embeddings{}), so "
       "transformers would fill it with random numbers; save the model with its head, or set tie_word_embeddings to "
       "true "
       "if it is tied.",
-      module, config.name(), config.has("tie_word_embeddings") ? " is false" : " is false when absent");
+      module, config.name(), config.mentions("tie_word_embeddings") ? " is false" : " is false when absent");
 }
 
 }  // namespace

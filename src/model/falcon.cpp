@@ -50,20 +50,19 @@ ModelSpec read_falcon(const SpecReader& reader) {
   const Sizes sizes = read_sizes(config,
                                  {.layers = config.has("num_hidden_layers") ? "num_hidden_layers" : "n_layer",
                                   .heads = config.has("num_attention_heads") ? "num_attention_heads" : "n_head",
-                                  .kv_heads = nullptr},
+                                  .kv_heads = nullptr,
+                                  .head_dim = nullptr},
                                  spec);
-  if (config.boolean_or("alibi", false)) fail("'{}': falcon with ALiBi (RW) is not supported.", config.name());
-  const bool grouped = config.boolean_or("new_decoder_architecture", false);  // 40B, 180B
+  const bool grouped = config.boolean("new_decoder_architecture");  // 40B, 180B
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("layer_norm_epsilon", 1e-5));
-  const bool bias = config.boolean_or("bias", false);
-  const bool multi_query = config.boolean_or("multi_query", true);
-  const bool parallel = config.boolean_or("parallel_attn", true);
-  const Activation activation = read_activation(config, "activation", "gelu");
+  const auto epsilon = static_cast<float>(config.number("layer_norm_epsilon"));
+  const bool bias = config.boolean("bias");
+  const bool multi_query = config.boolean("multi_query");
+  const bool parallel = config.boolean("parallel_attn");
+  const Activation activation = read_activation(config, "activation");
   const int64_t intermediate = read_width_or(config, "ffn_hidden_size", 4 * spec.hidden);
   if (grouped) {
-    const char* key = config.has("num_kv_heads") ? "num_kv_heads" : "n_head_kv";
-    spec.kv_heads = static_cast<int>(config.integer_or(key, spec.heads, 1, spec.heads));
+    spec.kv_heads = static_cast<int>(config.integer_or("num_kv_heads", spec.heads, 1, spec.heads));
     if (spec.heads % spec.kv_heads != 0) {
       fail("'{}': {} attention heads cannot share {} key/value heads evenly.", config.name(), spec.heads,
            spec.kv_heads);

@@ -26,15 +26,14 @@ struct Gemma {
   Activation activation;
 };
 
-Gemma begin_gemma(const SpecReader& reader) {
+/// `activation` is the key that names the element-wise function.
+Gemma begin_gemma(const SpecReader& reader, const char* activation) {
   const Config& config = reader.config();
   Gemma g;
-  g.sizes = read_sizes(config, {.head_dim = 256}, g.spec);
-  g.epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
+  g.sizes = read_sizes(config, {}, g.spec);
+  g.epsilon = static_cast<float>(config.number("rms_norm_eps"));
   g.intermediate = read_width(config, "intermediate_size");
-  // Gemma 1's first configs say "gelu" in hidden_act and mean the tanh form.
-  const bool named = config.has("hidden_activation");
-  g.activation = named ? read_activation(config, "hidden_activation", "") : Activation::gelu_tanh;
+  g.activation = read_activation(config, activation);
   g.spec.embedding_multiplier = static_cast<float>(std::sqrt(static_cast<double>(g.spec.hidden)));
   read_embedding(reader, "model.embed_tokens.weight", g.spec);
   return g;
@@ -44,13 +43,13 @@ Gemma begin_gemma(const SpecReader& reader) {
 LayerSpec sandwich_layer(const SpecReader& reader, const Gemma& g, int64_t i) {
   const Config& config = reader.config();
   const std::string at = fmt::format("model.layers.{}.", i);
-  const bool bias = config.boolean_or("attention_bias", false);
+  const bool bias = config.boolean("attention_bias");
   const auto norm = [&](const char* name) { return gemma_norm(reader, at + name, g.spec.hidden, g.epsilon); };
   LayerSpec layer;
   layer.attention = separate_attention(reader, g.spec, at + "self_attn.", bias, bias);
   layer.attention.norm = norm("input_layernorm");
   layer.attention.post_norm = norm("post_attention_layernorm");
-  const double query_scale = config.number_or("query_pre_attn_scalar", 256);
+  const double query_scale = config.number("query_pre_attn_scalar");
   if (!(query_scale > 0)) fail("'{}': query_pre_attn_scalar should be positive.", config.name());
   layer.attention.scale = static_cast<float>(1 / std::sqrt(query_scale));
   layer.mlp = gated_mlp(reader, g.spec, at + "mlp.", g.intermediate, false, g.activation);
@@ -59,9 +58,9 @@ LayerSpec sandwich_layer(const SpecReader& reader, const Gemma& g, int64_t i) {
   return layer;
 }
 
-/// A null means none; no mention of it the family's default.
-float softcap(const Config& config, const char* key, double fallback) {
-  const double cap = config.mentions(key) ? config.number_or(key, 0) : fallback;
+/// A null means none.
+float softcap(const Config& config, const char* key) {
+  const double cap = config.number_or(key, 0);
   if (cap < 0) fail("'{}': {} should be positive.", config.name(), key);
   return static_cast<float>(cap);
 }
@@ -76,8 +75,10 @@ ModelSpec finish_gemma(const SpecReader& reader, Gemma g) {
 
 ModelSpec read_gemma(const SpecReader& reader) {
   const Config& config = reader.config();
-  Gemma g = begin_gemma(reader);
-  const bool bias = config.boolean_or("attention_bias", false);
+  Gemma g = begin_gemma(reader, "hidden_act");
+  // Gemma 1's first configs say "gelu" and mean the tanh form.
+  if (g.activation == Activation::gelu_erf) g.activation = Activation::gelu_tanh;
+  const bool bias = config.boolean("attention_bias");
   g.spec.ropes.push_back(parse_rope(config, g.spec.head_dim, g.spec.max_positions));
   for (int64_t i = 0; i < g.sizes.layers; ++i) {
     const std::string at = fmt::format("model.layers.{}.", i);
@@ -93,40 +94,43 @@ ModelSpec read_gemma(const SpecReader& reader) {
 
 ModelSpec read_gemma2(const SpecReader& reader) {
   const Config& config = reader.config();
-  Gemma g = begin_gemma(reader);
+  Gemma g = begin_gemma(reader, "hidden_activation");
   g.spec.ropes.push_back(parse_rope(config, g.spec.head_dim, g.spec.max_positions));
-  const int64_t window = config.integer_or("sliding_window", 4096, 0, int64_t{1} << 31);
+  const int64_t window = config.integer_or("sliding_window", 0, 1, int64_t{1} << 31);
   const auto windows = layer_windows(config, g.sizes.layers, window, [](int64_t i) { return i % 2 == 0; });
   for (int64_t i = 0; i < g.sizes.layers; ++i) {
     LayerSpec layer = sandwich_layer(reader, g, i);
     layer.attention.window = windows[static_cast<size_t>(i)];
-    layer.attention.softcap = softcap(config, "attn_logit_softcapping", 50);
+    layer.attention.softcap = softcap(config, "attn_logit_softcapping");
     g.spec.layers.push_back(std::move(layer));
   }
-  g.spec.logit_softcap = softcap(config, "final_logit_softcapping", 30);
+  g.spec.logit_softcap = softcap(config, "final_logit_softcapping");
   return finish_gemma(reader, std::move(g));
 }
 
 ModelSpec read_gemma3(const SpecReader& reader) {
   const Config& config = reader.config();
-  Gemma g = begin_gemma(reader);
+  Gemma g = begin_gemma(reader, "hidden_activation");
   // Rotary positions of full-attention layers, then those of layers with a window.
   const auto parameters = config.object("rope_parameters");
-  if (parameters && parameters->object("full_attention")) {
-    g.spec.ropes.push_back(
-        parse_rope(config, g.spec.head_dim, g.spec.max_positions, 1000000, parameters->object("full_attention")));
-    g.spec.ropes.push_back(
-        parse_rope(config, g.spec.head_dim, g.spec.max_positions, 10000, parameters->object("sliding_attention")));
-  } else {
-    g.spec.ropes.push_back(parse_rope(config, g.spec.head_dim, g.spec.max_positions, 1000000));
-    RopeSpec& local = g.spec.ropes.emplace_back();
-    local.dim = g.spec.head_dim;
-    local.theta = config.number_or("rope_local_base_freq", 10000);
+  const auto of_layers = [&](const char* type) { return parameters ? parameters->object(type) : std::nullopt; };
+  auto global = of_layers("full_attention");
+  // The older key is that of full-attention layers, and is not applied where it says `type` alone.
+  if (const auto scaling = config.object("rope_scaling"); scaling && scaling->has("rope_type")) {
+    if (global) {
+      fail("'{}' has both 'rope_scaling' and 'rope_parameters' of full_attention; leave one.", config.name());
+    }
+    global = scaling;
   }
-  const int64_t window = config.integer_or("sliding_window", 4096, 0, int64_t{1} << 31);
+  const double global_theta = config.number_or("rope_theta", 1000000);
+  const double local_theta = config.number("rope_local_base_freq");
+  g.spec.ropes.push_back(parse_rope(config, g.spec.head_dim, g.spec.max_positions, global_theta, RopeKeys{global}));
+  g.spec.ropes.push_back(
+      parse_rope(config, g.spec.head_dim, g.spec.max_positions, local_theta, RopeKeys{of_layers("sliding_attention")}));
+  const int64_t window = config.integer_or("sliding_window", 0, 1, int64_t{1} << 31);
   std::vector<int64_t> windows = layer_windows(config, g.sizes.layers, window, [](int64_t) { return true; });
   if (!config.has("layer_types")) {
-    const int64_t pattern = config.integer_or("sliding_window_pattern", 6, 1, 1 << 20);
+    const int64_t pattern = config.integer("sliding_window_pattern", 1, 1 << 20);
     for (int64_t i = pattern - 1; i < g.sizes.layers; i += pattern) windows[static_cast<size_t>(i)] = 0;
   }
   for (int64_t i = 0; i < g.sizes.layers; ++i) {
@@ -137,10 +141,10 @@ ModelSpec read_gemma3(const SpecReader& reader) {
     layer.attention.q_norm->group = layer.attention.k_norm->group = g.spec.head_dim;
     layer.attention.window = windows[static_cast<size_t>(i)];
     layer.attention.rope = layer.attention.window > 0 ? 1 : 0;
-    layer.attention.softcap = softcap(config, "attn_logit_softcapping", 0);
+    layer.attention.softcap = softcap(config, "attn_logit_softcapping");
     g.spec.layers.push_back(std::move(layer));
   }
-  g.spec.logit_softcap = softcap(config, "final_logit_softcapping", 0);
+  g.spec.logit_softcap = softcap(config, "final_logit_softcapping");
   return finish_gemma(reader, std::move(g));
 }
 

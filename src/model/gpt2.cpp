@@ -13,13 +13,14 @@ ModelSpec read_gpt2(const SpecReader& reader) {
                                   .layers = "n_layer",
                                   .heads = "n_head",
                                   .kv_heads = nullptr,
-                                  .max_positions = config.has("n_positions") ? "n_positions" : "n_ctx"},
+                                  .max_positions = "n_positions",
+                                  .head_dim = nullptr},
                                  spec);
-  const auto epsilon = static_cast<float>(config.number_or("layer_norm_epsilon", 1e-5));
-  const Activation activation = read_activation(config, "activation_function", "gelu_new");
+  const auto epsilon = static_cast<float>(config.number("layer_norm_epsilon"));
+  const Activation activation = read_activation(config, "activation_function");
   const int64_t intermediate = read_width_or(config, "n_inner", 4 * spec.hidden);
-  const bool scaled = config.boolean_or("scale_attn_weights", true);
-  const bool by_layer = config.boolean_or("scale_attn_by_inverse_layer_idx", false);
+  const bool scaled = config.boolean("scale_attn_weights");
+  const bool by_layer = config.boolean("scale_attn_by_inverse_layer_idx");
   read_embedding(reader, "transformer.wte.weight", spec);
   spec.positions = reader.matrix("transformer.wpe.weight", spec.max_positions, spec.hidden);
   for (int64_t i = 0; i < sizes.layers; ++i) {

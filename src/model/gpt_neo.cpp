@@ -8,10 +8,15 @@ namespace mxlm {
 
 namespace {
 
-/// The kind of each layer: attention_types is [[[kinds], repeat], ...].
+/// The kind of each layer: attention_types is [[[kinds], repeat], ...]; attention_layers, where it is there, wins.
 std::vector<std::string> attention_kinds(const Config& config, int64_t layers) {
   std::vector<std::string> kinds;
-  if (const auto groups = config.array("attention_types")) {
+  const auto groups = config.array("attention_types");
+  if (config.has("attention_layers")) {
+    kinds = config.strings("attention_layers");
+  } else if (!groups) {
+    for (int64_t i = 0; i < 24; ++i) kinds.emplace_back(i % 2 == 0 ? "global" : "local");
+  } else {
     for (size_t g = 0; g < groups->length(); ++g) {
       const auto group = groups->array(std::to_string(g));
       const int64_t repeat = group->integer("1", 1, layers);
@@ -19,8 +24,6 @@ std::vector<std::string> attention_kinds(const Config& config, int64_t layers) {
         for (const std::string& kind : group->strings("0")) kinds.push_back(kind);
       }
     }
-  } else {
-    kinds = config.strings("attention_layers");
   }
   if (static_cast<int64_t>(kinds.size()) < layers) {
     fail("'{}': 'attention_types' names {} layers of {}.", config.name(), kinds.size(), layers);
@@ -38,11 +41,12 @@ std::vector<std::string> attention_kinds(const Config& config, int64_t layers) {
 ModelSpec read_gpt_neo(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
-  const Sizes sizes = read_sizes(config, {.layers = "num_layers", .heads = "num_heads", .kv_heads = nullptr}, spec);
-  const auto epsilon = static_cast<float>(config.number_or("layer_norm_epsilon", 1e-5));
-  const Activation activation = read_activation(config, "activation_function", "gelu_new");
+  const Sizes sizes = read_sizes(
+      config, {.layers = "num_layers", .heads = "num_heads", .kv_heads = nullptr, .head_dim = nullptr}, spec);
+  const auto epsilon = static_cast<float>(config.number("layer_norm_epsilon"));
+  const Activation activation = read_activation(config, "activation_function");
   const int64_t intermediate = read_width_or(config, "intermediate_size", 4 * spec.hidden);
-  const int64_t window = config.integer_or("window_size", 256, 1, int64_t{1} << 31);
+  const int64_t window = config.integer("window_size", 1, int64_t{1} << 31);
   const std::vector<std::string> kinds = attention_kinds(config, sizes.layers);
   read_embedding(reader, "transformer.wte.weight", spec);
   spec.positions = reader.matrix("transformer.wpe.weight", spec.max_positions, spec.hidden);

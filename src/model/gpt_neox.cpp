@@ -8,15 +8,13 @@ namespace mxlm {
 ModelSpec read_gpt_neox(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
-  const Sizes sizes = read_sizes(config, {.kv_heads = nullptr}, spec);
-  const double share = config.number_or("rotary_pct", 0.25);
-  spec.ropes.push_back(parse_rope(config, rotary_dim(config, spec.head_dim, share), spec.max_positions,
-                                  config.number_or("rotary_emb_base", 10000)));
-  const auto epsilon = static_cast<float>(config.number_or("layer_norm_eps", 1e-5));
-  const Activation activation = read_activation(config, "hidden_act", "gelu");
+  const Sizes sizes = read_sizes(config, {.kv_heads = nullptr, .head_dim = nullptr}, spec);
+  spec.ropes.push_back(parse_rope(config, rotary_dim(config, spec.head_dim), spec.max_positions));
+  const auto epsilon = static_cast<float>(config.number("layer_norm_eps"));
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
-  const bool parallel = config.boolean_or("use_parallel_residual", true);
-  const bool bias = config.boolean_or("attention_bias", true);
+  const bool parallel = config.boolean("use_parallel_residual");
+  const bool bias = config.boolean("attention_bias");
   read_embedding(reader, "gpt_neox.embed_in.weight", spec);
   for (int64_t i = 0; i < sizes.layers; ++i) {
     const std::string at = fmt::format("gpt_neox.layers.{}.", i);

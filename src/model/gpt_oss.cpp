@@ -8,16 +8,16 @@ namespace mxlm {
 ModelSpec read_gpt_oss(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
-  const Sizes sizes = read_sizes(config, {.head_dim = 64}, spec);
+  const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions, 150000));
-  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-5));
-  const bool bias = config.boolean_or("attention_bias", true);
+  const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
+  const bool bias = config.boolean("attention_bias");
   const int64_t intermediate = read_width(config, "intermediate_size");
-  const int64_t experts = config.integer_or("num_local_experts", 128, 1, 1 << 16);
-  const int64_t window = config.integer_or("sliding_window", 128, 0, int64_t{1} << 31);
+  const int64_t experts = config.integer("num_local_experts", 1, 1 << 16);
+  const int64_t window = config.integer_or("sliding_window", 0, 1, int64_t{1} << 31);
   const auto windows = layer_windows(config, sizes.layers, window, [](int64_t i) { return i % 2 == 0; });
   RouteArgs route;
-  route.top_k = static_cast<int>(config.integer_or("num_experts_per_tok", 4, 1, experts));
+  route.top_k = static_cast<int>(config.integer("num_experts_per_tok", 1, experts));
   route.score = RouteArgs::Score::softmax_chosen;
   route.round_weights = true;
   // The weight is multiplied in float32.
@@ -38,7 +38,7 @@ ModelSpec read_gpt_oss(const SpecReader& reader) {
     layer.mlp.kind = MlpSpec::Kind::gated_fused;
     layer.mlp.activation = {.activation = Activation::swiglu_oai,
                             .interleaved = true,
-                            .limit = static_cast<float>(config.number_or("swiglu_limit", 7))};
+                            .limit = static_cast<float>(config.number("swiglu_limit"))};
     layer.mlp.route = route;
     layer.mlp.router = reader.linear(at + "mlp.router", Role::router, experts, spec.hidden, true);
     for (int64_t e = 0; e < experts; ++e) {

@@ -11,15 +11,15 @@ ModelSpec read_granite(const SpecReader& reader) {
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
-  const bool bias = config.boolean_or("attention_bias", false);
-  const bool mlp_bias = config.boolean_or("mlp_bias", false);
-  spec.embedding_multiplier = static_cast<float>(config.number_or("embedding_multiplier", 1));
-  spec.residual_multiplier = static_cast<float>(config.number_or("residual_multiplier", 1));
-  const auto scale = static_cast<float>(config.number_or("attention_multiplier", 1));
-  const double divisor = config.number_or("logits_scaling", 1);
+  const bool bias = config.boolean("attention_bias");
+  const bool mlp_bias = config.boolean("mlp_bias");
+  spec.embedding_multiplier = static_cast<float>(config.number("embedding_multiplier"));
+  spec.residual_multiplier = static_cast<float>(config.number("residual_multiplier"));
+  const auto scale = static_cast<float>(config.number("attention_multiplier"));
+  const double divisor = config.number("logits_scaling");
   if (!(scale > 0) || !(divisor > 0)) fail("'{}': the multipliers of granite should be positive.", config.name());
   spec.logit_multiplier = static_cast<float>(1 / divisor);
   const auto read_layer = [&](const std::string& at, size_t /*i*/) {

@@ -8,10 +8,10 @@ ModelSpec read_llama(const SpecReader& reader) {
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
-  const bool attention_bias = config.boolean_or("attention_bias", false);
-  const bool mlp_bias = config.boolean_or("mlp_bias", false);
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
+  const bool attention_bias = config.boolean("attention_bias");
+  const bool mlp_bias = config.boolean("mlp_bias");
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
   const auto read_layer = [&](const std::string& at, size_t /*i*/) {
     LayerSpec layer;

@@ -8,12 +8,12 @@ ModelSpec read_mistral(const SpecReader& reader) {
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
   // Every layer has the window, if there is one.
-  const int64_t window =
-      config.integer_or("sliding_window", config.mentions("sliding_window") ? 0 : 4096, 0, int64_t{1} << 31);
+  const int64_t window = config.integer_or("sliding_window", 0, 1, int64_t{1} << 31);
+  // transformers takes Ministral's class where layer_types is there; otherwise every layer has the window.
   const std::vector<int64_t> windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
   const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;

@@ -8,13 +8,13 @@ ModelSpec read_mixtral(const SpecReader& reader) {
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions, 1000000));
-  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-5));
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
-  const int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 31);
-  const int64_t experts = config.integer_or("num_local_experts", 8, 1, 1 << 16);
+  const int64_t window = config.integer_or("sliding_window", 0, 1, int64_t{1} << 31);
+  const int64_t experts = config.integer("num_local_experts", 1, 1 << 16);
   RouteArgs route;
-  route.top_k = static_cast<int>(config.integer_or("num_experts_per_tok", 2, 1, experts));
+  route.top_k = static_cast<int>(config.integer("num_experts_per_tok", 1, experts));
   route.normalise = true;
   const auto read_layer = [&](const std::string& at, size_t /*i*/) {
     LayerSpec layer;

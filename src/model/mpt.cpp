@@ -37,22 +37,17 @@ ModelSpec read_mpt(const SpecReader& reader) {
                                   .layers = "n_layers",
                                   .heads = "n_heads",
                                   .kv_heads = nullptr,
-                                  .max_positions = "max_seq_len"},
+                                  .max_positions = "max_seq_len",
+                                  .head_dim = nullptr},
                                  spec);
   spec.alibi_slopes = alibi_slopes(spec.heads);
-  const auto epsilon = static_cast<float>(config.number_or("layer_norm_epsilon", 1e-5));
+  const auto epsilon = static_cast<float>(config.number("layer_norm_epsilon"));
   const auto attention_config = config.object("attn_config");
   float scale = default_scale(spec);
   double clip = 0;
   if (attention_config) {
     scale = static_cast<float>(attention_config->number_or("softmax_scale", scale));
     clip = attention_config->number_or("clip_qkv", 0);
-    if (attention_config->boolean_or("alibi", true) == false) {
-      fail("'{}': mpt without ALiBi is not supported (nor is it by transformers).", config.name());
-    }
-    if (attention_config->string_or("attn_type", "multihead_attention") != "multihead_attention") {
-      fail("'{}': only mpt's multihead_attention is supported.", config.name());
-    }
   }
   if (!(scale > 0) || clip < 0) fail("'{}': softmax_scale and clip_qkv should be positive.", config.name());
   read_embedding(reader, "transformer.wte.weight", spec);

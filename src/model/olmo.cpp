@@ -14,10 +14,10 @@ ModelSpec read_olmo(const SpecReader& reader) {
   NormSpec norm;  // without weight or bias
   norm.kind = NormKind::layer;
   norm.round_before_weight = false;
-  const bool bias = config.boolean_or("attention_bias", false);
+  const bool bias = config.boolean("attention_bias");
   const double clip = config.number_or("clip_qkv", 0);
   if (clip < 0) fail("'{}': clip_qkv should be positive.", config.name());
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
   read_embedding(reader, "model.embed_tokens.weight", spec);
   for (int64_t i = 0; i < sizes.layers; ++i) {

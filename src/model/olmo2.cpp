@@ -11,9 +11,9 @@ ModelSpec read_olmo2(const SpecReader& reader) {
   const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions));
   spec.ropes.back().float32_tables = true;
-  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-5));
-  const bool bias = config.boolean_or("attention_bias", false);
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
+  const bool bias = config.boolean("attention_bias");
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
   // The weight is multiplied in float32.
   const auto norm = [&](const std::string& name, int64_t width) {

@@ -9,15 +9,15 @@ namespace mxlm {
 ModelSpec read_opt(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
-  const Sizes sizes = read_sizes(config, {.kv_heads = nullptr}, spec);
-  if (!config.boolean_or("do_layer_norm_before", true) ||
+  const Sizes sizes = read_sizes(config, {.kv_heads = nullptr, .head_dim = nullptr}, spec);
+  if (!config.boolean("do_layer_norm_before") ||
       config.integer_or("word_embed_proj_dim", spec.hidden, 1, 1 << 20) != spec.hidden ||
-      !config.boolean_or("layer_norm_elementwise_affine", true)) {
+      !config.boolean("layer_norm_elementwise_affine")) {
     fail("'{}': opt with norms after the layers, or embeddings of another width (as OPT-350M), is not supported.",
          config.name());
   }
-  const bool bias = config.boolean_or("enable_bias", true);
-  const Activation activation = read_activation(config, "activation_function", "relu");
+  const bool bias = config.boolean("enable_bias");
+  const Activation activation = read_activation(config, "activation_function");
   const int64_t intermediate = read_width(config, "ffn_dim");
   constexpr float kEpsilon = 1e-5F;
   const std::string root = "model.decoder.";
@@ -34,7 +34,7 @@ ModelSpec read_opt(const SpecReader& reader) {
     layer.mlp.norm = reader.layer_norm(at + "final_layer_norm", spec.hidden, kEpsilon, true);
     spec.layers.push_back(std::move(layer));
   }
-  if (!config.boolean_or("_remove_final_layer_norm", false)) {
+  if (!config.boolean("_remove_final_layer_norm")) {
     spec.final_norm = reader.layer_norm(root + "final_layer_norm", spec.hidden, kEpsilon, true);
   }
   read_head(reader, "lm_head", true, false, spec);

@@ -8,6 +8,7 @@
 #include <cassert>
 
 #include "base/error.hpp"
+#include "base/quote.hpp"
 #include "mx/quantize.hpp"
 
 namespace mxlm {
@@ -23,6 +24,58 @@ std::string readable_formats() {
     text += fmt::format("{}{}{}{}", text.empty() ? "" : ", ", f.method, f.name.empty() ? "" : " ", f.name);
   }
   return text;
+}
+
+/// Ways to quantise that are no Microscaling formats, by their quant_method.
+struct ForeignMethod {
+  std::string_view method, name;
+};
+constexpr ForeignMethod kForeignMethods[] = {
+    {"aqlm", "AQLM"},
+    {"auto-round", "AutoRound"},
+    {"awq", "AWQ"},
+    {"bitnet", "BitNet"},
+    {"bitsandbytes", "bitsandbytes"},
+    {"eetq", "EETQ"},
+    {"exl2", "EXL2"},
+    {"fbgemm_fp8", "FP8 (FBGEMM)"},
+    {"fp8", "FP8"},
+    {"fp_quant", "FP-Quant"},
+    {"gptq", "GPTQ"},
+    {"higgs", "HIGGS"},
+    {"hqq", "HQQ"},
+    {"intel/auto-round", "AutoRound"},
+    {"marlin", "Marlin"},
+    {"quanto", "Quanto"},
+    {"quip", "QuIP#"},
+    {"spqr", "SpQR"},
+    {"torchao", "torchao"},
+    {"vptq", "VPTQ"},
+};
+
+/// "4 bits, groups of 128, NF4", as far as the config says so.
+std::string bits_and_groups(const Config& quantization) {
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? " (" : ", ") + part; };
+  const auto integer = [&](const char* key) {
+    return quantization.is_integer(key) ? quantization.integer(key, INT32_MIN, INT32_MAX) : 0;
+  };
+  int64_t bits = integer("bits");
+  if (bits == 0) bits = integer("w_bit");
+  if (quantization.is_true("load_in_8bit") || quantization.is_true("_load_in_8bit")) bits = 8;
+  if (quantization.is_true("load_in_4bit") || quantization.is_true("_load_in_4bit")) bits = 4;
+  if (bits > 0) add(fmt::format("{} bits", bits));
+  int64_t group = integer("group_size");
+  if (group == 0) group = integer("q_group_size");
+  if (group > 0) add(fmt::format("groups of {}", group));
+  return text.empty() ? text : text + ")";
+}
+
+[[noreturn]] void refuse_foreign(const Config& config, const Config& quantization, std::string_view name) {
+  fail(
+      "'{}': the weights are quantised with {}{}, which is no Microscaling format and is not read; give the original "
+      "model{}.",
+      config.name(), name, bits_and_groups(quantization), origin(config));
 }
 
 [[noreturn]] void refuse(const Config& config, const std::string& reason) {
@@ -48,6 +101,22 @@ void check_group_size(const Config& config, const Config& weights, const std::st
   if (size != mx::kStoredBlock) {
     refuse(config, fmt::format("{} has group_size {}, not {}", what, size, mx::kStoredBlock));
   }
+}
+
+/// True of a config that quantises no weights, only activations or the key/value cache.
+bool stores_plain_weights(const Config& config, const Config& quantization) {
+  if (const auto sparsity = quantization.object("sparsity_config")) {
+    const std::string format = sparsity->string_or("format", "dense");
+    if (format != "dense") refuse(config, fmt::format("its sparsity_config has the format '{}'", format));
+  }
+  if (quantization.string_or("format", "") != "dense") return false;
+  const auto groups = quantization.object("config_groups");
+  if (!groups) return true;
+  const std::vector<std::string> names = groups->keys();
+  return std::none_of(names.begin(), names.end(), [&](const std::string& name) {
+    const auto group = groups->object(name);
+    return group && group->has("weights");
+  });
 }
 
 void read_compressed_tensors(const Config& config, const Config& quantization,
@@ -152,10 +221,24 @@ void PackedWeight::decode(BFloat16* out) const {
 
 std::optional<PackedFormats> PackedFormats::read(const Config& config) {
   const auto quantization = config.object(kKey);
+  const auto mlx = config.object("quantization");
+  if (!quantization && !mlx) return std::nullopt;
+  // MLX writes its own key, and a copy of it under the other that has no quant_method.
+  if (mlx && mlx->has("bits") && !(quantization && quantization->has("quant_method"))) {
+    refuse_foreign(config, *mlx, "MLX");
+  }
   if (!quantization) return std::nullopt;
   PackedFormats out;
   out.config_name_ = config.name();
-  const std::string method = quantization->string_or("quant_method", "");
+  std::string method = quantization->string_or("quant_method", "");
+  // The first configs of bitsandbytes do not say whose they are.
+  if (method.empty() && (quantization->has("load_in_8bit") || quantization->has("load_in_4bit"))) {
+    method = "bitsandbytes";
+  }
+  for (const ForeignMethod& foreign : kForeignMethods) {
+    if (foreign.method == method) refuse_foreign(config, *quantization, foreign.name);
+  }
+  if (method == kCompressedTensors && stores_plain_weights(config, *quantization)) return std::nullopt;
   if (method == kCompressedTensors) {
     read_compressed_tensors(config, *quantization, out.elements_);
   } else if (method == kModelOpt) {
@@ -165,7 +248,8 @@ std::optional<PackedFormats> PackedFormats::read(const Config& config) {
   } else if (method == kTransformers) {
     add_named(config, kTransformers, "", "its quant_method", out.elements_);
   } else {
-    refuse(config, fmt::format("its quant_method is '{}'", method));
+    refuse(config, method.empty() ? std::string("its quantization_config names no quant_method")
+                                  : fmt::format("its quant_method is {}", quote(method)));
   }
   return out;
 }

@@ -20,8 +20,13 @@ constexpr NamedActivation kActivations[] = {
     {"silu", Activation::silu},
     {"swish", Activation::silu},
     {"gelu", Activation::gelu_erf},
+    {"gelu_python", Activation::gelu_erf},
+    // Two ways to write gelu_new, which is computed op by op as they are.
+    {"gelu_fast", Activation::gelu_new},
+    {"gelu_accurate", Activation::gelu_new},
     {"gelu_new", Activation::gelu_new},
     {"gelu_pytorch_tanh", Activation::gelu_tanh},
+    {"gelu_python_tanh", Activation::gelu_tanh},
     {"quick_gelu", Activation::quick_gelu},
     {"relu", Activation::relu},
     {"relu2", Activation::relu_squared},
@@ -32,7 +37,7 @@ constexpr NamedActivation kActivations[] = {
 Sizes read_sizes(const Config& config, const SizeKeys& keys, ModelSpec& spec) {
   spec.hidden = config.integer(keys.hidden, 1, kMaxWidth);
   spec.vocabulary = config.integer("vocab_size", 1, int64_t{1} << 24);
-  spec.max_positions = config.integer_or(keys.max_positions, 2048, 1, int64_t{1} << 31);
+  spec.max_positions = config.integer(keys.max_positions, 1, int64_t{1} << 31);
   spec.heads = static_cast<int>(config.integer(keys.heads, 1, kMaxHeads));
   spec.kv_heads = keys.kv_heads == nullptr
                       ? spec.heads
@@ -40,12 +45,14 @@ Sizes read_sizes(const Config& config, const SizeKeys& keys, ModelSpec& spec) {
   if (spec.heads % spec.kv_heads != 0) {
     fail("'{}': {} attention heads cannot share {} key/value heads evenly.", config.name(), spec.heads, spec.kv_heads);
   }
-  const int64_t fallback = keys.head_dim > 0 ? keys.head_dim : spec.hidden / spec.heads;
-  if (!config.has("head_dim") && keys.head_dim == 0 && spec.hidden % spec.heads != 0) {
+  const bool stated = keys.head_dim != nullptr && config.has(keys.head_dim);
+  if (!stated && spec.hidden % spec.heads != 0) {
     fail("'{}': {} {} is no multiple of {} attention heads and there is no head_dim.", config.name(), keys.hidden,
          spec.hidden, spec.heads);
   }
-  spec.head_dim = static_cast<int>(config.integer_or("head_dim", fallback, 1, 256));
+  spec.head_dim = static_cast<int>(stated ? config.integer(keys.head_dim, 1, 256) : spec.hidden / spec.heads);
+  if (spec.head_dim > 256)
+    fail("'{}': heads of {} are wider than the 256 that are supported.", config.name(), spec.head_dim);
   if (config.has("bos_token_id")) spec.bos_id = static_cast<int32_t>(config.integer("bos_token_id", -1, 1 << 24));
   return {.layers = config.integer(keys.layers, 1, kMaxLayers),
           .q_width = int64_t{spec.heads} * spec.head_dim,
@@ -58,8 +65,8 @@ int64_t read_width_or(const Config& config, std::string_view key, int64_t fallba
   return config.integer_or(key, fallback, 1, kMaxWidth);
 }
 
-Activation read_activation(const Config& config, std::string_view key, std::string_view fallback) {
-  const std::string name = config.string_or(key, fallback);
+Activation read_activation(const Config& config, std::string_view key) {
+  const std::string name = config.string(key);
   std::string known;
   for (const NamedActivation& a : kActivations) {
     if (a.name == name) return a.activation;
@@ -72,8 +79,8 @@ float default_scale(const ModelSpec& spec) {
   return static_cast<float>(1 / std::sqrt(static_cast<double>(spec.head_dim)));
 }
 
-int64_t rotary_dim(const Config& config, int64_t head_dim, double fallback) {
-  double factor = config.number_or("partial_rotary_factor", fallback);
+int64_t rotary_dim(const Config& config, int64_t head_dim) {
+  double factor = config.number("partial_rotary_factor");
   if (const auto parameters = config.object("rope_parameters")) {
     factor = parameters->number_or("partial_rotary_factor", factor);
   }
@@ -183,8 +190,8 @@ void read_llama_layout(const SpecReader& reader, int64_t layers, float epsilon, 
 }
 
 std::vector<int64_t> qwen_windows(const Config& config, int64_t layers, int64_t first) {
-  const bool sliding = config.boolean_or("use_sliding_window", false);
-  const int64_t window = sliding ? config.integer_or("sliding_window", 4096, 0, int64_t{1} << 31) : 0;
+  const bool sliding = config.boolean("use_sliding_window");
+  const int64_t window = sliding ? config.integer_or("sliding_window", 0, 1, int64_t{1} << 31) : 0;
   std::vector<int64_t> windows = layer_windows(config, layers, window, [](int64_t) { return true; });
   if (!config.has("layer_types")) std::fill_n(windows.begin(), std::min(first, layers), 0);
   return windows;

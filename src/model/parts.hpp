@@ -18,7 +18,7 @@ struct SizeKeys {
   const char* heads = "num_attention_heads";
   const char* kv_heads = "num_key_value_heads";
   const char* max_positions = "max_position_embeddings";
-  int64_t head_dim = 0;  // where config does not say; 0 = hidden / heads
+  const char* head_dim = "head_dim";
 };
 
 /// What read_sizes found besides what it put into the spec.
@@ -27,7 +27,7 @@ struct Sizes {
   int64_t q_width = 0, kv_width = 0;  // heads * head_dim, kv_heads * head_dim
 };
 
-/// Fills a spec's sizes and special tokens, checked. head_dim is config's, else hidden / heads.
+/// Fills a spec's sizes and special tokens, checked. A head_dim that config does not say is hidden / heads.
 Sizes read_sizes(const Config& config, const SizeKeys& keys, ModelSpec& spec);
 
 /// An integer in the range of layer widths.
@@ -35,13 +35,13 @@ int64_t read_width(const Config& config, std::string_view key);
 int64_t read_width_or(const Config& config, std::string_view key, int64_t fallback);
 
 /// The element-wise function under `key`, by transformers' names. Throws Error with the known ones.
-Activation read_activation(const Config& config, std::string_view key, std::string_view fallback);
+Activation read_activation(const Config& config, std::string_view key);
 
 /// 1 / sqrt(head_dim).
 float default_scale(const ModelSpec& spec);
 
 /// Rotary dimension: partial_rotary_factor (of config or its rope_parameters) x head_dim.
-int64_t rotary_dim(const Config& config, int64_t head_dim, double fallback);
+int64_t rotary_dim(const Config& config, int64_t head_dim);
 
 /// The windows of all layers: those that `layer_types` names "sliding_attention" (by `slides(i)` if it is absent) get
 /// `window`, the others 0. Throws Error on another type.

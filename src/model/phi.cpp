@@ -6,14 +6,15 @@
 namespace mxlm {
 
 ModelSpec read_phi(const SpecReader& reader) {
+  if (auto older = read_phi_msft(reader)) return *std::move(older);
   const Config& config = reader.config();
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {}, spec);
-  spec.ropes.push_back(parse_rope(config, rotary_dim(config, spec.head_dim, 0.5), spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("layer_norm_eps", 1e-5));
-  const Activation activation = read_activation(config, "hidden_act", "gelu_new");
+  spec.ropes.push_back(parse_rope(config, rotary_dim(config, spec.head_dim), spec.max_positions));
+  const auto epsilon = static_cast<float>(config.number("layer_norm_eps"));
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width_or(config, "intermediate_size", 4 * spec.hidden);
-  const bool qk_norm = config.boolean_or("qk_layernorm", false);
+  const bool qk_norm = config.boolean("qk_layernorm");
   read_embedding(reader, "model.embed_tokens.weight", spec);
   for (int64_t i = 0; i < sizes.layers; ++i) {
     const std::string at = fmt::format("model.layers.{}.", i);

@@ -7,13 +7,12 @@ ModelSpec read_phi3(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {}, spec);
-  spec.ropes.push_back(parse_rope(config, rotary_dim(config, spec.head_dim, 1), spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-5));
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  spec.ropes.push_back(parse_rope(config, rotary_dim(config, spec.head_dim), spec.max_positions));
+  const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
-  const int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 31);
-  const std::vector<int64_t> windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
-  const auto read_layer = [&](const std::string& at, size_t i) {
+  const int64_t window = config.integer_or("sliding_window", 0, 1, int64_t{1} << 31);
+  const auto read_layer = [&](const std::string& at, size_t /*i*/) {
     LayerSpec layer;
     layer.attention.layout = QkvLayout::blocks;
     layer.attention.qkv.push_back(reader.linear(at + "self_attn.qkv_proj", Role::attention,
@@ -21,7 +20,7 @@ ModelSpec read_phi3(const SpecReader& reader) {
     layer.attention.o = reader.linear(at + "self_attn.o_proj", Role::attention, spec.hidden, sizes.q_width, false);
     layer.attention.rope = 0;
     layer.attention.scale = default_scale(spec);
-    layer.attention.window = windows[i];
+    layer.attention.window = window;
     layer.mlp.kind = MlpSpec::Kind::gated_fused;
     layer.mlp.activation.activation = activation;
     layer.mlp.in.push_back(reader.linear(at + "mlp.gate_up_proj", Role::mlp, 2 * intermediate, spec.hidden, false));

@@ -6,14 +6,14 @@ namespace mxlm {
 ModelSpec read_qwen3(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
-  const Sizes sizes = read_sizes(config, {.head_dim = 128}, spec);
+  const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
   const std::vector<int64_t> windows =
-      qwen_windows(config, sizes.layers, config.integer_or("max_window_layers", 28, 0, int64_t{1} << 31));
-  const bool bias = config.boolean_or("attention_bias", false);
+      qwen_windows(config, sizes.layers, config.integer("max_window_layers", 0, int64_t{1} << 31));
+  const bool bias = config.boolean("attention_bias");
   const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);

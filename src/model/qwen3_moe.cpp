@@ -10,24 +10,25 @@ ModelSpec read_qwen3_moe(const SpecReader& reader) {
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
+  const Activation activation = read_activation(config, "hidden_act");
 
-  const std::vector<int64_t> windows = qwen_windows(config, sizes.layers, 0);
-  const bool bias = config.boolean_or("attention_bias", false);
+  // Every layer has the window, whatever layer_types says.
+  const int64_t window =
+      config.boolean("use_sliding_window") ? config.integer_or("sliding_window", 0, 1, int64_t{1} << 31) : 0;
+  const bool bias = config.boolean("attention_bias");
   const int64_t expert_width = read_width(config, "moe_intermediate_size");
-  const char* count_key = config.has("num_experts") ? "num_experts" : "num_local_experts";
-  const int64_t experts = config.integer_or(count_key, 128, 1, 1 << 16);
-  const int64_t step = config.integer_or("decoder_sparse_step", 1, 1, 1 << 20);
+  const int64_t experts = config.integer("num_experts", 1, 1 << 16);
+  const int64_t step = config.integer("decoder_sparse_step", 1, 1 << 20);
   const std::vector<double> dense = config.numbers("mlp_only_layers");
   RouteArgs route;
-  route.top_k = static_cast<int>(config.integer_or("num_experts_per_tok", 8, 1, experts));
-  route.normalise = config.boolean_or("norm_topk_prob", false);
+  route.top_k = static_cast<int>(config.integer("num_experts_per_tok", 1, experts));
+  route.normalise = config.boolean("norm_topk_prob");
   route.round_weights = true;
   const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
-    layer.attention.window = windows[i];
+    layer.attention.window = window;
     read_head_norms(reader, spec, at + "self_attn.", epsilon, layer.attention);
     const auto index = static_cast<int64_t>(i);
     const bool mixture = (index + 1) % step == 0 && std::find(dense.begin(), dense.end(), index) == dense.end();

@@ -96,16 +96,21 @@ std::vector<double> rope_factors(const Config& config, const Config& parameters,
 }  // namespace
 
 RopeSpec parse_rope(const Config& config, int64_t dim, int64_t max_positions, double theta,
-                    const std::optional<Config>& given) {
+                    const std::optional<RopeKeys>& keys) {
   RopeSpec rope;
   rope.dim = dim;
   if (dim % 2 != 0 || dim < 2) {
     fail("'{}': rotary positions need an even number of dimensions, not {}.", config.name(), dim);
   }
-  auto parameters = given;
-  if (!parameters) parameters = config.object("rope_scaling");  // wins where there are both
-  if (!parameters) parameters = config.object("rope_parameters");
-  rope.theta = config.number_or("rope_theta", theta);
+  std::optional<Config> parameters;
+  if (keys) {
+    parameters = keys->parameters;
+    rope.theta = theta;
+  } else {
+    parameters = config.object("rope_scaling");  // wins where there are both
+    if (!parameters || parameters->keys().empty()) parameters = config.object("rope_parameters");
+    rope.theta = config.number_or("rope_theta", theta);
+  }
   if (parameters) rope.theta = parameters->number_or("rope_theta", rope.theta);
   if (!(rope.theta > 1)) fail("'{}': rope_theta is {}; it should be above 1.", config.name(), rope.theta);
   if (!parameters) return rope;

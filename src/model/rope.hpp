@@ -32,11 +32,16 @@ struct RopeSpec {
   [[nodiscard]] std::vector<float> inverse_frequencies(int64_t length_key) const;
 };
 
+/// The object that holds the rotary keys of some layers; nullopt if there is none.
+struct RopeKeys {
+  std::optional<Config> parameters;
+};
+
 /// Reads both the old (rope_theta, rope_scaling) and the new (rope_parameters) keys. Throws Error naming the key; an
 /// unsupported type is named together with the supported ones.
-/// `dim` is the rotary dimension; `theta` the default base. `parameters`, if given, stands for the object under
-/// rope_parameters (gemma3 has one for each layer type).
+/// `dim` is the rotary dimension; `theta` the default base. `keys`, if given, are read instead of config's own
+/// rope_theta, rope_scaling and rope_parameters (gemma3 has some for each layer type).
 RopeSpec parse_rope(const Config& config, int64_t dim, int64_t max_positions, double theta = 10000,
-                    const std::optional<Config>& parameters = std::nullopt);
+                    const std::optional<RopeKeys>& keys = std::nullopt);
 
 }  // namespace mxlm

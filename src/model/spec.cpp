@@ -6,6 +6,7 @@
 #include "base/error.hpp"
 #include "base/quote.hpp"
 #include "model/families.hpp"
+#include "model/keys.hpp"
 #include "model/tensor_names.hpp"
 #include "model/wrappers.hpp"
 
@@ -48,7 +49,7 @@ constexpr Family kFamilies[] = {
 };
 
 /// model_types of repositories that came with code of their own before the family was part of transformers. They load
-/// if `tensor`, which tells the layouts apart, is there.
+/// if `tensor`, which tells the layouts apart, is there; an empty one says that the family reads all of them.
 struct OldName {
   std::string_view model_type, family, tensor;
 };
@@ -60,8 +61,8 @@ constexpr OldName kOldNames[] = {
     {"aquila", "llama", "model.layers.0.input_layernorm.weight"},
     {"deepseek", "llama", "model.layers.0.mlp.gate_proj.weight"},
     {"internlm", "llama", "model.layers.0.mlp.gate_proj.weight"},
-    {"mixformer-sequential", "phi", "model.layers.0.self_attn.q_proj.weight"},
-    {"phi-msft", "phi", "model.layers.0.self_attn.q_proj.weight"},
+    {"mixformer-sequential", "phi", ""},
+    {"phi-msft", "phi", ""},
     {"stablelm_epoch", "stablelm", "model.layers.0.input_layernorm.bias"},
 };
 
@@ -356,7 +357,7 @@ ModelSpec read_family(const Family& family, const Config& config, const Checkpoi
   if (given != nullptr) adapter = given->renamed(name_of);
   const Checkpoint named = adapter ? with_replaced(base, *adapter, family.head) : base;
   const SpecReader reader(config, named, checkpoint, family.head, adapter ? &*adapter : nullptr);
-  if (old != nullptr && !reader.has(old->tensor)) {
+  if (old != nullptr && !old->tensor.empty() && !reader.has(old->tensor)) {
     fail("'{}': model type '{}' is an older layout of '{}' (there is no tensor '{}'); convert it with transformers.",
          config.name(), old->model_type, old->family, old->tensor);
   }
@@ -391,7 +392,8 @@ ModelSpec load_spec(const Config& config, const Checkpoint& checkpoint, const Ad
     const auto name_of = [&](std::string_view tensor) {
       return wrapper != nullptr ? text_name(*wrapper, tensor) : prefixed(tensor, family.prefix, family.head);
     };
-    return read_family(family, text, checkpoint, name_of, adapter, old);
+    return read_family(family, with_family_keys(text, old != nullptr ? old->model_type : family.model_type), checkpoint,
+                       name_of, adapter, old);
   }
   fail("'{}': model type '{}' is not known; the known ones are: {}.", config.name(), type,
        fmt::join(known_families(), ", "));

@@ -28,14 +28,12 @@ ModelSpec read_stablelm(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {}, spec);
-  // The older name of partial_rotary_factor is rope_pct.
-  spec.ropes.push_back(
-      parse_rope(config, rotary_dim(config, spec.head_dim, config.number_or("rope_pct", 0.25)), spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("layer_norm_eps", config.number_or("norm_eps", 1e-5)));
-  const bool bias = config.boolean_or("use_qkv_bias", false);
-  const bool parallel = config.boolean_or("use_parallel_residual", false);
-  const bool qk_norm = config.boolean_or("qk_layernorm", false);
-  const Activation activation = read_activation(config, "hidden_act", "silu");
+  spec.ropes.push_back(parse_rope(config, rotary_dim(config, spec.head_dim), spec.max_positions));
+  const auto epsilon = static_cast<float>(config.number("layer_norm_eps"));
+  const bool bias = config.boolean("use_qkv_bias");
+  const bool parallel = config.boolean("use_parallel_residual");
+  const bool qk_norm = config.boolean("qk_layernorm");
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
   read_embedding(reader, "model.embed_tokens.weight", spec);
   for (int64_t i = 0; i < sizes.layers; ++i) {

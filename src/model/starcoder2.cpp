@@ -10,19 +10,18 @@ ModelSpec read_starcoder2(const SpecReader& reader) {
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {}, spec);
   spec.ropes.push_back(parse_rope(config, spec.head_dim, spec.max_positions));
-  const auto epsilon = static_cast<float>(config.number_or("norm_epsilon", 1e-5));
-  const bool bias = config.boolean_or("use_bias", true);
-  const Activation activation = read_activation(config, "hidden_act", "gelu_pytorch_tanh");
+  const auto epsilon = static_cast<float>(config.number("norm_epsilon"));
+  const bool bias = config.boolean("use_bias");
+  const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
-  const int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 31);
-  const auto windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
+  const int64_t window = config.integer_or("sliding_window", 0, 1, int64_t{1} << 31);
   read_embedding(reader, "model.embed_tokens.weight", spec);
   for (int64_t i = 0; i < sizes.layers; ++i) {
     const std::string at = fmt::format("model.layers.{}.", i);
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
     layer.attention.norm = reader.layer_norm(at + "input_layernorm", spec.hidden, epsilon, true);
-    layer.attention.window = windows[static_cast<size_t>(i)];
+    layer.attention.window = window;
     layer.mlp = plain_mlp(reader, spec, at + "mlp.c_fc", at + "mlp.c_proj", intermediate, bias, activation);
     layer.mlp.norm = reader.layer_norm(at + "post_attention_layernorm", spec.hidden, epsilon, true);
     spec.layers.push_back(std::move(layer));

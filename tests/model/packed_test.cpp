@@ -99,13 +99,46 @@ std::string refusal(const std::string& quantization) {
   return "accepted";
 }
 
+// As AutoGPTQ, AutoAWQ, bitsandbytes (0.37 wrote no quant_method), MLX and DeepSeek write them.
+TEST(PackedFormats, NamesTheMethodThatIsNoMicroscalingFormat) {
+  const auto said = [](const std::string& text) {
+    try {
+      PackedFormats::read(Config::parse(text, "config.json"));
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(said(R"({"_name_or_path": "org/base", "quantization_config": {"quant_method": "gptq", "bits": 4,
+                    "group_size": 128}})"),
+            "'config.json': the weights are quantised with GPTQ (4 bits, groups of 128), which is no Microscaling "
+            "format and is not read; give the original model (the file names 'org/base').");
+  EXPECT_THAT(said(R"({"quantization_config": {"quant_method": "awq", "w_bit": 4, "q_group_size": 64}})"),
+              HasSubstr("with AWQ (4 bits, groups of 64),"));
+  EXPECT_THAT(said(R"({"quantization_config": {"load_in_8bit": true, "load_in_4bit": false}})"),
+              HasSubstr("with bitsandbytes (8 bits),"));
+  EXPECT_THAT(said(R"({"quantization_config": {"quant_method": "bitsandbytes", "_load_in_4bit": true}})"),
+              HasSubstr("with bitsandbytes (4 bits),"));
+  EXPECT_THAT(said(R"({"quantization": {"group_size": 64, "bits": 4}})"),
+              HasSubstr("with MLX (4 bits, groups of 64),"));
+  EXPECT_THAT(said(R"({"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"},
+                      "quantization_config": {"group_size": 32, "bits": 4, "mode": "mxfp4"}})"),
+              HasSubstr("with MLX"));
+  EXPECT_THAT(said(R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}})"),
+              HasSubstr("with FP8,"));
+  // A folder of whoever wrote the file is no model's name, and other text is none either.
+  for (const char* name : {"/home/me/base", "./base", "base", "a/b/c", "org/", "org/ba se", "org/b\\u0007"}) {
+    EXPECT_THAT(
+        said(std::string(R"({"quantization_config": {"quant_method": "gptq"}, "_name_or_path": ")") + name + "\"}"),
+        HasSubstr("give the original model."))
+        << name;
+  }
+}
+
 TEST(PackedFormats, RefusesWhatCannotBeReadWithTheReason) {
-  EXPECT_THAT(refusal(R"({"quant_method": "gptq", "bits": 4})"),
-              AllOf(HasSubstr("quant_method is 'gptq'"), HasSubstr("compressed-tensors mxfp4-pack-quantized"),
-                    HasSubstr("modelopt MXFP8"), HasSubstr("quark fp4")));
-  EXPECT_THAT(refusal("{}"), HasSubstr("quant_method is ''"));
-  EXPECT_THAT(refusal(R"({"quant_method": "bitsandbytes"})"), HasSubstr("'bitsandbytes'"));
-  EXPECT_THAT(refusal(R"({"quant_method": "fp8", "weight_block_size": [128, 128]})"), HasSubstr("'fp8'"));
+  EXPECT_THAT(refusal("{}"), AllOf(HasSubstr("names no quant_method"), HasSubstr("modelopt MXFP8"),
+                                   HasSubstr("compressed-tensors mxfp4-pack-quantized"), HasSubstr("quark fp4")));
+  EXPECT_THAT(refusal(R"({"quant_method": "new"})"), HasSubstr("quant_method is 'new'"));
   EXPECT_THAT(refusal(R"({"quant_method": "modelopt", "quant_algo": "NVFP4"})"), HasSubstr("quant_algo is 'NVFP4'"));
   EXPECT_THAT(refusal(R"({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"})"),
               HasSubstr("format is 'nvfp4-pack-quantized'"));
@@ -128,6 +161,16 @@ TEST(PackedFormats, RefusesWhatCannotBeReadWithTheReason) {
               HasSubstr("scale_format"));
   EXPECT_EQ(refusal(R"({"quant_method": "mxfp4"})"), "accepted");
   EXPECT_EQ(refusal("null"), "accepted");
+  EXPECT_THAT(refusal(R"({"quant_method": "compressed-tensors", "format": "dense", "config_groups": {"a": {"weights":
+                         {"num_bits": 8}}}})"),
+              HasSubstr("format is 'dense'"));
+  EXPECT_THAT(refusal(R"({"quant_method": "compressed-tensors", "format": "dense",
+                         "sparsity_config": {"format": "sparse-24-bitmask"}})"),
+              HasSubstr("sparse-24-bitmask"));
+  // Only activations or the key/value cache: the weights are plain.
+  EXPECT_EQ(refusal(R"({"quant_method": "compressed-tensors", "format": "dense", "config_groups": {},
+                       "kv_cache_scheme": {"num_bits": 8}, "sparsity_config": {}})"),
+            "accepted");
 }
 
 /// A checkpoint of one module "m" in a file.
