@@ -22,7 +22,7 @@ Clusters stretches(std::span<const Window* const> windows) {
     // The token that comes before a window's first scored one belongs to it.
     tokens += static_cast<int64_t>(windows[w - 1]->scored()) + 1 + windows[w]->tokens_left_out;
     if (tokens < kClusterTokens) return false;
-    tokens = 0;
+    tokens = windows[w]->tokens_left_out;
     return true;
   });
   tokens += windows.empty() ? 0 : static_cast<int64_t>(windows.back()->scored()) + 1;

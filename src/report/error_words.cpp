@@ -93,6 +93,8 @@ std::string verdict_words(const RunResult& run) {
   add(Size::broken, fmt::format("broken (over {:.0f} mnats)", kBrokenNats * milli));
   if (sizes.empty()) return {};
   std::string out = fmt::format("By KL, {}.", fmt::join(sizes, ", "));
+  const auto unknown = [](const Verdict& v) { return v.kind == Verdict::Kind::unknown; };
+  if (std::all_of(judged.begin(), judged.end(), unknown)) return out;
   const std::string what = run.variants[0].figures.self ? "self-PPL" : "PPL";
   const std::string changed =
       listed_where(run, [&](size_t i) { return judged[i - 1].kind == Verdict::Kind::different; });

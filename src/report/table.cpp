@@ -335,7 +335,7 @@ void add_overview(std::string& out, const std::vector<RunResult>& runs) {
     return sum;
   };
   constexpr size_t indent = 2;
-  if (taken() + indent + kNarrowestName > kTerminalWidth) drop_errors(columns, "top-1");
+  if (taken() + indent + longest_clause(all) > kTerminalWidth) drop_errors(columns, "top-1");
   while (columns.size() > 1 && taken() + indent + kNarrowestName > kTerminalWidth) columns.pop_back();
   const size_t room = std::max(kNarrowestName, kTerminalWidth - indent - std::min(kTerminalWidth - indent, taken()));
   std::vector<std::vector<std::string>> names;

@@ -47,8 +47,8 @@ TEST(Sweep, ItsVariantsAreThoseOfEval) {
 TEST(Sweep, RowsThatAreEqualToTheBitAreMarked) {
   const Outcome run = run_mxlm("sweep --quiet --context 64 --max-windows 1 --formats mxfp4 --rules even ct");
   EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_THAT(run.out, HasSubstr("\n*        even")) << run.out;
-  EXPECT_THAT(run.out, HasSubstr("\n*  =1    ct")) << run.out;
+  EXPECT_THAT(run.out, HasSubstr("\n*      even")) << run.out;
+  EXPECT_THAT(run.out, HasSubstr("\n*  =1  ct")) << run.out;
 }
 
 TEST(Sweep, ManyVariantsAreComparedWithTheirNeighbours) {

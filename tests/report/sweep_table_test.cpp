@@ -31,6 +31,7 @@ VariantResult swept(const std::string& name, double kld, double bits) {
   v.figures.tokens = 100;
   v.figures.vs_baseline.emplace();
   v.figures.vs_baseline->kld_mean = kld;
+  v.figures.vs_baseline->kld_stderr = kld / 10;
   v.figures.vs_baseline->kld_stderr_windows = kld / 10;
   v.figures.vs_baseline->ppl_ratio = 1.5;
   v.figures.vs_baseline->ln_ppl_ratio_stderr_windows = 0.01;

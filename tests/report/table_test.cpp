@@ -88,20 +88,25 @@ size_t widest(const std::string& text) {
 // sqrt(0.9612 x 0.0388 / 42280) = 0.094 %; sqrt(0.874 x 0.126 / 42280) = 0.16 %.
 TEST(Table, ShowsFiguresDownToTheirErrors) {
   EXPECT_EQ(render_table(booklet()),
-            "variant                      PPL        ΔPPL %     KL mnats  top-1    MB   tok/s\n"
-            "baseline              18.8 ± 0.2                                    11.8  21,400\n"
-            "attention=mxfp8_e4m3  18.9 ± 0.2  +0.70 ± 0.07  7.12 ± 0.05  96.12  6.08  19,800\n"
+            "variant                       PPL       ΔPPL %    KL mnats top-1   MB  tok/s\n"
+            "baseline             18.77 ± 0.23                                11.8 21,400\n"
+            "attention=mxfp8_e4m3 18.91 ± 0.24 +0.70 ± 0.07 7.12 ± 0.05 96.12 6.08 19,800\n"
             " mlp=mxfp8_e4m3\n"
-            "w4                    20.2 ± 0.3   +7.5 ± 0.2   72.3 ± 0.6    87.4  6.08  19,800\n"
+            "w4                   20.18 ± 0.25 +7.50 ± 0.24 72.3 ± 0.6  87.40 6.08 19,800\n"
             "\n"
             "w4: linear=mxfp4_e2m1/none\n"
             "\n"
             "booklet-7m on alice.txt: protocol window, context 1024, 42 windows, 42,281\n"
             "  tokens scored.\n"
             "bfloat16, cpu avx512-bf16, 2 threads, 31 s, peak memory 311 MB.\n"
-            "± is one standard error, for ΔPPL that of the paired difference.\n"
-            "  KL(baseline‖variant) a token; 1 mnat = 0.001 nats. top-1: % of tokens with the\n"
-            "  same most likely token. MB: weights of the Linears.\n");
+            "± is one standard error, for other windows of this text, from 42 windows. For\n"
+            "  ΔPPL it is that of the paired difference. KL(baseline‖variant) a token; 1 mnat\n"
+            "  = 0.001 nats. top-1: % of tokens with the same most likely token. MB: weights\n"
+            "  of the Linears.\n"
+            "By KL, like the baseline (under 10 mnats): attention=mxfp8_e4m3,mlp=mxfp8_e4m3,\n"
+            "  visible: w4. The change of PPL is significant (three errors, Student's t, Holm\n"
+            "  over 2 variants) of attention=mxfp8_e4m3,mlp=mxfp8_e4m3; w4.\n"
+            "A change of PPL by 1 % is three errors from about 1,900 to 19,000 tokens on.\n");
 }
 
 TEST(Table, NamesWhatOtherProtocolsMeasure) {
@@ -124,7 +129,7 @@ TEST(Table, NamesWhatOtherProtocolsMeasure) {
   EXPECT_THAT(text, HasSubstr(" 352 ± 9 "));
   EXPECT_THAT(text, HasSubstr(" 1.322 "));
   EXPECT_THAT(text, HasSubstr("+1.41 ± 0.15 "));
-  EXPECT_THAT(text, HasSubstr("For Δword it is that of the"));
+  EXPECT_THAT(text, HasSubstr("Δword it is that of the"));
   EXPECT_LE(widest(text), 80U);
 
   result = booklet();
@@ -173,8 +178,8 @@ TEST(Table, SaysWhatErrorsAreMadeOf) {
   EXPECT_THAT(render_table(result), HasSubstr("for other windows of this text, from 42 windows."));
   EXPECT_THAT(render_table(result), Not(HasSubstr("So few")));
   set({"window group", 7});
-  EXPECT_THAT(render_table(result), HasSubstr("from 7 groups of windows. So"));
-  EXPECT_THAT(render_table(result), HasSubstr("few (under 8)"));
+  EXPECT_THAT(render_table(result), HasSubstr("from 7 groups of\n  windows. So few"));
+  EXPECT_THAT(render_table(result), HasSubstr("(under 8)"));
   set({"document", 100});
   EXPECT_THAT(render_table(result), HasSubstr("for other documents like these, from 100"));
   set({"window", 1});
@@ -190,7 +195,7 @@ TEST(Table, VerdictsSayTheSizeFirstAndCountTheVariants) {
   std::string text = render_table(result);
   EXPECT_THAT(text, HasSubstr("By KL, like the baseline (under 10 mnats): attention=mxfp8_e4m3,mlp=mxfp8_e4m3,"));
   EXPECT_THAT(text, HasSubstr("visible: w4."));
-  EXPECT_THAT(text, HasSubstr("Holm over 2 variants) of"));
+  EXPECT_THAT(text, HasSubstr("Holm\n  over 2 variants) of"));
   // 42,281 (3 x 0.00071 / ln 1.01)^2 = 1,938 and (3 x 0.0022 / ln 1.01)^2 = 18,600 tokens.
   EXPECT_THAT(text, HasSubstr("three errors from about 1,900 to 19,000 tokens on."));
   run.variants.resize(2);
@@ -198,7 +203,7 @@ TEST(Table, VerdictsSayTheSizeFirstAndCountTheVariants) {
   run.variants[1].figures.vs_baseline->kld_mean = 0.7;
   text = render_table(result);
   EXPECT_THAT(text, HasSubstr("broken (over 500 mnats): attention"));
-  EXPECT_THAT(text, HasSubstr("No change of PPL is significant"));
+  EXPECT_THAT(text, HasSubstr("of PPL is significant (three errors, Student's t)."));
 }
 
 TEST(Table, FitsWhateverTheNames) {
@@ -254,10 +259,10 @@ TEST(Table, SeveralRunsEndInAnOverview) {
   const std::string text = render_table(result);
   EXPECT_LE(widest(text), 80) << text;
   EXPECT_THAT(text, HasSubstr("\n\n"
-                              "model, variant                 PPL        ΔPPL %     KL mnats  top-1   tok/s\n"
+                              "model, variant                   PPL        ΔPPL %     KL mnats  top-1   tok/s\n"
                               "booklet-7m\n"
-                              "  baseline              18.8 ± 0.2                                    21,400\n"
-                              "  attention=mxfp8_e4m3  18.9 ± 0.2  +0.70 ± 0.07  7.12 ± 0.05  96.12  19,800\n"
+                              "  baseline              18.77 ± 0.23                                    21,400\n"
+                              "  attention=mxfp8_e4m3  18.91 ± 0.24  +0.70 ± 0.07  7.12 ± 0.05  96.12  19,800\n"
                               "   mlp=mxfp8_e4m3\n"));
   EXPECT_THAT(text, testing::EndsWith("interrupted\n"));
 }
@@ -277,13 +282,14 @@ TEST(Table, BaselineAlone) {
   result.runs[0].variants.resize(1);
   result.runs[0].protocol.skipped_documents = 3;
   EXPECT_EQ(render_table(result),
-            "variant          PPL    MB   tok/s\n"
-            "baseline  18.8 ± 0.2  11.8  21,400\n"
+            "variant            PPL    MB   tok/s\n"
+            "baseline  18.77 ± 0.23  11.8  21,400\n"
             "\n"
             "booklet-7m on alice.txt: protocol window, context 1024, 42 windows, 42,281\n"
             "  tokens scored; 3 documents too short to score.\n"
             "bfloat16, cpu avx512-bf16, 2 threads, 31 s, peak memory 311 MB.\n"
-            "± is one standard error. MB: weights of the Linears.\n");
+            "± is one standard error, for other windows of this text, from 42 windows. MB:\n"
+            "  weights of the Linears.\n");
 }
 
 }  // namespace
