@@ -226,8 +226,10 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   if (tokens > 0 && !rows.empty()) {
     std::string fixed, prefix;
     std::vector<Column> columns = coordinate_columns(rows, fixed, prefix);
-    if (columns.empty()) {  // one variant
-      columns.push_back({.title = "format", .cells = {rows.front()->sweep->format}, .left = true});
+    if (columns.empty()) {  // one variant, or such as are the same
+      columns.push_back({.title = "format",
+                         .cells = std::vector<std::string>(rows.size(), rows.front()->sweep->format),
+                         .left = true});
     }
     for (Column& column : figure_columns(rows)) columns.push_back(std::move(column));
     add_rows(out, run, rows, std::move(columns));
