@@ -146,14 +146,18 @@ bool Checkpoint::is_in(const fs::path& folder) {
 Checkpoint Checkpoint::renamed(const std::function<std::string(std::string_view)>& name_of) const {
   Checkpoint out;
   out.files_ = files_;
-  const auto rename = [&](const auto& from, auto& to) {
-    for (const auto& [name, value] : from) {
-      const std::string renamed = name_of(name);
-      if (!renamed.empty() && (renamed == name || !from.contains(renamed))) to.insert_or_assign(renamed, value);
+  for (const auto& [name, tensor] : tensors_) {
+    const std::string renamed = name_of(name);
+    if (renamed.empty()) continue;
+    const auto [place, inserted] = out.tensors_.emplace(renamed, tensor);
+    if (!inserted && !same_values(place->second, tensor)) {
+      log_warn("Tensor {} is left out: an earlier one stands for {} too, with other values", quote(name),
+               quote(renamed));
     }
-  };
-  rename(tensors_, out.tensors_);
-  rename(unread_, out.unread_);
+  }
+  for (const auto& [name, reason] : unread_) {
+    if (const std::string renamed = name_of(name); !renamed.empty()) out.unread_.emplace(renamed, reason);
+  }
   return out;
 }
 

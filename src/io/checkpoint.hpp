@@ -63,7 +63,7 @@ class Checkpoint {
   /// Tensors that are named and cannot be read; a model that needs none of them loads.
   [[nodiscard]] const UnreadTensors& unread() const { return unread_; }
   /// The same checkpoint with the tensors that `name_of` names, under those names; "" leaves a tensor out. Of several
-  /// with one new name that stays whose name is not changed, else the last by its old name.
+  /// with one new name the first by its old name stays, as in transformers; others with other values cause a warning.
   [[nodiscard]] Checkpoint renamed(const std::function<std::string(std::string_view)>& name_of) const;
   /// The same checkpoint with `tensors` added, or in place of those of their names.
   [[nodiscard]] Checkpoint with(const TensorMap& tensors) const;

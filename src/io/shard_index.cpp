@@ -12,16 +12,16 @@ namespace dom = simdjson::dom;
 
 namespace {
 
-// The normal form of a shard's name; "" if it leads outside of the index's folder, or may do so elsewhere.
-std::string normal_shard(std::string_view name) {
-  if (name.find_first_of(std::string_view("\\\0", 2)) != name.npos) return "";
+// Whether a shard's name is that of a file in the index's folder or below it, here and on other systems.
+bool stays_inside(std::string_view name) {
+  if (name.find_first_of(std::string_view("\\\0", 2)) != name.npos) return false;
   const std::filesystem::path path(name);
-  if (path.is_absolute()) return "";
+  if (path.is_absolute()) return false;
   for (const auto& part : path) {
-    if (part == "..") return "";
+    if (part == "..") return false;
   }
   const auto normal = path.lexically_normal();
-  return normal.has_filename() && normal != "." ? normal.string() : "";
+  return normal.has_filename() && normal != ".";
 }
 
 }  // namespace
@@ -42,12 +42,11 @@ std::map<std::string, std::string, std::less<>> parse_index(std::string_view tex
     if (value.get(shard) != simdjson::SUCCESS) {
       fail("The index {} names no shard for tensor {}; get it again.", quote(where), quote(name));
     }
-    std::string normal = normal_shard(shard);
-    if (normal.empty()) {
+    if (!stays_inside(shard)) {
       fail("The index {} names {} as a shard, which is no file in its folder or below it; get it again.", quote(where),
            quote(shard));
     }
-    map.insert_or_assign(std::string(name), std::move(normal));
+    map.insert_or_assign(std::string(name), std::string(shard));
   }
   if (map.empty()) fail("The index {} names no tensors; get it again.", quote(where));
   return map;

@@ -305,6 +305,13 @@ Adapter Adapter::renamed(const std::function<std::string(std::string_view)>& nam
   return out;
 }
 
+void Adapter::drop_unchanged(const Checkpoint& base) {
+  std::erase_if(replaced_, [&](const auto& item) {
+    const TensorEntry* old = base.find(item.first);
+    return old != nullptr && old->shape == item.second.shape && widened(*old) == widened(item.second);
+  });
+}
+
 float Adapter::scaling_of(const std::string& module, int64_t rank) const {
   const double alpha = value_of(alphas_, module).value_or(alpha_);
   const auto r = static_cast<double>(rank);

@@ -35,6 +35,9 @@ class Adapter {
 
   /// The adapter with the modules' names in the model: `name_of` is given names as they are in the base model's file.
   [[nodiscard]] Adapter renamed(const std::function<std::string(std::string_view)>& name_of) const;
+  /// Forgets the tensors of replaced() that `base` has with the same values: peft saves the embedding, unchanged,
+  /// beside what is added to it.
+  void drop_unchanged(const Checkpoint& base);
   /// What is added to the weight of a Linear [rows, cols] or to an embedding [rows, cols]; nullopt = nothing. Throws
   /// Error if shapes do not fit.
   [[nodiscard]] std::optional<LowRankUpdate> update(const std::string& module, int64_t rows, int64_t cols) const;

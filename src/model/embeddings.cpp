@@ -46,6 +46,9 @@ std::string other_head(const SpecReader& reader) {
 void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec) {
   // Of a tied pair a file may hold the head alone; read_head checks that they are tied.
   const std::string head = reader.head_module() + ".weight";
+  if (!reader.has(tensor) && !reader.has(head) && !other_head(reader).empty()) {
+    fail_without_head(reader, reader.head_module());
+  }
   const std::string& there = reader.has(tensor) || !reader.has(head) ? tensor : head;
   spec.embedding = reader.matrix(there, spec.vocabulary, spec.hidden);
   spec.embedding_module = there.substr(0, there.size() - std::string_view(".weight").size());

@@ -354,7 +354,10 @@ ModelSpec read_family(const Family& family, const Config& config, const Checkpoi
                       const Adapter* given, const OldName* old) {
   const Checkpoint base = checkpoint.renamed(name_of);
   std::optional<Adapter> adapter;
-  if (given != nullptr) adapter = given->renamed(name_of);
+  if (given != nullptr) {
+    adapter = given->renamed(name_of);
+    adapter->drop_unchanged(base);
+  }
   const Checkpoint named = adapter ? with_replaced(base, *adapter, family.head) : base;
   const SpecReader reader(config, named, checkpoint, family.head, adapter ? &*adapter : nullptr);
   if (old != nullptr && !old->tensor.empty() && !reader.has(old->tensor)) {

@@ -117,6 +117,21 @@ INSTANTIATE_TEST_SUITE_P(Families, Prefixes,
                                          Prefixed{"gpt_oss_mxfp4", "model."}),
                          [](const auto& tested) { return tested.param.family; });
 
+TEST(RealFolders, TakeTheFirstOfTwoNames) {
+  Folder folder("llama");
+  const std::string name = "layers.0.self_attn.q_proj.weight";
+  const TensorEntry entry = folder.tensors.at("model." + name);
+  folder.add(name, entry, std::vector<std::byte>(entry.size));
+  ModelSpec spec;
+  EXPECT_THAT(warnings_of([&] { spec = folder.load(); }), HasSubstr("'model." + name + "' is left out"));
+  EXPECT_EQ(spec.layers[0].attention.qkv[0].weight.matrix.data, folder.tensors.at(name).data());
+  // transformers 5 knows every head as lm_head.
+  Folder neox("gpt_neox");
+  const std::vector<float> expected = logits_of(neox.load());
+  neox.rename([](const std::string& n) { return n == "embed_out.weight" ? "lm_head.weight" : n; });
+  EXPECT_EQ(logits_of(neox.load()), expected);
+}
+
 TEST(RealFolders, NamesAPrefixThatNobodyKnows) {
   Folder folder("llama");
   folder.rename([](const std::string& name) { return "module." + name; });
@@ -187,7 +202,9 @@ TEST(Heads, ForOtherTasksAreNamed) {
               HasSubstr("not for tokens ('score.weight')"));
   tied.folder.config["tie_word_embeddings"] = false;
   EXPECT_THAT(refusal(tied.folder), AllOf(HasSubstr("classification"), HasSubstr("'score.weight'")));
-  tied.folder.rename([](const std::string& name) { return name == "score.weight" ? "qa_outputs.weight" : name; });
+  tied.folder.rename([](const std::string& name) {
+    return name == "score.weight" ? "qa_outputs.weight" : "transformer." + without("model.", name);
+  });
   EXPECT_THAT(refusal(tied.folder), HasSubstr("'qa_outputs.weight'"));
 }
 
