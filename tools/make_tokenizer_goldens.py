@@ -3,11 +3,14 @@
 
 usage: make_tokenizer_goldens.py REPOSITORY OUT.json
 
-Two small BPE models are trained on the spot without cutting words, so that a token may cross any place where a
+Small BPE models are trained on the spot without cutting words, so that a token may cross any place where a
 pre-tokenizer could cut, and each tokenizer varies one part or flag. Needs: pip install tokenizers.
 """
+import base64
 import copy
 import json
+import math
+import struct
 import sys
 from pathlib import Path
 
@@ -159,7 +162,99 @@ def tokenizer_list():
         {"type": "Replace", "pattern": {"Regex": "e|t*"}, "content": "_"}, {"type": "Fuse"}]})
     add("post-processor Sequence", "fallback", added_tokens=specials, decoder={"type": "ByteFallback"},
         post_processor={"type": "Sequence", "processors": [BYTE_LEVEL, template]})
+    # Pieces as other tokenizers than byte-level ones cut them.
+    for behavior in ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"):
+        add(f"Punctuation {behavior}", pre_tokenizer=sequence({"type": "Punctuation", "behavior": behavior}, NO_REGEX))
+    add("Punctuation", pre_tokenizer=sequence({"type": "Punctuation"}, NO_REGEX))
+    add("Falcon", pre_tokenizer=sequence({"type": "Punctuation", "behavior": "Contiguous"}, BYTE_LEVEL,
+                                         {"type": "Digits", "individual_digits": False},
+                                         split({"Regex": "[0-9][0-9][0-9]"})))
+    add("BertPreTokenizer", "characters", pre_tokenizer={"type": "BertPreTokenizer"})
+    for delimiter in ("-", "\u2581", "\u00e9"):
+        add(f"CharDelimiterSplit {delimiter}", "characters",
+            pre_tokenizer={"type": "CharDelimiterSplit", "delimiter": delimiter})
+    for length in (1, 5, 100):
+        add(f"FixedLength {length}", "characters", pre_tokenizer={"type": "FixedLength", "length": length})
+
+    # Classes and repetitions as Oniguruma reads them.
+    for pattern in (" ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+", r"[a-z&&[^aeiou]]+", r"[\w&&[^\d_]]+",
+                    r"[^a-z&&[^aeiou]]", r"[a[b-]c]+", r"[a[-b]]+", r"[x[^\s]]+", r"[^[^\s]]+", r"[\p{L}&&\p{Lu}]",
+                    r"[[:alpha:]]+", r"[[:^alpha:]]", r"[^[:space:]]+", r"[[:punct:]a]+", r"[[:upper:]]", r"[[:lower:]]+",
+                    r"[[:alnum:]_-]+", r"[[:word:]]+", r"[[:graph:]]{2}", r"[[:print:]]+", r"[[:cntrl:]]", r"[[:blank:]]+",
+                    r"[[:xdigit:]]+", r"[[:digit:]]+", r"[[:ascii:]]+", r"\p{Letter}+", r"\p{lowercase letter}+", r"\p{Alpha}+",
+                    r"\p{Punct}+", r"\p{^Punctuation}+", r"\p{han}+", r"\p{White_Space}", r"\R", r"t{,2}h", r"(?:th){1,2}+e",
+                    r"t{2}?h", r"(?m:h.{2})", r"(?im:TH.)", r"(?<name>th)e", r"t(?#a comment)h", r"(?i)[[a-h]&&[^c]]+"):
+        add("Regex " + pattern, pre_tokenizer=sequence(split({"Regex": pattern}), NO_REGEX))
+
+    # Normalisers of other models' tokenizers.
+    for name in ("StripAccents", "Nmt"):
+        add(name, normalizer={"type": name}, pre_tokenizer=NO_REGEX)
+    add("ByteLevel normaliser", normalizer={"type": "ByteLevel"}, decoder=BYTE_LEVEL)
+    for clean, chinese, accents, lower in ((True, True, None, True), (True, False, False, False), (False, True, None, False),
+                                           (False, False, True, False), (False, False, None, True), (True, True, False, True)):
+        add(f"BertNormalizer {clean} {chinese} {accents} {lower}", pre_tokenizer=NO_REGEX,
+            normalizer={"type": "BertNormalizer", "clean_text": clean, "handle_chinese_chars": chinese,
+                        "strip_accents": accents, "lowercase": lower})
+    precompiled = {"type": "Precompiled", "precompiled_charsmap": charsmap({
+        "\ufb01": "fi", "e\u0301": "\u00e9", "\u212b": "\u00c5", "\u00a0": " ", "\r\n": "\n", "T": "t", "\u2460": "1",
+        "\U0001f44d": "+", "\u1100": "g", "\x1c": ""})}
+    add("Precompiled", normalizer=precompiled, pre_tokenizer=NO_REGEX)
+
+    # Post-processors.
+    pair = {"sep": ["</s>", 2], "cls": ["<s>", 1]}
+    add("BertProcessing", "fallback", added_tokens=specials, post_processor=dict(pair, type="BertProcessing"))
+    roberta = dict(pair, type="RobertaProcessing", trim_offsets=True, add_prefix_space=True)
+    add("RobertaProcessing", "fallback", added_tokens=specials, post_processor=roberta)
+    add("two post-processors", "fallback", added_tokens=specials,
+        post_processor={"type": "Sequence", "processors": [roberta, template]})
+
+    # Models that are not BPE.
+    word_piece = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+    bert = dict(pre_tokenizer={"type": "BertPreTokenizer"}, decoder=word_piece)
+    add("WordPiece", "word pieces", **bert)
+    add("WordPiece of few characters", "word pieces", bpe={"max_input_chars_per_word": 3}, **bert)
+    add("WordPiece alone", "word pieces", decoder=dict(word_piece, cleanup=False))
+    add("WordPiece, BERT", "word pieces", **bert,
+        normalizer={"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
+                    "lowercase": True})
+    add("WordLevel", "words", pre_tokenizer={"type": "Whitespace"})
+    unigram = dict(pre_tokenizer={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True},
+                   decoder={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True})
+    add("Unigram", "unigram", **unigram)
+    add("Unigram byte fallback", "unigram", bpe={"byte_fallback": True}, **unigram)
+    add("Unigram alone", "unigram")
+    add("Unigram as of T5", "unigram", **dict(unigram, normalizer=precompiled))
+    add("Unigram with ties", "ties")
+    add("BPEDecoder", "affixes", pre_tokenizer={"type": "WhitespaceSplit"}, decoder={"type": "BPEDecoder", "suffix": "$"},
+        bpe={"unk_token": "u", "continuing_subword_prefix": "##", "end_of_word_suffix": "$"})
     return out
+
+
+def charsmap(replacements):
+    """A SentencePiece precompiled_charsmap, in base64: a double-array trie (Darts-clone's units) and its replacements."""
+    text, offsets = b"", {}
+    for key, value in replacements.items():
+        offsets[key.encode()] = len(text)
+        text += value.encode() + b"\0"
+    units, used = {0: 0}, {0}
+
+    def place(node, keys, depth):  # `node` is where the unit of this prefix stands
+        children = sorted({key[depth] for key in keys if len(key) > depth})
+        leaf = [key for key in keys if len(key) == depth]
+        labels = children + ([0] if leaf else [])
+        base = next(b for b in range(1, 1 << 20) if all((b ^ c) not in used for c in labels) and (b ^ node) < 1 << 21)
+        used.update(base ^ c for c in labels)
+        units[node] |= (base ^ node) << 10 | (1 << 8 if leaf else 0)
+        if leaf:
+            units[base] = 1 << 31 | offsets[leaf[0]]
+        for c in children:
+            units[base ^ c] = c
+        for c in children:
+            place(base ^ c, [key for key in keys if len(key) > depth and key[depth] == c], depth + 1)
+
+    place(0, list(offsets), 0)
+    array = [units.get(i, 0) for i in range(max(units) // 256 * 256 + 256)]
+    return base64.b64encode(struct.pack(f"<{len(array) + 1}I", 4 * len(array), *array) + text).decode()
 
 
 def main():
@@ -178,7 +273,21 @@ def main():
     affixes = {"type": "BPE", "vocab": {t: i for i, t in enumerate(
         ["u", "t", "##h", "##e", "##e$", "e$", "th", "the$", "##he$", "##t", "##th", "##the$", "a", "##a", "the", "##he"])},
         "merges": [["##h", "##e$"], ["t", "##h"], ["t", "##he$"], ["##t", "##h"], ["##th", "##e$"], ["th", "##e"]]}
-    all_models = {"bytes": byte_model, "characters": characters, "fallback": fallback, "hole": hole, "affixes": affixes}
+    parts = ["[UNK]"] + sorted({t.replace("\u2581", "") for t in fallback["vocab"] if t[0] != "<"} - {""})
+    word_pieces = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                   "max_input_chars_per_word": 100,
+                   "vocab": {t: i for i, t in enumerate(parts + ["##" + p for p in parts[1:] if len(p) < 4] + ["."])}}
+    words = {"type": "WordLevel", "unk_token": "[UNK]",
+             "vocab": {"[UNK]": 0, "the": 3, "Alice": 1, "of": 2, ",": 4, "-": 5, "_the_": 6, "!?...": 7}}
+    scored = [t for t in fallback["vocab"] if not t.startswith("<0x")]
+    unigram = {"type": "Unigram", "unk_id": 0, "byte_fallback": False,
+               "vocab": [[t, -math.log(i + 1) - 0.1 * len(t) % 0.7] for i, t in enumerate(scored)]
+               + [[f"<0x{b:02X}>", -20.0] for b in range(256)]}
+    ties = {"type": "Unigram", "unk_id": 1, "byte_fallback": False,
+            "vocab": [["a", -1], ["<unk>", 0], ["aa", -2], ["t", -1.5], ["h", -1.5], ["th", -3], ["he", -3], ["e", -1.5],
+                      ["the", -4.5], [" ", -2], ["  ", -4], ["\u4f60\u597d", -5]]}
+    all_models = {"word pieces": word_pieces, "words": words, "unigram": unigram, "ties": ties,
+                  "bytes": byte_model, "characters": characters, "fallback": fallback, "hole": hole, "affixes": affixes}
 
     out = []
     for name, model, parts in tokenizer_list():

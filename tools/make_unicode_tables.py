@@ -75,6 +75,25 @@ def normalization_flags():
     return flags
 
 
+def old_property_flags():
+    """Bit 0: Punctuation and BertPreTokenizer cut it out. Bit 1: StripAccents drops it. Bit 2: BertNormalizer drops it
+    as an accent, bit 3: as a control character. The library takes these from crates of other Unicode versions."""
+    punctuation = pre_tokenizers.Punctuation("isolated")
+    text = "".join("a" + chr(c) for c in CODE_POINTS)
+    cut = {ord(p) for p, _ in punctuation.pre_tokenize_str(text) if len(p) == 1 and p != "a"}
+    steps = (normalizers.StripAccents(), normalizers.BertNormalizer(False, False, True, False),
+             normalizers.BertNormalizer(True, False, False, False))
+    flags = {}
+    for c in CODE_POINTS:
+        bits = 1 if c in cut else 0
+        for i, step in enumerate(steps):
+            if step.normalize_str("a" + chr(c)) == "a":
+                bits |= 2 << i
+        if bits:
+            flags[c] = bits
+    return flags
+
+
 def starts_of(value_of):
     starts, previous = [], None
     for c in range(0x110000):
@@ -136,8 +155,17 @@ def main():
              "in enum Category", starts)
         emit(out, "kNormalizationStarts", "code point << 8 | flags of enum NormalizationFlag, where they change",
              starts_of(lambda c: flags.get(c, 0)))
+        properties = old_property_flags()
+        emit(out, "kOldPropertyStarts", "code point << 8 | flags of enum OldProperty, where they change",
+             starts_of(lambda c: properties.get(c, 0)))
         emit(out, "kNewerThanUnicode14", "first and last of each range that Unicode 14 leaves unassigned",
              [x for r in newer for x in r])
+        for name, words, pattern in (("kNewerAlphabetic", "Alphabetic", "[[:alpha:]]"),
+                                     ("kNewerUppercase", "Uppercase", "[[:upper:]]"),
+                                     ("kNewerLowercase", "Lowercase", "[[:lower:]]")):
+            both = members(pattern)
+            emit(out, name, f"first and last of each range of those that are {words}",
+                 [x for r in ranges_of(both & {c for a, b in newer for c in range(a, b + 1)}) for x in r])
         emit(out, "kNewerLowerCase", "capital, its lower case", newer_lower_case())
         emit(out, "kNumericInRustOnly", "first and last of each range that char::is_numeric takes beyond categories N*",
              [x for r in ranges_of(numeric - by_category) for x in r])

@@ -28,10 +28,6 @@ void MergeTable::set(int32_t left, int32_t right, Merge merge) {
 }
 
 Bpe Bpe::from_json(const Json& model) {
-  const auto type = model.find("type");
-  if (type && type->string() != "BPE") {
-    fail("{}: the model type '{}' is not supported, only BPE is", model.where, type->string().substr(0, 60));
-  }
   const auto merges = model.find("merges");
   if (!merges) fail("{}: a tokenizer without merges is no BPE tokenizer; the file must hold \"merges\"", model.where);
   if (const auto dropout = model.find("dropout")) {

@@ -1,6 +1,8 @@
 #include "text/decoder.hpp"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "base/error.hpp"
 #include "text/byte_alphabet.hpp"
@@ -147,6 +149,68 @@ class Metaspace : public Decoder::Step {
   bool prepends_;
 };
 
+void replace_all(std::string& text, std::string_view what, std::string_view by) {
+  std::string out;
+  size_t from = 0;
+  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, from)) {
+    out.append(text, from, at - from);
+    out += by;
+    from = at + what.size();
+  }
+  out.append(text, from);
+  text = std::move(out);
+}
+
+/// Words apart, their parts together.
+class WordPiece : public Decoder::Step {
+ public:
+  WordPiece(std::string_view prefix, bool clean_up) : prefix_(prefix), clean_up_(clean_up) {}
+  void apply(Tokens& tokens) const override {
+    bool first = true;
+    for (std::string& token : tokens) {
+      if (!first) {
+        if (token.starts_with(prefix_)) {
+          token.erase(0, prefix_.size());
+        } else {
+          std::string spaced(1, ' ');
+          spaced += token;
+          token = std::move(spaced);
+        }
+      }
+      first = false;
+      if (!clean_up_) continue;
+      constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kCleaner = {{{" .", "."},
+                                                                                           {" ?", "?"},
+                                                                                           {" !", "!"},
+                                                                                           {" ,", ","},
+                                                                                           {" ' ", "'"},
+                                                                                           {" n't", "n't"},
+                                                                                           {" 'm", "'m"},
+                                                                                           {" do not", " don't"},
+                                                                                           {" 's", "'s"},
+                                                                                           {" 've", "'ve"},
+                                                                                           {" 're", "'re"}}};
+      for (const auto& [what, by] : kCleaner) replace_all(token, what, by);
+    }
+  }
+
+ private:
+  std::string prefix_;
+  bool clean_up_;
+};
+
+/// The suffix of the last part of a word becomes a space, but not at the end of the text.
+class BpeDecoder : public Decoder::Step {
+ public:
+  explicit BpeDecoder(std::string_view suffix) : suffix_(suffix) {}
+  void apply(Tokens& tokens) const override {
+    for (size_t i = 0; i < tokens.size(); ++i) replace_all(tokens[i], suffix_, i + 1 < tokens.size() ? " " : "");
+  }
+
+ private:
+  std::string suffix_;
+};
+
 std::string_view one_character(const Json& json) {
   const std::string_view text = json.string();
   if (text.empty() || decode_at(text, 0).size != text.size()) fail("{}: should be one character", json.where);
@@ -183,9 +247,17 @@ void Decoder::add(const Json& json, int depth) {
     const auto scheme = json.find("prepend_scheme");
     const bool never = (scheme && scheme->string() == "never") || !json.boolean_or("add_prefix_space", true);
     steps_.push_back(std::make_unique<Metaspace>(one_character(json.at("replacement")), !never));
+  } else if (type == "WordPiece") {
+    steps_.push_back(std::make_unique<WordPiece>(json.at("prefix").string(), json.at("cleanup").boolean()));
+  } else if (type == "BPEDecoder") {
+    const Json suffix = json.at("suffix");
+    if (suffix.string().empty()) fail("{}: should not be empty", suffix.where);
+    steps_.push_back(std::make_unique<BpeDecoder>(suffix.string()));
   } else {
-    fail("{}: the decoder '{}' is not supported (known: ByteLevel Replace ByteFallback Fuse Strip Metaspace Sequence)",
-         json.where, type.substr(0, 60));
+    fail(
+        "{}: the decoder '{}' is not supported (known: ByteLevel Replace ByteFallback Fuse Strip Metaspace WordPiece "
+        "BPEDecoder Sequence)",
+        json.where, type.substr(0, 60));
   }
 }
 

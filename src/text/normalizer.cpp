@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "text/byte_alphabet.hpp"
+#include "text/charsmap.hpp"
 #include "text/pattern.hpp"
 #include "text/unicode.hpp"
 
@@ -24,24 +26,144 @@ class Form : public Normalizer::Step {
   NormalizationForm form_;
 };
 
+/// Rewrites a text part by part. `next(in, at, out)` appends what becomes of the part that starts at `at`, and returns
+/// where the next one starts.
+template <typename Next>
+void rewrite(WorkText& text, Next&& next) {
+  const std::string_view in = text.view();
+  std::string out;
+  out.reserve(in.size());
+  size_t origin = 0;
+  for (size_t at = 0; at < in.size();) {
+    const bool from_origin = at < text.origin();
+    at = next(in, at, out);
+    if (from_origin) origin = out.size();
+  }
+  text.replace(std::move(out), origin);
+}
+
+/// Drops or replaces single characters: `map(c, out)` appends what becomes of c.
+template <typename Map>
+void rewrite_characters(WorkText& text, Map&& map) {
+  rewrite(text, [&](std::string_view in, size_t at, std::string& out) {
+    const Decoded d = decode_at(in, at);
+    map(d.code, out);
+    return at + d.size;
+  });
+}
+
+class StripAccents : public Normalizer::Step {
+ public:
+  explicit StripAccents(OldProperty dropped) : dropped_(dropped) {}
+  void apply(WorkText& text) const override {
+    rewrite_characters(text, [&](uint32_t c, std::string& out) {
+      if (!has_property(c, dropped_)) append_utf8(out, c);
+    });
+  }
+
+ private:
+  OldProperty dropped_;
+};
+
+/// BertNormalizer's clean_text.
+class CleanText : public Normalizer::Step {
+ public:
+  void apply(WorkText& text) const override {
+    rewrite_characters(text, [](uint32_t c, std::string& out) {
+      if (has_property(c, OldProperty::bert_control)) return;
+      append_utf8(out, is_space(c) ? ' ' : c);
+    });
+  }
+};
+
+/// BertNormalizer's handle_chinese_chars: spaces around each.
+class SpaceChinese : public Normalizer::Step {
+ public:
+  void apply(WorkText& text) const override {
+    rewrite_characters(text, [](uint32_t c, std::string& out) {
+      const bool chinese = is_chinese(c);
+      if (chinese) out += ' ';
+      append_utf8(out, c);
+      if (chinese) out += ' ';
+    });
+  }
+
+ private:
+  static bool is_chinese(uint32_t c) {
+    // 2B920, where Unicode says 2B820, is the library's.
+    return (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x4e00 && c <= 0x9fff) || (c >= 0xf900 && c <= 0xfaff) ||
+           (c >= 0x20000 && c <= 0x2a6df) || (c >= 0x2a700 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) ||
+           (c >= 0x2f800 && c <= 0x2fa1f);
+  }
+};
+
+/// SentencePiece's rules for control characters and spaces.
+class Nmt : public Normalizer::Step {
+ public:
+  void apply(WorkText& text) const override {
+    rewrite_characters(text, [](uint32_t c, std::string& out) {
+      if (!is_dropped(c)) append_utf8(out, becomes_space(c) ? ' ' : c);
+    });
+  }
+
+ private:
+  static bool is_dropped(uint32_t c) {
+    return (c >= 1 && c <= 8) || c == 0xb || (c >= 0xe && c <= 0x1f) || c == 0x7f || c == 0x8f || c == 0x9f;
+  }
+  static bool becomes_space(uint32_t c) {
+    return c == 9 || c == 0xa || c == 0xc || c == 0xd || c == 0x1680 || (c >= 0x200b && c <= 0x200f) || c == 0x2028 ||
+           c == 0x2029 || c == 0x2581 || c == 0xfeff || c == 0xfffd;
+  }
+};
+
+class Bytes : public Normalizer::Step {
+ public:
+  void apply(WorkText& text) const override {
+    rewrite(text, [](std::string_view in, size_t at, std::string& out) {
+      append_utf8(out, ByteAlphabet::get().character(static_cast<unsigned char>(in[at])));
+      return at + 1;
+    });
+  }
+};
+
+/// Replaces a short grapheme cluster by what the map has for its beginning, else each of its characters.
+class Precompiled : public Normalizer::Step {
+ public:
+  explicit Precompiled(Charsmap map) : map_(std::move(map)) {}
+  void apply(WorkText& text) const override {
+    rewrite(text, [&](std::string_view in, size_t at, std::string& out) {
+      const size_t end = grapheme_end(in, at);
+      const std::string_view cluster = in.substr(at, end - at);
+      constexpr size_t kLongest = 5;  // bytes
+      if (cluster.size() <= kLongest) {
+        if (const auto by = map_.find(cluster)) {
+          out += *by;
+          return end;
+        }
+      }
+      for (size_t i = 0; i < cluster.size();) {
+        const std::string_view character = cluster.substr(i, decode_at(cluster, i).size);
+        out += map_.find(character).value_or(character);
+        i += character.size();
+      }
+      return end;
+    });
+  }
+
+ private:
+  Charsmap map_;
+};
+
 class Lowercase : public Normalizer::Step {
  public:
   void apply(WorkText& text) const override {
-    const std::string_view in = text.view();
-    std::string out;
-    out.reserve(in.size());
-    size_t origin = 0;
-    for (size_t at = 0; at < in.size();) {
-      const Decoded d = decode_at(in, at);
-      if (d.code == 0x130) {
+    rewrite_characters(text, [](uint32_t c, std::string& out) {
+      if (c == 0x130) {
         out += "i\xcc\x87";  // the one character whose lower case is two
       } else {
-        append_utf8(out, to_lower(d.code));
+        append_utf8(out, to_lower(c));
       }
-      at += d.size;
-      if (at <= text.origin()) origin = out.size();
-    }
-    text.replace(std::move(out), origin);
+    });
   }
 };
 
@@ -135,6 +257,23 @@ void Normalizer::add(const Json& json, int depth) {
     steps_.push_back(std::make_unique<Form>(NormalizationForm::nfkd));
   } else if (type == "Lowercase") {
     steps_.push_back(std::make_unique<Lowercase>());
+  } else if (type == "StripAccents") {
+    steps_.push_back(std::make_unique<StripAccents>(OldProperty::mark));
+  } else if (type == "BertNormalizer") {
+    const bool lowercase = json.at("lowercase").boolean();
+    if (json.at("clean_text").boolean()) steps_.push_back(std::make_unique<CleanText>());
+    if (json.at("handle_chinese_chars").boolean()) steps_.push_back(std::make_unique<SpaceChinese>());
+    if (json.boolean_or("strip_accents", lowercase)) {
+      steps_.push_back(std::make_unique<Form>(NormalizationForm::nfd));
+      steps_.push_back(std::make_unique<StripAccents>(OldProperty::accent));
+    }
+    if (lowercase) steps_.push_back(std::make_unique<Lowercase>());
+  } else if (type == "Nmt") {
+    steps_.push_back(std::make_unique<Nmt>());
+  } else if (type == "ByteLevel") {
+    steps_.push_back(std::make_unique<Bytes>());
+  } else if (type == "Precompiled") {
+    steps_.push_back(std::make_unique<Precompiled>(Charsmap::from_json(json.at("precompiled_charsmap"))));
   } else if (type == "Prepend") {
     steps_.push_back(std::make_unique<Prepend>(json.at("prepend").string()));
   } else if (type == "Replace") {
@@ -142,8 +281,10 @@ void Normalizer::add(const Json& json, int depth) {
   } else if (type == "Strip") {
     steps_.push_back(std::make_unique<Strip>(json.at("strip_left").boolean(), json.at("strip_right").boolean()));
   } else {
-    fail("{}: the normalizer '{}' is not supported (known: NFC NFD NFKC NFKD Lowercase Prepend Replace Strip Sequence)",
-         json.where, type.substr(0, 60));
+    fail(
+        "{}: the normalizer '{}' is not supported (known: NFC NFD NFKC NFKD Lowercase StripAccents BertNormalizer Nmt "
+        "Precompiled ByteLevel Prepend Replace Strip Sequence)",
+        json.where, type.substr(0, 60));
   }
 }
 

@@ -4,9 +4,27 @@
 
 namespace mxlm::text {
 
+namespace {
+
+/// The id of a pair [token, id].
+int32_t id_of_pair(const Json& json) {
+  simdjson::dom::element id;
+  if (json.array().size() != 2 || json.array().at(1).get(id) != simdjson::SUCCESS) {
+    fail("{}: should be [token, id]", json.where);
+  }
+  return json.item(id, 1).token_id();
+}
+
+}  // namespace
+
+void PostProcessor::wrap(const std::vector<int32_t>& before, const std::vector<int32_t>& after) {
+  prefix_.insert(prefix_.begin(), before.begin(), before.end());
+  suffix_.insert(suffix_.end(), after.begin(), after.end());
+}
+
 void PostProcessor::add_template(const Json& json) {
-  if (has_template_) fail("{}: more than one template is not supported", json.where);
-  has_template_ = true;
+  std::vector<int32_t> before;
+  std::vector<int32_t> after;
   const auto specials = json.find("special_tokens");
   const Json single = json.at("single");
   bool seen = false;
@@ -27,9 +45,10 @@ void PostProcessor::add_template(const Json& json) {
     }
     const Json ids = special->at("ids");
     size_t i = 0;
-    for (const auto value : ids.array()) (seen ? suffix_ : prefix_).push_back(ids.item(value, i++).token_id());
+    for (const auto value : ids.array()) (seen ? after : before).push_back(ids.item(value, i++).token_id());
   }
   if (!seen) fail("{}: the template leaves out the text", single.where);
+  wrap(before, after);
 }
 
 void PostProcessor::add(const Json& json, int depth) {
@@ -41,9 +60,13 @@ void PostProcessor::add(const Json& json, int depth) {
     for (const auto element : list.array()) add(list.item(element, index++), depth + 1);
   } else if (type == "TemplateProcessing") {
     add_template(json);
+  } else if (type == "BertProcessing" || type == "RobertaProcessing") {
+    wrap({id_of_pair(json.at("cls"))}, {id_of_pair(json.at("sep"))});
   } else if (type != "ByteLevel") {  // which changes offsets only
-    fail("{}: the post-processor '{}' is not supported (known: TemplateProcessing ByteLevel Sequence)", json.where,
-         type.substr(0, 60));
+    fail(
+        "{}: the post-processor '{}' is not supported (known: TemplateProcessing BertProcessing RobertaProcessing "
+        "ByteLevel Sequence)",
+        json.where, type.substr(0, 60));
   }
 }
 

@@ -24,7 +24,8 @@ class PostProcessor {
  private:
   void add(const Json& json, int depth);
   void add_template(const Json& json);
-  bool has_template_ = false;
+  /// Puts ids around what is there: a later processor works on what the earlier ones made.
+  void wrap(const std::vector<int32_t>& before, const std::vector<int32_t>& after);
   std::vector<int32_t> prefix_;
   std::vector<int32_t> suffix_;
 };

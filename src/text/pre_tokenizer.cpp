@@ -182,9 +182,7 @@ class Split : public PreTokenizer::Step {
  public:
   Split(Pattern pattern, Behavior behavior, bool invert)
       : pattern_(std::move(pattern)), behavior_(behavior), invert_(invert) {}
-  void apply(Pieces& pieces) const override {
-    split_by(pieces, behavior_, invert_, pattern_);
-  }
+  void apply(Pieces& pieces) const override { split_by(pieces, behavior_, invert_, pattern_); }
 
  private:
   Pattern pattern_;
@@ -234,6 +232,55 @@ class WhitespaceSplit : public PreTokenizer::Step {
     split_pieces(pieces, Behavior::removed, false,
                  [](std::string_view text, std::vector<Match>& out) { find_characters(text, is_space, out); });
   }
+};
+
+bool is_punctuation(uint32_t c) { return has_property(c, OldProperty::punctuation); }
+
+class Punctuation : public PreTokenizer::Step {
+ public:
+  explicit Punctuation(Behavior behavior) : behavior_(behavior) {}
+  void apply(Pieces& pieces) const override {
+    split_pieces(pieces, behavior_, false,
+                 [](std::string_view text, std::vector<Match>& out) { find_characters(text, is_punctuation, out); });
+  }
+
+ private:
+  Behavior behavior_;
+};
+
+class CharDelimiterSplit : public PreTokenizer::Step {
+ public:
+  explicit CharDelimiterSplit(uint32_t delimiter) : delimiter_(delimiter) {}
+  void apply(Pieces& pieces) const override {
+    split_pieces(pieces, Behavior::removed, false, [&](std::string_view text, std::vector<Match>& out) {
+      find_characters(
+          text, [&](uint32_t c) { return c == delimiter_; }, out);
+    });
+  }
+
+ private:
+  uint32_t delimiter_;
+};
+
+/// Pieces of so many characters, and a shorter last one.
+class FixedLength : public PreTokenizer::Step {
+ public:
+  explicit FixedLength(uint64_t length) : length_(length) {}
+  void apply(Pieces& pieces) const override {
+    split_pieces(pieces, Behavior::isolated, false, [&](std::string_view text, std::vector<Match>& out) {
+      size_t begin = 0;
+      uint64_t characters = 0;
+      for (size_t at = 0; at < text.size();) {
+        at += decode_at(text, at).size;
+        if (++characters % length_ != 0 && at < text.size()) continue;
+        out.push_back({begin, at, true});
+        begin = at;
+      }
+    });
+  }
+
+ private:
+  uint64_t length_;
 };
 
 class ByteLevel : public PreTokenizer::Step {
@@ -329,10 +376,22 @@ Behavior behavior_of(const Json& json) {
   fail("{}: the behavior '{}' is not supported", json.where, json.string().substr(0, 60));
 }
 
+std::string_view one_character_of(const Json& json) {
+  const std::string_view text = json.string();
+  if (text.empty() || decode_at(text, 0).size != text.size()) fail("{}: should be one character", json.where);
+  return text;
+}
+
+uint64_t length_of(const std::optional<Json>& json) {
+  uint64_t out = 5;  // the library's default
+  if (json && (json->value.get(out) != simdjson::SUCCESS || out == 0)) {
+    fail("{}: should be an integer from 1 on", json->where);
+  }
+  return out;
+}
+
 std::unique_ptr<PreTokenizer::Step> metaspace_from(const Json& json) {
-  const Json replacement = json.at("replacement");
-  const std::string_view text = replacement.string();
-  if (text.empty() || decode_at(text, 0).size != text.size()) fail("{}: should be one character", replacement.where);
+  const std::string_view text = one_character_of(json.at("replacement"));
   Metaspace::Prepend prepend = Metaspace::Prepend::always;
   const auto scheme = json.find("prepend_scheme");
   if (scheme) {
@@ -375,10 +434,20 @@ void PreTokenizer::add(const Json& json, int depth) {
     steps_.push_back(std::make_unique<Whitespace>());
   } else if (type == "WhitespaceSplit") {
     steps_.push_back(std::make_unique<WhitespaceSplit>());
+  } else if (type == "Punctuation") {
+    const auto behavior = json.find("behavior");
+    steps_.push_back(std::make_unique<Punctuation>(behavior ? behavior_of(*behavior) : Behavior::isolated));
+  } else if (type == "BertPreTokenizer") {
+    steps_.push_back(std::make_unique<WhitespaceSplit>());
+    steps_.push_back(std::make_unique<Punctuation>(Behavior::isolated));
+  } else if (type == "CharDelimiterSplit") {
+    steps_.push_back(std::make_unique<CharDelimiterSplit>(decode_at(one_character_of(json.at("delimiter")), 0).code));
+  } else if (type == "FixedLength") {
+    steps_.push_back(std::make_unique<FixedLength>(length_of(json.find("length"))));
   } else {
     fail(
         "{}: the pre-tokenizer '{}' is not supported (known: ByteLevel Split Metaspace Digits Whitespace "
-        "WhitespaceSplit Sequence)",
+        "WhitespaceSplit Punctuation BertPreTokenizer CharDelimiterSplit FixedLength Sequence)",
         json.where, type.substr(0, 60));
   }
 }

@@ -16,8 +16,8 @@ struct Match {
 };
 
 /// A regular expression of a tokenizer.json. Those are written for Oniguruma with its Ruby syntax; this one runs them
-/// in PCRE2, after rewriting what PCRE2 takes otherwise (\s, \w, \b, Unicode categories newer than PCRE2's) and
-/// refusing what it would misread (classes with && or POSIX brackets).
+/// in PCRE2, after rewriting what PCRE2 takes otherwise (\s, \w, \b, Unicode categories newer than PCRE2's,
+/// classes in classes, && and POSIX brackets) and refusing what it would misread.
 class Regex {
  public:
   /// Throws Error, naming `where`, if the pattern is refused.

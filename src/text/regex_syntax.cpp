@@ -2,10 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <optional>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "base/error.hpp"
 #include "text/regex.hpp"
@@ -28,6 +33,13 @@ constexpr std::array<std::string_view, 16> kScripts = {
     "Hebrew", "Thai",     "Lao",      "Khmer",  "Devanagari", "Bengali", "Tamil",    "Armenian"};
 
 /// Ranges, as members of a class, of the code points newer than PCRE2's Unicode whose category `takes` accepts.
+std::string newer_members(std::span<const uint32_t> ranges) {
+  std::string out;
+  for (size_t i = 0; i + 1 < ranges.size(); i += 2)
+    out += fmt::format("\\x{{{:x}}}-\\x{{{:x}}}", ranges[i], ranges[i + 1]);
+  return out;
+}
+
 std::string newer_members(const std::function<bool(Category)>& takes) {
   std::string out;
   const auto ranges = newer_than_pcre2();
@@ -42,8 +54,8 @@ std::string newer_members(const std::function<bool(Category)>& takes) {
   return out;
 }
 
-/// What a property stands for, as members of a class: itself and its newer code points. nullopt: not known.
-std::optional<std::string> property_members(std::string_view name) {
+/// A category by its short name: itself and its newer code points, as members of a class. nullopt: not known.
+std::optional<std::string> category_members(std::string_view name) {
   static const auto* cache = [] {
     auto* all = new std::map<std::string, std::string, std::less<>>;
     for (size_t k = 0; k < kCategoryNames.size(); ++k) {
@@ -63,9 +75,6 @@ std::optional<std::string> property_members(std::string_view name) {
     return all;
   }();
   if (const auto it = cache->find(name); it != cache->end()) return it->second;
-  for (const std::string_view script : kScripts) {
-    if (name == script) return fmt::format("\\p{{sc:{}}}", script);
-  }
   return std::nullopt;
 }
 
@@ -79,6 +88,107 @@ const std::string& word_members() {
   return members;
 }
 
+/// What "[:name:]" and "\\p{name}" with that name stand for, as members of a class. nullopt: not known.
+std::optional<std::string> posix_members(std::string_view name) {
+  const auto categories = [](std::initializer_list<std::string_view> names) {
+    std::string out;
+    for (const std::string_view n : names) out += category_members(n).value_or(std::string());
+    return out;
+  };
+  const auto alphabetic = [] { return "\\p{Alphabetic}" + newer_members(newer_alphabetic()); };
+  if (name == "alpha") return alphabetic();
+  if (name == "alnum") return alphabetic() + categories({"Nd"});
+  if (name == "upper") return "\\p{Uppercase}" + newer_members(newer_uppercase());
+  if (name == "lower") return "\\p{Lowercase}" + newer_members(newer_lowercase());
+  if (name == "digit") return categories({"Nd"});
+  if (name == "xdigit") return "0-9a-fA-F";
+  if (name == "ascii") return "\\x{0}-\\x{7f}";
+  if (name == "space") return std::string(kSpaceMembers);
+  if (name == "blank") return "\\x09" + categories({"Zs"});
+  if (name == "cntrl") return categories({"Cc"});
+  if (name == "punct") return categories({"P", "S"});
+  if (name == "graph") return categories({"L", "M", "N", "P", "S", "Cf", "Co"});
+  if (name == "print") return categories({"L", "M", "N", "P", "S", "Cf", "Co", "Zs"});
+  if (name == "word") return alphabetic() + categories({"M", "Nd", "Pc"});
+  return std::nullopt;
+}
+
+/// What a property stands for. Case, spaces, '-' and '_' of a name do not count.
+std::optional<std::string> property_members(std::string_view name) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 45> kLongNames = {{
+      {"letter", "L"},
+      {"uppercaseletter", "Lu"},
+      {"lowercaseletter", "Ll"},
+      {"titlecaseletter", "Lt"},
+      {"modifierletter", "Lm"},
+      {"otherletter", "Lo"},
+      {"mark", "M"},
+      {"combiningmark", "M"},
+      {"nonspacingmark", "Mn"},
+      {"spacingmark", "Mc"},
+      {"enclosingmark", "Me"},
+      {"number", "N"},
+      {"decimalnumber", "Nd"},
+      {"letternumber", "Nl"},
+      {"othernumber", "No"},
+      {"punctuation", "P"},
+      {"punct", "P"},
+      {"connectorpunctuation", "Pc"},
+      {"dashpunctuation", "Pd"},
+      {"openpunctuation", "Ps"},
+      {"closepunctuation", "Pe"},
+      {"initialpunctuation", "Pi"},
+      {"finalpunctuation", "Pf"},
+      {"otherpunctuation", "Po"},
+      {"symbol", "S"},
+      {"mathsymbol", "Sm"},
+      {"currencysymbol", "Sc"},
+      {"modifiersymbol", "Sk"},
+      {"othersymbol", "So"},
+      {"separator", "Z"},
+      {"spaceseparator", "Zs"},
+      {"lineseparator", "Zl"},
+      {"paragraphseparator", "Zp"},
+      {"control", "Cc"},
+      {"format", "Cf"},
+      {"privateuse", "Co"},
+      {"unassigned", "Cn"},
+      {"other", "C"},
+      {"alphabetic", "alpha"},
+      {"uppercase", "upper"},
+      {"lowercase", "lower"},
+      {"whitespace", "space"},
+      {"hani", "Han"},
+      {"hira", "Hiragana"},
+      {"kana", "Katakana"},
+  }};
+  std::string plain;
+  for (const char c : name) {
+    if (c == ' ' || c == '-' || c == '_') continue;
+    plain += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  }
+  std::string_view known = plain;
+  for (const auto& [full, brief] : kLongNames) {
+    if (known == full) {
+      known = brief;
+      break;
+    }
+  }
+  if (auto posix = posix_members(known)) return posix;
+  const auto same = [&](std::string_view other) {
+    return known.size() == other.size() &&
+           std::equal(known.begin(), known.end(), other.begin(), [](char x, char y) { return (x | 32) == (y | 32); });
+  };
+  for (const std::string_view category : kCategoryNames) {
+    if (same(category)) return category_members(category);
+    if (same(category.substr(0, 1))) return category_members(category.substr(0, 1));
+  }
+  for (const std::string_view script : kScripts) {
+    if (same(script)) return fmt::format("\\p{{sc:{}}}", script);
+  }
+  return std::nullopt;
+}
+
 class Translator {
  public:
   Translator(std::string_view pattern, const std::string& where) : pattern_(pattern), where_(where) {}
@@ -87,16 +197,26 @@ class Translator {
     while (at_ < pattern_.size()) {
       const char c = pattern_[at_];
       if (c == '\\') {
+        atom_ = out_.size();
         outside_class();
       } else if (c == '[') {
-        character_class();
-      } else if (c == '(' && pattern_.substr(at_).starts_with("(?")) {
-        group_options();
+        atom_ = out_.size();
+        ++at_;
+        out_ += matcher_of(character_class(0));
       } else if (c == '(' && pattern_.substr(at_).starts_with("(*")) {
         refuse("a verb '(*'");
+      } else if (c == '(') {
+        open_groups_.push_back(out_.size());
+        group_options();
       } else if (c == '{') {
         interval();
       } else {
+        if (c == ')' && !open_groups_.empty()) {
+          atom_ = open_groups_.back();
+          open_groups_.pop_back();
+        } else if (c != '*' && c != '+' && c != '?' && (static_cast<unsigned char>(c) & 0xc0U) != 0x80) {
+          atom_ = out_.size();
+        }
         out_ += c;
         ++at_;
       }
@@ -125,7 +245,7 @@ class Translator {
       case 'd':
       case 'D':
         at_ += 2;
-        return Set{property_members("Nd").value_or(std::string()), c == 'D'};
+        return Set{category_members("Nd").value_or(std::string()), c == 'D'};
       case 'w':
       case 'W':
         at_ += 2;
@@ -235,62 +355,137 @@ class Translator {
       at_ += 2;
       return;
     }
+    if (c == 'R') {
+      out_ += "(?>\\r\\n|[\\x0a-\\x0d\\x{85}\\x{2028}\\x{2029}])";
+      at_ += 2;
+      return;
+    }
     copy_escape(out_, false);
   }
 
-  void character_class() {
+  /// What a class takes: members as PCRE2 writes them, and expressions that each match one character.
+  struct Class {
+    std::string members;
+    std::string alternatives;  // each with a '|' in front
+    bool negated = false;
+  };
+
+  static std::string matcher_of(const Class& c) {
+    if (c.alternatives.empty()) return fmt::format("{}{}]", c.negated ? "[^" : "[", c.members);
+    const std::string plain = c.members.empty() ? "[^\\x{0}-\\x{10ffff}]" : fmt::format("[{}]", c.members);
+    // "(?s:.)" is any one character; what follows it was refused before.
+    return c.negated ? fmt::format("(?:(?!{}{})(?s:.))", plain, c.alternatives)
+                     : fmt::format("(?:{}{})", plain, c.alternatives);
+  }
+
+  /// Adds a set to a class. A '-' beside a set is a member, never a range.
+  void add_members(Class& to, std::string_view members) {
+    if (to.members.ends_with('-') && !to.members.ends_with("\\-")) {
+      to.members.back() = '\\';
+      to.members += '-';
+    }
+    to.members += members;
+    if (at_ < pattern_.size() && pattern_[at_] == '-') {
+      to.members += "\\-";
+      ++at_;
+    }
+  }
+
+  /// "[:name:]" or "[:^name:]".
+  void posix_bracket(Class& to) {
+    const size_t end = pattern_.find(":]", at_ + 2);
+    if (end == std::string_view::npos) refuse("'[:' without an end");
+    std::string_view name = pattern_.substr(at_ + 2, end - at_ - 2);
+    const bool negated = name.starts_with('^');
+    if (negated) name.remove_prefix(1);
+    const auto members = posix_members(name);
+    if (!members) refuse(fmt::format("the POSIX bracket '{}'", name.substr(0, 60)));
+    at_ = end + 2;
+    if (negated) {
+      to.alternatives += fmt::format("|[^{}]", *members);
+    } else {
+      add_members(to, *members);
+    }
+  }
+
+  void nested_class(Class& to, int depth) {
+    // Oniguruma takes a range that has a class as its end in ways of its own.
+    const bool after_range = to.members.ends_with('-') && to.members != "-" && !to.members.ends_with("\\-");
     ++at_;
+    const Class inner = character_class(depth + 1);
+    const bool before_range = pattern_.substr(at_).starts_with('-') && !pattern_.substr(at_).starts_with("-]");
+    if (after_range || before_range) refuse("a '-' beside a class inside a class");
+    if (inner.negated) {
+      to.alternatives += '|' + matcher_of(inner);
+      return;
+    }
+    to.alternatives += inner.alternatives;
+    if (inner.members.empty()) return;
+    if (to.members == "-") to.members = "\\-";
+    std::string members = inner.members;
+    if (members.starts_with('-')) members.insert(0, "\\");
+    if (members.ends_with('-') && !members.ends_with("\\-")) members.insert(members.size() - 1, "\\");
+    to.members += members;
+  }
+
+  /// Reads a class up to behind its ']'; `at_` is behind its '['.
+  Class character_class(int depth) {
+    constexpr int kMaxDepth = 16;
+    if (depth > kMaxDepth) refuse("classes nested too deeply");
     bool negated = false;
     if (at_ < pattern_.size() && pattern_[at_] == '^') {
       negated = true;
       ++at_;
     }
-    std::string members;
-    std::string alternatives;  // negated sets inside the class, each a class of its own
+    Class current;
+    std::string intersected;  // what "&&" has closed, as look-ahead
     bool first = true;
     while (true) {
       if (at_ >= pattern_.size()) refuse("a '[' without an end");
       const char c = pattern_[at_];
       if (c == ']' && !first) break;
+      const std::string_view rest = pattern_.substr(at_);
+      if (rest.starts_with("&&")) {
+        if (current.members.empty() && current.alternatives.empty()) refuse("'&&' with nothing before it");
+        intersected += fmt::format("(?={})", matcher_of(current));
+        current = Class();
+        at_ += 2;
+        continue;
+      }
       first = false;
-      if (c == '[') refuse(pattern_.substr(at_).starts_with("[:") ? "a POSIX bracket" : "a class inside a class");
-      if (pattern_.substr(at_).starts_with("&&")) refuse("a class intersection '&&'");
+      if (rest.starts_with("[:")) {
+        posix_bracket(current);
+        continue;
+      }
+      if (c == '[') {
+        nested_class(current, depth);
+        continue;
+      }
       if (c == '\\') {
         if (auto set = set_escape()) {
           if (set->negated) {
-            alternatives += fmt::format("|[^{}]", set->members);
+            current.alternatives += fmt::format("|[^{}]", set->members);
           } else {
-            // A '-' beside a set is a member, never a range.
-            if (members.ends_with('-') && !members.ends_with("\\-")) {
-              members.back() = '\\';
-              members += '-';
-            }
-            members += set->members;
-            if (at_ < pattern_.size() && pattern_[at_] == '-') {
-              members += "\\-";
-              ++at_;
-            }
+            add_members(current, set->members);
           }
           continue;
         }
-        copy_escape(members, true);
+        copy_escape(current.members, true);
         continue;
       }
-      if (c == ']') members += '\\';  // the first member
-      members += c;
+      if (c == ']') current.members += '\\';  // the first member
+      current.members += c;
       ++at_;
     }
     ++at_;
-    if (alternatives.empty()) {
-      out_ += negated ? "[^" : "[";
-      out_ += members;
-      out_ += ']';
-      return;
+    if (!intersected.empty()) {
+      if (current.members.empty() && current.alternatives.empty()) refuse("'&&' with nothing behind it");
+      Class all;
+      all.alternatives = '|' + intersected + matcher_of(current);
+      current = std::move(all);
     }
-    const std::string plain = members.empty() ? "[^\\x{0}-\\x{10ffff}]" : fmt::format("[{}]", members);
-    // "(?s:.)" is any one character; what follows it was refused before.
-    out_ +=
-        negated ? fmt::format("(?:(?!{}{})(?s:.))", plain, alternatives) : fmt::format("(?:{}{})", plain, alternatives);
+    current.negated = negated;
+    return current;
   }
 
   /// "{n,m}": a few forms mean another thing in Ruby's syntax.
@@ -305,38 +500,71 @@ class Translator {
       return;
     }
     const char after = end + 1 < pattern_.size() ? pattern_[end + 1] : '\0';
-    if (body.front() == ',' || after == '+' || (after == '?' && body.find(',') == std::string_view::npos)) {
-      refuse(fmt::format("the repetition '{}'", pattern_.substr(at_, end + 2 - at_)));
-    }
-    out_ += pattern_.substr(at_, end + 1 - at_);
+    if (body == ",") refuse("the repetition '{,}'");
+    const std::string count = fmt::format("{{{}{}}}", body.front() == ',' ? "0" : "", body);
+    const bool fixed = body.find(',') == std::string_view::npos;
     at_ = end + 1;
+    // "{n,m}+" repeats the repetition, and "{n}?" makes it optional.
+    if (after == '+' || (after == '?' && fixed)) {
+      if (out_.empty()) refuse("a repetition of nothing");
+      out_.insert(atom_, "(?:");
+      out_ += count + ")";
+      return;
+    }
+    out_ += count;
   }
 
-  /// "(?...": groups and look-around mean the same; of the option letters only i does.
+  /// "(?...": groups and look-around mean the same; no group needs a name, for nothing refers to it.
   void group_options() {
+    const std::string_view rest = pattern_.substr(at_);
+    if (!rest.starts_with("(?")) {
+      out_ += '(';
+      ++at_;
+      return;
+    }
     constexpr std::array<std::string_view, 6> kSame = {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
     for (const std::string_view opening : kSame) {
-      if (pattern_.substr(at_).starts_with(opening)) {
+      if (rest.starts_with(opening)) {
         out_ += opening;
         at_ += opening.size();
         return;
       }
     }
-    constexpr std::array<std::string_view, 4> kCase = {"(?i:", "(?i)", "(?-i:", "(?-i)"};
-    for (const std::string_view opening : kCase) {
-      if (pattern_.substr(at_).starts_with(opening) && (opening.back() == ':' || at_ == 0)) {
-        out_ += opening;
-        at_ += opening.size();
-        return;
+    if (const size_t end = rest.find('>'); rest.starts_with("(?<") && end != std::string_view::npos && end > 3) {
+      constexpr std::string_view kNameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
+      const std::string_view name = rest.substr(3, end - 3);
+      const bool starts_with_digit = name.front() >= '0' && name.front() <= '9';
+      if (starts_with_digit || name.find_first_not_of(kNameCharacters) != std::string_view::npos) {
+        refuse(fmt::format("the name of the group '{}'", rest.substr(0, std::min<size_t>(end + 1, 60))));
       }
+      out_ += "(?:";
+      at_ += end + 1;
+      return;
     }
-    refuse(fmt::format("the group '{}'", pattern_.substr(at_, 4)));
+    if (rest.starts_with("(?#")) {
+      const size_t end = rest.find(')');
+      if (end == std::string_view::npos) refuse("a comment without an end");
+      open_groups_.pop_back();
+      at_ += end + 1;
+      return;
+    }
+    // Of the option letters i means the same, and m lets a dot match line ends.
+    const size_t end = rest.find_first_not_of("im-", 2);
+    if (end != std::string_view::npos && end > 2 && (rest[end] == ':' || (rest[end] == ')' && at_ == 0))) {
+      for (const char c : rest.substr(0, end + 1)) out_ += c == 'm' ? 's' : c;
+      if (rest[end] == ')') open_groups_.pop_back();
+      at_ += end + 1;
+      return;
+    }
+    refuse(fmt::format("the group '{}'", rest.substr(0, 4)));
   }
 
   std::string_view pattern_;
   const std::string& where_;
   std::string out_;
   size_t at_ = 0;
+  size_t atom_ = 0;                  // where what a repetition repeats starts in out_
+  std::vector<size_t> open_groups_;  // where each starts in out_
 };
 
 }  // namespace

@@ -10,9 +10,9 @@
 #include "base/interrupt.hpp"
 #include "base/quote.hpp"
 #include "text/added_tokens.hpp"
-#include "text/bpe.hpp"
 #include "text/decoder.hpp"
 #include "text/json.hpp"
+#include "text/model.hpp"
 #include "text/normalizer.hpp"
 #include "text/post_processor.hpp"
 #include "text/pre_tokenizer.hpp"
@@ -35,7 +35,7 @@ class WorkspacePool {
         workspace_ = std::move(pool.idle_.back());
         pool.idle_.pop_back();
       }
-      if (!workspace_) workspace_ = std::make_unique<text::Bpe::Workspace>();
+      if (!workspace_) workspace_ = std::make_unique<text::Model::Workspace>();
     }
     ~Lease() {
       const std::lock_guard lock(pool_.mutex_);
@@ -43,22 +43,22 @@ class WorkspacePool {
     }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
-    text::Bpe::Workspace& operator*() { return *workspace_; }
+    text::Model::Workspace& operator*() { return *workspace_; }
 
    private:
     WorkspacePool& pool_;
-    std::unique_ptr<text::Bpe::Workspace> workspace_;
+    std::unique_ptr<text::Model::Workspace> workspace_;
   };
 
  private:
   std::mutex mutex_;
-  std::vector<std::unique_ptr<text::Bpe::Workspace>> idle_;
+  std::vector<std::unique_ptr<text::Model::Workspace>> idle_;
 };
 
 }  // namespace
 
 struct Tokenizer::Impl {
-  text::Bpe bpe;
+  text::Model model;
   text::Normalizer normalizer;
   AddedTokens added;
   text::PreTokenizer pre_tokenizer;
@@ -67,21 +67,21 @@ struct Tokenizer::Impl {
   mutable WorkspacePool pool;
 
   Impl(const text::Json& json, const std::vector<text::AddedToken>& more)
-      : bpe(text::Bpe::from_json(json.at("model"))),
+      : model(text::Model::from_json(json.at("model"))),
         normalizer(text::Normalizer::from_json(json.find("normalizer"))),
-        added(AddedTokens::from_json(json.find("added_tokens"), more, bpe.vocabulary(), normalizer)),
+        added(AddedTokens::from_json(json.find("added_tokens"), more, model.vocabulary(), normalizer)),
         pre_tokenizer(text::PreTokenizer::from_json(json.find("pre_tokenizer"))),
         post_processor(text::PostProcessor::from_json(json.find("post_processor"))),
         decoder(text::Decoder::from_json(json.find("decoder"))) {
-    if (pre_tokenizer.ends_with_byte_level() && bpe.take_bytes()) pre_tokenizer.leave_bytes();
+    if (pre_tokenizer.ends_with_byte_level() && model.take_bytes()) pre_tokenizer.leave_bytes();
   }
 
   /// Encodes text that holds no added token; may end once there are `enough` ids.
-  void encode_plain(std::string_view in, size_t origin, text::Bpe::Workspace& workspace, size_t enough,
+  void encode_plain(std::string_view in, size_t origin, text::Model::Workspace& workspace, size_t enough,
                     std::vector<int32_t>& out) const {
     if (in.empty()) return;
     if (pre_tokenizer.empty()) {
-      bpe.encode(in, workspace, out);
+      model.encode(in, workspace, out);
       return;
     }
     const size_t before = out.size();
@@ -98,7 +98,7 @@ struct Tokenizer::Impl {
       constexpr size_t kWordsBetweenLooks = 4096;
       for (size_t i = 0; i < pieces.spans.size() && out.size() < enough; ++i) {
         if (i % kWordsBetweenLooks == 0) throw_if_interrupted();
-        bpe.encode(pieces.view(pieces.spans[i]), workspace, out);
+        model.encode(pieces.view(pieces.spans[i]), workspace, out);
       }
       if (!pieces.cut || out.size() >= enough) return;
       out.resize(before);
@@ -183,7 +183,7 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
     auto token = impl_->added.token_of(id);
-    if (!token) token = impl_->bpe.vocabulary().token_of(id);
+    if (!token) token = impl_->model.vocabulary().token_of(id);
     if (token) tokens.emplace_back(*token);  // the library, too, leaves out an id that it does not know
   }
   return impl_->decoder.decode(std::move(tokens));
@@ -194,11 +194,11 @@ std::vector<int32_t> Tokenizer::suffix() const { return impl_->post_processor.su
 
 std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
   if (const auto id = impl_->added.find(token)) return id;
-  const int32_t id = impl_->bpe.vocabulary().find(token);
+  const int32_t id = impl_->model.vocabulary().find(token);
   if (id < 0) return std::nullopt;
   return id;
 }
 
-int32_t Tokenizer::size() const { return std::max(impl_->added.max_id(), impl_->bpe.vocabulary().max_id()) + 1; }
+int32_t Tokenizer::size() const { return std::max(impl_->added.max_id(), impl_->model.vocabulary().max_id()) + 1; }
 
 }  // namespace mxlm

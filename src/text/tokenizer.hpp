@@ -22,7 +22,7 @@ struct TokenizerAdditions {
   std::optional<Template> replaced_template;  // instead of the post-processor's
 };
 
-/// A Hugging Face tokenizer.json (BPE): normaliser, pre-tokeniser, model, template. Ids equal those of the `tokenizers`
+/// A Hugging Face tokenizer.json: normaliser, pre-tokeniser, model, template. Ids equal those of the `tokenizers`
 /// library. Immutable and safe to use from several threads at once. "truncation" and "padding" of the file are not
 /// applied: they belong to how a text is used, not to its ids.
 class Tokenizer {

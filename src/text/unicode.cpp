@@ -117,6 +117,11 @@ bool is_word(uint32_t c) {
 
 bool is_numeric(uint32_t c) { return is_number(category_of(c)) || in_ranges(kNumericInRustOnly, c); }
 
+bool has_property(uint32_t c, OldProperty property) {
+  static const BlockTable flags(kOldPropertyStarts);
+  return (flags[c] & static_cast<uint8_t>(property)) != 0;
+}
+
 uint32_t to_lower(uint32_t c) {
   for (size_t i = 0; i + 1 < std::size(kNewerLowerCase); i += 2) {
     if (kNewerLowerCase[i] == c) return kNewerLowerCase[i + 1];
@@ -221,6 +226,25 @@ bool normalize(std::string_view text, NormalizationForm form, std::string& out) 
   return true;
 }
 
+size_t grapheme_end(std::string_view text, size_t at) {
+  utf8proc_int32_t state = 0;
+  Decoded previous = decode_at(text, at);
+  at += previous.size;
+  while (at < text.size()) {
+    const Decoded next = decode_at(text, at);
+    if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(previous.code),
+                                         static_cast<utf8proc_int32_t>(next.code), &state)) {
+      break;
+    }
+    previous = next;
+    at += next.size;
+  }
+  return at;
+}
+
 std::span<const uint32_t> newer_than_pcre2() { return kNewerThanUnicode14; }
+std::span<const uint32_t> newer_alphabetic() { return kNewerAlphabetic; }
+std::span<const uint32_t> newer_uppercase() { return kNewerUppercase; }
+std::span<const uint32_t> newer_lowercase() { return kNewerLowercase; }
 
 }  // namespace mxlm::text

@@ -59,6 +59,15 @@ bool is_word(uint32_t c);
 /// Rust's char::is_numeric.
 bool is_numeric(uint32_t c);
 
+/// Properties that the library takes from crates of other Unicode versions.
+enum class OldProperty : uint8_t {
+  punctuation = 1,   // what Punctuation and BertPreTokenizer cut out
+  mark = 2,          // what StripAccents drops
+  accent = 4,        // what BertNormalizer drops as an accent
+  bert_control = 8,  // what BertNormalizer drops as a control character
+};
+bool has_property(uint32_t c, OldProperty property);
+
 /// Rust's char::to_lowercase, but for U+0130, which becomes two characters.
 uint32_t to_lower(uint32_t c);
 
@@ -85,6 +94,9 @@ bool valid_utf8(std::string_view text);
 /// Bytes to text: maximal invalid parts become U+FFFD, as Rust's String::from_utf8_lossy and Python's "replace" do.
 std::string lossy_utf8(std::string_view bytes);
 
+/// Where the grapheme cluster (UAX 29, extended) that starts at `text[at]` ends; at < text.size().
+size_t grapheme_end(std::string_view text, size_t at);
+
 enum class NormalizationForm : uint8_t { nfc, nfd, nfkc, nfkd };
 
 /// The normal form of `text`. Returns false, and leaves `out` alone, if `text` is in that form already.
@@ -92,5 +104,9 @@ bool normalize(std::string_view text, NormalizationForm form, std::string& out);
 
 /// First and last code point of each range that is assigned here but not in Unicode 14, which PCRE2 10.42 knows.
 std::span<const uint32_t> newer_than_pcre2();
+/// Of these, the ranges with a binary property.
+std::span<const uint32_t> newer_alphabetic();
+std::span<const uint32_t> newer_uppercase();
+std::span<const uint32_t> newer_lowercase();
 
 }  // namespace mxlm::text

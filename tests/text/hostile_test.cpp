@@ -61,7 +61,7 @@ TEST(HostileTokenizer, IsRefusedWithASentence) {
   json no_merges = small();
   no_merges["model"].erase("merges");
   expect_refused(no_merges, "without merges");
-  expect_refused(with("/model/type", "Unigram"), "'Unigram' is not supported");
+  expect_refused(with("/model/type", "Trigram"), "'Trigram' is not supported");
   expect_refused(with("/model/dropout", 0.1), "dropout");
   expect_refused(with("/model/merges", {"a c"}), "'c', which is not in the vocabulary");
   expect_refused(with("/model/merges", {"b a"}), "'ba', which is not in the vocabulary");
@@ -73,8 +73,9 @@ TEST(HostileTokenizer, IsRefusedWithASentence) {
   expect_refused(with("/model/vocab/a", 1), "two tokens have the id 1");
   expect_refused(with("/model/vocab/a", "0"), "token id");
   expect_refused(with("/normalizer", {{"type", "Bert"}}), "normalizer 'Bert' is not supported");
-  expect_refused(with("/pre_tokenizer", {{"type", "Punctuation"}}), "pre-tokenizer 'Punctuation' is not supported");
-  expect_refused(with("/post_processor", {{"type", "BertProcessing"}}), "'BertProcessing' is not supported");
+  expect_refused(with("/pre_tokenizer", {{"type", "UnicodeScripts"}}),
+                 "pre-tokenizer 'UnicodeScripts' is not supported");
+  expect_refused(with("/post_processor", {{"type", "XlmProcessing"}}), "'XlmProcessing' is not supported");
   expect_refused(with("/decoder", {{"type", "CTC"}}), "decoder 'CTC' is not supported");
   expect_refused(with("/post_processor", {{"type", "TemplateProcessing"},
                                           {"single", json::array({{{"SpecialToken", {{"id", "<s>"}}}}})},
@@ -94,34 +95,89 @@ TEST(HostileTokenizer, NestedSequencesEnd) {
 }
 
 TEST(HostileTokenizer, RegexesThatWouldMeanSomethingElseAreRefused) {
-  for (const std::string regex : {"[a-z&&[^b]]",
-                                  "[[:alpha:]]",
-                                  "[a[b]]",
-                                  R"(\p{Greek_Extended})",
-                                  R"(\R)",
-                                  R"(\X)",
-                                  R"(\K)",
-                                  R"(\1)",
-                                  "(?m:.)",
-                                  "a(?i)b",
-                                  R"(\p{N}{1,3}+)",
-                                  "a{2}?",
-                                  "a{,2}",
-                                  "(?<name>a)",
-                                  "[a",
-                                  "a)",
-                                  R"(\p{L)",
-                                  R"(\)",
-                                  R"((?#x))",
-                                  R"(\xff)",
-                                  "(?R)",
-                                  "(?1)",
-                                  "(*LIMIT_MATCH=1)a",
-                                  R"(\C)",
-                                  "(?<=a+)b",
-                                  "*"}) {
+  for (const std::string regex : {
+
+           R"(\p{Greek_Extended})",
+
+           R"(\X)",
+           R"(\K)",
+           R"(\1)",
+
+           "a(?i)b",
+
+           "[a",
+           "a)",
+           R"(\p{L)",
+           R"(\)",
+
+           R"(\xff)",
+           "(?R)",
+           "(?1)",
+           "(*LIMIT_MATCH=1)a",
+           R"(\C)",
+           "(?<=a+)b",
+           "*",
+           "[a&&]",
+           "[&&a]",
+           "[[:foo:]]",
+           "[[:alpha:",
+           "[a-[b]]",
+           "[[a]-z]",
+           "[[a]",
+           "{2}+",
+           "(?x: a)",
+           "(?#x"}) {
     expect_refused(split_by(regex), "regular expression");
   }
+}
+
+TEST(HostileTokenizer, ClassesInsideClassesEnd) {
+  expect_refused(split_by(std::string(10'000, '[') + "a" + std::string(10'000, ']')), "nested too deeply");
+}
+
+TEST(HostileTokenizer, WordModelsAreChecked) {
+  json unigram = small();
+  unigram["model"] = {{"type", "Unigram"},
+                      {"unk_id", 0},
+                      {"vocab", json::array({json::array({"<unk>", 0}), json::array({"a", -1.5})})}};
+  EXPECT_EQ(encode(unigram, "aab"), (std::vector<int32_t>{1, 1, 0}));
+  const auto changed = [&](const std::string& pointer, const json& value) {
+    json out = unigram;
+    out[json::json_pointer(pointer)] = value;
+    return out;
+  };
+  expect_refused(changed("/model/vocab", json::array()), "no tokens");
+  expect_refused(changed("/model/vocab/1", json::array({"a"})), "[token, score]");
+  expect_refused(changed("/model/vocab/1", json::array({"a", "b"})), "[token, score]");
+  expect_refused(changed("/model/vocab/1/0", "<unk>"), "there twice");
+  expect_refused(changed("/model/unk_id", 2), "there is no token 2");
+  expect_refused(changed("/model/unk_id", -1), "token id");
+  EXPECT_THROW((void)encode(changed("/model/unk_id", nullptr), "b"), mxlm::Error);
+
+  json pieces = small();
+  pieces["model"] = {{"type", "WordPiece"},
+                     {"unk_token", "[UNK]"},
+                     {"continuing_subword_prefix", "##"},
+                     {"max_input_chars_per_word", 100},
+                     {"vocab", {{"a", 0}, {"##b", 1}}}};
+  EXPECT_EQ(encode(pieces, "ab"), (std::vector<int32_t>{0, 1}));
+  EXPECT_THROW((void)encode(pieces, "ac"), mxlm::Error);  // its unk_token has no id
+  pieces["model"]["max_input_chars_per_word"] = -1;
+  expect_refused(pieces, "integer from 0 on");
+}
+
+TEST(HostileTokenizer, ACharsmapStaysInsideItself) {
+  const auto with_map = [](const std::string& base64) {
+    return with("/normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", base64}});
+  };
+  expect_refused(with_map(""), "not whole");
+  expect_refused(with_map("AAAA"), "not whole");
+  expect_refused(with_map("!AAA"), "no base64");
+  expect_refused(with_map("AAA"), "no base64");
+  expect_refused(with_map("CAAAAAAAAAA="), "not whole");  // eight bytes of trie, of which four are there
+  expect_refused(with_map("BAAAAAAAAAD/"), "no UTF-8");   // a trie of a unit, and a byte 0xff
+  const json outside = with_map("BAAAAAD8//8=");          // the unit's offset leads far out of it
+  EXPECT_THROW((void)encode(outside, "ab"), mxlm::Error);
 }
 
 TEST(HostileTokenizer, ARegexThatExplodesIsAnError) {
