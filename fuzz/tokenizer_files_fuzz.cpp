@@ -1,5 +1,5 @@
-// Input: files of a folder, each as the index of its name in tokenizer_file_names(), its length as three bytes, the lowest
-// first, and its bytes.
+// Input: files of a folder, each as the index of its name in tokenizer_file_names(), its length as three bytes, the
+// lowest first, and its bytes.
 
 #include <cstddef>
 #include <cstdint>

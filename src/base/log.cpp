@@ -73,13 +73,13 @@ void configure_logging(bool quiet, const std::string& file) {
   auto log = make_log(sinks);
   if (!file.empty()) {
     // What fails is the file: lines to a broken stderr are lost without an error.
-    log->set_error_handler([name = quote(file), told = std::make_shared<std::atomic<bool>>(false)](
-                               const std::string& why) {
-      if (told->exchange(true)) return;
-      const std::string line =
-          fmt::format("mxlm: warning: the log file {} misses lines from here on ({})\n", name, quote(why));
-      std::fputs(line.c_str(), stderr);
-    });
+    log->set_error_handler(
+        [name = quote(file), told = std::make_shared<std::atomic<bool>>(false)](const std::string& why) {
+          if (told->exchange(true)) return;
+          const std::string line =
+              fmt::format("mxlm: warning: the log file {} misses lines from here on ({})\n", name, quote(why));
+          std::fputs(line.c_str(), stderr);
+        });
   }
   replace(std::move(log));
 }

@@ -63,8 +63,9 @@ struct EvaluateOptions {
 void check_targets(const ModelSpec& model, const std::vector<Variant>& variants);
 
 /// Runs the baseline and all variants over a data set. After an interrupt, or where the model's files change meanwhile
-/// (`stopped`), the result holds the finished rounds and `complete` is false. With a journal, rounds that it holds are not run again: every digit is the same, but speeds are
-/// those of what this process ran, if it ran anything. Throws Error.
+/// (`stopped`), the result holds the finished rounds and `complete` is false. With a journal, rounds that it holds are
+/// not run again: every digit is the same, but speeds are those of what this process ran, if it ran anything. Throws
+/// Error.
 RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
                    const std::function<void(const Progress&)>& on_progress);
 

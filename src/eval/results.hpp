@@ -131,7 +131,7 @@ struct RunResult {
   ProtocolInfo protocol;
   std::string command;
   bool complete = true;
-  std::string stopped;  // a sentence: what ended an incomplete run other than an interrupt, else ""
+  std::string stopped;          // a sentence: what ended an incomplete run other than an interrupt, else ""
   std::string journal_folder;   // where it is, or was, if there is one
   std::string journal_failure;  // why it misses rounds, if it does
   int64_t windows = 0;

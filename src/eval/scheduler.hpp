@@ -129,7 +129,8 @@ struct RoundHooks {
   /// Is asked before a round of the plan is run, by one thread at a time; none = all are ours. Rounds that others
   /// finish are missing from the result.
   std::function<Claim(size_t round)> claim = {};
-  /// Is told of each round that this process waits for because others have it, again and again, by one thread at a time.
+  /// Is told of each round that this process waits for because others have it, again and again, by one thread at a
+  /// time.
   std::function<void(size_t round)> waiting = {};
 };
 

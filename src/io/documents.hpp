@@ -36,13 +36,13 @@ DocumentSource read_text(const std::string& path);
 DocumentSource read_text(const std::string& path, uint64_t max_bytes);
 
 /// Reads a data set by extension: .txt (one document, a text), .jsonl, .jsonl.gz, .jsonl.zst (or .json.gz, .json.zst),
-/// .parquet ("-" and unknown extensions are refused with the list of known ones); or a folder of such files, sorted by name (each .txt is then a
-/// document, and does not mix with others; files of other extensions, hidden ones and folders in it are left out).
-/// `field` names the JSON member or the column that holds the text; of members with one name the last counts, as in
-/// Python. Stops after the first `max_documents` in that order (0 = all). Throws Error naming the file and line for a
-/// line that is no JSON object, lacks the field, holds something else than a string there, or is longer than 256 MiB;
-/// for what read_parquet refuses; for documents that take more than `max_bytes` together; and when there is none at
-/// all.
+/// .parquet ("-" and unknown extensions are refused with the list of known ones); or a folder of such files, sorted by
+/// name (each .txt is then a document, and does not mix with others; files of other extensions, hidden ones and folders
+/// in it are left out). `field` names the JSON member or the column that holds the text; of members with one name the
+/// last counts, as in Python. Stops after the first `max_documents` in that order (0 = all). Throws Error naming the
+/// file and line for a line that is no JSON object, lacks the field, holds something else than a string there, or is
+/// longer than 256 MiB; for what read_parquet refuses; for documents that take more than `max_bytes` together; and when
+/// there is none at all.
 DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents);
 DocumentSource read_documents(const std::string& path, const std::string& field, int64_t max_documents,
                               uint64_t max_bytes);

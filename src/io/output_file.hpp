@@ -34,7 +34,8 @@ class OutputFile {
   bool owned_ = true;
 };
 
-/// Throws Error, as OutputFile does, if `path` cannot be written. Leaves nothing there, and waits for no reader of a pipe.
+/// Throws Error, as OutputFile does, if `path` cannot be written. Leaves nothing there, and waits for no reader of a
+/// pipe.
 void check_output(const std::filesystem::path& path);
 
 }  // namespace mxlm

@@ -99,7 +99,8 @@ class HeaderReader {
     if (tensors_.contains(name) || unread_.contains(name)) fail_tensor(name, "is declared twice");
     const auto known = dtype_from_name(type);
     if (!known) {
-      const auto place = unread_.emplace(name, fmt::format("is stored as {}, which is not supported", quote(type))).first;
+      const auto place =
+          unread_.emplace(name, fmt::format("is stored as {}, which is not supported", quote(type))).first;
       extents_.push_back({begin, end, &place->first});
       return;
     }
