@@ -53,12 +53,15 @@ std::vector<CLI::ConfigItem> read_items(std::string_view text, const std::string
     fail("{} has {} bytes, more than the {} that a file of options may have.", quote(path), text.size(),
          kMostConfigBytes);
   }
-  // The reader lists each section that a section is in, and each of those with all that it is in.
+  // CLI11's reader lists each section that a section is in, and each of those with all that it is in; a key that lies
+  // in very many sections it drops without a word.
   for (size_t begin = 0, end = 0; begin < text.size(); begin = end + 1) {
     end = std::min(text.find('\n', begin), text.size());
     const std::string_view line = text.substr(begin, end - begin);
     const size_t first = line.find_first_not_of(" \t\r\v\f");
-    if (first != line.npos && line[first] == '[' && std::count(line.begin(), line.end(), '.') > kMostSections) {
+    if (first == line.npos || std::string_view("\"'#;").find(line[first]) != std::string_view::npos) continue;
+    const std::string_view name = line.substr(0, line.find('='));
+    if (std::count(name.begin(), name.end(), '.') > kMostSections) {
       fail("{} has a section more than {} deep; options stand in one of the command's name.", quote(path),
            kMostSections);
     }

@@ -78,15 +78,16 @@ const std::vector<ValueKind>& kinds() {
 /// The kinds of options and positionals that take text, by their names.
 const std::map<std::string_view, std::string_view>& kinds_by_option() {
   static const std::map<std::string_view, std::string_view> map = {
-      {"MODEL", "MODEL"},        {"--models", "MODEL"},  {"SUITE", "SUITE"},         {"INPUT", "FILE"},
-      {"RESULT", "FILE"},        {"NAME", "NAME"},       {"SHELL", "SHELL"},         {"--text", "FILE"},
-      {"--tokens", "FILE"},      {"--output", "FILE"},   {"--json", "FILE"},         {"--html", "FILE"},
-      {"--csv", "FILE"},         {"--markdown", "FILE"}, {"--per-token", "FILE"},    {"--config", "FILE"},
-      {"--log-file", "FILE"},    {"--journal", "DIR"},   {"--data", "DATA"},         {"--datasets", "DATA"},
-      {"--field", "FIELD"},      {"--include", "GLOB"},  {"--protocol", "PROTOCOL"}, {"--mx", "VARIANT"},
-      {"--mx-format", "FORMAT"}, {"--format", "FORMAT"}, {"--formats", "FORMAT"},    {"--rules", "RULE"},
-      {"--rounds", "ROUND"},     {"--roles", "ROLES"},   {"--sensitivity", "UNIT"},  {"--tier", "TIER"},
-      {"--dtype", "DTYPE"},      {"--device", "DEVICE"}, {"--bos", "BOS"},           {"--gemm", "GEMM"},
+      {"MODEL", "MODEL"},     {"--models", "MODEL"},     {"SUITE", "SUITE"},      {"INPUT", "FILE"},
+      {"RESULT", "FILE"},     {"NAME", "NAME"},          {"SHELL", "SHELL"},      {"--text", "FILE"},
+      {"--tokens", "FILE"},   {"--output", "FILE"},      {"--json", "FILE"},      {"--html", "FILE"},
+      {"--csv", "FILE"},      {"--markdown", "FILE"},    {"--per-token", "FILE"}, {"--config", "FILE"},
+      {"--log-file", "FILE"}, {"--journal", "DIR"},      {"--adapter", "DIR"},    {"--data", "DATA"},
+      {"--datasets", "DATA"}, {"--field", "FIELD"},      {"--include", "GLOB"},   {"--protocol", "PROTOCOL"},
+      {"--mx", "VARIANT"},    {"--mx-format", "FORMAT"}, {"--format", "FORMAT"},  {"--formats", "FORMAT"},
+      {"--rules", "RULE"},    {"--rounds", "ROUND"},     {"--roles", "ROLES"},    {"--sensitivity", "UNIT"},
+      {"--tier", "TIER"},     {"--dtype", "DTYPE"},      {"--device", "DEVICE"},  {"--bos", "BOS"},
+      {"--gemm", "GEMM"},
   };
   return map;
 }

@@ -109,17 +109,18 @@ TEST(PerToken, AddsUpToTheFigures) {
   std::string line;
   std::getline(file, line);
   EXPECT_EQ(line,
-            "window,position,token,target,baseline nll,baseline p,baseline top1,a nll,a p,a top1,a kld,"
+            "window,position,token,target,baseline nll,baseline p,baseline top1,a nll,a p,a top1,a kld,a kld_reverse,"
             "\"attention=mxfp8_e4m3,mlp=mxfp8_e4m3 nll\",\"attention=mxfp8_e4m3,mlp=mxfp8_e4m3 p\","
-            "\"attention=mxfp8_e4m3,mlp=mxfp8_e4m3 top1\",\"attention=mxfp8_e4m3,mlp=mxfp8_e4m3 kld\"");
-  std::vector<double> sums(15, 0);
+            "\"attention=mxfp8_e4m3,mlp=mxfp8_e4m3 top1\",\"attention=mxfp8_e4m3,mlp=mxfp8_e4m3 kld\","
+            "\"attention=mxfp8_e4m3,mlp=mxfp8_e4m3 kld_reverse\"");
+  std::vector<double> sums(17, 0);
   int64_t rows = 0, same = 0;
   double last_target = -1;
   while (std::getline(file, line)) {
     std::istringstream fields(line);
     std::vector<double> values;
     for (std::string field; std::getline(fields, field, ',');) values.push_back(std::stod(field));
-    ASSERT_EQ(values.size(), 15U);
+    ASSERT_EQ(values.size(), 17U);
     if (values[1] > 1) {
       EXPECT_EQ(values[2], last_target);  // each token is the target before
     }
@@ -135,7 +136,8 @@ TEST(PerToken, AddsUpToTheFigures) {
   EXPECT_NEAR(sums[4] / n, variants[0]["nll"].get<double>(), 1e-12);
   EXPECT_NEAR(sums[7] / n, variants[1]["nll"].get<double>(), 1e-12);
   EXPECT_NEAR(sums[10] / n, variants[1]["vs_baseline"]["kld_mean"].get<double>(), 1e-12);
-  EXPECT_NEAR(sums[14] / n, variants[2]["vs_baseline"]["kld_mean"].get<double>(), 1e-12);
+  EXPECT_NEAR(sums[11] / n, variants[1]["vs_baseline"]["kld_reverse_mean"].get<double>(), 1e-7);  // written as float32
+  EXPECT_NEAR(sums[15] / n, variants[2]["vs_baseline"]["kld_mean"].get<double>(), 1e-12);
   EXPECT_NEAR(static_cast<double>(same) / n, variants[1]["vs_baseline"]["top1_agreement"].get<double>(), 1e-12);
 }
 

@@ -181,7 +181,9 @@ std::string model_index(const std::set<std::string>& names) {
 
 std::set<std::string> read_index(const fs::path& path) {
   std::set<std::string> shards;
-  for (const auto& [tensor, shard] : parse_index(FileView::map(path).text(), path.string())) shards.insert(shard);
+  for (const auto& [tensor, shard] : parse_index(FileView::map(path).text(), path.string())) {
+    shards.insert(fs::path(shard).lexically_normal().string());
+  }
   return shards;
 }
 
