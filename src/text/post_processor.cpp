@@ -17,12 +17,18 @@ int32_t id_of_pair(const Json& json) {
 
 }  // namespace
 
+void PostProcessor::refuse_after_template(const Json& json) const {
+  if (has_template_) fail("{}: a post-processor that follows a TemplateProcessing is not supported", json.where);
+}
+
 void PostProcessor::wrap(const std::vector<int32_t>& before, const std::vector<int32_t>& after) {
   prefix_.insert(prefix_.begin(), before.begin(), before.end());
   suffix_.insert(suffix_.end(), after.begin(), after.end());
 }
 
 void PostProcessor::add_template(const Json& json) {
+  refuse_after_template(json);
+  has_template_ = true;
   std::vector<int32_t> before;
   std::vector<int32_t> after;
   const auto specials = json.find("special_tokens");
@@ -61,6 +67,7 @@ void PostProcessor::add(const Json& json, int depth) {
   } else if (type == "TemplateProcessing") {
     add_template(json);
   } else if (type == "BertProcessing" || type == "RobertaProcessing") {
+    refuse_after_template(json);
     wrap({id_of_pair(json.at("cls"))}, {id_of_pair(json.at("sep"))});
   } else if (type != "ByteLevel") {  // which changes offsets only
     fail(

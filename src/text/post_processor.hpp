@@ -24,8 +24,11 @@ class PostProcessor {
  private:
   void add(const Json& json, int depth);
   void add_template(const Json& json);
+  /// The library gives a later processor each part of a template as a text of its own.
+  void refuse_after_template(const Json& json) const;
   /// Puts ids around what is there: a later processor works on what the earlier ones made.
   void wrap(const std::vector<int32_t>& before, const std::vector<int32_t>& after);
+  bool has_template_ = false;
   std::vector<int32_t> prefix_;
   std::vector<int32_t> suffix_;
 };

@@ -174,6 +174,7 @@ std::optional<std::string> property_members(std::string_view name) {
       break;
     }
   }
+  if (known == "any") return "\\x{0}-\\x{10ffff}";
   if (auto posix = posix_members(known)) return posix;
   const auto same = [&](std::string_view other) {
     return known.size() == other.size() &&

@@ -88,6 +88,16 @@ TEST(HostileTokenizer, IsRefusedWithASentence) {
   expect_refused(twice, "once normalised");
 }
 
+TEST(HostileTokenizer, NothingFollowsATemplate) {
+  const json whole = {{"type", "TemplateProcessing"}, {"single", json::array({{{"Sequence", {{"id", "A"}}}}})}};
+  const json bert = {{"type", "BertProcessing"}, {"sep", {"a", 0}}, {"cls", {"b", 1}}};
+  for (const json& second : {whole, bert}) {
+    const json both = json::array({whole, second});
+    expect_refused(with("/post_processor", {{"type", "Sequence"}, {"processors", both}}),
+                   "follows a TemplateProcessing");
+  }
+}
+
 TEST(HostileTokenizer, NestedSequencesEnd) {
   json inner = {{"type", "NFC"}};
   for (int i = 0; i < 100; ++i) inner = {{"type", "Sequence"}, {"normalizers", {inner}}};
@@ -95,38 +105,32 @@ TEST(HostileTokenizer, NestedSequencesEnd) {
 }
 
 TEST(HostileTokenizer, RegexesThatWouldMeanSomethingElseAreRefused) {
-  for (const std::string regex : {
-
-           R"(\p{Greek_Extended})",
-
-           R"(\X)",
-           R"(\K)",
-           R"(\1)",
-
-           "a(?i)b",
-
-           "[a",
-           "a)",
-           R"(\p{L)",
-           R"(\)",
-
-           R"(\xff)",
-           "(?R)",
-           "(?1)",
-           "(*LIMIT_MATCH=1)a",
-           R"(\C)",
-           "(?<=a+)b",
-           "*",
-           "[a&&]",
-           "[&&a]",
-           "[[:foo:]]",
-           "[[:alpha:",
-           "[a-[b]]",
-           "[[a]-z]",
-           "[[a]",
-           "{2}+",
-           "(?x: a)",
-           "(?#x"}) {
+  for (const std::string regex : {R"(\p{Greek_Extended})",
+                                  R"(\X)",
+                                  R"(\K)",
+                                  R"(\1)",
+                                  "a(?i)b",
+                                  "[a",
+                                  "a)",
+                                  R"(\p{L)",
+                                  R"(\)",
+                                  R"(\xff)",
+                                  "(?R)",
+                                  "(?1)",
+                                  "(*LIMIT_MATCH=1)a",
+                                  R"(\C)",
+                                  "(?<=a+)b",
+                                  "*",
+                                  "[a&&]",
+                                  "[&&a]",
+                                  "[[:foo:]]",
+                                  "[[:alpha:",
+                                  "[a-[b]]",
+                                  "[[a]-z]",
+                                  "[[a]",
+                                  "{2}+",
+                                  "(?x: a)",
+                                  "(?#x"}) {
     expect_refused(split_by(regex), "regular expression");
   }
 }
