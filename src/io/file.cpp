@@ -152,12 +152,12 @@ void FileView::State::release(size_t offset, size_t size) const {
 }
 
 std::string FileView::State::hash() const {
-  constexpr size_t kPiece = size_t{16} << 20;
+  constexpr size_t kHashedAtOnce = size_t{16} << 20;
   Sha256 hash;
-  for (size_t offset = 0; offset < bytes.size(); offset += kPiece) {
+  for (size_t offset = 0; offset < bytes.size(); offset += kHashedAtOnce) {
     throw_if_interrupted();
-    const size_t size = std::min(kPiece, bytes.size() - offset);
-    will_need(offset + size, kPiece);
+    const size_t size = std::min(kHashedAtOnce, bytes.size() - offset);
+    will_need(offset + size, kHashedAtOnce);
     hash.update(bytes.subspan(offset, size));
     release(offset, size);
   }

@@ -289,7 +289,7 @@ WeightSource SpecReader::adapted(const std::string& module, WeightSource weight)
 }
 
 WeightSource SpecReader::adapted_in_memory(const std::string& module, WeightSource weight) const {
-  const WeightSource sum = adapted(module, std::move(weight));
+  WeightSource sum = adapted(module, std::move(weight));
   if (!sum.decode) return sum;
   std::vector<std::byte> values;
   WeightSource out;

@@ -182,7 +182,9 @@ std::vector<std::pair<std::string_view, std::string_view>> SentencePieceModel::m
   for (const Piece& piece : pieces) {
     known.insert(piece.text);
     const uint64_t size = piece.text.size();
-    if (size > kMostWork || (work += size * size) > kMostWork) fail("{}: its pieces are too long", name);
+    if (size > kMostWork) fail("{}: its pieces are too long", name);
+    work += size * size;
+    if (work > kMostWork) fail("{}: its pieces are too long", name);
   }
   std::vector<std::pair<std::string_view, std::string_view>> out;
   for (const Piece& piece : pieces) {

@@ -1,5 +1,7 @@
 #include "text/token_settings.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -228,7 +230,7 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
       out.named.emplace_back(role, std::nullopt);
       continue;
     }
-    AddedToken token = token_of_json(*it, config_name + ": " + role);
+    AddedToken token = token_of_json(*it, fmt::format("{}: {}", config_name, role));
     if (const auto known = stated.by_content.find(token.content); known != stated.by_content.end()) {
       token = known->second;
     }
@@ -241,12 +243,12 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
     out.has_extra = true;
     if (!list.is_null() && !list.is_array()) fail("{}: {} should be a list of tokens", config_name, extra_key);
     out.extra.reserve(list.size());
-    for (const auto& value : list) out.extra.push_back(token_of_json(value, config_name + ": " + extra_key));
+    const std::string where = fmt::format("{}: {}", config_name, extra_key);
+    for (const auto& value : list) out.extra.push_back(token_of_json(value, where));
   } else if (config.contains(old_extra_key) && config[old_extra_key].is_array()) {
     // Only special_tokens_map.json can have brought these in.
-    for (const auto& value : config[old_extra_key]) {
-      out.extra.push_back(token_of_json(value, files.folder + "/special_tokens_map.json: " + old_extra_key));
-    }
+    const std::string where = fmt::format("{}/special_tokens_map.json: {}", files.folder, old_extra_key);
+    for (const auto& value : config[old_extra_key]) out.extra.push_back(token_of_json(value, where));
   }
   return out;
 }
