@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,16 @@ def older_tensors(kind, tensors):
     return out
 
 
+# Wrappers of a text model that is known: its family, and what the names of its tensors begin with on disk.
+WRAPPERS = {"gemma3": ("gemma3_text", "language_model.model.", "language_model.lm_head."),
+            "qwen3_vl": ("qwen3", "model.language_model.", "lm_head.")}
+
+
+def wrapped(kind, tensors):
+    _, model, head = WRAPPERS[kind]
+    return {re.sub("^lm_head[.]", head, re.sub("^model[.]", model, key)): value for key, value in tensors.items()}
+
+
 def run(mxlm, folder, ids, out):
     (folder / "ids.json").write_text(json.dumps(ids))
     return subprocess.run([mxlm, "logits", folder, "--tokens", folder / "ids.json", "-o", out, "--dtype", "float32",
@@ -143,15 +154,25 @@ def check(mxlm, known, name, config, work):
     folder = work / name
     folder.mkdir()
     ids = [random.Random(7).choices(range(2, 128), k=TOKENS)]
-    if family not in known:
+    text = config.get("text_config")
+    if family not in known and kind not in WRAPPERS:
         save_file({"a": torch.zeros(1)}, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(config))
         ran = run(mxlm, folder, ids, folder / "out.safetensors")
         said = ran.stderr.strip().splitlines()[-1] if ran.stderr.strip() else ""
-        return ran.returncode == 1 and f"model type '{kind}' is not known" in said, said[-160:]
-    small = shrunk(config)
+        reasons = [f"model type '{kind}' is not known"]
+        if text:
+            reasons.append(f"is '{text.get('model_type')}', which is not known there")
+        return ran.returncode == 1 and any(reason in said for reason in reasons), said[-160:]
+    if kind in WRAPPERS:
+        small_text = shrunk(text)
+        small = {**config, "text_config": small_text}
+        reference = reference_config({**small_text, "model_type": WRAPPERS[kind][0]})
+    else:
+        small = shrunk(config)
+        reference = reference_config(small)
     torch.manual_seed(3)
-    model = transformers.AutoModelForCausalLM.from_config(reference_config(small), attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_config(reference, attn_implementation="eager")
     model = model.float().eval()
     with torch.no_grad():
         for key, p in model.named_parameters():
@@ -160,6 +181,8 @@ def check(mxlm, known, name, config, work):
         want = model(torch.tensor(ids), use_cache=False).logits
     model.save_pretrained(folder)
     tensors = older_tensors(kind, load_file(folder / "model.safetensors"))
+    if kind in WRAPPERS:
+        tensors = wrapped(kind, tensors)
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
     quantised = small.get("quantization_config")
     (folder / "config.json").write_text(json.dumps(small))
