@@ -5,6 +5,7 @@ function(mxlm_embed target name file)
   set(EMBED_FILE ${PROJECT_SOURCE_DIR}/${file})
   set(source ${CMAKE_CURRENT_BINARY_DIR}/embedded/${name}.cpp)
   configure_file(${PROJECT_SOURCE_DIR}/cmake/embed.cpp.in ${source} @ONLY)
-  set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS ${EMBED_FILE})
+  # Apart from files that are compiled together, which lose what an object depends on.
+  set_source_files_properties(${source} PROPERTIES OBJECT_DEPENDS ${EMBED_FILE} SKIP_UNITY_BUILD_INCLUSION ON)
   target_sources(${target} PRIVATE ${source})
 endfunction()
