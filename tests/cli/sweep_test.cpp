@@ -52,9 +52,9 @@ TEST(Sweep, RowsThatAreEqualToTheBitAreMarked) {
 }
 
 TEST(Sweep, ManyVariantsAreComparedWithTheirNeighbours) {
-  const json result = parsed(
-      run_mxlm("sweep --quiet --context 600 --windows 2 --formats mxfp4 mxfp8 mxint8 --blocks 8 16 32 64 --rules floor "
-               "even rceil --json -"));
+  const json result = parsed(run_mxlm(
+      "sweep --quiet --context 600 --windows 2 --roles lm_head --formats mxfp4 mxfp8 mxint8 --blocks 8 16 32 64 "
+      "--rules floor even rceil --json -"));
   const json& run = result["runs"][0];
   ASSERT_GT(run["variants"].size(), 33U);
   EXPECT_EQ(run["windows"], 2);
