@@ -62,9 +62,7 @@ void run_sweep(const SweepArguments& arguments) {
     }
     if (!result.runs.back().complete) break;
   }
-  outputs.write(result, {.table = render_sweep_table, .csv = [](const EvalResult& all, Formulas formulas) {
-                           return render_sweep_csv(all, formulas);
-                         }});
+  outputs.write(result, {.table = render_sweep_table, .csv = render_sweep_csv});
 }
 
 }  // namespace

@@ -5,6 +5,12 @@
 namespace mxlm {
 namespace {
 
+// Of the code that came with Phi in 2023.
+constexpr std::string_view kAliasesOfPhi2023 =
+    R"({"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+        "num_key_value_heads": "n_head_kv", "intermediate_size": "n_inner", "hidden_act": "activation_function",
+        "max_position_embeddings": "n_positions", "layer_norm_eps": "layer_norm_epsilon"})";
+
 // Sources: configuration_NAME.py and modeling_NAME.py of transformers 5.23; for older names the code that their
 // repositories came with.
 constexpr FamilyKeys kKeys[] = {
@@ -299,17 +305,13 @@ constexpr FamilyKeys kKeys[] = {
      .family = "phi",
      .applied = R"({"rotary_dim": 32, "intermediate_size": null})",
      .fixed = "{}",
-     .aliases = R"({"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
-        "num_key_value_heads": "n_head_kv", "intermediate_size": "n_inner", "hidden_act": "activation_function",
-        "max_position_embeddings": "n_positions", "layer_norm_eps": "layer_norm_epsilon"})",
+     .aliases = kAliasesOfPhi2023,
      .inert = ""},
     {.model_type = "phi-msft",
      .family = "phi",
      .applied = R"({"rotary_dim": 32, "intermediate_size": null})",
      .fixed = "{}",
-     .aliases = R"({"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
-        "num_key_value_heads": "n_head_kv", "intermediate_size": "n_inner", "hidden_act": "activation_function",
-        "max_position_embeddings": "n_positions", "layer_norm_eps": "layer_norm_epsilon"})",
+     .aliases = kAliasesOfPhi2023,
      .inert = "attn_pdrop flash_attn flash_rotary fused_dense"},
     {.model_type = "stablelm_epoch",
      .family = "stablelm",

@@ -14,7 +14,6 @@ std::string render_sweep_table(const EvalResult& result);
 
 /// The same as CSV (RFC 4180 with "\n"), one line a variant in command order, numbers in full; empty where a number is
 /// not finite.
-std::string render_sweep_csv(const EvalResult& result, Formulas formulas);
-inline std::string render_sweep_csv(const EvalResult& result) { return render_sweep_csv(result, Formulas::inert); }
+std::string render_sweep_csv(const EvalResult& result, Formulas formulas = Formulas::inert);
 
 }  // namespace mxlm
