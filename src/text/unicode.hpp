@@ -11,7 +11,7 @@
 
 namespace mxlm::text {
 
-/// General categories, in the order of tools/make_unicode_tables.py. `So_alphabetic`: symbols that \w takes.
+/// General categories, in the order of tools/goldens/make_unicode_tables.py. `So_alphabetic`: symbols that \w takes.
 enum class Category : uint8_t {
   Lu,
   Ll,

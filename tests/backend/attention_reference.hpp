@@ -1,6 +1,6 @@
 #pragma once
 
-// Inputs that tools/make_attention_goldens.py makes too, and attention in float64, for the tests.
+// Inputs that tools/goldens/make_attention_goldens.py makes too, and attention in float64, for the tests.
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // Vector operations that round each step to bfloat16, against microxcaling (tests/data/vector/bf16.json, written by
-// tools/make_vector_goldens.py).
+// tools/goldens/make_vector_goldens.py).
 
 #include "backend/cpu/bf16_ops.hpp"
 

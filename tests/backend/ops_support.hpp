@@ -1,7 +1,7 @@
 #pragma once
 
 // What the tests of a backend's operations share: matrices, torch's results (tests/data/backend/ops.bin, made by
-// tools/make_ops_goldens.py), and running on every instruction set.
+// tools/goldens/make_ops_goldens.py), and running on every instruction set.
 
 #include <gtest/gtest.h>
 

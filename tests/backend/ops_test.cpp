@@ -1,5 +1,5 @@
 // The operations of the CPU backend against torch's results (tests/data/backend/ops.bin, made by
-// tools/make_ops_goldens.py) and against plain float64 or exact references.
+// tools/goldens/make_ops_goldens.py) and against plain float64 or exact references.
 
 #include <bit>
 #include <cmath>

@@ -1,5 +1,5 @@
 // A Linear's MX product on operands of a real model, against float64 sums of microxcaling's quantised operands
-// (tools/make_product_goldens.py).
+// (tools/goldens/make_product_goldens.py).
 #include <gtest/gtest.h>
 
 #include <cmath>

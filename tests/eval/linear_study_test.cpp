@@ -1,5 +1,5 @@
 // Errors of Linears and hidden states against transformers with microxcaling's operands, figures by NumPy in float64
-// (tools/make_linear_error_goldens.py).
+// (tools/goldens/make_linear_error_goldens.py).
 #include "eval/linear_study.hpp"
 
 #include <fmt/format.h>

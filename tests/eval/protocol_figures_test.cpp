@@ -1,5 +1,5 @@
 // Figures of booklet-7m in float32 under hf-stride, lmeval and self, against the Hugging Face guide's loop,
-// lm-evaluation-harness, and the formula in torch (tools/make_protocol_figures.py).
+// lm-evaluation-harness, and the formula in torch (tools/goldens/make_protocol_figures.py).
 #include <gtest/gtest.h>
 
 #include <cmath>

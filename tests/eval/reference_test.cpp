@@ -1,5 +1,5 @@
 // booklet-7m on a book in float32, against transformers and microxcaling (tests/data/reference/figures.json). All
-// figures of both books are in tools/check_reference.py; here are those that a test has time for.
+// figures of both books are in tools/checks/check_reference.py; here are those that a test has time for.
 #include <gtest/gtest.h>
 
 #include <filesystem>

@@ -235,7 +235,7 @@ TEST(Folder, RefusesWhatItCannotUse) {
               AllOf(HasSubstr("gone.safetensors"), HasSubstr("No such file")));
 }
 
-// Each as transformers 5.23 loads it (tools/check_real_folders.py).
+// Each as transformers 5.23 loads it (tools/checks/check_real_folders.py).
 TEST(Folder, TakesAllTensorsOfAllShardsWhateverTheIndexSays) {
   const TemporaryFolder folder;
   fs::create_directory(folder.path() / "deep");

@@ -1,4 +1,4 @@
-// LoRA adapters against peft's merge_and_unload (tools/make_adapter_goldens.py), and what is refused.
+// LoRA adapters against peft's merge_and_unload (tools/goldens/make_adapter_goldens.py), and what is refused.
 #include "model/adapter.hpp"
 
 #include <gmock/gmock.h>

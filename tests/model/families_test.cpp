@@ -1,5 +1,5 @@
 // Every checkpoint of tests/data/families against transformers (logits) and microxcaling (MX weights and activations):
-// tools/make_family_goldens.py says what the files hold and how they were made.
+// tools/goldens/make_family_goldens.py says what the files hold and how they were made.
 #include <gtest/gtest.h>
 
 #include <algorithm>

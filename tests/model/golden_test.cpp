@@ -1,5 +1,5 @@
 // Every checkpoint of tests/data/models against the logits that transformers computed from it
-// (tools/make_model_goldens.py).
+// (tools/goldens/make_model_goldens.py).
 #include <gtest/gtest.h>
 
 #include <algorithm>

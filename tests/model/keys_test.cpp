@@ -1,5 +1,5 @@
 // The keys of config.json: the lists of keys.cpp against those that transformers reads, and what is done with each.
-// tools/make_config_keys.py wrote tests/data/model/config_keys.json.
+// tools/goldens/make_config_keys.py wrote tests/data/model/config_keys.json.
 #include "model/keys.hpp"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // Quantised outputs of Linears through a whole model, against microxcaling around transformers
-// (tools/make_output_goldens.py).
+// (tools/goldens/make_output_goldens.py).
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-// Checkpoints that hold weights in codes (tools/make_packed_goldens.py), and what is refused.
+// Checkpoints that hold weights in codes (tools/goldens/make_packed_goldens.py), and what is refused.
 
 #include "model/packed.hpp"
 

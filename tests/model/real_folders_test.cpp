@@ -1,6 +1,6 @@
 // The same model under other names, in other forms and inside a model of several kinds of input: the logits must be
 // those of the checkpoints in tests/data/families, which families_test compares with transformers. That transformers
-// reads these folders so is checked by tools/check_real_folders.py.
+// reads these folders so is checked by tools/checks/check_real_folders.py.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

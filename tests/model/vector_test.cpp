@@ -1,5 +1,5 @@
 // Vector operations rounded to bfloat16 (`vector=bf16`) against microxcaling's global mode:
-// tools/make_vector_goldens.py says what tests/data/vector/bf16.json holds and how it was made.
+// tools/goldens/make_vector_goldens.py says what tests/data/vector/bf16.json holds and how it was made.
 #include <gtest/gtest.h>
 
 #include <algorithm>

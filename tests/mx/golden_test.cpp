@@ -1,4 +1,4 @@
-// What microxcaling and torchao made of hard rows (tools/make_mx_goldens.py).
+// What microxcaling and torchao made of hard rows (tools/goldens/make_mx_goldens.py).
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // The stages against what torch, torchao, microxcaling and bitsandbytes made of small tensors
-// (tools/make_stage_goldens.py), and against their definitions where those divide by zero.
+// (tools/goldens/make_stage_goldens.py), and against their definitions where those divide by zero.
 
 #include "mx/stage.hpp"
 

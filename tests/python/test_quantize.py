@@ -12,7 +12,7 @@ import pytest
 
 
 def read_goldens(path):
-    """Inputs and cases of tools/make_mx_goldens.py."""
+    """Inputs and cases of tools/goldens/make_mx_goldens.py."""
     inputs, cases = {}, []
     for line in path.read_text().splitlines():
         words = line.split()
@@ -173,7 +173,7 @@ def test_torch_tensors(torch):
 
 
 def test_microxcaling_beside_us(torch):
-    """Needs the folder of microxcaling in MICROXCALING; tools/check_python_microxcaling.py compares much more."""
+    """Needs the folder of microxcaling in MICROXCALING; tools/checks/check_python_microxcaling.py compares much more."""
     folder = os.environ.get("MICROXCALING")
     if not folder:
         pytest.skip("MICROXCALING names no folder")

@@ -1,5 +1,5 @@
 // Ids of small tokenizers, each with one part or flag, as the `tokenizers` library has them. The goldens are made by
-// tools/make_tokenizer_goldens.py, which names the library's version in the file.
+// tools/goldens/make_tokenizer_goldens.py, which names the library's version in the file.
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Tokenizers of folders: what AutoTokenizer of transformers makes of the same files, as
-// tools/make_tokenizer_folder_goldens.py wrote it down, and files that make no sense.
+// tools/goldens/make_tokenizer_folder_goldens.py wrote it down, and files that make no sense.
 
 #include "text/tokenizer_files.hpp"
 

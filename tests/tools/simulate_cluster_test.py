@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""tools/simulate_cluster.py where the answer is known, and against its closed form. Standard library only."""
+"""tools/scale/simulate_cluster.py where the answer is known, and against its closed form. Standard library only."""
 import json
 import math
 import subprocess
@@ -8,7 +8,7 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+TOOLS = Path(__file__).resolve().parents[2] / "tools/scale"
 sys.path.insert(0, str(TOOLS))
 import simulate_cluster as sim  # noqa: E402
 
