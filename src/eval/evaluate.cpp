@@ -256,18 +256,6 @@ void add_device_figures(const DeviceSet& devices, const EngineResult& result, Ru
 
 }  // namespace
 
-DType compute_dtype(const ModelSpec& model, DTypeChoice choice) {
-  switch (choice) {
-    case DTypeChoice::float32:
-      return DType::f32;
-    case DTypeChoice::bfloat16:
-      return DType::bf16;
-    case DTypeChoice::automatic:
-      break;
-  }
-  return model.dtype == DType::bf16 ? DType::bf16 : DType::f32;
-}
-
 void check_targets(const ModelSpec& model, const std::vector<Variant>& variants) {
   std::vector<NamedLinear> linears;
   for (const LinearSpec* linear : model.linears()) linears.push_back({.module = linear->module, .role = linear->role});

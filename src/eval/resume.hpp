@@ -7,8 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "eval/evaluate.hpp"
 #include "eval/journal.hpp"
+#include "eval/load.hpp"
+#include "eval/options.hpp"
 #include "eval/scheduler.hpp"
 
 namespace mxlm {

@@ -9,8 +9,9 @@
 #include <span>
 #include <vector>
 
-#include "eval/evaluate.hpp"
 #include "eval/journal.hpp"
+#include "eval/load.hpp"
+#include "eval/options.hpp"
 #include "eval/resume.hpp"
 #include "eval/scheduler.hpp"
 #include "eval/shared_rounds.hpp"
