@@ -21,7 +21,7 @@
 
 namespace mxlm::api {
 
-/// The version of the library, "0.1.0".
+/// The version of the library, "0.2.0".
 MXLM_API const char* version() noexcept;
 
 /// Asked now and then by all threads that do the work, several at once: true ends it within about a second, and the

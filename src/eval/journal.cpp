@@ -147,13 +147,22 @@ void Journal::read_plan(const std::vector<JournalFact>& facts) {
   const fs::path path = folder_ / kPlan;
   JournalPlan plan = parse_journal_plan(FileView::map(path).text(), path.native());
   std::vector<std::string> differences;
+  bool other_version = false;
   for (const JournalFact& fact : facts) {
     const auto found = plan.facts.find(fact.name);
     const std::string was = found != plan.facts.end() ? found->second : "";
     if (was != fact.value) {
       differences.push_back(fmt::format("{}: {} there, {} now", fact.name, shown(was), shown(fact.value)));
+      other_version = other_version || fact.name == "version" || fact.name == "records";
     }
     facts_.push_back(fact);
+  }
+  if (other_version) {
+    fail(
+        "{} was written by mxlm {}, whose journals mxlm {} does not go on with ({}); finish that run with mxlm {}, or "
+        "name another folder with --journal.",
+        quote(folder_.native()), quote(plan.written_by), MXLM_VERSION, fmt::join(differences, "; "),
+        quote(plan.written_by));
   }
   if (!differences.empty()) {
     fail("{} is the journal of another run ({}); repeat that run's command, or name another folder with --journal.",
@@ -163,7 +172,7 @@ void Journal::read_plan(const std::vector<JournalFact>& facts) {
 }
 
 std::string Journal::plan_text() const {
-  JournalPlan plan;
+  JournalPlan plan{.facts = {}, .written_by = MXLM_VERSION, .segments = {}};
   for (const JournalFact& fact : facts_) plan.facts.emplace(fact.name, fact.value);
   plan.segments = segments_;
   return journal_plan_text(plan, windows_);

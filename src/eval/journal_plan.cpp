@@ -33,6 +33,11 @@ JournalPlan parse_journal_plan(std::string_view text, const std::string& name) {
     if (!value.is_string()) broken("a fact is no text");
     out.facts.emplace(fact, value.get<std::string>());
   }
+  // Version 0.1 wrote its own number as a fact alone.
+  const auto fact = out.facts.find("version");
+  const json writer = plan.value("written_by", json(fact != out.facts.end() ? fact->second : "unknown"));
+  if (!writer.is_string()) broken("its version is no text");
+  out.written_by = writer.get<std::string>();
   for (const json& segment : segments) {
     if (!segment.is_array() || segment.empty()) broken("a list of variants is none");
     auto& variants = out.segments.emplace_back();
@@ -46,7 +51,11 @@ JournalPlan parse_journal_plan(std::string_view text, const std::string& name) {
 }
 
 std::string journal_plan_text(const JournalPlan& plan, size_t windows) {
-  const json out = {{"schema", kSchema}, {"facts", plan.facts}, {"windows", windows}, {"segments", plan.segments}};
+  const json out = {{"schema", kSchema},
+                    {"written_by", plan.written_by},
+                    {"facts", plan.facts},
+                    {"windows", windows},
+                    {"segments", plan.segments}};
   return out.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

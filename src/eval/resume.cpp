@@ -29,6 +29,10 @@ std::string hash_of(std::span<const Window> windows) {
   return hash.hex();
 }
 
+/// The first version whose figures of windows are those of this version. A release that changes such a figure, be it in
+/// one family or on one device, sets its own number here, and journals of versions before it are refused.
+constexpr const char* kFiguresSince = "0.1.0";
+
 std::string text_of(const Variant& variant, bool baseline) { return baseline ? "" : variant.canonical(); }
 
 std::string listed(const std::vector<std::string>& variants) {
@@ -64,7 +68,7 @@ std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::stri
                                        std::span<const Window> windows, DType compute, const BackendKind& backend,
                                        const EvaluateOptions& options) {
   return {
-      {"version", MXLM_VERSION},
+      {"version", kFiguresSince},
       // Tells a journal of an earlier layout apart before its records are read.
       {"records", std::string(kJournalHeader)},
       {"model", model_sha256},

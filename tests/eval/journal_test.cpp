@@ -412,6 +412,29 @@ TEST_F(JournalTest, AnotherRunIsRefusedWithWhatDiffers) {
   EXPECT_THAT(error_of_opening(facts_), HasSubstr("no plan.json"));
 }
 
+// Plans as version 0.1.0 wrote them, without `written_by`.
+TEST_F(JournalTest, AJournalOfAnotherVersionIsReadOrNamed) {
+  run(*open());
+  const auto write_plan = [this](const char* facts) {
+    std::ofstream(folder_ / "plan.json", std::ios::trunc)
+        << R"({"schema": "mxlm.journal/1", "windows": 6, "segments": [["", "mlp=mxfp4_e2m1"]], "facts": )" << facts
+        << '}';
+  };
+  facts_ = {{"version", "0.1.0"}, {"records", "MXLMJRN2"}, {"model", "abc"}};
+  write_plan(R"({"version": "0.1.0", "records": "MXLMJRN2", "model": "abc"})");
+  EXPECT_EQ(error_of_opening(facts_), "");
+  expect_right(*open());
+  // The records of the released 0.1.0 had no reverse KL divergence, and its plan did not name their layout.
+  write_plan(R"({"version": "0.1.0", "model": "abc"})");
+  EXPECT_THAT(error_of_opening(facts_),
+              AllOf(HasSubstr("written by mxlm '0.1.0'"), HasSubstr("finish that run with mxlm '0.1.0'"),
+                    HasSubstr("records: nothing there, 'MXLMJRN2' now")));
+  write_plan(R"({"version": "0.3.0", "records": "MXLMJRN2", "model": "abc"}, "written_by": "0.4.0")");
+  EXPECT_THAT(error_of_opening(facts_), HasSubstr("written by mxlm '0.4.0'"));
+  write_plan(R"({"model": "abc"}, "written_by": 3)");
+  EXPECT_THAT(error_of_opening(facts_), HasSubstr("version"));
+}
+
 TEST_F(JournalTest, TheSecondIsToldWhoHoldsIt) {
   const auto first = open();
   EXPECT_TRUE(journal_in_use(folder_));

@@ -1,4 +1,5 @@
-// Checkpoints of tests/data/families under other configs, against transformers: tools/goldens/make_config_cases.py says which.
+// Checkpoints of tests/data/families under other configs, against transformers: tools/goldens/make_config_cases.py says
+// which.
 #include <gtest/gtest.h>
 
 #include <algorithm>
