@@ -150,6 +150,7 @@ void run_logits(const LogitsArguments& arguments) {
       writer.append(std::as_bytes(std::span(logits)));
     }
   }
+  FileView::throw_if_changed();
   writer.finish();
 }
 

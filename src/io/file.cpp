@@ -211,8 +211,8 @@ void FileView::watch() const {
 }
 
 FilesChanged::FilesChanged(const std::vector<std::string>& names)
-    : Error(fmt::format("{} {} changed during the run, whose figures end before that; run again once nothing writes "
-                        "to {}.",
+    : Error(fmt::format("{} {} changed during the run, and nothing that was read after that counts; run again once "
+                        "nothing writes to {}.",
                         fmt::join(names, ", "), names.size() == 1 ? "was" : "were",
                         names.size() == 1 ? "it" : "them")) {}
 

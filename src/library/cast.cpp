@@ -143,6 +143,7 @@ void cast_file(const CastFileOptions& options) {
     }
     tensor.file.release(tensor.offset, tensor.size);
   }
+  FileView::throw_if_changed();
   writer.finish();
 }
 

@@ -151,9 +151,9 @@ std::string power_words(const RunResult& run) {
 
 std::string power_forecast(int64_t tokens) {
   return fmt::format(
-      "It scores {} tokens. For a change of PPL by 1 % to be three errors takes some 1,000 tokens where a variant "
-      "keeps 96 % "
-      "of the most likely tokens, 10,000 where it keeps 90 %, 200,000 where it keeps 60 %.",
+      "It scores {} tokens. How many it takes for a change of PPL by 1 % to be three errors, a run says. For "
+      "comparison, booklet-7m took 500 to 1,300 on two novels and WikiText-2 for linear=mxint8, 3,700 to 12,000 for "
+      "linear=mxfp8, and 79,000 to 260,000 for linear=mxfp4.",
       count_text(tokens));
 }
 

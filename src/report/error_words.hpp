@@ -24,8 +24,8 @@ std::string noise_words(const RunResult& run);
 /// How many tokens it takes to see a change of 1 % of perplexity; "" where that is not known.
 std::string power_words(const RunResult& run);
 
-/// The same before a run, from what the built-in model takes on two novels and WikiText-2 (docs/numerics.md), a line of
-/// a plan: `tokens` will be scored.
+/// A line of a plan, for before a run has measured anything: `tokens` will be scored, and how many booklet-7m took on
+/// three texts (docs/numerics.md), as a comparison.
 std::string power_forecast(int64_t tokens);
 
 }  // namespace mxlm

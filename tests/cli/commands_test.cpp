@@ -233,7 +233,8 @@ TEST(Inspect, ListsEveryLinearAndWhatReplacesIt) {
   EXPECT_EQ(linears.size(), 8U * 7 + 1);
   EXPECT_EQ(mlp, 8 * 3);
   EXPECT_EQ(layer, 7);
-  for (const char* word : {"booklet-7m", "llama", "6951168", "weights of one step", "hidden states", "limit"}) {
+  for (const char* word :
+       {"booklet-7m", "llama", "6951168", "weights of one step", "hidden states", "limit", "It scores", "comparison"}) {
     EXPECT_THAT(text, HasSubstr(word));
   }
 }

@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "figures.hpp"
 #include "run_mxlm.hpp"
@@ -217,6 +219,29 @@ TEST_F(CliOutputs, WeightsThatAreCutEndInASentenceAndAGoodJournal) {
   fs::copy_file(kModel + "/model.safetensors", weights, fs::copy_options::overwrite_existing);
   const Outcome resumed = run_mxlm(run + "--resume");
   EXPECT_EQ(resumed.code, 0) << resumed.err;
+}
+
+TEST_F(CliOutputs, CastAndLogitsNoticeWeightsThatAreOverwritten) {
+  const std::string model = own_model(), weights = quoted(model + "/model.safetensors");
+  const std::string pipe = quoted(folder_ / "pipe"), ids = folder_ / "ids.json";
+  std::ofstream(ids) << json(std::vector(1, std::vector<int>(64, 1)));  // a megabyte of logits, more than a pipe holds
+  const std::string spoil = "head -c 100000 /dev/zero | dd of=" + weights + " bs=1M seek=4 conv=notrunc status=none; ";
+  for (const std::string& command :
+       {"cast --format mxfp4 " + weights, "logits --device cpu --tokens " + quoted(ids) + " " + quoted(model)}) {
+    for (const bool spoilt : {false, true}) {
+      fs::copy_file(kModel + "/model.safetensors", model + "/model.safetensors", fs::copy_options::overwrite_existing);
+      // The program opens its output once it has the weights, and waits there for a reader of the pipe. Were it to end
+      // before that, `<>` lets the reader go.
+      const Outcome outcome =
+          run_mxlm(command + " -o " + pipe + "; code=$?; : <> " + pipe + "; exit $code) & pid=$!; " + "exec 3< " +
+                       pipe + "; " + (spoilt ? spoil : "") + "cat <&3 > /dev/null; wait $pid",
+                   "mkfifo " + pipe + " 2> /dev/null; (");
+      EXPECT_EQ(outcome.code, spoilt ? 1 : 0) << command << outcome.err;
+      if (spoilt) {
+        EXPECT_THAT(outcome.err, HasSubstr("model.safetensors' was changed during the run")) << command;
+      }
+    }
+  }
 }
 
 TEST_F(CliOutputs, MessagesDoNotGoIntoFilesWhereStandardStreamsAreClosed) {

@@ -1,18 +1,27 @@
 #!/usr/bin/env python3
-"""Checks the formula of --noise, s = sd(d) / sqrt(2 N), against the scatter of figures over 30 real orders of sums.
+"""Checks what --noise says, s = sd(d) / sqrt(2 N), against the scatter of figures over real orders of sums.
 
-Usage: tools/checks/check_noise.py MXLM [RUNS]   (needs numpy; about ten minutes on two cores)
+Usage: tools/checks/check_noise.py MXLM [RUNS]   (needs numpy; 300 runs take about ten minutes on two cores)
 
-The order is changed in the checkpoint, not in the program: the hidden and the intermediate dimensions of booklet-7m and
-the value dimensions of its heads are renumbered, which changes the order of the sums of every Linear and norm, and no
-value. MX blocks hold 32 neighbours, so whole blocks are renumbered, and values inside a block. From each two successive
-runs s is computed token by token, as --noise does from its two runs, and their root mean square taken. Exits with 1 where s is more than 15 % off, in the
-mean over the variants of a figure. The last column is what --noise says: it reverses the sums of attention, too, which a
-checkpoint cannot, so it may be larger. (linear=mxfp4 is no variant here: its sums are exact in float32.)
+Each run has another order. The hidden and the intermediate dimensions of booklet-7m and the value dimensions of its
+heads are renumbered in the checkpoint, which changes the order of the sums of every Linear and norm, and no value (MX
+blocks hold 32 neighbours, so whole blocks are renumbered, and values inside a block). The sums of attention, which no
+checkpoint can put in another order, are those of another instruction set than the run's before. (linear=mxfp4 is no
+variant here: its sums are exact in float32.)
+
+From each two successive runs s is computed token by token, as --noise does from its two runs; its root mean square is
+compared with the standard deviation of the figure over all runs. For each figure the mean of ln(s / scatter) over the
+variants is printed with three standard errors of its own: a run's share of ln(scatter) is ((x - mean)^2 / variance - 1)
+/ 2, of which the mean over variants is taken first, since the variants of a run share their baseline. Exits with 1
+where
+
+* that interval does not hold 1 (by chance once in 370 times), or is wider than 15 % either way (RUNS are too few);
+* --noise, one pair of orders, is further from the root mean square of s than 3 standard deviations of the pairs' ln s.
 """
 
 import json
 import math
+import os
 import pathlib
 import shutil
 import struct
@@ -27,7 +36,7 @@ import per_token
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models/booklet-7m"
 BLOCK = 32
-OPTIONS = ["--text", str(ROOT / "data/alice.txt"), "--context", "512", "--windows", "8", "--device", "cpu",
+OPTIONS = ["--text", str(ROOT / "data/alice.txt"), "--context", "512", "--windows", "1", "--device", "cpu",
            "--mx", "linear=mxfp8", "--mx", "linear=mxint8", "--mx", "linear=mxint16"]
 
 
@@ -90,11 +99,19 @@ def renumbered(tensors, config, rng):
     return out
 
 
-def evaluate(mxlm, model, folder, *more):
+def evaluate(mxlm, model, folder, isa, *more):
+    """The variants' results and the instruction set that computed them."""
     result = folder / "out.json"
     subprocess.run([mxlm, "eval", str(model), *OPTIONS, *more, "--quiet", "--no-journal", "--json", str(result)],
-                   check=True, stdout=subprocess.DEVNULL)
-    return json.loads(result.read_text())["runs"][0]["variants"]
+                   check=True, stdout=subprocess.DEVNULL, env={**os.environ, "MXLM_ISA": isa})
+    out = json.loads(result.read_text())
+    return out["runs"][0]["variants"], out["machine"]["backend"]
+
+
+def instruction_sets(mxlm, folder):
+    """Those of this processor. avx2 has the sums of portable."""
+    names = ("portable", "avx512", "avx512_bf16", "amx_bf16")
+    return [isa for isa in names if evaluate(mxlm, MODEL, folder, isa)[1] == f"cpu {isa}"]
 
 
 def token_figures(data, name):
@@ -107,7 +124,7 @@ def token_figures(data, name):
 
 
 def main():
-    mxlm, runs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 30
+    mxlm, runs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 300
     tensors, config = read(MODEL / "model.safetensors"), json.loads((MODEL / "config.json").read_text())
     rng = np.random.default_rng(11)
     members = {"nll": lambda v: v["nll"], "ln_ppl_ratio": lambda v: v["vs_baseline"]["ln_ppl_ratio"],
@@ -115,12 +132,17 @@ def main():
     seen, squares, before = {}, {}, None
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        stated = evaluate(mxlm, MODEL, folder, "--noise")
-        model = folder / "model"
+        sets = instruction_sets(mxlm, folder)
+        if len(sets) < 2:
+            sys.exit(f"This processor has {sets} alone; the sums of attention need two instruction sets.")
+        print(f"{runs} runs, instruction sets {', '.join(sets)}", file=sys.stderr)
+        stated = evaluate(mxlm, MODEL, folder, sets[-1], "--noise")[0]
+        model, isa = folder / "model", sets[-1]
         shutil.copytree(MODEL, model)
         for _ in range(runs):
             write(model / "model.safetensors", renumbered(tensors, config, rng))
-            for v in evaluate(mxlm, model, folder, "--per-token", str(folder / "out.csv")):
+            isa = rng.choice([other for other in sets if other != isa])
+            for v in evaluate(mxlm, model, folder, isa, "--per-token", str(folder / "out.csv"))[0]:
                 for member, get in members.items():
                     if member == "nll" or v["vs_baseline"]:
                         seen.setdefault((v["name"], member), []).append(get(v))
@@ -131,22 +153,26 @@ def main():
                     d = values - before[name][member]
                     squares.setdefault((name, member), []).append(np.var(d, ddof=1) / (2 * len(d)))
             before = tokens
-    print(f"| variant | figure | s of two orders | scatter of {runs} orders | s / scatter | by --noise |")
-    print("|---|---|---|---|---|---|")
-    ratios = {}
+    print("| variant | figure | s of two orders | scatter | s / scatter | by --noise | --noise / s, and sd of pairs |")
+    print("|---|---|---|---|---|---|---|")
+    logs, shares, fine = {}, {}, True
     for v in stated:
         for member in before[v["name"]]:
-            got = math.sqrt(np.mean(squares[v["name"], member]))
-            want = float(np.std(seen[v["name"], member], ddof=1))
-            ratios.setdefault(member, []).append(got / want)
-            print(f"| {v['name']} | {member} | {got:.2e} | {want:.2e} | {got / want:.2f} | "
-                  f"{v['noise'][f'{member}_sd']:.2e} |")
-    fine = True
-    for member, values in ratios.items():
-        mean = math.exp(np.mean(np.log(values)))
-        fine = fine and abs(mean - 1) <= 0.15
-        print(f"{member}: s is {mean:.2f} of the scatter, which {runs} runs know to {100 / math.sqrt(2 * runs - 2):.0f} % "
-              f"for each variant", file=sys.stderr)
+            pairs, x = np.array(squares[v["name"], member]), np.array(seen[v["name"], member])
+            s, scatter, said = math.sqrt(pairs.mean()), x.std(ddof=1), v["noise"][f"{member}_sd"]
+            logs.setdefault(member, []).append(math.log(s / scatter))
+            shares.setdefault(member, []).append(((x - x.mean()) ** 2 / x.var() - 1) / 2)
+            spread = np.log(pairs).std(ddof=1) / 2
+            good = abs(math.log(said / s)) <= 3 * spread
+            fine = fine and good
+            print(f"| {v['name']} | {member} | {s:.2e} | {scatter:.2e} | {s / scatter:.2f} | {said:.2e} | "
+                  f"{said / s:.2f}, {spread:.2f}{'' if good else ' NOT AS STATED'} |")
+    for member, values in logs.items():
+        mean, error = np.mean(values), np.mean(shares[member], axis=0).std(ddof=1) / math.sqrt(runs)
+        good = abs(mean) <= 3 * error and 3 * error <= math.log(1.15)
+        fine = fine and good
+        print(f"{member}: s is {math.exp(mean):.3f} of the scatter, known to {math.exp(mean - 3 * error):.3f} to "
+              f"{math.exp(mean + 3 * error):.3f}{'' if good else ' <- NOT AS STATED'}", file=sys.stderr)
     sys.exit(0 if fine else 1)
 
 
