@@ -12,7 +12,7 @@ namespace dom = simdjson::dom;
 
 namespace {
 
-// Whether a shard's name is that of a file in the index's folder or below it, here and on other systems.
+// True if the name of a shard is a file in the folder of the index or below it, on this and on other systems.
 bool stays_inside(std::string_view name) {
   if (name.find_first_of(std::string_view("\\\0", 2)) != name.npos) return false;
   const std::filesystem::path path(name);
