@@ -56,7 +56,7 @@ class ColumnFinder {
   // `matches`.
   void visit(const std::string& above, size_t matched, bool matches, uint32_t definition, bool repeated, int depth) {
     if (at_ >= schema_.size() || depth > kDeepestSchema)
-      fail_damaged(file_, "its schema is no tree of at most {} levels", kDeepestSchema);
+      fail_damaged(file_, "its schema is not a tree of at most {} levels", kDeepestSchema);
     const SchemaNode& node = schema_[at_++];
     definition += node.repetition != kRequired ? 1 : 0;
     repeated = repeated || node.repetition == kRepeated;

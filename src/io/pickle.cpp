@@ -245,7 +245,7 @@ class Machine {
   [[nodiscard]] size_t bottom() const { return marks_.empty() ? 0 : marks_.back(); }
 
   Value pop() {
-    if (stack_.size() <= bottom()) broken("it takes a value where there is none");
+    if (stack_.size() <= bottom()) broken("it takes a value from an empty stack");
     const Value value = stack_.back();
     stack_.pop_back();
     return value;
@@ -275,7 +275,7 @@ class Machine {
 
   // torch's writer numbers memoized values in order.
   void put(uint64_t index) {
-    if (stack_.size() <= bottom()) broken("it memoizes a value where there is none");
+    if (stack_.size() <= bottom()) broken("it memoizes a value from an empty stack");
     if (index > memo_.size()) broken("it memoizes value {} after {} values", index, memo_.size());
     count_value();
     if (index == memo_.size()) memo_.emplace_back();
@@ -311,7 +311,7 @@ class Machine {
       }
     }
     fail(
-        "The pickle in {} names the global {} at byte {}, which is none of those that build tensors and could run any "
+        "The pickle in {} names the global {} at byte {}, which does not build tensors and could run any "
         "code; convert the checkpoint to safetensors where you trust it.",
         file_, quote(fmt::format("{}.{}", module, name)), begin_);
   }
@@ -487,7 +487,7 @@ class Machine {
       tensor.type = storage.global->type;
     } else if (storage.global->role == Role::untyped_storage && type_at != 0) {
       expect(arguments[type_at], Kind::global, "the type of a tensor");
-      if (global(arguments[type_at]).role != Role::dtype) broken("the type of a tensor is none");
+      if (global(arguments[type_at]).role != Role::dtype) broken("the type of a tensor is not a dtype");
       tensor.type = global(arguments[type_at]).type;
     } else {
       broken("a tensor and its storage do not agree on a type");

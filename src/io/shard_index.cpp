@@ -43,8 +43,8 @@ std::map<std::string, std::string, std::less<>> parse_index(std::string_view tex
       fail("The index {} names no shard for tensor {}; get it again.", quote(where), quote(name));
     }
     if (!stays_inside(shard)) {
-      fail("The index {} names {} as a shard, which is no file in its folder or below it; get it again.", quote(where),
-           quote(shard));
+      fail("The index {} names {} as a shard, which is not a file in its folder or below it; get it again.",
+           quote(where), quote(shard));
     }
     map.insert_or_assign(std::string(name), std::string(shard));
   }

@@ -445,7 +445,7 @@ void add_json(Record& record, const std::string& name, std::string_view text) {
   simdjson::dom::parser parser;
   element root;
   if (const auto error = parser.parse(text.data(), text.size()).get(root); error != simdjson::SUCCESS) {
-    fail("{} is no valid JSON ({}); give a file that 'mxlm eval --json' wrote.", quote(shown),
+    fail("{} is not valid JSON ({}); give a file that 'mxlm eval --json' wrote.", quote(shown),
          simdjson::error_message(error));
   }
   Reading reading{

@@ -101,7 +101,7 @@ std::optional<std::string> RepoCache::commit() const {
 }
 
 std::optional<fs::path> RepoCache::file(const std::string& commit, const std::string& name) const {
-  if (!is_safe_name(name)) fail("{} is no name of a file in a repository.", quote(name));
+  if (!is_safe_name(name)) fail("{} is not the name of a file in a repository.", quote(name));
   fs::path path = snapshot(commit) / name;
   std::error_code error;
   if (!fs::is_regular_file(path, error)) return std::nullopt;

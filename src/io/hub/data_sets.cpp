@@ -403,7 +403,7 @@ DataRequest parse_data_request(const std::string& text) {
     return request;
   }
   if (text.find_first_of("/.") == text.npos) {
-    fail_usage("--data {} is no data set and no file; known data sets are {}.{}", quote(text),
+    fail_usage("--data {} is neither a data set nor a file; known data sets are {}.{}", quote(text),
                fmt::join(data_set_names(), ", "), suggestion(head, data_set_names()));
   }
   request.path = text;  // the reader says what is wrong

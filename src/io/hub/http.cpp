@@ -95,7 +95,7 @@ using Url = std::unique_ptr<CURLU, UrlDeleter>;
 Url parse_url(const std::string& text) {
   Url url(curl_url());
   if (!url || curl_url_set(url.get(), CURLUPART_URL, text.c_str(), 0) != CURLUE_OK) {
-    fail("{} is no address that can be fetched; check HF_ENDPOINT.", quote(printable_url(text)));
+    fail("{} is not an address of http or https; check HF_ENDPOINT.", quote(printable_url(text)));
   }
   return url;
 }
@@ -226,7 +226,7 @@ std::string resolve_url(const std::string& base, const std::string& location) {
   const Url url = parse_url(base);
   const std::string scheme = part(url, CURLUPART_SCHEME);
   if (location.empty() || curl_url_set(url.get(), CURLUPART_URL, location.c_str(), 0) != CURLUE_OK) {
-    fail("{} redirects to {}, which is no address; try again later.", quote(printable_url(base)),
+    fail("{} redirects to {}, which is not an address; try again later.", quote(printable_url(base)),
          quote(printable_url(location)));
   }
   const std::string to = part(url, CURLUPART_SCHEME);

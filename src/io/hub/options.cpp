@@ -121,7 +121,7 @@ Options Options::from_environment() {
   if (const std::string endpoint = variable({"HF_ENDPOINT"}); !endpoint.empty()) options.endpoint = endpoint;
   while (options.endpoint.ends_with('/')) options.endpoint.pop_back();
   if (!options.endpoint.starts_with("https://") && !options.endpoint.starts_with("http://")) {
-    fail("HF_ENDPOINT is {}, which is no http or https address; correct or unset it.",
+    fail("HF_ENDPOINT is {}, which is not an http or https address; correct or unset it.",
          quote(printable_url(options.endpoint)));
   }
   options.offline = is_true(variable({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}));
