@@ -1,5 +1,8 @@
 #pragma once
 
+// How the code reports errors: `fail` for a user's mistake, with one sentence that says what is wrong, where, and what
+// to do.
+
 #include <fmt/format.h>
 
 #include <utility>
@@ -9,7 +12,7 @@
 
 namespace mxlm {
 
-/// An allocation that a device refused. Whoever cut the work into micro-batches may cut it smaller and try again.
+/// A device refused an allocation. The caller that chose the micro-batches may try again with smaller ones.
 class OutOfDeviceMemory : public Error {
  public:
   using Error::Error;

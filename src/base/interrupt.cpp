@@ -18,7 +18,7 @@ void on_signal(int /*signal*/) {
   if (g_interrupted.exchange(true)) _exit(130);
 }
 
-// A terminal that closes sends more than one SIGHUP: the kernel's, and the shell's to its jobs.
+// A terminal that closes causes several SIGHUPs: the kernel sends one, and the shell sends one to its jobs.
 void on_hangup(int /*signal*/) { g_requested = true; }
 
 }  // namespace

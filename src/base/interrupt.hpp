@@ -1,23 +1,25 @@
 #pragma once
 
+// How a run ends early: signals of the program, and cancellation of a thread's work in the library.
+
 #include <functional>
 
 namespace mxlm {
 
-/// Makes SIGINT and SIGTERM set a flag (a second one ends the process at once), SIGHUP as well unless it is ignored.
-/// Ignores SIGPIPE and SIGXFSZ, so that a closed pipe and a file above `ulimit -f` are errors of the write. For the
-/// program; the library leaves signals alone.
+/// Installs the program's signal handlers; the library leaves signals alone. SIGINT and SIGTERM set a flag, and SIGHUP
+/// does so unless it is ignored; a second signal ends the process at once. SIGPIPE and SIGXFSZ are ignored, so that a
+/// closed pipe and a file above `ulimit -f` become errors of the write.
 void install_interrupt_handlers();
 
-/// Asked by whatever a thread works on, and so by several threads at once: true once the work is to end. Must not
+/// Returns true once the work is to end. The work asks at its own pace, possibly from several threads at once. Must not
 /// throw.
 using Cancelled = std::function<bool()>;
 
-/// While it lives, the work of this thread ends when `cancelled` says so as well. Threads that work for others take
-/// over what holds for the thread that starts them (current_cancellation). Scopes nest; the innermost counts.
+/// While a scope lives, the work of its thread also ends when `cancelled` returns true. A thread that works for another
+/// one takes over the other's cancellation (current_cancellation). Scopes nest; the innermost counts.
 class CancellationScope {
  public:
-  /// `cancelled` is borrowed; null: only signals count.
+  /// Borrows `cancelled`; with null, only signals count.
   explicit CancellationScope(const Cancelled* cancelled);
   ~CancellationScope();
   CancellationScope(const CancellationScope&) = delete;
@@ -27,16 +29,16 @@ class CancellationScope {
   const Cancelled* outer_;
 };
 
-/// What the innermost CancellationScope of this thread was given, or null.
+/// The cancellation of the innermost CancellationScope of this thread, or null.
 const Cancelled* current_cancellation();
 
-/// As if a signal had been seen, but a first one afterwards still does not end the process at once.
+/// Acts as if a signal had been seen. The first real signal afterwards does not yet end the process at once.
 void request_interrupt();
 
-/// True once SIGINT, SIGTERM or SIGHUP has been seen, request_interrupt called, or the work of this thread cancelled.
+/// True once SIGINT, SIGTERM or SIGHUP was seen, request_interrupt was called, or this thread's work was cancelled.
 bool interrupt_requested();
 
-/// Throws `Interrupted` if interrupt_requested(). Call between pieces of work of well under a second.
+/// Throws `Interrupted` if interrupt_requested(). Call it between pieces of work that take well under a second.
 void throw_if_interrupted();
 
 }  // namespace mxlm

@@ -11,8 +11,7 @@
 namespace mxlm {
 namespace {
 
-// The list that holds an empty list: no reader takes it for a number, a string, a boolean, an object or a list of any
-// of those.
+// A list that holds an empty list. No reader accepts it as a number, string, boolean or object, or as a list of these.
 constexpr std::string_view kNotFinite = "[[]]";
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -47,10 +46,10 @@ bool out_of_range(std::string_view number) {
   return std::from_chars(number.data(), number.data() + number.size(), value).ec == std::errc::result_out_of_range;
 }
 
-// Appends a word that stands outside of strings, as simdjson takes it.
+// Appends a word from outside a string, in a form that simdjson accepts.
 void append_word(std::string_view word, std::string& out) {
   const bool integer = word.find_first_of(".eE") == word.npos;
-  // from_chars says the same of a number that is too small, which is 0 for Python and for simdjson.
+  // from_chars reports a number that is too small in the same way; Python and simdjson both make it 0.
   const bool small = word.find("e-") != word.npos || word.find("E-") != word.npos;
   if (word == "NaN" || word == "Infinity" || word == "-Infinity" ||
       (is_number(word) && !small && out_of_range<double>(word))) {
@@ -62,7 +61,7 @@ void append_word(std::string_view word, std::string& out) {
   if (is_number(word) && integer && wide) out += ".0";
 }
 
-// The text with those words changed that Python's json reads and simdjson does not.
+// Replaces the words that Python's json reads and simdjson does not.
 std::string rewrite(std::string_view text) {
   const auto in_word = [](char c) {
     return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '+' || c == '.';
@@ -95,8 +94,8 @@ simdjson::error_code parse_python_json(simdjson::dom::parser& parser, std::strin
   constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   const auto parse = [&](std::string_view json) {
-    // allocate() fixes the greatest depth; with too small a capacity parse() would allocate again with the default
-    // depth.
+    // allocate() fixes the greatest depth. If the capacity were too small, parse() would allocate again with the
+    // default depth.
     const auto error = parser.allocate(json.size() + simdjson::SIMDJSON_PADDING, depth);
     return error != simdjson::SUCCESS ? error : parser.parse(json.data(), json.size()).get(root);
   };

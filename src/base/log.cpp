@@ -72,7 +72,7 @@ void configure_logging(bool quiet, const std::string& file) {
   }
   auto log = make_log(sinks);
   if (!file.empty()) {
-    // What fails is the file: lines to a broken stderr are lost without an error.
+    // Only the file can fail: lines to a broken stderr are lost without an error.
     log->set_error_handler(
         [name = quote(file), told = std::make_shared<std::atomic<bool>>(false)](const std::string& why) {
           if (told->exchange(true)) return;

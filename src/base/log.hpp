@@ -11,19 +11,19 @@
 
 namespace mxlm {
 
-// log_info, log_warn, log_error and log_debug everywhere; results never go through the log. Until one of the two
-// functions below is called, lines go nowhere: a library does not print.
+// Use log_info, log_warn, log_error and log_debug everywhere; results never go through the log. Until one of the two
+// functions below is called, lines go nowhere, because a library does not print.
 
 /// Sends log lines to stderr (and to `file` when it is not empty). `quiet` keeps warnings and errors only.
 void configure_logging(bool quiet, const std::string& file);
 
-/// Hands lines that are at least information to `handler` instead, from any thread, one at a time; null: nowhere.
+/// Passes lines of level information and above to `handler`, from any thread, one line at a time; null discards them.
 void send_log_to(std::function<void(spdlog::level::level_enum level, std::string_view line)> handler);
 
-/// Where lines go at the moment.
+/// The place that lines go to at the moment.
 std::shared_ptr<spdlog::logger> current_log();
 
-/// Writes one line, as message_text makes it.
+/// Writes one line, in the form that message_text gives it.
 void write_log(spdlog::level::level_enum level, std::string_view line);
 
 template <typename... Args>

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A number from a one-line file of the kernel; nullopt if there is none ("max" included).
+/// Reads a number from a one-line file of the kernel; nullopt if the file has no number ("max" included).
 std::optional<uint64_t> read_number(const fs::path& path) {
   std::ifstream file(path);
   uint64_t value = 0;
@@ -57,9 +57,9 @@ bool holds_word(const std::string& list, std::string_view word) {
   return false;
 }
 
-/// Where a hierarchy of groups is mounted.
+/// The place where a hierarchy of groups is mounted.
 struct Mount {
-  fs::path root, point;  // the group that is seen at `point`
+  fs::path root, point;  // `root` is the group that appears at `point`
   bool v2 = false;
 };
 
@@ -119,7 +119,8 @@ CgroupMemory cgroup_memory(const fs::path& process) {
   for (const Mount& mount : memory_mounts(process)) {
     const auto group = group_of(process, mount.v2);
     if (!group) continue;
-    // What lies above the mount's root cannot be seen; a path outside of it is a container's, whose own group is there.
+    // Groups above the mount's root are invisible. A path outside the root belongs to a container, whose own group is
+    // at the mount point.
     fs::path below = group->lexically_relative(mount.root);
     if (below.empty() || *below.begin() == "..") below = ".";
     for (fs::path at = (mount.point / below).lexically_normal();; at = at.parent_path()) {

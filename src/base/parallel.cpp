@@ -18,7 +18,7 @@
 namespace mxlm {
 namespace {
 
-// Loops follow one another within microseconds in a forward pass, so a worker spins this often before it sleeps.
+// In a forward pass, loops follow one another within microseconds, so a worker spins this often before it sleeps.
 constexpr int kSpins = 4000;
 
 void pause() {
@@ -33,9 +33,9 @@ struct ThreadPool::State {
   std::vector<std::thread> workers;
   std::mutex mutex;
   std::condition_variable wake;
-  std::atomic<uint64_t> generation{0};  // one loop each
+  std::atomic<uint64_t> generation{0};  // counts the loops
   std::atomic<bool> stop{false};
-  std::atomic<int> running{0};  // workers still inside the current loop
+  std::atomic<int> running{0};  // workers that are inside the current loop
 
   const std::function<void(int64_t, int)>* body = nullptr;
   std::atomic<int64_t> next{0};

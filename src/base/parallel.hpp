@@ -1,16 +1,18 @@
 #pragma once
 
+// The thread pool that runs all loops.
+
 #include <cstdint>
 #include <functional>
 #include <memory>
 
 namespace mxlm {
 
-/// A fixed set of threads that share out the tasks of one loop at a time. Which thread runs a task never changes a
-/// result: tasks write to places of their own.
+/// A fixed set of threads that share the tasks of one loop at a time. Results never depend on which thread runs a task,
+/// because each task writes to its own place.
 class ThreadPool {
  public:
-  /// `threads` >= 1 counts the calling thread, so that 1 starts none.
+  /// Starts `threads` - 1 threads (`threads` >= 1): the calling thread counts.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -18,9 +20,9 @@ class ThreadPool {
 
   [[nodiscard]] int threads() const;
 
-  /// Runs `body(task, worker)` for every task in [0, tasks), tasks in ascending order of start, worker in [0,
-  /// threads()). Returns when all are done; rethrows the first exception after the running tasks have ended. Not
-  /// reentrant: a body must not start another loop on the same pool.
+  /// Runs `body(task, worker)` for every task in [0, tasks), with worker in [0, threads()). Tasks start in ascending
+  /// order. Returns when all tasks are done; after an exception, waits for the running tasks and rethrows the first
+  /// one. A body must not start another loop on the same pool.
   void run(int64_t tasks, const std::function<void(int64_t task, int worker)>& body);
 
  private:
@@ -28,7 +30,7 @@ class ThreadPool {
   std::unique_ptr<State> state_;
 };
 
-/// Threads to use when the user names no number: the cores this process may run on (affinity and cgroup quota).
+/// The number of threads when the user names none: the cores that this process may use (affinity and cgroup quota).
 int default_thread_count();
 
 }  // namespace mxlm

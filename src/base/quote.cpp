@@ -20,7 +20,7 @@ std::string without_disruption(std::string_view text, std::string_view kept) {
   return out;
 }
 
-/// The most bytes, up to `most` < text.size(), that end where a character does.
+/// The largest number of bytes, up to `most` < text.size(), that ends at the end of a character.
 size_t whole_characters(std::string_view text, size_t most) {
   while (most > 0 && (text[most] & 0xC0) == 0x80) --most;
   return most;
@@ -39,7 +39,7 @@ Character first_character(std::string_view text) {
     if ((byte(i) & 0xC0) != 0x80) return {};
     code = code << 6 | (byte(i) & 0x3FU);
   }
-  constexpr std::array<char32_t, 5> kLeast = {0, 0, 0x80, 0x800, 0x10000};  // by length; less is an overlong form
+  constexpr std::array<char32_t, 5> kLeast = {0, 0, 0x80, 0x800, 0x10000};  // by length; smaller codes are overlong
   const bool surrogate = code >= 0xD800 && code <= 0xDFFF;
   if (code < kLeast[bytes] || code > 0x10FFFF || surrogate) return {};
   return {.code = code, .bytes = bytes};
@@ -76,7 +76,7 @@ std::string message_text(std::string_view text) {
 
 std::string shell_quote(std::string_view argument) {
   constexpr std::string_view kPlain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+=.,/:@%";
-  // What starts with '=' is a path's look-up in some shells.
+  // Some shells look up a word that starts with '=' in the path.
   const bool plain =
       !argument.empty() && argument.find_first_not_of(kPlain) == std::string_view::npos && !argument.starts_with('=');
   if (plain) return std::string(argument);

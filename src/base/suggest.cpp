@@ -6,14 +6,14 @@
 namespace mxlm {
 namespace {
 
-constexpr size_t kLongest = 256;  // longer names are never typing errors, and would cost time
+constexpr size_t kLongest = 256;  // longer names are never typing errors and would take time
 
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 }  // namespace
 
 size_t edit_distance(std::string_view a, std::string_view b) {
-  // Damerau-Levenshtein, optimal string alignment: three rows of the table.
+  // Damerau-Levenshtein distance (optimal string alignment) with three rows of the table.
   std::vector<size_t> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) last[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {

@@ -31,7 +31,7 @@ std::string os_name() {
 
 void open_standard_descriptors() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    // The lowest free number is the one that is missing, for those below it are open by now.
+    // open() returns the lowest free number, which is the missing one, because all numbers below it are open by now.
     if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) static_cast<void>(open("/dev/null", O_RDWR));
   }
 }
@@ -39,7 +39,8 @@ void open_standard_descriptors() {
 void forbid_core_dumps() {
   rlimit limit{};
   if (getrlimit(RLIMIT_CORE, &limit) != 0) return;
-  // The kernel writes no dump of so few bytes, and 1 is the one limit that it heeds before it pipes a dump (core(5)).
+  // The kernel writes no dump this small, and it obeys a limit of 1 alone before it pipes a dump to a program
+  // (core(5)).
   limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 1);
   static_cast<void>(setrlimit(RLIMIT_CORE, &limit));
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// The processes that one mpirun starts: messages between them, and who shares a host. No MPI type is seen outside this
-// folder; without_mpi/ stands in for mpi/ in a build without it.
+// The processes that one mpirun starts: messages between them, and which of them share a host. MPI types stay inside
+// this folder; without_mpi/ replaces mpi/ in a build without MPI.
 
 #include <cstddef>
 #include <memory>
@@ -14,12 +14,12 @@ namespace mxlm {
 
 struct RankMessage {
   int from = 0;
-  int kind = 0;  // the affair of those who talk
+  int kind = 0;  // the sender and the receiver agree on its meaning
   std::vector<std::byte> bytes;
 };
 
-/// The processes of one run, "ranks" 0 to size() - 1, of which 0 leads. Used by one thread at a time; messages between
-/// two ranks arrive in the order in which they were sent.
+/// The processes of one run, the ranks 0 to size() - 1; rank 0 leads. One thread at a time may use it. Messages between
+/// two ranks arrive in the order of sending.
 class Ranks {
  public:
   Ranks() = default;
@@ -30,25 +30,25 @@ class Ranks {
   [[nodiscard]] virtual int rank() const = 0;
   [[nodiscard]] virtual int size() const = 0;
   [[nodiscard]] bool leads() const { return rank() == 0; }
-  /// This host, as it calls itself; its ranks, which of them this one is, and the rank that is the first of them.
+  /// The name of this host, its ranks, the index of this rank among them, and the first rank of the host.
   [[nodiscard]] virtual const std::string& host() const = 0;
   [[nodiscard]] virtual int ranks_here() const = 0;
   [[nodiscard]] virtual int number_here() const = 0;
   [[nodiscard]] virtual int first_here() const = 0;
-  /// Of the processors that this rank may run on, the share that is its own when ranks of this host that may run on the
-  /// same ones divide them evenly: 1 = all.
+  /// This rank's share of the processors that it may use, when ranks of this host with the same processors divide them
+  /// evenly; 1 = all of them.
   [[nodiscard]] virtual double processor_share() const = 0;
 
-  /// Up to 2^31 - 1 bytes. May wait until the other rank receives, unless they are few.
+  /// Sends up to 2^31 - 1 bytes. May wait until the other rank receives, unless the message is short.
   virtual void send(int to, int kind, std::span<const std::byte> bytes) = 0;
-  /// A message that has arrived; does not wait.
+  /// Returns a message that has arrived; does not wait.
   virtual std::optional<RankMessage> receive() = 0;
-  /// Every rank calls it: all get the bytes of rank 0. Waits for the others.
+  /// Called by every rank: all ranks receive the bytes of rank 0. Waits for the other ranks.
   virtual void broadcast(std::vector<std::byte>& bytes) = 0;
 };
 
-/// Joins this process with those that mpirun started beside it; nullptr where there are none. Throws Error where a
-/// build without MPI is started several times by mpirun. To be called once, by main.
+/// Joins this process with the processes that mpirun started beside it; nullptr if there are none. Throws Error if
+/// mpirun started a build without MPI several times. main calls it once.
 std::unique_ptr<Ranks> join_ranks();
 
 }  // namespace mxlm

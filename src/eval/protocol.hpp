@@ -62,26 +62,25 @@ struct ProtocolOptions {
 };
 
 /// Windows of a source by a named protocol:
-/// * window: each text tokenised once, cut into windows, the short last one kept (a last window of one token is not,
-/// for
-///   it scores nothing); every token but a window's first is scored.
-/// * document: each document alone, truncated as the `tokenizers` library does (the template's tokens at the end stay);
-///   those of fewer than two tokens are skipped and counted.
-/// * gptq: the rows joined with "\n\n", tokenised once, full windows only, mean of window means. A document is a row. A
-///   plain text is one row too, unless it is a raw WikiText file (every line begins and ends with a space): that stands
-///   for the data set made of it, whose rows are its lines with their newlines, a blank line (" \n") being an empty
-///   row.
-/// * llamacpp: one text, as llama-perplexity: a final newline dropped, special tokens in the text not parsed, full
-///   windows only, each one's first token replaced by BOS where the tokenizer adds one, the second half scored.
-/// * hf-stride: the rows joined as for gptq; windows of the context every `stride` tokens, of which only what the
-/// window
-///   before did not have is scored; each window's mean weighted as in the Hugging Face guide.
+/// * window: each text is tokenised once and cut into windows. The short last window is kept, unless it has one
+///   token, which would score nothing. Every token except the first of a window is scored.
+/// * document: each document alone, truncated as the `tokenizers` library does it (the template's tokens at the end
+///   stay). Documents of fewer than two tokens are skipped and counted.
+/// * gptq: the rows joined with "\n\n" and tokenised once; full windows only; the mean of the windows' means. A
+///   document is a row. A plain text is one row, too, unless it is a raw WikiText file (every line begins and ends
+///   with a space): such a file stands for its data set, whose rows are the lines with their newlines; a blank line
+///   (" \n") is an empty row.
+/// * llamacpp: one text, as llama-perplexity reads it: a final newline is dropped, special tokens in the text are not
+///   parsed, full windows only, BOS replaces the first token of each window if the tokenizer adds BOS, and the second
+///   half of a window is scored.
+/// * hf-stride: the rows joined as for gptq; a window of the context every `stride` tokens, of which only the tokens
+///   that the window before did not have are scored; the mean of each window is weighted as in the Hugging Face
+///   guide.
 /// * lmeval: as lm-evaluation-harness 0.4 in a rolling log-likelihood task: each document is a page (a raw WikiText
-/// file
-///   holds one for each title, and its detokenised text is what is scored); every token of a page is scored once, the
-///   first after a prefix token.
-/// * self: each document (a raw WikiText file: each line that is not blank) truncated and padded on the right to the
-///   context; every position, padding too, scores its own most likely token. No perplexity.
+///   file holds a page for each title, and its detokenised text is scored). Every token of a page is scored once, the
+///   first token after a prefix token.
+/// * self: each document (of a raw WikiText file: each line that is not blank), truncated and padded on the right to
+///   the context. Every position, padding included, scores its own most likely token. This is not a perplexity.
 struct WindowSet {
   std::vector<Window> windows;
   Aggregate aggregate = Aggregate::token_mean;

@@ -19,7 +19,7 @@
 namespace mxlm {
 namespace {
 
-constexpr int kWindowLog = 27;  // 128 MiB, the limit of the zstd program too unless it is told --long
+constexpr int kWindowLog = 27;  // 128 MiB, which is also the zstd program's limit without --long
 
 class PlainSource : public ByteSource {
  public:
@@ -28,7 +28,7 @@ class PlainSource : public ByteSource {
   size_t read(std::span<std::byte> buffer) override {
     const size_t size = read_fully(file_, buffer, name_);
     if (!stamp_) return size;
-    // What has come so far may belong to another version of the file than the rest.
+    // The bytes read so far may belong to another version of the file than the rest.
     const auto now = FileStamp::of(file_.get());
     if (!now || !now->same_content(*stamp_)) {
       fail("{} was changed while it was read; wait until nothing writes to it, and start again.", quote(name_));
@@ -37,7 +37,7 @@ class PlainSource : public ByteSource {
   }
 
  private:
-  /// Pipes and devices change as they are read.
+  /// Pipes and devices change while they are read.
   [[nodiscard]] std::optional<FileStamp> stamp_of_regular() const {
     struct stat info {};
     const bool regular = fstat(file_.get(), &info) == 0 && S_ISREG(info.st_mode);
@@ -71,7 +71,7 @@ class ZstdSource : public ByteSource {
              ZSTD_getErrorName(result));
       }
       at_frame_end_ = result == 0;
-      // With a full output buffer more may wait inside the decoder, though all input has been taken.
+      // When the output buffer is full, the decoder may hold more output although it has taken all input.
       flushing_ = !at_frame_end_ && out.pos == out.size && out.pos > before;
     }
     return out.pos;
@@ -91,7 +91,7 @@ class ZstdSource : public ByteSource {
   std::unique_ptr<ZSTD_DStream, Free> stream_;
   std::vector<std::byte> buffer_;
   ZSTD_inBuffer pending_{nullptr, 0, 0};
-  bool at_frame_end_ = false;  // so that a file of no frame at all counts as cut off
+  bool at_frame_end_ = false;  // so that a file without any frame counts as cut off
   bool flushing_ = false;
 };
 
@@ -112,7 +112,8 @@ class GzipSource : public ByteSource {
       const auto room = static_cast<uInt>(std::min(buffer.size() - filled, kMostAtOnce));
       stream_.next_out = reinterpret_cast<Bytef*>(buffer.data() + filled);
       stream_.avail_out = room;
-      // The checksum of a member is taken after all of its output, so nothing waits in the decoder at the end of input.
+      // zlib checks the checksum of a member after all of its output, so at the end of input the decoder holds no
+      // output.
       if (stream_.avail_in == 0 && !refill()) {
         fail("{} ends in the middle of its compressed data; get the file again.", quote(name_));
       }
@@ -140,7 +141,7 @@ class GzipSource : public ByteSource {
     return stream_.avail_in > 0;
   }
 
-  // Skips zero bytes; true if another member begins. There is at least one: a file of none at all counts as cut off.
+  // Skips zero bytes; true if another member begins. A file needs at least one member: an empty file counts as cut off.
   bool next_member() {
     if (begun_) {
       do {

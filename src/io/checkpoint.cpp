@@ -22,8 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The files *.safetensors of a folder that may hold a model as Hugging Face names its tensors: not the weights of an
-// adapter, and not the copy with Mistral's own names.
+// The *.safetensors files of a folder that may hold a model under the tensor names of Hugging Face. Weights of an
+// adapter and the copy with Mistral's own names are excluded.
 std::vector<fs::path> list_safetensors(const fs::path& folder) {
   std::vector<fs::path> found;
   std::error_code error;
@@ -38,7 +38,7 @@ std::vector<fs::path> list_safetensors(const fs::path& folder) {
   return found;
 }
 
-// In the order in which transformers looks for them.
+// The order in which transformers looks for them.
 constexpr std::array kNames{"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
                             "pytorch_model.bin.index.json"};
 
@@ -47,7 +47,7 @@ struct Found {
   bool is_index = false;
 };
 
-// The file of a folder to begin with, as Checkpoint::open documents.
+// The file of a folder that comes first, as documented at Checkpoint::open.
 Found find_checkpoint(const fs::path& folder) {
   std::error_code error;
   for (const std::string_view name : kNames) {
@@ -89,7 +89,7 @@ void align(TensorEntry& entry) {
 
 Checkpoint Checkpoint::from_file(FileView file) {
   Checkpoint checkpoint;
-  // What begins like a PyTorch file would claim a longer header than safetensors may have.
+  // A file that begins like a PyTorch file would claim a longer header than safetensors allows.
   checkpoint.tensors_ = looks_like_pytorch(file) ? read_pytorch(file) : read_safetensors(file, checkpoint.unread_);
   file.watch();
   checkpoint.files_.push_back(std::move(file));

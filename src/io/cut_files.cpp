@@ -13,10 +13,10 @@
 namespace mxlm {
 namespace {
 
-// A handler may use neither locks nor memory, so the table has a fixed place and atomic members.
+// A signal handler may use neither locks nor memory, so the table has a fixed place and atomic members.
 struct ExplainedRange {
   std::atomic<bool> taken{false};
-  std::atomic<uintptr_t> begin{0}, end{0};  // begin 0: nothing is there
+  std::atomic<uintptr_t> begin{0}, end{0};  // begin 0: an empty entry
   std::atomic<int> fd{-1};
   std::atomic<const char*> shown{nullptr};
 };
@@ -49,7 +49,7 @@ void on_bus_error(int /*signal*/, siginfo_t* info, void* /*context*/) {
                  " A journal keeps the finished rounds, from which the same command with --resume goes on.\n"});
     _exit(1);
   }
-  // Not ours: the instruction is repeated, and ends the process as it would have.
+  // The address is in no known mapping: the instruction runs again and ends the process as it would have without us.
   struct sigaction action {};
   action.sa_handler = SIG_DFL;
   sigaction(SIGBUS, &action, nullptr);
@@ -58,7 +58,7 @@ void on_bus_error(int /*signal*/, siginfo_t* info, void* /*context*/) {
 }  // namespace
 
 void explain_cut_files() {
-  explained_ranges();  // made here, not in the handler
+  explained_ranges();  // constructed here, because the handler must not
   struct sigaction action {};
   action.sa_sigaction = on_bus_error;
   action.sa_flags = SA_SIGINFO;

@@ -71,7 +71,7 @@ size_t read_fully(const Descriptor& file, std::span<std::byte> buffer, const std
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_errno("read", name, errno);
     if (n == 0) {
-      throw_if_interrupted();  // Ctrl-C ends a pipe's writer, too
+      throw_if_interrupted();  // Ctrl-C also ends the writer of a pipe
       break;
     }
     done += static_cast<size_t>(n);

@@ -1,5 +1,7 @@
 #pragma once
 
+// POSIX file descriptors that close themselves, and their errors as sentences.
+
 #include <cstddef>
 #include <filesystem>
 #include <span>
@@ -24,14 +26,14 @@ class Descriptor {
   bool owned_;
 };
 
-/// Opens a file (not a folder) for reading; with `wait`, opening a pipe waits for its writer. Throws Error naming the
+/// Opens a file (not a folder) for reading. With `wait`, opening a pipe waits for its writer. Throws Error naming the
 /// path.
 Descriptor open_for_reading(const std::filesystem::path& path, bool wait = true);
 
 /// Reads up to `buffer.size()` bytes, fewer only at the end. Throws Error naming `name`.
 size_t read_fully(const Descriptor& file, std::span<std::byte> buffer, const std::string& name);
 
-/// Throws Error: `name` could not be `action` ("written"), with the system's reason and what to do about it.
+/// Throws Error that `name` could not be `action` ("written"), with the system's reason and what to do.
 [[noreturn]] void fail_errno(const char* action, const std::string& name, int error);
 
 }  // namespace mxlm

@@ -32,7 +32,7 @@ constexpr size_t kLongestLine = size_t{256} << 20;
 constexpr const char* kKnown =
     ".txt, .jsonl, .jsonl.gz, .jsonl.zst, .json.gz, .json.zst and .parquet files, and folders of them";
 
-// Cuts a stream into lines and hashes those that were handed out.
+// Cuts a stream into lines and hashes the lines that were handed out.
 class LineReader {
  public:
   LineReader(std::unique_ptr<ByteSource> source, Sha256& hash) : source_(std::move(source)), hash_(hash) {}
@@ -66,7 +66,7 @@ class LineReader {
     return true;
   }
 
-  // Moves what is left to the front (`searched` with it) and reads on.
+  // Moves the rest to the front (with `searched`) and reads on.
   bool refill(size_t& searched) {
     buffer_.erase(0, begin_);
     searched -= begin_;
@@ -97,8 +97,8 @@ int hex4(std::string_view text) {
   return value;
 }
 
-// Python's json takes an escape of half a surrogate pair, which is no character; here it becomes U+FFFD like other text
-// that is not Unicode. Returns true if it changed anything.
+// Python's json accepts an escape of half a surrogate pair, which is not a character. Here it becomes U+FFFD, like
+// other text that is not Unicode. Returns true if it changed anything.
 bool replace_lone_surrogates(std::string& json) {
   const auto unit = [&](size_t at) {
     const std::string_view rest = std::string_view(json).substr(std::min(at, json.size()));
@@ -115,7 +115,7 @@ bool replace_lone_surrogates(std::string& json) {
       changed = true;
       i += 6;
     } else {
-      i += 2;  // whatever is escaped, a backslash too
+      i += 2;  // skips the escaped character, which may be a backslash
     }
   }
   return changed;
@@ -128,7 +128,7 @@ class LineParser {
     bool changed = replace_invalid_utf8(line, valid_);
     dom::element root;
     auto error = parser_.parse(valid_).get(root);
-    // Few lines need what Python reads beyond the standard, and looking for it takes longer.
+    // Few lines need what Python reads beyond the standard, and the search for such words takes longer.
     if (error != simdjson::SUCCESS) error = parse_python_json(parser_, valid_, root, kDepth);
     if (error == simdjson::STRING_ERROR && replace_lone_surrogates(valid_)) {
       changed = true;
@@ -165,17 +165,17 @@ class LineParser {
   std::string valid_;
 };
 
-// What is collected while files are read.
+// The state while files are read.
 struct Collected {
   DocumentSource source;
   Sha256 hash;
   size_t limit = 0;        // documents; 0 is no limit
-  std::string subset;      // the only one to keep; "" is all
+  std::string subset;      // the only subset to keep; "" keeps all
   uint64_t max_bytes = 0;  // of documents
   uint64_t bytes = 0;
-  std::set<std::string> seen;  // subsets left out, as far as a message would list them
+  std::set<std::string> seen;  // subsets left out, as many as a message would list
 
-  /// Counts what was just appended, or forgets it, if it is of another subset.
+  /// Counts the document just appended, or removes it if its subset is not wanted.
   void filter(size_t before, int64_t invalid_before) {
     if (source.documents.size() == before) return;
     if (subset.empty() || source.documents.back().subset == subset) {
@@ -190,7 +190,7 @@ struct Collected {
     source.documents.pop_back();
     source.invalid_utf8 = invalid_before;
   }
-  /// A few bytes of a compressed file may stand for more text than there is memory.
+  /// A few bytes of a compressed file may stand for more text than the memory holds.
   void count(uint64_t more) {
     bytes += more;
     if (bytes <= max_bytes) return;
@@ -219,7 +219,7 @@ std::string read_all(const std::string& path, uint64_t most) {
   std::string bytes;
   for (;;) {
     const size_t size = bytes.size();
-    // Doubling keeps the copies of a growing string few.
+    // Doubling limits how often a growing string is copied.
     const size_t piece = std::min<uint64_t>(std::max(kPiece, size), most - size + 1);
     bytes.resize(size + piece);
     const size_t got = file->read(std::as_writable_bytes(std::span(bytes)).subspan(size));
@@ -243,8 +243,7 @@ void append_text(const std::string& path, Collected& to) {
   to.filter(before, invalid);
 }
 
-// What is hashed of a Parquet file are the texts, each followed by a newline: the file itself may have been read in
-// part.
+// The hash of a Parquet file covers its texts, each followed by a newline, because the file may have been read in part.
 void append_parquet(const std::string& path, const std::string& field, Collected& to) {
   read_parquet(path, field, [&](std::string_view text, std::string_view subset) {
     to.hash.update(std::as_bytes(std::span(text)));
@@ -266,7 +265,7 @@ enum class FileKind : uint8_t { unknown, text, lines, gzip_lines, zstd_lines, pa
 FileKind kind_of(std::string_view name) {
   if (name.ends_with(".txt")) return FileKind::text;
   if (name.ends_with(".jsonl")) return FileKind::lines;
-  // C4 and others name lines of JSON so, too. A plain .json is as a rule one value, and no data set.
+  // C4 and others use this name for lines of JSON, too. A plain .json usually holds one value and is not a data set.
   if (name.ends_with(".jsonl.gz") || name.ends_with(".json.gz")) return FileKind::gzip_lines;
   if (name.ends_with(".jsonl.zst") || name.ends_with(".json.zst")) return FileKind::zstd_lines;
   if (name.ends_with(".parquet")) return FileKind::parquet;
@@ -291,7 +290,7 @@ void append_file(const std::string& path, const std::string& field, Collected& t
   fail("{} is not a data set that can be read; the known ones are {}.", quote(path), kKnown);
 }
 
-// The files of a data set in a folder, sorted by name; others (a README.md) and hidden ones are left out.
+// The data-set files of a folder, sorted by name. Other files (a README.md) and hidden files are left out.
 std::vector<std::string> list_folder(const std::string& folder) {
   std::vector<std::string> files;
   size_t texts = 0;

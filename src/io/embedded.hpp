@@ -3,8 +3,7 @@
 #include <cstddef>
 #include <span>
 
-/// Files of the project that the program carries in itself, so that it shows something without any path. The list is in
-/// src/CMakeLists.txt.
+/// Files of the project that the program carries, so that it works without any path. src/CMakeLists.txt lists them.
 namespace mxlm::embedded {
 
 std::span<const std::byte> booklet_config();     // models/booklet-7m/config.json

@@ -25,7 +25,7 @@
 namespace mxlm {
 
 struct FileView::State {
-  /// A file as it was when it was mapped. The descriptor stays open, for another file may get the name.
+  /// A file as it was when it was mapped. The descriptor stays open, because another file may get the name.
   struct Mapping {
     Descriptor file;
     FileStamp stamp;
@@ -57,7 +57,7 @@ struct FileView::State {
   [[nodiscard]] bool changed() const;
 
   void advise(size_t begin, size_t end, int advice) const {
-    // Advice is a hint: a kernel that refuses it changes nothing.
+    // Advice is a hint: a refusal of the kernel changes nothing.
     if (begin < end) madvise(const_cast<std::byte*>(bytes.data()) + begin, end - begin, advice);
   }
 };
@@ -71,7 +71,7 @@ size_t page_size() {
 
 }  // namespace
 
-/// Those that are watched.
+/// The watched files.
 struct FileView::Watched {
   std::mutex mutex;
   std::vector<std::weak_ptr<const State>> files;
@@ -146,7 +146,7 @@ void FileView::State::release(size_t offset, size_t size) const {
   const size_t length = bytes.size();
   const size_t begin = std::min(offset, length);
   const size_t end = begin + std::min(size, length - begin);
-  // The last page of the file holds nothing else, so it goes with the last byte.
+  // The last page of the file holds nothing else, so it is dropped with the last byte.
   const size_t inner_end = end == length ? end : end / page_size() * page_size();
   advise((begin + page_size() - 1) / page_size() * page_size(), inner_end, MADV_DONTNEED);
 }
@@ -171,10 +171,10 @@ bool FileView::State::changed() const {
     const auto now = FileStamp::of(mapping->file.get());
     if (!now || static_cast<size_t>(now->size) != bytes.size()) return true;
     if (*now == mapping->stamp) return false;
-    // A new name, another link, a mode or `touch` leave the bytes as they are, which only their hash can tell.
+    // A rename, a new link, a new mode and `touch` leave the bytes as they are; only the hash can tell.
     if (mapping->sha256.empty()) return !now->same_content(mapping->stamp);
     if (hash() != mapping->sha256) return true;
-    if (FileStamp::of(mapping->file.get()) != now) continue;  // written to meanwhile
+    if (FileStamp::of(mapping->file.get()) != now) continue;  // somebody wrote to it meanwhile
     mapping->stamp = *now;
     return false;
   }
@@ -195,7 +195,7 @@ std::string FileView::sha256() const {
   const std::lock_guard lock(mapping.mutex);
   if (!mapping.sha256.empty()) return mapping.sha256;
   std::string hash = state_->hash();
-  // What was read of the file before may be of other bytes than those that were hashed.
+  // What was read before may belong to other bytes than the hashed ones.
   if (FileStamp::of(mapping.file.get()) != mapping.stamp) {
     fail("{} was changed while it was read; wait until nothing writes to it, and start again.", mapping.shown);
   }

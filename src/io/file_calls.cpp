@@ -33,7 +33,7 @@ int write_bytes(FileCalls& calls, int fd, std::span<const std::byte> bytes) {
 int replace_file(FileCalls& calls, const std::filesystem::path& path, std::string_view text) {
   std::filesystem::path temporary = path;
   temporary += ".new";
-  // What a crash left there goes; what another put there is not written into.
+  // Removes what a crash left; never writes into a file that somebody else made.
   if (::unlink(temporary.c_str()) != 0 && errno != ENOENT) return errno;
   const int fd = calls.open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return errno;
@@ -47,9 +47,9 @@ int replace_file(FileCalls& calls, const std::filesystem::path& path, std::strin
 
 int sync_folder(FileCalls& calls, const std::filesystem::path& folder) {
   const int fd = calls.open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-  // A folder that may be entered and not listed cannot be synchronised by us.
+  // This process cannot synchronise a folder that it may enter but not list.
   if (fd < 0) return errno == EACCES ? 0 : errno;
-  // Some file systems know no fsync of a folder.
+  // Some file systems do not support fsync of a folder.
   const int error = calls.fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP ? errno : 0;
   ::close(fd);
   return error;

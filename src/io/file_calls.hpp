@@ -9,8 +9,8 @@
 
 namespace mxlm {
 
-/// The system calls that a journal changes files with: one place in which tests let them fail. As the calls of these
-/// names; each does what the system does unless overridden.
+/// The system calls through which a journal changes files, in one place where tests let them fail. The members have the
+/// calls' names and behaviour unless a test overrides them.
 class FileCalls {
  public:
   FileCalls() = default;
@@ -24,17 +24,17 @@ class FileCalls {
   virtual int rename(const char* from, const char* to);
 };
 
-/// The system's.
+/// The system's calls.
 FileCalls& system_calls();
 
-/// Writes all bytes; 0 or the errno of the call that failed, after which some may have been written.
+/// Writes all bytes. Returns 0, or the errno of the call that failed, after which some bytes may have been written.
 int write_bytes(FileCalls& calls, int fd, std::span<const std::byte> bytes);
 
-/// Makes the names in a folder durable, where its file system can. 0 or an errno.
+/// Makes the names in a folder durable if its file system can. Returns 0 or an errno.
 int sync_folder(FileCalls& calls, const std::filesystem::path& folder);
 
-/// Puts `text` into `path`, whole or not at all, and durably: a temporary file, fsync, rename, and fsync of the folder.
-/// 0 or an errno.
+/// Writes `text` to `path`, whole or not at all, and durably: a temporary file, fsync, rename, and fsync of the folder.
+/// Returns 0 or an errno.
 int replace_file(FileCalls& calls, const std::filesystem::path& path, std::string_view text);
 
 }  // namespace mxlm

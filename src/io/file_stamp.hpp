@@ -7,19 +7,19 @@
 
 namespace mxlm {
 
-/// What tells that an open file has been written to, or that its name or mode has changed.
+/// Shows whether an open file was written to, or its name or mode changed.
 struct FileStamp {
   off_t size = 0;
   timespec written{}, changed{};  // mtime, ctime
 
   explicit FileStamp(const struct stat& info) : size(info.st_size), written(info.st_mtim), changed(info.st_ctim) {}
-  /// nullopt where the file system does not tell, as where the file's server has lost it.
+  /// nullopt if the file system does not say, for example because the file's server lost it.
   static std::optional<FileStamp> of(int fd) {
     struct stat info {};
     return fstat(fd, &info) == 0 ? std::optional(FileStamp(info)) : std::nullopt;
   }
 
-  /// A rename, another link or a mode leave size and mtime as they are.
+  /// A rename, another link and a mode leave size and mtime as they are.
   [[nodiscard]] bool same_content(const FileStamp& other) const {
     return size == other.size && same(written, other.written);
   }

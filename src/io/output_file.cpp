@@ -37,7 +37,7 @@ OutputFile::OutputFile(std::filesystem::path path) : name_(path.native()), targe
       if (fd_ < 0) fail_errno("written", name_, errno);
       return;
     }
-    // Through a link the file behind it is replaced, not the link.
+    // Replaces the file behind a link, not the link.
     std::error_code error;
     target_ = std::filesystem::canonical(target_, error);
     if (error) fail_errno("written", name_, error.value());
@@ -93,7 +93,7 @@ void OutputFile::write_all(std::span<const std::byte> bytes) {
 void OutputFile::commit() {
   flush();
   if (!owned_) return;
-  // Pipes and some file systems know no fsync and say EINVAL or ENOTSUP.
+  // Pipes and some file systems do not support fsync and return EINVAL or ENOTSUP.
   if (fsync(fd_) != 0 && errno != EINVAL && errno != ENOTSUP) fail_errno("written", name_, errno);
   const int fd = std::exchange(fd_, -1);
   if (close(fd) != 0 && errno != EINTR) fail_errno("written", name_, errno);
@@ -108,7 +108,7 @@ void check_output(const std::filesystem::path& path) {
     if (access(path.c_str(), W_OK) != 0) fail_errno("written", path.native(), errno);
     return;
   }
-  // A file beside it says more than permissions can: of read-only file systems, of quotas.
+  // Creating a file beside it finds more than permissions can: read-only file systems, quotas.
   const OutputFile probe(path);
 }
 

@@ -8,8 +8,8 @@
 
 namespace mxlm {
 
-/// A file that appears under its name only when it is complete: written to a temporary file beside it, then fsync and
-/// rename. "-" is stdout; something that exists and is no regular file (a device, a pipe) is written directly. Every
+/// A file that appears under its name only when it is complete: it is written to a temporary file beside it, then fsync
+/// and rename. "-" is stdout; an existing path that is not a regular file (a device, a pipe) is written directly. Every
 /// member throws Error naming the path.
 class OutputFile {
  public:
@@ -27,15 +27,15 @@ class OutputFile {
   void flush();
   void write_all(std::span<const std::byte> bytes);
 
-  std::string name_;  // as the user named it, for messages
+  std::string name_;  // the user's name for it, for messages
   std::filesystem::path target_, temporary_;
   std::vector<std::byte> buffer_;
   int fd_ = -1;
   bool owned_ = true;
 };
 
-/// Throws Error, as OutputFile does, if `path` cannot be written. Leaves nothing there, and waits for no reader of a
-/// pipe.
+/// Throws Error, as OutputFile does, if `path` cannot be written. Leaves no file behind and does not wait for the
+/// reader of a pipe.
 void check_output(const std::filesystem::path& path);
 
 }  // namespace mxlm

@@ -33,10 +33,10 @@ using Bytes = std::span<const std::byte>;
 struct Column {
   size_t number = 0;        // among the leaves
   uint32_t definition = 0;  // the level of a value that is there
-  bool is_text = false;     // one string a row
+  bool is_text = false;     // exactly one string in a row
 };
 
-// Walks the schema and finds a column by its path, joined with dots; keeps the paths of columns of text for a message.
+// Walks the schema and finds a column by its path, joined with dots. Keeps the paths of text columns for a message.
 class ColumnFinder {
  public:
   ColumnFinder(const std::vector<SchemaNode>& schema, std::string_view path, const std::string& file)
@@ -48,14 +48,15 @@ class ColumnFinder {
   }
 
   [[nodiscard]] const std::optional<Column>& found() const { return found_; }
-  [[nodiscard]] bool is_group() const { return is_group_; }  // the path is not a column's, but one of several columns
+  [[nodiscard]] bool is_group() const { return is_group_; }  // the path names a group of several columns
   [[nodiscard]] const std::string& known() const { return known_; }
 
  private:
-  // The node at at_ and those below it. `matched` bytes of the path are used up by the nodes above, if it `matches`.
+  // Visits the node at at_ and the nodes below it. The nodes above used up `matched` bytes of the path, if it
+  // `matches`.
   void visit(const std::string& above, size_t matched, bool matches, uint32_t definition, bool repeated, int depth) {
     if (at_ >= schema_.size() || depth > kDeepestSchema)
-      fail_damaged(file_, "its schema is no tree of at most {} levels", kDeepestSchema);
+      fail_damaged(file_, "its schema is not a tree of at most {} levels", kDeepestSchema);
     const SchemaNode& node = schema_[at_++];
     definition += node.repetition != kRequired ? 1 : 0;
     repeated = repeated || node.repetition == kRepeated;
@@ -63,7 +64,7 @@ class ColumnFinder {
     matches = matches && path_.substr(matched).starts_with(node.name);
     if (matches) matched += node.name.size();
     const bool whole = matches && matched == path_.size();
-    // Names are as long as the file likes.
+    // The file decides how long names are.
     std::string name = above;
     if (known_.size() < kLongestKnown && name.size() < kLongestKnown) {
       if (!name.empty()) name += '.';
@@ -113,7 +114,7 @@ class SpanSource : public ByteSource {
   Bytes bytes_;
 };
 
-// Decompresses `stored`, which must give `out.size()` bytes.
+// Decompresses `stored`, which must yield `out.size()` bytes.
 void decompress(int codec, Bytes stored, std::span<std::byte> out, const FileView& view, const std::string& file) {
   const auto* in = reinterpret_cast<const char*>(stored.data());
   auto* to = reinterpret_cast<char*>(out.data());
@@ -148,7 +149,7 @@ void decompress(int codec, Bytes stored, std::span<std::byte> out, const FileVie
   if (!whole) fail_damaged(file, "a page does not decompress to the {} bytes that it says", out.size());
 }
 
-// The rows of one string column of a row group.
+// The rows of a string column of a row group.
 class StringColumn {
  public:
   StringColumn(const FileView& view, Bytes pages, const ColumnChunk& chunk, uint32_t definition,
@@ -160,7 +161,8 @@ class StringColumn {
         left_(chunk.values),
         definition_(definition) {}
 
-  // The next row; nullopt is a null. The bytes are valid until the next call. Only for as many rows as there are.
+  // Returns the next row; nullopt is a null. The bytes are valid until the next call. Call it at most once for each
+  // row.
   std::optional<std::string_view> next() {
     while (in_page_ == 0) next_page();
     --in_page_;
@@ -201,7 +203,7 @@ class StringColumn {
     }
   }
 
-  // The bytes of a page, decompressed into content_ if they are compressed.
+  // The bytes of a page; compressed bytes are decompressed into content_.
   Bytes content(Bytes stored, size_t size, bool compressed) {
     if (codec_ == kUncompressed || !compressed) {
       if (stored.size() != size) fail_damaged(file_, "a page has two sizes");
@@ -225,7 +227,7 @@ class StringColumn {
     dictionary_.emplace(std::vector<std::byte>(bytes.begin(), bytes.end()), page.values, file_);
   }
 
-  // Levels and values are compressed together; the levels' length comes first.
+  // Levels and values are compressed together; the length of the levels comes first.
   void read_page(const PageHeader& page, Bytes stored) {
     Bytes bytes = content(stored, page.size, true);
     levels_.reset();

@@ -12,7 +12,7 @@ constexpr std::string_view kMagic = "PAR1", kEncryptedMagic = "PARE";
 constexpr size_t kTailSize = 8;  // the footer's length and the magic number
 constexpr size_t kMostNodes = size_t{1} << 20;
 
-// Thrift's compact protocol, as its thrift-compact-protocol.md describes it.
+// Thrift's compact protocol, as thrift-compact-protocol.md describes it.
 class CompactReader {
  public:
   enum Type : uint8_t {
@@ -35,7 +35,7 @@ class CompactReader {
 
   [[nodiscard]] std::span<const std::byte> rest() const { return bytes_; }
 
-  // Calls take(id, type) for each field of a struct; a field that it does not take (false) is skipped.
+  // Calls take(id, type) for each field of a struct; a field for which it returns false is skipped.
   template <typename Take>
   void read_struct(Take take) {
     int64_t id = 0;
@@ -57,7 +57,7 @@ class CompactReader {
     for (uint64_t i = 0; i < count; ++i) take();
   }
 
-  // The length of a list of structs, of which the first comes next.
+  // The length of a list of structs; its first element comes next.
   uint64_t count_structs(Type type) {
     const auto [element, count] = list_head(type);
     if (count > 0) expect(element, structure);
@@ -69,7 +69,7 @@ class CompactReader {
     if (type != i16 && type != i32 && type != i64) fail_type();
     return from_zigzag(take_varint(bytes_, file_));
   }
-  // A number that may be no larger than `most`.
+  // A number that is at most `most`.
   uint64_t size(Type type, uint64_t most) {
     const int64_t value = integer(type);
     if (value < 0 || static_cast<uint64_t>(value) > most) fail_damaged(file_, "its metadata has the size {}", value);
@@ -110,7 +110,7 @@ class CompactReader {
     check_count(count);
     return {static_cast<Type>(head & 0x0f), count};
   }
-  // Each element takes a byte at least.
+  // Each element takes at least a byte.
   void check_count(uint64_t count) const {
     if (count > bytes_.size()) fail_damaged(file_, "its metadata claims {} elements of a list", count);
   }
@@ -121,7 +121,7 @@ class CompactReader {
     switch (type) {
       case yes:
       case no:
-        // The field's type is its value.
+        // The type of the field is its value.
         return;
       case i8:
         take(1);
@@ -167,7 +167,7 @@ class CompactReader {
     }
     fail_damaged(file_, "its metadata has a field of an unknown type");
   }
-  // A boolean that is no field takes a byte.
+  // A boolean outside a field takes a byte.
   void skip_element(Type type, int depth) { skip(type == yes || type == no ? i8 : type, depth); }
 
   std::span<const std::byte> bytes_;
@@ -259,7 +259,7 @@ ColumnChunk read_chunk(CompactReader& in, const std::string& file, uint64_t page
   if (!has_metadata || physical != kByteArray) {
     fail_damaged(file, "a column has another type than the schema says");
   }
-  // Some writers say 0 where there is no dictionary.
+  // Some writers say 0 if there is no dictionary.
   if (dictionary != 0) chunk.offset = std::min(chunk.offset, dictionary);
   if (chunk.size > pages_size - chunk.offset) fail_damaged(file, "a column reaches past its data");
   return chunk;
@@ -344,7 +344,7 @@ Footer::Footer(const FileView& file) : file_(quote(file.name())) {
       return true;
     }
     if (id != 4) return false;
-    // Row groups are passed over here, and read as they are asked for.
+    // Skips row groups here; they are read on request.
     groups_left_ = in.count_structs(type);
     group_offset_ = footer_.size() - in.rest().size();
     for (uint64_t i = 0; i < groups_left_; ++i) {
@@ -368,7 +368,7 @@ PageHeader read_page_header(std::span<const std::byte>& bytes, const std::string
   CompactReader in(bytes, file);
   constexpr uint64_t kMost = INT32_MAX;
   const auto number = [&in](Type type) { return static_cast<uint32_t>(in.size(type, kMost)); };
-  // The three kinds of pages have structs of their own, with other field numbers for the same things.
+  // The three kinds of pages have different structs, with different field numbers for the same things.
   const auto read_kind = [&](Type type, int64_t encoding, int64_t levels) {
     in.expect(type, Type::structure);
     in.read_struct([&](int64_t id, Type field) {

@@ -11,12 +11,12 @@
 #include "base/error.hpp"
 #include "io/file.hpp"
 
-/// The metadata of Parquet files as parquet.thrift of Apache Parquet's format 2.11 defines it, in Thrift's compact
-/// protocol. A field that is not needed here is skipped, a list is never allocated from its claimed length, and structs
-/// are followed to a fixed depth.
+/// The metadata of Parquet files, as parquet.thrift of Apache Parquet's format 2.11 defines it, in Thrift's compact
+/// protocol. Unneeded fields are skipped, memory for a list never follows from its claimed length, and nesting has a
+/// fixed limit.
 namespace mxlm::parquet {
 
-/// Throws Error: the file (its name quoted) is damaged or uses what this reader does not know.
+/// Throws Error: the file (with a quoted name) is damaged or uses something unknown to this reader.
 template <typename... Args>
 [[noreturn]] void fail_damaged(const std::string& file, fmt::format_string<Args...> text, Args&&... args) {
   fail("The Parquet file {} could not be read: {}; get the file again.", file,
@@ -31,15 +31,15 @@ constexpr int kDataPage = 0, kDictionaryPage = 2, kDataPage2 = 3;               
 constexpr int kPlain = 0, kPlainDictionary = 2, kRle = 3, kDeltaLengthByteArray = 6, kDeltaByteArray = 7,
               kRleDictionary = 8;  // Encoding
 
-/// A node of the schema; the nodes are in depth-first order.
+/// A node of the schema. The nodes are in depth-first order.
 struct SchemaNode {
   std::string_view name;  // in the file's bytes
   int children = 0;       // 0: a leaf, which is a column
   int repetition = kRequired;
-  bool is_text = false;  // a byte array that is declared as text (string, JSON, enum), or as nothing else
+  bool is_text = false;  // a byte array that is declared as text (string, JSON, enum), or not declared at all
 };
 
-/// A column's values in one row group.
+/// The values of a column in one row group.
 struct ColumnChunk {
   int codec = kUncompressed;
   uint64_t values = 0;            // with nulls
@@ -48,7 +48,7 @@ struct ColumnChunk {
 
 struct RowGroup {
   uint64_t rows = 0;
-  std::vector<ColumnChunk> chunks;  // of the columns asked for, in that order
+  std::vector<ColumnChunk> chunks;  // of the wanted columns, in their order
 };
 
 struct PageHeader {
@@ -71,8 +71,8 @@ class Footer {
   [[nodiscard]] const std::vector<SchemaNode>& schema() const { return schema_; }
   /// The bytes before the footer, in which all pages lie.
   [[nodiscard]] std::span<const std::byte> pages() const { return pages_; }
-  /// The next row group, of which the columns with these numbers are wanted (leaves are counted, ascending or not);
-  /// nullopt after the last. Throws Error for chunks outside of pages(), of another type, encrypted or in another file.
+  /// Returns the next row group, with the columns of these numbers (indices of leaves, in any order); nullopt after the
+  /// last row group. Throws Error for chunks outside pages(), of another type, encrypted, or in another file.
   std::optional<RowGroup> next_group(const std::vector<size_t>& columns);
 
  private:
@@ -83,18 +83,18 @@ class Footer {
   uint64_t groups_left_ = 0;
 };
 
-/// Reads a page's header from the front of `bytes` and takes it away from them. Throws Error.
+/// Reads the header of a page and removes it from the front of `bytes`. Throws Error.
 PageHeader read_page_header(std::span<const std::byte>& bytes, const std::string& file);
 
-/// Takes an unsigned variable-length integer (ULEB128, at most 64 bits) away from the front of `bytes`. Throws Error.
+/// Removes an unsigned variable-length integer (ULEB128, at most 64 bits) from the front of `bytes`. Throws Error.
 uint64_t take_varint(std::span<const std::byte>& bytes, const std::string& file);
 
-/// The signed number that a zigzag code stands for.
+/// The signed number of a zigzag code.
 constexpr int64_t from_zigzag(uint64_t code) {
   return static_cast<int64_t>(code >> 1) ^ -static_cast<int64_t>(code & 1);
 }
 
-/// Takes a little-endian number of 32 bits away from the front of `bytes`. Throws Error.
+/// Removes a little-endian number of 32 bits from the front of `bytes`. Throws Error.
 uint32_t take_u32(std::span<const std::byte>& bytes, const std::string& file);
 
 }  // namespace mxlm::parquet

@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t kLongestString = size_t{256} << 20;  // as for lines
 
-// The `width` bits from bit `at` on, the lowest first; the caller has checked the bounds.
+// The `width` bits from bit `at` on, lowest bit first. The caller has checked the bounds.
 uint64_t bits(std::span<const std::byte> bytes, uint64_t at, unsigned width) {
   uint64_t value = 0;
   for (unsigned got = 0; got < width;) {
@@ -80,7 +80,7 @@ class DeltaLengthStrings : public StringValues {
   std::span<const std::byte> bytes_;
 };
 
-// Each string begins with some bytes of the one before.
+// Each string begins with some bytes of the string before it.
 class DeltaStrings : public StringValues {
  public:
   DeltaStrings(std::span<const std::byte> bytes, const std::string& file)
@@ -101,7 +101,7 @@ class DeltaStrings : public StringValues {
   std::string text_;
 };
 
-// Of a page of nulls alone.
+// A page that holds only nulls.
 class NoStrings : public StringValues {
  public:
   explicit NoStrings(const std::string& file) : file_(file) {}
@@ -135,7 +135,7 @@ void HybridIntegers::next_run() {
     bytes_ = bytes_.subspan(size);
     return;
   }
-  // Groups of eight; a writer may cut off the padding of the last one.
+  // Groups of eight; a writer may omit the padding of the last group.
   const auto size = static_cast<size_t>(std::min<uint64_t>(left_ * width_, bytes_.size()));
   left_ *= 8;
   if (width_ > 0) left_ = std::min<uint64_t>(left_, uint64_t{size} * 8 / width_);
@@ -166,7 +166,7 @@ uint32_t DeltaIntegers::next() {
     bit_ += width_;
   }
   first_ = false;
-  // Writers may let the sum run over, too.
+  // Writers let the sum overflow, too.
   const auto length = static_cast<uint32_t>(value_);
   if (length > INT32_MAX) fail_damaged(file_, "a string has a negative length");
   return length;
@@ -203,7 +203,7 @@ std::span<const std::byte> DeltaIntegers::after() const {
 Dictionary::Dictionary(std::vector<std::byte> bytes, uint32_t values, const std::string& file)
     : bytes_(std::move(bytes)) {
   std::span<const std::byte> rest = bytes_;
-  // Each string takes four bytes at least, so a count that lies cannot ask for memory.
+  // Each string takes at least four bytes, so a wrong count cannot ask for memory.
   if (values > rest.size() / 4) fail_short(file);
   offsets_.reserve(values);
   for (uint32_t i = 0; i < values; ++i) {

@@ -9,17 +9,17 @@
 #include <vector>
 
 /// The encodings of values in Parquet's pages, as Encodings.md of Apache Parquet's format defines them. All readers
-/// take a page's decompressed bytes, which must outlive them, and hand out a value at a time, so that no claimed count
-/// ever asks for memory. `file` is quoted, for messages.
+/// take the decompressed bytes of a page, which must outlive them, and return one value at a time, so that no claimed
+/// count ever asks for memory. `file` is a quoted name, for messages.
 namespace mxlm::parquet {
 
 /// RLE / bit-packing hybrid: levels, and indices into a dictionary.
 class HybridIntegers {
  public:
-  /// `width` is the bits of a value, at most 32.
+  /// A value has `width` bits, at most 32.
   HybridIntegers(std::span<const std::byte> bytes, unsigned width, const std::string& file)
       : bytes_(bytes), file_(file), width_(width) {}
-  /// The next value. Throws Error if there is none.
+  /// Returns the next value. Throws Error if there is none.
   uint32_t next();
 
  private:
@@ -38,9 +38,9 @@ class HybridIntegers {
 class DeltaIntegers {
  public:
   DeltaIntegers(std::span<const std::byte> bytes, const std::string& file);
-  /// The next value, which may not be negative: all of them are lengths here. Throws Error if there is none.
+  /// Returns the next value, which must not be negative: all values are lengths here. Throws Error if there is none.
   uint32_t next();
-  /// What follows the numbers. Only before the first call of next().
+  /// The bytes after the numbers. Call it before the first next().
   [[nodiscard]] std::span<const std::byte> after() const;
 
  private:
@@ -50,7 +50,7 @@ class DeltaIntegers {
   std::span<const std::byte> bytes_, widths_, packed_;
   const std::string& file_;
   uint64_t miniblocks_ = 0, miniblock_size_ = 0;  // of a block; values
-  uint64_t left_ = 0;                             // values that were not handed out
+  uint64_t left_ = 0;                             // values not yet returned
   uint64_t value_ = 0, least_delta_ = 0;          // in arithmetic modulo 2^64
   uint64_t deltas_ = 0;                           // left in the miniblock
   uint64_t bit_ = 0;
@@ -65,25 +65,25 @@ class StringValues {
   virtual ~StringValues() = default;
   StringValues(const StringValues&) = delete;
   StringValues& operator=(const StringValues&) = delete;
-  /// The next string, valid until the next call. Throws Error if there is none.
+  /// Returns the next string, valid until the next call. Throws Error if there is none.
   virtual std::string_view next() = 0;
 };
 
 /// The strings of a dictionary page.
 class Dictionary {
  public:
-  /// Takes `bytes` over, in which `values` strings in the encoding PLAIN are. Throws Error.
+  /// Takes ownership of `bytes`, which hold `values` strings in the encoding PLAIN. Throws Error.
   Dictionary(std::vector<std::byte> bytes, uint32_t values, const std::string& file);
-  /// Throws Error for an index that has no string.
+  /// Throws Error if no string has the index.
   [[nodiscard]] std::string_view at(uint32_t index, const std::string& file) const;
 
  private:
   std::vector<std::byte> bytes_;
-  std::vector<uint32_t> offsets_;  // of each string's length in bytes_
+  std::vector<uint32_t> offsets_;  // the offsets in bytes_ of each string's length
 };
 
-/// The strings of a data page in one of the encodings that byte arrays may have; `dictionary` may be nullptr. Throws
-/// Error for another encoding, and for a dictionary that is missing.
+/// The strings of a data page in one of the encodings of byte arrays; `dictionary` may be nullptr. Throws Error for
+/// another encoding and for a missing dictionary.
 std::unique_ptr<StringValues> decode_strings(int encoding, std::span<const std::byte> bytes,
                                              const Dictionary* dictionary, const std::string& file);
 

@@ -13,8 +13,8 @@
 namespace mxlm {
 namespace {
 
-// A tensor takes some 300 bytes of a pickle and makes about 40 values. Every value takes at least one byte of the
-// pickle and up to some hundred here.
+// A tensor takes about 300 bytes of a pickle and makes about 40 values. Every value takes at least one byte of the
+// pickle and up to a few hundred bytes here.
 constexpr size_t kLongestPickle = size_t{256} << 20;
 constexpr size_t kMostValues = size_t{1} << 24;
 constexpr size_t kMostTensors = 1'000'000;
@@ -60,7 +60,7 @@ enum Opcode : uint8_t {
   kFrame = 0x95,
 };
 
-// Names of the others, for messages.
+// The names of the other opcodes, for messages.
 constexpr std::array<std::pair<uint8_t, std::string_view>, 32> kRefusedNames{{
     {'0', "POP"},
     {'1', "POP_MARK"},
@@ -96,7 +96,7 @@ constexpr std::array<std::pair<uint8_t, std::string_view>, 32> kRefusedNames{{
     {0x98, "READONLY_BUFFER"},
 }};
 
-// What a known global stands for.
+// The meaning of a known global.
 enum class Role : uint8_t { ordered_dict, rebuild_v2, rebuild_v3, rebuild_parameter, storage, untyped_storage, dtype };
 
 struct Global {
@@ -120,7 +120,7 @@ constexpr std::array kGlobals{
     Global{"torch", "CharStorage", Role::storage, DType::i8},
     Global{"torch", "ByteStorage", Role::storage, DType::u8},
     Global{"torch", "BoolStorage", Role::storage, DType::boolean},
-    // Tensors of types that came after typed storages name their type apart, and their storage counts bytes.
+    // Tensors of types that are newer than typed storages name their type separately, and their storage counts bytes.
     Global{"torch.storage", "UntypedStorage", Role::untyped_storage},
     Global{"torch", "uint64", Role::dtype, DType::u64},
     Global{"torch", "uint32", Role::dtype, DType::u32},
@@ -138,10 +138,10 @@ constexpr std::string_view kind_name(Kind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
-// Containers are indices, so that a value that is used twice, or holds itself, costs nothing.
+// Containers are indices, so a value that occurs twice, or contains itself, costs nothing.
 struct Value {
   Kind kind = Kind::none;
-  int64_t number = 0;     // an integer or bool; otherwise the index among those of its kind
+  int64_t number = 0;     // an integer or bool; otherwise the index among values of its kind
   std::string_view text;  // points into the pickle
 };
 
@@ -241,11 +241,11 @@ class Machine {
     stack_.push_back(value);
   }
 
-  // Values below the last mark belong to a container that is still being collected.
+  // Values below the last mark belong to a container that is still incomplete.
   [[nodiscard]] size_t bottom() const { return marks_.empty() ? 0 : marks_.back(); }
 
   Value pop() {
-    if (stack_.size() <= bottom()) broken("it takes a value where there is none");
+    if (stack_.size() <= bottom()) broken("it takes a value from an empty stack");
     const Value value = stack_.back();
     stack_.pop_back();
     return value;
@@ -273,9 +273,9 @@ class Machine {
     return values;
   }
 
-  // torch's writer numbers what it memoizes in order.
+  // torch's writer numbers memoized values in order.
   void put(uint64_t index) {
-    if (stack_.size() <= bottom()) broken("it memoizes a value where there is none");
+    if (stack_.size() <= bottom()) broken("it memoizes a value from an empty stack");
     if (index > memo_.size()) broken("it memoizes value {} after {} values", index, memo_.size());
     count_value();
     if (index == memo_.size()) memo_.emplace_back();
@@ -311,7 +311,7 @@ class Machine {
       }
     }
     fail(
-        "The pickle in {} names the global {} at byte {}, which is none of those that build tensors and could run any "
+        "The pickle in {} names the global {} at byte {}, which does not build tensors and could run any "
         "code; convert the checkpoint to safetensors where you trust it.",
         file_, quote(fmt::format("{}.{}", module, name)), begin_);
   }
@@ -378,7 +378,7 @@ class Machine {
       case kEmptyDict:
         return push_dict();
       case kEmptyList:
-        return push({Kind::list, 0, {}});  // lists occur in what is skipped only
+        return push({Kind::list, 0, {}});  // lists occur only in parts that are skipped
       case kAppend:
         pop();
         top(Kind::list, "what is appended to");
@@ -487,12 +487,12 @@ class Machine {
       tensor.type = storage.global->type;
     } else if (storage.global->role == Role::untyped_storage && type_at != 0) {
       expect(arguments[type_at], Kind::global, "the type of a tensor");
-      if (global(arguments[type_at]).role != Role::dtype) broken("the type of a tensor is none");
+      if (global(arguments[type_at]).role != Role::dtype) broken("the type of a tensor is not a dtype");
       tensor.type = global(arguments[type_at]).type;
     } else {
       broken("a tensor and its storage do not agree on a type");
     }
-    // The metadata says whether the numbers are to be conjugated or negated, which stored weights never are.
+    // The metadata says whether the numbers are to be conjugated or negated; stored weights never are.
     if (arguments.size() > metadata_at && arguments[metadata_at].kind != Kind::none &&
         !(arguments[metadata_at].kind == Kind::dict && dict(arguments[metadata_at]).empty())) {
       broken("a tensor has metadata");
@@ -559,7 +559,7 @@ class Machine {
 
   std::string_view pickle_;
   std::string file_;  // quoted
-  size_t at_ = 0;     // what is read next
+  size_t at_ = 0;     // the next byte to read
   size_t begin_ = 0;  // of the current opcode
   size_t values_ = 0;
   std::vector<Value> stack_, memo_;

@@ -23,7 +23,7 @@ using Archive = std::map<std::string, ZipEntry, std::less<>>;
 constexpr std::string_view kZipMagic("PK\x03\x04", 4);
 constexpr std::string_view kOldMagic("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 14);
 
-// Copies `tensor`, whose first element lies at `first`, into row-major order. Everything has been checked.
+// Copies `tensor`, whose first element is at `first`, into row-major order. The caller has checked everything.
 template <size_t Size>
 std::vector<std::byte> gather(const std::byte* first, const PickledTensor& tensor, size_t bytes) {
   std::vector<std::byte> out(bytes);
@@ -156,7 +156,7 @@ class Reader {
   void place(const PickledTensor& tensor, TensorEntry& out, size_t storage_size) {
     const bool contiguous = is_contiguous(tensor);
     if (contiguous && is_aligned(out)) return;
-    // Tensors may share a storage, so without these two a small file could ask for much memory.
+    // Tensors may share a storage, so without these two limits a small file could ask for much memory.
     if (out.size > storage_size) {
       fail_tensor(tensor, "repeats elements of its storage (an expanded tensor), which is not supported");
     }

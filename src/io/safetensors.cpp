@@ -145,7 +145,7 @@ class HeaderReader {
     return {values[0], values[1]};
   }
 
-  // Tensors must fill the data without overlap or hole, as the reference library wants it.
+  // Tensors must fill the data without overlaps or holes, as the reference library demands.
   void check_extents() {
     std::sort(extents_.begin(), extents_.end(),
               [](const Extent& a, const Extent& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });

@@ -19,7 +19,7 @@ struct Digest::State {
 
 namespace {
 
-// libcrypto fails here only without memory or in a build of it that lacks an algorithm.
+// libcrypto fails here only for lack of memory, or if its build lacks an algorithm.
 void check(int result) {
   if (result != 1) throw std::runtime_error("libcrypto cannot compute a hash");
 }

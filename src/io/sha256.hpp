@@ -1,5 +1,7 @@
 #pragma once
 
+// SHA-256 and SHA-1.
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -17,7 +19,7 @@ class Digest {
   Digest(const Digest&) = delete;
   Digest& operator=(const Digest&) = delete;
   void update(std::span<const std::byte> bytes);
-  /// Lowercase hex digits (SHA-256: 64, SHA-1: 40). Call once; nothing may be added afterwards.
+  /// Returns lowercase hex digits (SHA-256: 64, SHA-1: 40). Call it once; nothing may be added afterwards.
   std::string hex();
 
  private:

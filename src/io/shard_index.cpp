@@ -12,7 +12,7 @@ namespace dom = simdjson::dom;
 
 namespace {
 
-// Whether a shard's name is that of a file in the index's folder or below it, here and on other systems.
+// True if the name of a shard is a file in the folder of the index or below it, on this and on other systems.
 bool stays_inside(std::string_view name) {
   if (name.find_first_of(std::string_view("\\\0", 2)) != name.npos) return false;
   const std::filesystem::path path(name);
@@ -43,8 +43,8 @@ std::map<std::string, std::string, std::less<>> parse_index(std::string_view tex
       fail("The index {} names no shard for tensor {}; get it again.", quote(where), quote(name));
     }
     if (!stays_inside(shard)) {
-      fail("The index {} names {} as a shard, which is no file in its folder or below it; get it again.", quote(where),
-           quote(shard));
+      fail("The index {} names {} as a shard, which is not a file in its folder or below it; get it again.",
+           quote(where), quote(shard));
     }
     map.insert_or_assign(std::string(name), std::string(shard));
   }

@@ -8,7 +8,7 @@ namespace mxlm {
 namespace {
 
 struct Lead {
-  int length;         // bytes of a sequence that begins so, 0 if none does
+  int length;         // bytes of a sequence that begins with this byte, 0 if there is none
   uint8_t low, high;  // range of its second byte (the Unicode Standard, table 3-7)
 };
 

@@ -35,7 +35,7 @@ class Reader {
 
   std::map<std::string, ZipEntry, std::less<>> read() {
     directory_ = find_directory();
-    // Each entry takes that much at least, so a count that lies cannot ask for memory.
+    // Each entry takes at least this many bytes, so a wrong count cannot ask for memory.
     if (directory_.entries > kMostEntries || directory_.entries > directory_.size / kDirectoryHeaderSize) {
       broken("it claims {} files, more than its directory of {} bytes can hold", directory_.entries, directory_.size);
     }
@@ -63,7 +63,7 @@ class Reader {
   [[nodiscard]] uint32_t u32(uint64_t at) const { return static_cast<uint32_t>(number(at, 4)); }
   [[nodiscard]] uint64_t u64(uint64_t at) const { return number(at, 8); }
 
-  // The end record is the last one whose comment reaches exactly to the end of the file.
+  // The end record is the last one whose comment ends exactly at the end of the file.
   [[nodiscard]] uint64_t find_end() const {
     if (text_.size() < kEndSize) broken("it has only {} bytes", text_.size());
     const uint64_t last = text_.size() - kEndSize;
@@ -76,7 +76,7 @@ class Reader {
 
   [[nodiscard]] Directory find_directory() const {
     const uint64_t end = find_end();
-    uint64_t limit = end;  // where the directory must have ended
+    uint64_t limit = end;  // the directory must have ended here
     Directory found{u16(end + 10), u32(end + 12), u32(end + 16)};
     uint64_t disks = u16(end + 4) | u16(end + 6);
     if (end >= kLocator64Size && u32(end - kLocator64Size) == kLocator64) {
@@ -93,7 +93,7 @@ class Reader {
     return found;
   }
 
-  // Reads the directory's entry at `at` and returns where the next one begins.
+  // Reads the directory's entry at `at` and returns where the next entry begins.
   uint64_t read_entry(uint64_t at) {
     const uint64_t directory_end = directory_.offset + directory_.size;
     if (directory_end - at < kDirectoryHeaderSize || u32(at) != kDirectoryHeader) broken("its directory is damaged");

@@ -1,5 +1,7 @@
 #pragma once
 
+// Zip archives, as far as torch.save uses them.
+
 #include <cstddef>
 #include <functional>
 #include <map>
@@ -9,16 +11,16 @@
 
 namespace mxlm {
 
-/// Where the bytes of a file in a zip archive lie in the archive, compressed or as they are.
+/// The place of a file's bytes in a zip archive, compressed or not.
 struct ZipEntry {
   size_t offset = 0, size = 0;
   bool compressed = false;
 };
 
-/// The files of a zip archive (zip64 too) by name; none may be encrypted. Checked: the bounds of every record, that
-/// local headers agree with the directory in names, that no two files overlap or have one name. Checksums of the
-/// content are not checked. Throws Error naming the archive and the file in it. Layout: PKWARE's APPNOTE.TXT 6.3.10,
-/// sections 4.3 and 4.5.3.
+/// The files of a zip archive (zip64 too) by name. Encrypted files are refused. Checks the bounds of every record, that
+/// local headers and directory agree on names, and that no two files overlap or share a name; does not check checksums
+/// of the content. Throws Error naming the archive and the file in it. Layout: PKWARE's APPNOTE.TXT 6.3.10, sections
+/// 4.3 and 4.5.3.
 std::map<std::string, ZipEntry, std::less<>> read_zip(const FileView& file);
 
 }  // namespace mxlm

@@ -1,9 +1,9 @@
 #pragma once
 
-// The one table of element formats, stages, scale rules and roundings: parsing, printing, quantising, packing and tests
-// follow from it. No other file names a format. Shared by host and device code: plain data and constexpr functions
-// only. Sources: OCP Microscaling Formats (MX) v1.0; microsoft/microxcaling mx/formats.py; pytorch/ao
-// prototype/mx_formats.
+// The table of element formats, reference formats, scale rules and roundings. Parsing, printing, quantising, packing
+// and tests follow from it; no other file names a format. Host and device code share it, so it holds plain data and
+// constexpr functions only. Sources: OCP Microscaling Formats (MX) v1.0; microsoft/microxcaling mx/formats.py;
+// pytorch/ao prototype/mx_formats.
 
 #include <array>
 #include <cstdint>
@@ -21,8 +21,8 @@ namespace mxlm::mx {
 
 enum class ElementKind : uint8_t { floating, integer };
 
-/// One element format. Floating: sign, exponent and mantissa bits, subnormals kept; `max` is the largest magnitude.
-/// Integer: two's complement with `mantissa` fraction bits (INT8: 6), clipped symmetrically.
+/// An element format. Floating: a sign, exponent bits and mantissa bits, with subnormals; `max` is the largest
+/// magnitude. Integer: two's complement with `mantissa` fraction bits (INT8: 6), clipped symmetrically.
 struct ElementFormat {
   ElementKind kind = ElementKind::floating;
   int8_t exponent_bits = 0;
@@ -40,8 +40,8 @@ struct ElementFormat {
 enum class ScaleRule : uint8_t { floor, ceil, even, rceil, ct, mse };
 enum class Rounding : uint8_t { even, nearest, floor };
 
-/// What scales the elements of a format. `block` is Microscaling; the others are the stages that it is compared with
-/// (mx/stage.hpp has their definitions).
+/// What scales the elements of a format. `block` is Microscaling; the others belong to the reference formats that
+/// Microscaling is compared with (mx/stage.hpp defines them).
 enum class Scaling : uint8_t {
   block,          // a power of two for each block (E8M0)
   none,           // nothing: a cast
@@ -52,8 +52,8 @@ enum class Scaling : uint8_t {
   int8_outliers,  // a float32 for each row; columns with outliers are left out (LLM.int8)
 };
 
-/// A format of a tensor. With block scaling, elements that share one power-of-two scale per `block_size` values along
-/// the last axis; the other scalings use of the fields below `element` only what their stage says.
+/// A format of a tensor. With block scaling, each `block_size` values along the last axis share one power-of-two scale.
+/// Other scalings ignore `block_size`, `scale_bits` and `rule` unless stage.hpp says otherwise.
 struct BlockFormat {
   ElementFormat element;
   int block_size = 32;  // 0 = the whole row
@@ -66,8 +66,8 @@ struct BlockFormat {
 
 // --- making element formats
 
-/// Bounds of the generic names: mxeXmY with 1 <= X <= 7 and at most 16 bits in all, mxintN with 2 <= N <= 16.
-/// (With 8 exponent bits the largest binade is beyond float32.)
+/// Bounds of the generic names: mxeXmY with 1 <= X <= 7 and at most 16 bits in total, mxintN with 2 <= N <= 16. (With 8
+/// exponent bits the largest binade would exceed float32.)
 constexpr int kMaxExponentBits = 7;
 constexpr int kMaxElementBits = 16;
 constexpr int kMinIntegerBits = 2;
@@ -77,7 +77,7 @@ MXLM_HOST_DEVICE constexpr float power_of_two(int n) {
   return __builtin_bit_cast(float, static_cast<uint32_t>(n + 127) << 23);
 }
 
-/// sign, X exponent bits with bias 2^(X-1) - 1, Y mantissa bits; every code is a number (no Inf, no NaN).
+/// A sign, X exponent bits with bias 2^(X-1) - 1, Y mantissa bits; every code is a number (no Inf, no NaN).
 constexpr ElementFormat make_float(int exponent_bits, int mantissa_bits) {
   const int emax = 1 << (exponent_bits - 1);
   ElementFormat f;
@@ -99,7 +99,8 @@ constexpr ElementFormat make_int(int bits) {
   return f;
 }
 
-/// As make_float, but codes at the top are Inf or NaN, so that the numbers end at `max`, in the binade of `emax`.
+/// As make_float, but the codes at the top are Inf or NaN, so that the largest number is `max`, in the binade of
+/// `emax`.
 constexpr ElementFormat make_float_with_specials(int exponent_bits, int mantissa_bits, int emax, float max) {
   ElementFormat f = make_float(exponent_bits, mantissa_bits);
   f.emax = static_cast<int8_t>(emax);
@@ -107,7 +108,7 @@ constexpr ElementFormat make_float_with_specials(int exponent_bits, int mantissa
   return f;
 }
 
-/// bfloat16: float32's exponents, so the one format whose largest binade make_float cannot reach.
+/// bfloat16: it has float32's exponents, so it is the only format whose largest binade make_float cannot reach.
 constexpr ElementFormat make_bfloat16() {
   ElementFormat f;
   f.kind = ElementKind::floating;
@@ -140,8 +141,8 @@ inline constexpr std::array<NamedElement, 6> kElements{{
     {"mxint8", {"int8", ""}, make_int(8), "OCP MXINT8, clipped symmetrically"},
 }};
 
-/// A number format, or a way to scale one, that Microscaling is compared with; always with these settings, but for the
-/// rounding where `rounds` says so.
+/// A reference format: a number format, or a way of scaling, that Microscaling is compared with. Its settings are
+/// fixed, except for the rounding where `rounds` is true.
 struct NamedStage {
   std::string_view name;  // canonical
   std::string_view alias;
@@ -186,11 +187,11 @@ inline constexpr std::array<NamedStage, 12> kStages{{
      "blocks of 16: E4M3 scale; float32 scale a tensor"},
 }};
 
-/// Formats in which checkpoints hold weights, by quantization_config's words for them: blocks of 32 with E8M0 scales,
-/// codes packed low bits first.
+/// The formats of weights in checkpoints, under the words of quantization_config: blocks of 32 with E8M0 scales, codes
+/// packed with the low bits first.
 struct StoredFormat {
   std::string_view method;  // quant_method
-  std::string_view name;    // format, quant_algo or dtype; empty where the method says all
+  std::string_view name;    // format, quant_algo or dtype; empty if the method alone decides
   ElementFormat element;
 };
 
@@ -237,7 +238,8 @@ inline constexpr std::array<NamedRounding, 3> kRoundings{{
 
 namespace detail {
 
-/// Reads a decimal number without sign or leading zeros at the front of `text` and removes it; -1 if there is none.
+/// Reads a decimal number without sign or leading zeros at the start of `text` and removes it; -1 if there is no
+/// number.
 constexpr int take_number(std::string_view& text) {
   if (text.empty() || text[0] < '0' || text[0] > '9') return -1;
   if (text[0] == '0' && text.size() > 1 && text[1] >= '0' && text[1] <= '9') return -1;
@@ -252,7 +254,7 @@ constexpr int take_number(std::string_view& text) {
 
 }  // namespace detail
 
-/// The element format of a name: the table's names and aliases, mxeXmY, mxintN. nullopt if it is none of them.
+/// The element format of a name: a name or alias of the table, mxeXmY, or mxintN; otherwise nullopt.
 constexpr std::optional<ElementFormat> parse_element(std::string_view name) {
   for (const NamedElement& e : kElements) {
     if (name == e.name) return e.format;
@@ -280,7 +282,7 @@ constexpr std::optional<ElementFormat> parse_element(std::string_view name) {
   return std::nullopt;
 }
 
-/// The canonical name: the table's where there is one, else mxeXmY or mxintN. Parses back to the same format.
+/// The canonical name: the table's name if there is one, else mxeXmY or mxintN. It parses back to the same format.
 inline std::string element_name(const ElementFormat& element) {
   for (const NamedElement& e : kElements) {
     if (e.format == element) return std::string(e.name);
@@ -289,14 +291,14 @@ inline std::string element_name(const ElementFormat& element) {
   return "mxe" + std::to_string(element.exponent_bits) + "m" + std::to_string(element.mantissa_bits);
 }
 
-/// What parse_element takes, for messages.
+/// The names that parse_element accepts, for messages.
 inline std::string known_elements() {
   std::string text;
   for (const NamedElement& e : kElements) text += std::string(e.name) + ", ";
   return text + "mxeXmY (X 1 to 7, at most 16 bits), mxintN (N 2 to 16)";
 }
 
-/// The stage of a name or alias; nullopt if it is none.
+/// The reference format of a name or alias; otherwise nullopt.
 constexpr std::optional<BlockFormat> parse_stage(std::string_view name) {
   for (const NamedStage& s : kStages) {
     if (name == s.name || (!s.alias.empty() && name == s.alias)) return s.format;
@@ -304,7 +306,7 @@ constexpr std::optional<BlockFormat> parse_stage(std::string_view name) {
   return std::nullopt;
 }
 
-/// A stage by its name, or the block format with default settings of an element's name; nullopt if it is neither.
+/// The reference format of a name, or the block format with default settings of an element's name; otherwise nullopt.
 constexpr std::optional<BlockFormat> parse_format(std::string_view name) {
   if (const auto stage = parse_stage(name)) return stage;
   const auto element = parse_element(name);
@@ -314,7 +316,7 @@ constexpr std::optional<BlockFormat> parse_format(std::string_view name) {
   return f;
 }
 
-/// The stage that a format is one of (whatever its rounding); nullptr for block formats.
+/// The reference format that a format is, whatever its rounding; nullptr for block formats.
 constexpr const NamedStage* stage_of(const BlockFormat& f) {
   for (const NamedStage& s : kStages) {
     if (f.scaling == s.format.scaling && f.element == s.format.element) return &s;
@@ -322,23 +324,23 @@ constexpr const NamedStage* stage_of(const BlockFormat& f) {
   return nullptr;
 }
 
-/// The canonical name of a format without its keys: a stage's, else its element's.
+/// The canonical name of a format without its keys: the name of the reference format, or else of the element.
 inline std::string format_name(const BlockFormat& f) {
   const NamedStage* stage = stage_of(f);
   return stage != nullptr ? std::string(stage->name) : element_name(f.element);
 }
 
-/// What parse_format takes, for messages.
+/// The names that parse_format accepts, for messages.
 inline std::string known_formats() {
   std::string text = known_elements() + ", and the stages ";
   for (const NamedStage& s : kStages) text += (&s == kStages.data() ? "" : ", ") + std::string(s.name);
   return text;
 }
 
-/// The settings that a variant's keys change.
+/// The settings that keys of a variant change.
 enum class Key : uint8_t { block, scale_bits, rule, round };
 
-/// True if the key means something in formats of this kind.
+/// True if the key has a meaning in formats of this kind.
 constexpr bool takes_key(const BlockFormat& f, Key key) {
   const NamedStage* stage = stage_of(f);
   return stage == nullptr || (key == Key::round && stage->rounds);
@@ -386,7 +388,7 @@ constexpr bool valid_scale_bits(int n) {
   return false;
 }
 
-/// Empty if the format can be used, else what is wrong with it (the end of a sentence).
+/// What is wrong with the format, as the end of a sentence; empty if the format is valid.
 inline std::string check(const BlockFormat& f) {
   if (f.scaling != Scaling::block) return {};
   if (!valid_block_size(f.block_size)) {
@@ -399,34 +401,34 @@ inline std::string check(const BlockFormat& f) {
   return {};
 }
 
-/// The mantissa bits that rule `ct` rounds the block maximum to (half up): as compressed-tensors does it, the one of
-/// FP4 (so that 1.75 rounds up) for everything but E2M3, which uses its own three (1.9375).
+/// The mantissa bits to which rule `ct` rounds the maximum of a block (half up). As in compressed-tensors, these are
+/// FP4's bits (so that 1.75 rounds up) for every format except E2M3, which uses its own three bits (1.9375).
 MXLM_HOST_DEVICE constexpr int ct_mantissa_bits(const ElementFormat& e) {
   return e.kind == ElementKind::floating && e.exponent_bits == 2 && e.mantissa_bits == 3 ? 3 : 1;
 }
 
-/// The largest scale exponent; the smallest is its negative. A block that needs a larger one is NaN, one that needs a
-/// smaller one takes the smallest.
+/// The largest scale exponent; the smallest is its negative. A block that needs a larger exponent is NaN; a block that
+/// needs a smaller exponent takes the smallest.
 MXLM_HOST_DEVICE constexpr int max_scale_exponent(int scale_bits) { return (1 << (scale_bits - 1)) - 1; }
 
-/// True if a float32 scale of each row (one of the row's own or that of its tensor) is kept apart from the values.
+/// True if the values come with a separate float32 scale for each row (of the row itself or of its tensor).
 MXLM_HOST_DEVICE constexpr bool has_row_scales(const BlockFormat& f) {
   return f.scaling == Scaling::row || f.scaling == Scaling::tensor || f.scaling == Scaling::nvfp4 ||
          f.scaling == Scaling::int8_outliers;
 }
 
-/// True if a value depends on more than its own row: on the tensor's largest magnitude, or on its outliers.
+/// True if a value depends on more than its own row: on the tensor's largest magnitude, or on outliers.
 MXLM_HOST_DEVICE constexpr bool needs_whole_tensor(const BlockFormat& f) {
   return f.scaling == Scaling::tensor || f.scaling == Scaling::nvfp4 || f.scaling == Scaling::int8_outliers;
 }
 
-/// True if a weight in this format can be kept as codes and block scales of at most a byte each. (With a scale for each
-/// element, nothing would be won.)
+/// True if a weight in this format can be kept as codes and block scales of at most a byte each. (A scale for each
+/// element would save nothing.)
 constexpr bool keeps_codes(const BlockFormat& f) {
   return f.element.bits() <= 8 && f.scale_bits <= 8 && f.scaling != Scaling::element;
 }
 
-/// Bits that a weight [rows, row] takes in this format, all scales included.
+/// The bits of a weight [rows, row] in this format, with all scales.
 constexpr uint64_t storage_bits(const BlockFormat& f, uint64_t rows, uint64_t row) {
   constexpr uint64_t kFloatScale = 32;
   const uint64_t codes = rows * row * static_cast<uint64_t>(f.element.bits());
@@ -452,9 +454,9 @@ constexpr uint64_t storage_bits(const BlockFormat& f, uint64_t rows, uint64_t ro
 }
 
 /// True if every quantised value (element x scale) is a bfloat16: at most 8 significant bits, scales of at most 8 bits.
-/// Scales of has_row_scales are apart from the values and do not count.
-/// The one exception is the bottom of bfloat16's range: parts of a value below 2^-133 (its smallest subnormal) are
-/// rounded away. A bfloat16 source has none, so for it there is no exception.
+/// Scales of has_row_scales are separate from the values and do not count. The only exception is the bottom of
+/// bfloat16's range: parts of a value below 2^-133 (the smallest subnormal) are rounded away. A bfloat16 source has no
+/// such parts, so for it there is no exception.
 MXLM_HOST_DEVICE constexpr bool decodes_exactly_to_bf16(const BlockFormat& f) {
   return f.element.mantissa_bits <= 7 && f.scale_bits <= 8;
 }

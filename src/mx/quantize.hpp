@@ -1,9 +1,9 @@
 #pragma once
 
-// Quantising one block, exactly: the definition that every faster path is tested against. Integer arithmetic on the
-// bits of a float32, so that nothing depends on a rounded log2 or on the order of two roundings. Shared by host and
-// device. Sources: OCP Microscaling Formats (MX) v1.0, sections 5 and 6; microsoft/microxcaling mx/mx_ops.py and
-// mx/elemwise_ops.py; pytorch/ao prototype/mx_formats/mx_tensor.py (rules ceil, even, rceil).
+// Quantising a block, exactly. This is the definition that tests compare every faster path with. It uses integer
+// arithmetic on the bits of a float32, so that nothing depends on a rounded log2 or on the order of two roundings. Host
+// and device share it. Sources: OCP Microscaling Formats (MX) v1.0, sections 5 and 6; microsoft/microxcaling
+// mx/mx_ops.py and mx/elemwise_ops.py; pytorch/ao prototype/mx_formats/mx_tensor.py (rules ceil, even, rceil).
 
 #include <cstdint>
 
@@ -11,7 +11,7 @@
 
 namespace mxlm::mx {
 
-/// The scale exponent of a block that is not a number (NaN or Inf inside, or a scale too large for its bits).
+/// The scale exponent of a NaN block: a NaN or an Inf is inside, or the scale is too large for its bits.
 constexpr int kNanExponent = 1 << 20;
 /// E8M0: 2^(code - 127), and the code of NaN.
 constexpr int kScaleBias = 127;
@@ -31,7 +31,7 @@ MXLM_HOST_DEVICE constexpr double power_of_two_double(int n) {
   return __builtin_bit_cast(double, static_cast<uint64_t>(n + 1023) << 52);
 }
 
-/// A finite magnitude other than zero as 1.fraction x 2^exponent, subnormals too.
+/// A finite nonzero magnitude as 1.fraction x 2^exponent; subnormals too.
 struct Magnitude {
   int exponent;
   uint32_t fraction;  // 23 bits
@@ -59,11 +59,11 @@ MXLM_HOST_DEVICE constexpr int limit_exponent(int e, int scale_bits) {
 
 }  // namespace detail
 
-/// The scale exponent that a rule gives a block whose largest magnitude has the bits `amax` (NaN counts as largest);
-/// kNanExponent if the block is NaN. For `mse` the exponent of `floor`, around which block_exponent searches.
+/// The scale exponent that a rule gives a block whose largest magnitude has the bits `amax` (a NaN counts as largest);
+/// kNanExponent if the block is NaN. For `mse` it is the exponent of `floor`, and block_exponent searches around it.
 MXLM_HOST_DEVICE constexpr int shared_exponent(const BlockFormat& f, uint32_t amax) {
   if (amax >= detail::kInfinity) return kNanExponent;
-  // microxcaling puts the smallest normal float in place of a zero; only packed scales show it.
+  // microxcaling replaces a zero by the smallest normal float, which only packed scales show.
   if (amax == 0) return detail::limit_exponent(-126 - f.element.emax, f.scale_bits);
   const detail::Magnitude m = detail::normalize(amax);
   int e = m.exponent;
@@ -123,19 +123,19 @@ MXLM_HOST_DEVICE constexpr Steps round_to_steps(const ElementFormat& element, Ro
       steps += rest > half || (rest == half && (steps & 1U) != 0) ? 1 : 0;
     }
   }
-  // `max` = largest x 2^(emax - mantissa): in a binade above, anything saturates; in one below, nothing does.
+  // `max` = largest x 2^(emax - mantissa): in a higher binade every value saturates, in a lower one no value does.
   const uint32_t largest = ((detail::bits_of(element.max) & 0x7fffffU) | 0x800000U) >> (23 - mantissa);
   const int top = e + element.emax - mantissa;
   if (quantum > top || (quantum == top && steps > largest)) return {largest, top};
   return {static_cast<uint32_t>(steps), quantum};
 }
 
-/// The float32 nearest to steps x 2^quantum (exact but where the scale has gone beyond float32's range).
+/// The float32 nearest to steps x 2^quantum; it is exact unless the scale exceeds float32's range.
 MXLM_HOST_DEVICE constexpr float value_of(Steps s) {
   return static_cast<float>(static_cast<double>(s.steps) * detail::power_of_two_double(s.quantum));
 }
 
-/// Quantises and decodes a finite x. The sign of a zero is kept in floating formats; integers have one zero.
+/// Quantises and decodes a finite x. Floating formats keep the sign of a zero; integers have one zero.
 MXLM_HOST_DEVICE constexpr float quantize_decode(const ElementFormat& element, Rounding rounding, int e, float x) {
   const uint32_t bits = detail::bits_of(x);
   const Steps s = round_to_steps(element, rounding, e, bits & detail::kMagnitude);
@@ -143,7 +143,7 @@ MXLM_HOST_DEVICE constexpr float quantize_decode(const ElementFormat& element, R
   return detail::float_of(detail::bits_of(value_of(s)) | sign);
 }
 
-/// The bits of the largest magnitude in a block (those of a NaN are the largest).
+/// The bits of the largest magnitude of a block; the bits of a NaN are the largest.
 MXLM_HOST_DEVICE constexpr uint32_t block_max(const float* x, int64_t n) {
   uint32_t amax = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -153,14 +153,14 @@ MXLM_HOST_DEVICE constexpr uint32_t block_max(const float* x, int64_t n) {
   return amax;
 }
 
-/// The scale exponent of a block, kNanExponent if it is NaN.
+/// The scale exponent of a block; kNanExponent if the block is NaN.
 MXLM_HOST_DEVICE constexpr int block_exponent(const BlockFormat& f, const float* x, int64_t n) {
   const int floor = shared_exponent(f, block_max(x, n));
   if (f.rule != ScaleRule::mse || floor == kNanExponent) return floor;
   const int limit = max_scale_exponent(f.scale_bits);
   int best = floor;
   double least = 0;
-  // In the order that ties prefer: floor, the larger, the smaller.
+  // The order in which ties choose: floor, the larger exponent, the smaller one.
   for (int i = 0; i < 3; ++i) {
     const int e = floor + (i == 2 ? -1 : i);
     if (e > limit || e < -limit) continue;
@@ -177,7 +177,7 @@ MXLM_HOST_DEVICE constexpr int block_exponent(const BlockFormat& f, const float*
   return best;
 }
 
-/// Quantises one block and decodes it to float32; a NaN block becomes quiet NaNs. `out` may be `x`.
+/// Quantises a block and decodes it to float32; a NaN block becomes quiet NaNs. `out` may be `x`.
 MXLM_HOST_DEVICE constexpr void quantize_decode_block(const BlockFormat& f, const float* x, int64_t n, float* out) {
   const int e = block_exponent(f, x, n);
   for (int64_t i = 0; i < n; ++i) {
@@ -195,13 +195,13 @@ MXLM_HOST_DEVICE constexpr uint32_t encode(const ElementFormat& element, Roundin
   if (element.kind == ElementKind::integer) {
     return (negative ? 0U - s.steps : s.steps) & ((1U << element.bits()) - 1);
   }
-  // Steps of a normal number carry its leading one, which is the first of the exponents above the subnormals.
+  // The steps of a normal number include its leading one, which counts as the first exponent above the subnormals.
   const int binade = s.quantum - (e + element.emin - element.mantissa_bits);
   const uint32_t magnitude = s.steps == 0 ? 0 : s.steps + (static_cast<uint32_t>(binade) << element.mantissa_bits);
   return magnitude | (negative ? 1U << (element.bits() - 1) : 0U);
 }
 
-/// The element that a code stands for, without its scale; codes beyond `max` are the Inf (E5M2's) or NaN of the format.
+/// The element of a code, without its scale; codes beyond `max` are the format's Inf (E5M2) or NaN.
 MXLM_HOST_DEVICE constexpr float decode(const ElementFormat& element, uint32_t code) {
   const int bits = element.bits();
   const int mantissa = element.mantissa_bits;
@@ -222,7 +222,7 @@ MXLM_HOST_DEVICE constexpr float decode(const ElementFormat& element, uint32_t c
   return detail::float_of(value | ((code & sign_bit) != 0 ? ~detail::kMagnitude : 0U));
 }
 
-/// element x 2^e in float32 (rounded only outside its range).
+/// element x 2^e in float32; it is rounded only outside float32's range.
 MXLM_HOST_DEVICE constexpr float scale_by(float element, int e) {
   return static_cast<float>(static_cast<double>(element) * detail::power_of_two_double(e));
 }
@@ -232,8 +232,8 @@ MXLM_HOST_DEVICE constexpr uint8_t scale_code(int e) {
   return e == kNanExponent ? kNanScale : static_cast<uint8_t>(e + kScaleBias);
 }
 
-// --- packing: codes lie one after the other, low bits first, each row padded to a whole byte. So 8-bit formats take a
-//     byte each, FP4 two a byte with the even element low, FP6 four in three bytes.
+// Packing: codes follow one another, low bits first, and each row is padded to a whole byte. So an 8-bit format takes a
+// byte per code, FP4 stores two codes in a byte with the even element low, and FP6 four codes in three bytes.
 
 MXLM_HOST_DEVICE constexpr int64_t packed_bytes(const ElementFormat& element, int64_t n) {
   return (n * element.bits() + 7) / 8;

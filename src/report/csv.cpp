@@ -24,7 +24,7 @@ struct CsvColumn {
   std::function<std::string(const Row&)> text;
 };
 
-/// A figure of the comparison with the baseline; empty for the baseline.
+/// A figure of the comparison with the baseline; empty for the baseline itself.
 CsvColumn against(std::string name, double VsBaseline::*member) {
   return {std::move(name), [member](const Row& row) {
             const auto& b = row.variant.figures.vs_baseline;
@@ -32,7 +32,7 @@ CsvColumn against(std::string name, double VsBaseline::*member) {
           }};
 }
 
-/// Perplexity and its like: those of the protocol self, or those of all others. Empty for the rest.
+/// Perplexity and related figures, either of protocol self or of all other protocols; empty otherwise.
 void add_perplexity(std::vector<CsvColumn>& columns, const MemberNames& names, bool self) {
   const auto own = [self](std::string_view name, double VariantFigures::*member) {
     return CsvColumn{std::string(name), [self, member](const Row& row) {
@@ -62,7 +62,7 @@ std::string self_figure(const Row& row, double SelfFigures::*member) {
   return self ? exact((*self).*member) : std::string{};
 }
 
-/// One of the figures of rolling windows; empty where a run has none.
+/// A figure of rolling windows; empty if the run has none.
 CsvColumn rolling(std::string name, double RollingFigures::*member) {
   return {std::move(name), [member](const Row& row) {
             const auto& r = row.variant.figures.rolling;
@@ -70,7 +70,7 @@ CsvColumn rolling(std::string name, double RollingFigures::*member) {
           }};
 }
 
-/// A change of accuracy; empty where targets were not known.
+/// A change of accuracy; empty if the targets were unknown.
 CsvColumn flip(std::string name, double Flips::*member) {
   return {std::move(name), [member](const Row& row) {
             const auto& b = row.variant.figures.vs_baseline;
@@ -86,7 +86,7 @@ bool any_figures(const Record& record, Condition condition) {
   });
 }
 
-/// One of the percentiles; empty where a variant lacks it.
+/// A percentile; empty if a variant lacks it.
 CsvColumn percentile(const std::string& prefix, const std::string& key,
                      std::map<std::string, double> VsBaseline::*member) {
   return {prefix + key, [key, member](const Row& row) {
@@ -111,8 +111,8 @@ void add_percentiles(std::vector<CsvColumn>& columns, const Record& record, cons
   for (const auto& [number, key] : keys) columns.push_back(percentile(prefix, key, member));
 }
 
-/// The command of a run. A long one stands in the run's first row alone: it may name thousands of variants, and there
-/// is a row for each.
+/// The command of a run. A long command is in the first row of the run alone: it may name thousands of variants, and
+/// each variant has a row.
 std::string shown_command(const Row& row) {
   constexpr size_t kLongestCell = 4096;
   return row.index == 0 || row.run.command.size() <= kLongestCell ? row.run.command : std::string{};
@@ -147,7 +147,7 @@ std::vector<CsvColumn> make_columns(const Record& record) {
       {"accuracy", [](const Row& r) { return exact(r.variant.figures.accuracy); }},
       {"accuracy_stderr_windows", [](const Row& r) { return exact(r.variant.figures.accuracy_stderr_windows); }},
   };
-  // What the protocol self measures is no perplexity, so it has columns of its own.
+  // Protocol self does not measure a perplexity, so its figures have columns of their own.
   const bool self = any_figures(record, [](const VariantFigures& f) { return f.self.has_value(); });
   const bool perplexity = any_figures(record, [](const VariantFigures& f) { return !f.self; });
   if (perplexity) add_perplexity(columns, MemberNames{}, false);

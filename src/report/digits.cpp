@@ -9,18 +9,18 @@
 namespace mxlm {
 namespace {
 
-/// Beyond these a figure is written with an exponent.
+/// A figure outside these bounds is written with an exponent.
 constexpr double kLargest = 1e7;
 constexpr int kMostDecimals = 7;
 
-/// The power of ten of the first digit once `x` > 0 is rounded to `significant` digits.
+/// The power of ten of the first digit of `x` > 0, after rounding to `significant` digits.
 int leading_exponent(double x, int significant) {
   const std::string text = fmt::format("{:.{}e}", x, significant - 1);
   return std::atoi(text.c_str() + text.find('e') + 1);
 }
 
-/// The power of ten of the last digit that a figure with this error has: an error of 1 to 3 in its first digit keeps
-/// two digits, for with one digit it would be off by up to a third.
+/// The power of ten of the last digit of a figure with this error. An error whose first digit is 1 to 3 keeps two
+/// digits, because with one digit it would be off by up to a third.
 int error_exponent(double error) {
   const std::string text = fmt::format("{:.1e}", error);
   const int exponent = leading_exponent(error, 2);
@@ -28,7 +28,7 @@ int error_exponent(double error) {
   return grows || text[0] <= '3' ? exponent - (grows ? 0 : 1) : exponent;
 }
 
-/// `x` to the digit of 10^exponent, without an exponent.
+/// `x` down to the digit of 10^exponent, without an exponent.
 std::string fixed_text(double x, int exponent) {
   if (exponent <= 0) return fmt::format("{:.{}f}", x, -exponent);
   const double unit = std::pow(10.0, exponent);
@@ -38,7 +38,7 @@ std::string fixed_text(double x, int exponent) {
 std::string scientific_text(double x, int exponent) {
   const double unit = std::pow(10.0, exponent);
   double rounded = std::round(x / unit) * unit;
-  if (!std::isfinite(rounded)) rounded = x;  // x / unit is beyond a double
+  if (!std::isfinite(rounded)) rounded = x;  // x / unit exceeds a double
   if (rounded == 0) return "0";
   constexpr int all_digits = 16;
   const int digits = leading_exponent(std::abs(rounded), all_digits) - exponent;

@@ -16,7 +16,7 @@
 namespace mxlm {
 namespace {
 
-/// Names of some variants where they are few, else how many they are.
+/// The names of a few variants, or the number of many.
 std::string listed(const RunResult& run, const std::vector<size_t>& indices) {
   constexpr size_t kMostNames = 3;
   if (indices.size() > kMostNames) return fmt::format("{} variants", indices.size());
@@ -26,7 +26,7 @@ std::string listed(const RunResult& run, const std::vector<size_t>& indices) {
   return fmt::format("{}", fmt::join(names, "; "));
 }
 
-/// Which variants are alike of a kind, or "".
+/// A sentence about the variants of one kind, or "".
 template <typename Test>
 std::string listed_where(const RunResult& run, Test test) {
   std::vector<size_t> indices;
@@ -123,7 +123,7 @@ std::string noise_words(const RunResult& run) {
   if (!rounding.empty()) {
     out += fmt::format(" KL or top-1 up to {} times that is rounding: {}.", kFloorMargin, rounding);
   }
-  // A floor that is a tenth of a figure moves its first digits.
+  // A floor of a tenth of a figure changes the figure's first digits.
   const std::string blurred = listed_where(run, [&](size_t i) {
     const auto& b = run.variants[i].figures.vs_baseline;
     return b && b->kld_mean < 10 * noise->floor_kld;

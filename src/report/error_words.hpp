@@ -1,6 +1,6 @@
 #pragma once
 
-// What the tables of eval and sweep say below their figures about errors, verdicts, rounding and how much text it
+// What the tables of eval and sweep say below their figures: errors, verdicts, rounding, and how much text a verdict
 // takes.
 
 #include <string>
@@ -9,23 +9,23 @@
 
 namespace mxlm {
 
-/// What ± is, from how many clusters, and a warning where these are few.
+/// What ± means, the number of clusters behind it, and a warning if there are few.
 std::string error_words(const ClusterCount& clusters);
 
 /// "42 windows", "1 document", "12 groups of windows".
 std::string clusters_text(const ClusterCount& clusters);
 
-/// How large the variants' changes are, and which of perplexity are significant; "" without variants.
+/// How large the changes are, and which changes of perplexity are significant; "" without variants.
 std::string verdict_words(const RunResult& run);
 
-/// With --noise: what it is, what is no more than rounding, and whether float32 would see more; else "".
+/// With --noise: what noise is, which figures are only rounding, and whether float32 would show more; else "".
 std::string noise_words(const RunResult& run);
 
-/// How many tokens it takes to see a change of 1 % of perplexity; "" where that is not known.
+/// How many tokens show a change of 1 % of perplexity; "" if unknown.
 std::string power_words(const RunResult& run);
 
-/// A line of a plan, for before a run has measured anything: `tokens` will be scored, and how many booklet-7m took on
-/// three texts (docs/numerics.md), as a comparison.
+/// The same before a run, as a line of a plan: `tokens` will be scored; for comparison, the tokens that booklet-7m needed
+/// on three texts (docs/numerics.md).
 std::string power_forecast(int64_t tokens);
 
 }  // namespace mxlm

@@ -20,7 +20,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kBar = 50;         // columns of the longest bar
 constexpr size_t kSpark = 24;       // exponents that a Linear's line shows
-constexpr double kPerMille = 1000;  // shares are shown to a tenth of a percent
+constexpr double kPerMille = 1000;  // shares have a tenth of a percent
 
 Json histogram(const ExponentHistogram& h) {
   return {{"first", h.first()}, {"counts", h.counts()}, {"zeros", h.zeros()}, {"nonfinite", h.nonfinite()}};
@@ -39,7 +39,7 @@ std::string percent(int64_t count, int64_t of) {
   return fmt::format("{:.1f}%", share * 100);
 }
 
-/// Bars of a role, largest exponent first; what is below the `kSpark` largest exponents shares one line.
+/// The bars of a role, largest exponent first. Values below the `kSpark` largest exponents share one line.
 void add_bars(std::string& out, const std::string& role, const ExponentHistogram& h, size_t linears) {
   const int64_t all = total(h);
   out += fmt::format("{}: {} values in {} Linear{}\n", role, count_text(all), linears, linears == 1 ? "" : "s");
@@ -69,7 +69,7 @@ void add_bars(std::string& out, const std::string& role, const ExponentHistogram
   }
 }
 
-/// One column an exponent from `top` down to the left, as high as its share of the most frequent one.
+/// One column per exponent, from `top` on the left downwards; its height is its share of the most frequent exponent.
 std::string spark(const ExponentHistogram& h, int top) {
   static constexpr const char* levels[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   const std::vector<int64_t> counts = h.counts();

@@ -16,7 +16,7 @@ constexpr double kPercent = 100, kMilli = 1000, kMega = 1e6;
 
 Source variant_source(const Run& run, size_t index) { return source(run) / "variants" / index; }
 
-/// The error by cluster, or by token in files that have no other.
+/// The error by cluster, or the error by token in files without errors by cluster.
 Figure error_of(const VariantFigures& figures, const Source& clustered, double by_cluster, const Source& by_token,
                 double token_error) {
   return figures.clusters > 0 ? Figure{clustered, by_cluster} : Figure{by_token, token_error};

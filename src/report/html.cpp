@@ -100,7 +100,7 @@ std::string empty_cell(int columns) {
 std::string table_open(const std::string& caption, const std::vector<Column>& columns, const std::string& classes) {
   int width = 0;
   for (const Column& column : columns) width += column.columns;
-  constexpr int kWide = 16;  // more do not fit on paper
+  constexpr int kWide = 16;  // more columns do not fit on paper
   std::string out =
       fmt::format(R"(<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="{}{}">)",
                   escape(caption), classes, width > kWide ? " wide" : "");
@@ -128,7 +128,7 @@ std::string plural(int64_t count, const char* noun) {
 }
 
 std::string shorten(std::string_view text, size_t columns) {
-  size_t bytes = 0, taken = 0, cut = 0;  // cut: where columns - 1 code points end
+  size_t bytes = 0, taken = 0, cut = 0;  // cut: the offset after columns - 1 code points
   while (bytes < text.size()) {
     if ((text[bytes] & 0xC0) != 0x80) {
       if (taken + 1 == columns) cut = bytes;

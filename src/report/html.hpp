@@ -1,6 +1,6 @@
 #pragma once
 
-// Small pieces of HTML and SVG. Everything that comes from outside goes through escape().
+// Small pieces of HTML and SVG. All text from outside goes through escape().
 
 #include <cmath>
 #include <cstdint>
@@ -13,19 +13,19 @@
 
 namespace mxlm::report {
 
-/// `text` for element content and quoted attributes: no character of it is markup, and what disrupts_text names becomes
-/// U+FFFD, but for newlines and tabs.
+/// `text` for element content and quoted attributes: no character is markup, and U+FFFD replaces what disrupts_text
+/// names, except newlines and tabs.
 std::string escape(std::string_view text);
 
-/// `text`, escaped, with places where a line may break after its commas, before '/' and '@', and in tables after '=':
-/// the name of a variant, a model or a tensor.
+/// `text` (the name of a variant, a model or a tensor), escaped, with places where a line may break: after commas,
+/// before '/' and '@', and in tables after '='.
 std::string breakable(std::string_view text);
 
 /// The shortest digits that read back as `value`; "" if it is not finite.
 std::string exact(double value);
 
-/// Which member of which file a figure is: a file's number and a JSON pointer, "0:/runs/0/variants/1/ppl". Every figure
-/// of the page carries it, so that a test can compare the page with the JSON.
+/// The member that a figure comes from: a file's number and a JSON pointer, "0:/runs/0/variants/1/ppl". Every figure of
+/// the page carries it, so that a test can compare the page with the JSON.
 struct Source {
   std::string pointer;
   [[nodiscard]] Source operator/(std::string_view member) const { return {pointer + "/" + std::string(member)}; }
@@ -36,32 +36,32 @@ Source source(const Run& run);
 /// ` data-j="POINTER" data-v="VALUE"`; a value that is not finite has no data-v.
 std::string attributes(const Source& source, double value);
 
-/// A value with the member it is from.
+/// A value and the member that it comes from.
 struct Figure {
   Source source;
   double value = std::nan("");
 };
 
-/// Two table cells, value and error, aligned at the ± between them: value * scale + offset and error * error_scale, to
-/// the digits that the error allows. Empty cells where there is neither.
+/// Two table cells, value and error, aligned at the ± between them: value * scale + offset and error * error_scale,
+/// with the digits that the error allows. Both cells are empty without a value.
 struct ShownFigure {
   Figure value, error;
   double scale = 1, offset = 0, error_scale = 1;
   Sign sign = Sign::negative_only;
 };
 std::string measured_cells(const ShownFigure& shown);
-/// The same as text that no line breaks: "18.8 ± 0.3".
+/// The same as text without line breaks: "18.8 ± 0.3".
 std::string measured_text(const ShownFigure& shown);
 
-/// A table cell with `text` for a figure.
+/// A table cell with `text` in place of a figure.
 std::string figure_cell(const Figure& figure, const std::string& text);
 /// An empty table cell, sorted last.
 std::string empty_cell(int columns = 1);
 
-/// '-' before a digit becomes a minus sign.
+/// Replaces '-' before a digit by a minus sign.
 std::string with_minus(std::string text);
 
-/// A table head's cell: sortable, over `columns` columns; `title` explains it. Both are markup of our own.
+/// A cell of a table head: sortable, over `columns` columns; `title` explains it. Both strings are our own markup.
 struct Column {
   std::string label = {}, title = {};
   int columns = 1;
@@ -77,7 +77,7 @@ std::string details(const std::string& summary, const std::string& content, cons
 /// "1 window", "2 windows", "1,000 windows".
 std::string plural(int64_t count, const char* noun);
 
-/// `text` cut to at most `columns` code points, the last an ellipsis where it was longer.
+/// `text` with at most `columns` code points; a longer text ends with an ellipsis.
 std::string shorten(std::string_view text, size_t columns);
 
 }  // namespace mxlm::report

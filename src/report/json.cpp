@@ -27,8 +27,8 @@ Json percentiles(const std::map<std::string, double>& values) {
   return out;
 }
 
-/// Members of the protocol `self`, which measures no perplexity: its figures have names that say so, beside those that
-/// every protocol has.
+/// Members of protocol `self`, which does not measure a perplexity: its figures have names that say so, beside the
+/// figures of every protocol.
 void name_for_self(Json& out, std::initializer_list<std::pair<const char*, const char*>> names) {
   for (const auto& [name, other] : names) out[other] = out[name];
 }
@@ -78,7 +78,7 @@ Json vs_baseline(const VsBaseline& v) {
 
 Json clusters(const ClusterCount& c) { return {{"kind", c.kind}, {"number", c.number}}; }
 
-/// Adds what holds for a variant over all windows or over a subset's.
+/// Adds the figures of a variant over all windows, or over a subset.
 void add_figures(Json& out, const VariantFigures& figures) {
   out["nll"] = figures.nll;
   out["nll_stderr_windows"] = figures.nll_stderr_windows;
@@ -130,7 +130,7 @@ void add_figures(Json& out, const VariantFigures& figures) {
   }
 }
 
-/// What is not defined is null without a warning: nothing differs, or nothing is there.
+/// Undefined figures are null without a warning: nothing differs, or nothing exists.
 Json sqnr(const ErrorSums& sums) { return sums.difference == 0 ? Json(nullptr) : Json(sums.sqnr_db()); }
 Json cosine(const ErrorSums& sums) {
   if (sums.reference == 0 && sums.other == 0) return 1;
@@ -179,7 +179,7 @@ Json sweep_point(const SweepPoint& p) {
           {"roles", p.roles},
           {"unit", p.unit.empty() ? Json(nullptr) : Json(p.unit)},
           {"bits_saved", p.bits_saved},
-          // Not defined, rather than not finite, where no bits are saved.
+          // Undefined, rather than not finite, if no bits are saved.
           {"kld_per_bit", p.bits_saved > 0 ? Json(p.kld_per_bit) : Json(nullptr)},
           {"pareto", p.pareto}};
 }
@@ -247,7 +247,7 @@ Json subset(const SubsetResult& s, const std::vector<VariantResult>& variants) {
   return out;
 }
 
-/// What was not measured is null.
+/// Figures that were not measured are null.
 Json devices(const std::vector<DeviceUse>& uses) {
   Json out = Json::array();
   for (const DeviceUse& use : uses) {
@@ -328,8 +328,8 @@ Json run(const RunResult& r) {
   return out;
 }
 
-/// JSON has no NaN and no Inf: makes them null, and notes where they were. Errors by cluster are not noted, for with
-/// one cluster there are none, and the table says so.
+/// JSON has neither NaN nor Inf: replaces them by null, and notes their places. Errors by cluster are not noted,
+/// because one cluster has none and the table says so.
 void nullify(Json& node, const std::string& path, std::vector<std::string>& found) {
   if (node.is_number_float() && !std::isfinite(node.get<double>())) {
     node = nullptr;
@@ -358,7 +358,7 @@ std::string render_json(const EvalResult& result) {
     log_warn("{} figures are not finite and null in the JSON: {}{}", count, fmt::join(not_finite, ", "),
              count > shown ? ", ..." : "");
   }
-  // File names and the command line need not be UTF-8.
+  // File names and the command line may not be UTF-8.
   return out.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 bool is_word(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_'; }
 
-/// True if GitHub would make a link (or a notice to somebody) of what stands around text[at]: "@user", "name@host.org",
+/// True if GitHub would turn the text around text[at] into a link or a notice to a person: "@user", "name@host.org",
 /// "https://", "www.".
 bool begins_link(std::string_view text, size_t at) {
   const std::string_view after = text.substr(at + 1);
@@ -31,7 +31,7 @@ bool begins_link(std::string_view text, size_t at) {
 /// Text without any meaning in Markdown, on one line.
 std::string plain(std::string_view text) {
   constexpr std::string_view kMarks = R"(\`*_{}[]()#+-.!|<>&~$:@)";
-  constexpr std::string_view kZeroWidthSpace = "&#8203;";  // parts what would be a link; nobody sees it
+  constexpr std::string_view kZeroWidthSpace = "&#8203;";  // invisible; it divides text that would be a link
   std::string out;
   for (size_t at = 0; at < text.size();) {
     const Character character = first_character(text.substr(at));
@@ -47,7 +47,7 @@ std::string plain(std::string_view text) {
     } else if (begins_link(text, at)) {
       out += c == '.' ? std::string(kZeroWidthSpace) + c : c + std::string(kZeroWidthSpace);
     } else {
-      // A dot, colon or dash needs no mark where it stands between letters; what is left looks like the name.
+      // A dot, colon or dash between letters needs no escape, which keeps names readable.
       const bool harmless = c == '.' || c == '-' || c == ':' || c == '+' || c == '(' || c == ')' || c == '@';
       if (!harmless && kMarks.find(c) != std::string_view::npos) out += '\\';
       out += text.substr(at, character.bytes);

@@ -21,7 +21,7 @@ std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// The digest of an inline style or script as a Content-Security-Policy names it.
+/// The digest of an inline style or script in the form of a Content-Security-Policy.
 std::string policy_hash(std::string_view content) {
   const std::string hex = sha256_hex(std::as_bytes(std::span(content.data(), content.size())));
   constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -50,7 +50,7 @@ std::string subtitle(const Run& run) {
   return out;
 }
 
-/// The page so far. Its parts are bounded; their sum is, here.
+/// The page so far. Each part is bounded; this bounds their sum.
 class Page {
  public:
   explicit Page(const Limits& limits) : limits_(limits) {}
@@ -99,7 +99,7 @@ void add_run_section(Page& out, const Run& run, const File& file, bool alone) {
   out += "</section>\n";
 }
 
-/// One line a run and variant, above the sections of several runs.
+/// One line per run and variant, above the sections of several runs.
 std::string overview(const Record& record) {
   std::string out = table_open("All runs",
                                {{.label = "Model", .number = false},

@@ -1,5 +1,7 @@
 #pragma once
 
+// The outputs that are made of result files: page, CSV and Markdown.
+
 #include <string>
 
 #include "report/record.hpp"
@@ -7,13 +9,13 @@
 
 namespace mxlm::report {
 
-/// One self-contained HTML page: no request leaves it (its Content-Security-Policy allows only its own style and
-/// script), it reads on a phone, in print, on light and dark. Throws Error if it would be larger than record.limits
-/// allow; so does render_csv.
+/// One self-contained HTML page. It sends no request (its Content-Security-Policy allows only its own style and script)
+/// and works on a phone, in print, and on light and dark screens. Throws Error if it would exceed record.limits, as
+/// does render_csv.
 std::string render_html(const Record& record);
 
-/// One row a run and variant with every scalar figure in full precision, RFC 4180: a header, CRLF, quotes where needed,
-/// empty where a figure is not known. A command of more than 4096 bytes stands in the first row of its run alone.
+/// One row per run and variant with every scalar figure in full precision, RFC 4180: a header, CRLF, quotes where
+/// needed; empty if a figure is unknown. A command of more than 4096 bytes is in the first row of its run alone.
 std::string render_csv(const Record& record, Formulas formulas);
 inline std::string render_csv(const Record& record) { return render_csv(record, Formulas::inert); }
 

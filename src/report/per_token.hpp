@@ -1,5 +1,7 @@
 #pragma once
 
+// The CSV of --per-token.
+
 #include <span>
 
 #include "eval/protocol.hpp"
@@ -10,11 +12,12 @@
 
 namespace mxlm {
 
-/// Writes one CSV row (RFC 4180 with "\n") a scored token, in window order: `window` (index), `position` (of the target
-/// in its window), `token` (the id before it, which the model read last), `target` (the id scored), then for each
-/// variant `NAME nll`, `NAME p`, `NAME top1` (the most likely id), and for all but the baseline `NAME kld`,
-/// `NAME kld_reverse` and, where it was measured, `NAME jensen_shannon` (nats). Numbers in full; "nan" and "inf" as
-/// such. `scores[v]` may hold the first windows only; `formulas` is of the head's names. Commits the file.
+/// Writes one CSV row (RFC 4180 with "
+/// ") for each scored token, in window order: `window` (index), `position` (of the target in its window), `token` (the
+/// id before it, which the model read last), `target` (the scored id), then for each variant `NAME nll`, `NAME p`,
+/// `NAME top1` (the most likely id), and for all except the baseline `NAME kld`, `NAME kld_reverse` and, if measured,
+/// `NAME jensen_shannon` (nats). Numbers have full precision; "nan" and "inf" stay. `scores[v]` may hold only the first
+/// windows; `formulas` applies to names in the header. Commits the file.
 void write_per_token_csv(OutputFile& file, std::span<const Variant> variants, std::span<const Window> windows,
                          std::span<const std::vector<WindowScores>> scores, Formulas formulas = Formulas::inert);
 

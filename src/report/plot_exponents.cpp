@@ -11,9 +11,9 @@ namespace mxlm::report {
 namespace {
 
 constexpr size_t kMostTensors = 2000;  // rows of the table
-constexpr double kLeast = 1e-7;        // the lowest share that is drawn
+constexpr double kLeast = 1e-7;        // the smallest share that is drawn
 
-/// Counts of several tensors by exponent.
+/// The counts of several tensors by exponent.
 struct Sum {
   std::map<int64_t, double> counts;
   double zeros = 0;
@@ -37,7 +37,7 @@ struct Role {
   Sum weight, activation;
 };
 
-/// The outline of a histogram: a step an exponent, down to the axis at both ends and where there is nothing.
+/// The outline of a histogram: one step per exponent, down to the axis at both ends and at empty exponents.
 std::string outline(const Sum& sum, const Scale& x, const Scale& y, bool closed) {
   const double total = sum.total(), base = y(kLeast);
   std::string path;

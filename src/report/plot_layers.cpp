@@ -18,7 +18,7 @@ constexpr size_t kMostSteps = 512;
 
 using Step = std::pair<int64_t, std::string>;
 
-/// Attention before the MLP, whatever else after them.
+/// Attention comes before the MLP, everything else after both.
 int part_rank(const std::string& part) { return part == "attention" ? 0 : part == "mlp" ? 1 : 2; }
 struct StepLess {
   bool operator()(const Step& a, const Step& b) const {
@@ -26,7 +26,7 @@ struct StepLess {
   }
 };
 
-/// The variants that have layers; of too many, those with the largest KL divergence, in their order.
+/// The variants with layers; if they are too many, those with the largest KL divergence, in their order.
 std::vector<size_t> chosen_rows(const Run& run) {
   std::vector<size_t> rows;
   for (size_t v = 1; v < run.variants.size(); ++v) {
@@ -79,7 +79,7 @@ std::string layer_heat_map(const Run& run) {
       "<title id=\"{2}-t\">Error of the hidden state after each layer, by variant; a table of the figures "
       "follows</title>",
       width, height, id);
-  // A number above the first step of a layer, where there is room for it.
+  // A number above the first step of a layer, if there is room.
   int64_t last_layer = -1;
   double free_from = 0;
   for (const auto& [step, column] : place) {
@@ -102,7 +102,7 @@ std::string layer_heat_map(const Run& run) {
       const LayerError& error = variant.layers[l];
       const auto found = place.find({error.layer, error.part});
       if (found == place.end()) continue;
-      // The darkest (in the dark: the brightest) shade has the largest error, that is the lowest ratio.
+      // The darkest shade (in dark mode the brightest) has the largest error, which is the lowest ratio.
       const double share = std::isfinite(error.sqnr_db) ? (high - error.sqnr_db) / range : 0;
       const std::string shade = std::isfinite(error.sqnr_db)
                                     ? fmt::format("s{}", std::min(kShades - 1, static_cast<int>(share * kShades)))

@@ -25,7 +25,7 @@ struct Bar {
   [[nodiscard]] bool drawable() const { return std::abs(value()) + error() < 1e12; }
 };
 
-/// All variants where they are few, else those of the front that lie at its ends and its middle.
+/// All variants if they are few, else the ends and the middle of the front.
 std::vector<size_t> chosen(const Run& run) {
   std::vector<size_t> out;
   if (run.variants.size() <= kMostPanels + 1) {
@@ -39,7 +39,7 @@ std::vector<size_t> chosen(const Run& run) {
   return out;
 }
 
-/// Horizontal bars from zero, each with its error and its figure as text.
+/// Horizontal bars from zero, each with its error bar and its figure as text.
 std::string draw(const std::string& title, const std::vector<Bar>& bars, double low, double high,
                  const std::string& id) {
   constexpr double kWidth = 420, kLabels = 132, kFigures = 88, kRow = 22;
@@ -105,7 +105,7 @@ std::string subset_bars(const Run& run) {
   double low = 0, high = 1e-9;
   extend(baseline, low, high);
   out += draw("Baseline " + quantity_name(run), baseline, 0, high, id + "-0");
-  // All variants on one scale, so that panels compare.
+  // All variants share a scale, so that panels can be compared.
   const std::vector<size_t> shown = chosen(run);
   low = -1e-9;
   high = 1e-9;

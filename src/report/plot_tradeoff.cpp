@@ -10,12 +10,12 @@
 namespace mxlm::report {
 namespace {
 
-// Of the drawing, in its own units (about CSS pixels); the labels below and left of the axes lie outside.
+// Sizes of the drawing in its own units (about CSS pixels); the labels below and left of the axes are outside.
 constexpr double kWidth = 440, kHeight = 330, kLeft = 54, kRight = 428, kTop = 12, kBottom = 282;
-constexpr double kCharacter = 6.6, kLabelHeight = 13;  // of a label's type
+constexpr double kCharacter = 6.6, kLabelHeight = 13;  // of the font of labels
 constexpr size_t kMostNamed = 6;                       // with more variants the labels are numbers
 constexpr size_t kNameColumns = 18;                    // of a label that is a name
-constexpr size_t kMostLabels = 60;                     // with more variants only the front is labelled, up to so many
+constexpr size_t kMostLabels = 60;  // with more variants only the front is labelled, up to this number
 
 struct Point {
   size_t index = 0;
@@ -28,12 +28,12 @@ struct Plot {
   std::string title, y_label, description;
   std::vector<Point> points;
   bool logarithmic = false;
-  double floor = 0;  // of a logarithmic axis: what is not above it is drawn there
+  double floor = 0;  // of a logarithmic axis: smaller values are drawn there
   double reference = std::numeric_limits<double>::quiet_NaN();
   bool front_line = false;
 };
 
-/// A little more than the range of the values.
+/// Slightly more than the range of the values.
 Scale make_scale(double low, double high, double from, double to, bool logarithmic) {
   if (logarithmic) {
     const double pad = std::max(1.15, std::pow(high / low, 0.06));
@@ -97,7 +97,7 @@ std::string draw(const Run& run, const Plot& plot, const std::string& x_label, c
       if (!p.front) continue;
       const double px = x(p.size.value), py = y(p.y);
       if (!path.empty()) {
-        // No label on the line.
+        // No label may cover the line.
         placer.avoid({last_x, last_y - 1, px - last_x, 2});
         placer.avoid({px - 1, std::min(py, last_y), 2, std::abs(py - last_y)});
       }
@@ -118,7 +118,7 @@ std::string draw(const Run& run, const Plot& plot, const std::string& x_label, c
     const Variant& v = run.variants[p.index];
     points += fmt::format(R"(<g{}><title>{}. {}</title>)", attributes(p.value.source, p.value.value), p.index,
                           escape(v.name));
-    // A bar that the point would cover is left out.
+    // A bar that the point would cover is omitted.
     if (bottom - top > 8) {
       points += fmt::format(R"(<path class="bar" d="M{0} {1}V{2}M{3} {1}h6M{3} {2}h6"/>)", xy(px), xy(top), xy(bottom),
                             xy(px - 3));
@@ -135,7 +135,7 @@ std::string draw(const Run& run, const Plot& plot, const std::string& x_label, c
     if (!place) continue;
     const double lx = place->box.x + place->box.width / 2, ly = place->box.y + place->box.height / 2;
     if (place->leader) {
-      // To the side of the label that is nearest to the point.
+      // The line goes to the side of the label that is nearest to the point.
       const double end_x = std::clamp(px, place->box.x, place->box.x + place->box.width);
       const double end_y = std::clamp(py, place->box.y + 1, place->box.y + place->box.height - 1);
       leaders += fmt::format(R"(<path class="leader" d="M{} {}L{} {}"/>)", xy(px), xy(py), xy(end_x), xy(end_y));

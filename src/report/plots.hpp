@@ -1,6 +1,6 @@
 #pragma once
 
-// The pictures of a run, as <figure>s with inline SVG; "" where the file lacks what they show.
+// The pictures of a run, as <figure>s with inline SVG; "" if the file lacks their data.
 
 #include <string>
 
@@ -10,16 +10,16 @@
 namespace mxlm::report {
 
 /// KL divergence, and perplexity, against the size of the weights, with error bars. Points carry the variant's number
-/// in the table, or its name where there are few.
+/// in the table, or its name if there are few variants.
 std::string tradeoff_plots(const Run& run);
 
-/// Error of the hidden state after each step: variants x steps, with a table of the same figures.
+/// The error of the hidden state after each step: variants x steps, with a table of the same figures.
 std::string layer_heat_map(const Run& run);
 
-/// Exponents of weights and activations, a plot a role and a table of the tensors.
+/// The exponents of weights and activations: a plot for each role and a table of the tensors.
 std::string exponent_histograms(const Run& run);
 
-/// Baseline perplexity a subset, and what the first variants change; a table has all of them.
+/// The baseline's perplexity by subset, and the changes of the first variants; a table has all variants.
 std::string subset_bars(const Run& run);
 
 }  // namespace mxlm::report

@@ -16,7 +16,7 @@ namespace mxlm::report {
 namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-// Far above any real result. What a file holds in all, Record::limits bounds.
+// Far above any real result. Record::limits bounds the total of a file.
 constexpr size_t kMostText = size_t{1} << 20;
 constexpr size_t kMostCommand = size_t{64} << 20;  // it may name each of thousands of variants
 constexpr size_t kMostRuns = 1000, kMostPercentiles = 64, kMostCounts = 4096;
@@ -29,11 +29,11 @@ using simdjson::dom::element_type;
 
 std::string megabytes(uint64_t bytes) { return fmt::format("{} MB", bytes / 1'000'000); }
 
-/// A file that is being read, and what it takes.
+/// A file that is being read, and the memory that it takes.
 struct Reading {
   const std::string& file;
   const Limits& limits;
-  uint64_t bytes;  // with what was read before it
+  uint64_t bytes;  // including what was read before it
   std::set<std::string> percentile_names;
 
   void take(uint64_t more) {
@@ -46,12 +46,12 @@ struct Reading {
   }
 };
 
-/// A value of the file and where it is. A missing member is a Node without a value.
+/// A value of the file and its place. A missing member is a Node without a value.
 class Node {
  public:
   Node(Reading& reading, element value, std::string path) : reading_(&reading), value_(value), path_(std::move(path)) {}
 
-  /// Neither missing nor null.
+  /// True if the value is neither missing nor null.
   [[nodiscard]] bool present() const { return value_ && !value_->is_null(); }
 
   [[nodiscard]] Node operator[](std::string_view key) const {
@@ -63,7 +63,7 @@ class Node {
     return out;
   }
 
-  /// The member, which has to be there.
+  /// The member, which must exist.
   [[nodiscard]] Node at(std::string_view key) const {
     Node out = (*this)[key];
     if (!out.present())
@@ -71,7 +71,7 @@ class Node {
     return out;
   }
 
-  /// Calls `use` with each element of this array, which become a T each; with none if it is missing.
+  /// Converts each element of this array to a T and passes it to `use`; does nothing if the array is missing.
   template <typename T, typename Use>
   void each(Use use, size_t most = std::numeric_limits<size_t>::max()) const {
     if (!present()) return;
@@ -90,7 +90,7 @@ class Node {
     }
   }
 
-  /// "" if it is missing.
+  /// Returns "" if it is missing.
   [[nodiscard]] std::string text(size_t most = kMostText) const {
     if (!present()) return {};
     std::string_view out;
@@ -103,7 +103,7 @@ class Node {
     return std::string(out);
   }
 
-  /// NaN if it is missing or null.
+  /// Returns NaN if it is missing or null.
   [[nodiscard]] double number() const {
     if (!present()) return kNan;
     double out = 0;
@@ -111,14 +111,14 @@ class Node {
     return out;
   }
 
-  /// A number that is not below 0.
+  /// A number that is at least 0.
   [[nodiscard]] double amount() const {
     const double out = number();
     if (out < 0) wrong("a number from 0 up");
     return out;
   }
 
-  /// 0 if it is missing.
+  /// Returns 0 if it is missing.
   [[nodiscard]] int64_t integer(int64_t least = 0) const {
     if (!present()) return 0;
     int64_t out = 0;
@@ -215,7 +215,7 @@ std::optional<VsBaseline> read_vs_baseline(const Node& node, const MemberNames& 
   return out;
 }
 
-/// `clusters`: of the run or subset.
+/// `clusters` belongs to the run or the subset.
 VariantFigures read_figures(const Node& node, int64_t clusters) {
   VariantFigures out;
   out.clusters = clusters;
@@ -426,15 +426,15 @@ const MemberNames& member_names(const VariantFigures& figures) {
 }
 
 Limits limits_of(uint64_t room) {
-  // Half for the parser while a file is read. Later a page is there with copies of its parts, each larger than the
-  // record of which it is made.
-  constexpr uint64_t kLargestPage = uint64_t{256} << 20;  // more opens in no browser
+  // The parser takes half while a file is read. Later the page exists with copies of its parts, each larger than its
+  // record.
+  constexpr uint64_t kLargestPage = uint64_t{256} << 20;  // no browser opens more
   return {.parsed_bytes = room / 2, .record_bytes = room / 12, .output_bytes = std::min(kLargestPage, room / 8)};
 }
 
 void add_json(Record& record, const std::string& name, std::string_view text) {
   const std::string shown = name.empty() ? "the result" : name;
-  // The parser's tables, of which real results use a third.
+  // The tables of the parser; real results use a third of them.
   constexpr uint64_t kParsedBytesAByte = 14;
   if (text.size() > record.limits.parsed_bytes / kParsedBytesAByte) {
     fail(
@@ -445,7 +445,7 @@ void add_json(Record& record, const std::string& name, std::string_view text) {
   simdjson::dom::parser parser;
   element root;
   if (const auto error = parser.parse(text.data(), text.size()).get(root); error != simdjson::SUCCESS) {
-    fail("{} is no valid JSON ({}); give a file that 'mxlm eval --json' wrote.", quote(shown),
+    fail("{} is not valid JSON ({}); give a file that 'mxlm eval --json' wrote.", quote(shown),
          simdjson::error_message(error));
   }
   Reading reading{

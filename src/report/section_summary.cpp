@@ -41,7 +41,7 @@ std::string judged(const Verdict& v) {
 
 bool compared(const Variant& v) { return v.figures.vs_baseline && std::isfinite(v.figures.vs_baseline->ppl_ratio); }
 
-/// "changes perplexity by +0.8 ± 0.1 % (z = +8, significant)", and what that buys.
+/// "changes perplexity by +0.8 ± 0.1 % (z = +8, significant)", and the size that it saves.
 std::string sentence(const Run& run, size_t index, const Verdict& verdict) {
   const Variant& v = run.variants[index];
   if (!compared(v)) {
@@ -98,7 +98,7 @@ std::string capital(std::string text) {
   return text;
 }
 
-/// The first line: how many variants changed anything.
+/// The first line: the number of variants that changed anything.
 std::string lead(const Run& run, const std::vector<Verdict>& judgements) {
   const size_t count = run.variants.size() - 1;
   std::vector<size_t> worse, better, same, borderline;
@@ -151,8 +151,8 @@ std::string lead(const Run& run, const std::vector<Verdict>& judgements) {
   return fmt::format("{}{}.", by_size, joined(parts));
 }
 
-/// Who else may be on the front: variants that one of the front's, of at most their size, does not beat by more than
-/// the error of the difference of their KL divergences. "" where there are none.
+/// Other candidates for the front: variants that no variant of the front with at most their size beats by more than the
+/// error of the difference of their KL divergences. "" if there are none.
 std::string rivals(const Run& run, SizeAxis axis, const std::vector<size_t>& front) {
   std::map<std::pair<std::string_view, std::string_view>, const Pair*> pairs;
   for (const Pair& p : run.pairs) pairs.emplace(std::pair(std::string_view(p.a), std::string_view(p.b)), &p);
@@ -167,7 +167,7 @@ std::string rivals(const Run& run, SizeAxis axis, const std::vector<size_t>& fro
   std::vector<size_t> out;
   for (size_t i = 1; i < run.variants.size(); ++i) {
     if (on_front[i] != 0) continue;
-    // The front goes by size; its last one that is no larger has the least KL divergence of these.
+    // The front is ordered by size; its last variant that is no larger has the least KL divergence of these.
     const auto larger = std::upper_bound(front.begin(), front.end(), size_figure(run, i, axis).value,
                                          [&](double size, size_t f) { return size_figure(run, f, axis).value > size; });
     if (larger != front.begin() && alike(*(larger - 1), i)) out.push_back(i);
@@ -175,7 +175,7 @@ std::string rivals(const Run& run, SizeAxis axis, const std::vector<size_t>& fro
   return out.empty() ? std::string{} : fmt::format("; within the error, nor than {}", names(run, out));
 }
 
-/// What to look at among many variants.
+/// The variants to look at among many.
 std::string highlights(const Run& run, const std::vector<Verdict>& judgements) {
   std::vector<size_t> order;
   for (size_t i = 1; i < run.variants.size(); ++i) {
@@ -210,7 +210,7 @@ std::string highlights(const Run& run, const std::vector<Verdict>& judgements) {
   return out;
 }
 
-/// Rounding, where --noise measured it.
+/// Rounding, if --noise measured it.
 std::string noise_note(const Run& run) {
   const auto& noise = run.variants[0].noise;
   if (!noise) return {};

@@ -13,12 +13,12 @@ namespace mxlm::report {
 namespace {
 
 constexpr size_t kMostPairs = 2000;
-constexpr size_t kWorstLinears = 20;  // shown a variant
-constexpr size_t kMostLists = 500;    // of one a variant
+constexpr size_t kWorstLinears = 20;  // shown for each variant
+constexpr size_t kMostLists = 500;    // with one list for each variant
 
 Source variant_source(const Run& run, size_t index) { return source(run) / "variants" / index; }
 
-/// The row's head: number, name, and the spec below where the name is another.
+/// The head of a row: number, name, and below it the spec if it differs from the name.
 std::string row_head(const Run& run, size_t index) {
   const Variant& v = run.variants[index];
   std::string out = fmt::format(R"(<tr><td class="n i">{}</td><th scope="row" class="t"><span class="v">{}</span>)",
@@ -40,7 +40,7 @@ bool any(const Run& run, Field field) {
   return std::any_of(run.variants.begin(), run.variants.end(), field);
 }
 
-/// One <details> a variant is a long list where there are many: folded once more.
+/// A <details> for each variant is a long list if there are many variants, so it is folded once more.
 std::string folded(const std::string& list, size_t count) {
   constexpr size_t kMost = 6;
   if (count > kMostLists) {
@@ -50,7 +50,7 @@ std::string folded(const std::string& list, size_t count) {
   return count > kMost ? details(plural(static_cast<int64_t>(count), "variant"), list, "many") : list;
 }
 
-/// Layers of a pattern as ranges: "0-11, 13".
+/// The layers of a pattern as ranges: "0-11, 13".
 std::string ranges(const std::set<int64_t>& numbers) {
   std::string out;
   for (auto at = numbers.begin(); at != numbers.end();) {
@@ -63,7 +63,7 @@ std::string ranges(const std::set<int64_t>& numbers) {
   return out;
 }
 
-/// `tensor` with its first number between dots replaced by '*', and that number; -1 if there is none.
+/// `tensor` with '*' for its first number between dots, and that number; -1 if there is none.
 std::pair<std::string, int64_t> pattern(const std::string& tensor) {
   for (size_t at = tensor.find('.'); at != std::string::npos; at = tensor.find('.', at + 1)) {
     const size_t end = std::min(tensor.find('.', at + 1), tensor.size());
@@ -186,7 +186,7 @@ std::string distribution_table(const Run& run) {
   for (const Variant& v : run.variants) {
     if (!v.figures.vs_baseline) continue;
     for (const auto& [key, value] : v.figures.vs_baseline->kld_percentiles) {
-      if (key == "0" || key == "100") continue;  // the least is rounding, the largest has its own column
+      if (key == "0" || key == "100") continue;  // 0 is only rounding, 100 has its own column
       percentiles.emplace(std::strtod(key.c_str(), nullptr), key);
     }
   }

@@ -1,6 +1,6 @@
 #pragma once
 
-// The parts of a run's section on the page, beside the pictures of plots.hpp; "" where there is nothing to say.
+// The parts of a run's section on the page, beside the pictures of plots.hpp; "" if there is nothing to say.
 
 #include <string>
 
@@ -9,16 +9,16 @@
 
 namespace mxlm::report {
 
-/// In words: what changed, by how much, and whether that is more than chance.
+/// In words: what changed, by how much, and whether the change is more than chance.
 std::string summary(const Run& run);
 
-/// One row a variant: the figures that one reads first.
+/// One row per variant: the figures that readers look at first.
 std::string variant_table(const Run& run);
 
-/// How the divergence is distributed over tokens, and how probabilities moved.
+/// The distribution of the divergence over tokens, and the changes of probabilities.
 std::string distribution_table(const Run& run);
 
-/// Comparisons of variants with one another.
+/// Comparisons of variants with each other.
 std::string pair_table(const Run& run);
 
 /// The Linears with the largest errors.
@@ -27,7 +27,7 @@ std::string linear_errors(const Run& run);
 /// Time and memory.
 std::string cost_table(const Run& run);
 
-/// Which products each variant replaces, tensors that differ in their layer's number on one line.
+/// The products that each variant replaces; tensors that differ only in the layer's number share a line.
 std::string replaced_list(const Run& run);
 
 /// Model, data, protocol, machine, command and hashes.

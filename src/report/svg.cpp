@@ -13,7 +13,7 @@
 namespace mxlm::report {
 namespace {
 
-/// A tick's value without needless digits: "0.05", "20", "1,000", "1e+20".
+/// The value of a tick without needless digits: "0.05", "20", "1,000", "1e+20".
 std::string tick_label(double value, int exponent) {
   if (std::abs(value) >= 1e7 || (value != 0 && std::abs(value) < 1e-5)) return with_minus(fmt::format("{:.3g}", value));
   std::string text = fmt::format("{:.{}f}", value, exponent < 0 ? std::min(-exponent, 12) : 0);
@@ -38,7 +38,7 @@ double Scale::operator()(double value) const {
   const double cut = std::isfinite(value) ? std::clamp(value, low_, high_) : low_;
   const auto distance = [this](double x) {
     if (!logarithmic_) return x - low_;
-    const double ratio = x / low_;  // exact where the two are close, infinite where they are very far apart
+    const double ratio = x / low_;  // exact if the two are close, infinite if they are very far apart
     return std::isfinite(ratio) ? std::log(ratio) : std::log(x) - std::log(low_);
   };
   return from_ + distance(cut) / distance(high_) * (to_ - from_);
@@ -50,7 +50,7 @@ std::vector<std::pair<double, std::string>> Scale::ticks(size_t most) const {
   if (logarithmic_) {
     const int first = static_cast<int>(std::floor(std::log10(low_))),
               last = static_cast<int>(std::ceil(std::log10(high_)));
-    // All of 1, 2, 5 where that is not too many; else powers of ten, or every n-th of them.
+    // All of 1, 2, 5 if those are not too many; else powers of ten, or every n-th power.
     for (const std::vector<int>& digits : {std::vector<int>{1, 2, 5}, {1, 3}, {1}}) {
       for (int every = 1;; every *= 2) {
         out.clear();
@@ -91,7 +91,7 @@ bool Box::overlaps(const Box& other) const {
 }
 
 bool Box::meets(double x1, double y1, double x2, double y2) const {
-  // Liang and Barsky's clipping: is any part of the line left inside?
+  // Liang and Barsky's clipping: is a part of the line left inside?
   double begin = 0, end = 1;
   const std::array<std::pair<double, double>, 4> sides{
       {{x1 - x2, x1 - x}, {x2 - x1, x + width - x1}, {y1 - y2, y1 - y}, {y2 - y1, y + height - y1}}};
@@ -122,7 +122,7 @@ std::optional<LabelPlacer::Place> LabelPlacer::place(double x, double y, double 
   for (const bool may_cross : {false, true}) {
     for (double distance = kBeside; distance <= kFurthest; distance += kStep) {
       for (int i = 0; i < kDirections; ++i) {
-        // Right first, then left, then what lies between.
+        // Right first, then left, then positions between them.
         const int turn = i % 2 == 0 ? i / 2 : kDirections / 2 + i / 2;
         const double angle = 2 * std::numbers::pi * turn / kDirections;
         const double center_x = x + std::cos(angle) * (distance + width / 2);

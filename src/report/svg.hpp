@@ -18,11 +18,11 @@ std::string xy(double value);
 /// Maps values to coordinates, linearly or by logarithm.
 class Scale {
  public:
-  /// From `low` to `high` (both finite, low < high, low > 0 when logarithmic) at the coordinates `from` to `to`.
+  /// Maps `low` to `high` (both finite, low < high, low > 0 if logarithmic) to the coordinates `from` to `to`.
   Scale(double low, double high, double from, double to, bool logarithmic);
-  /// The coordinate of `value`, cut to the ends of the scale.
+  /// The coordinate of `value`, clamped to the ends of the scale.
   [[nodiscard]] double operator()(double value) const;
-  /// Round values, at most about `most` of them, with their labels.
+  /// Round values with their labels, at most about `most` of them.
   [[nodiscard]] std::vector<std::pair<double, std::string>> ticks(size_t most) const;
 
  private:
@@ -33,21 +33,21 @@ class Scale {
 struct Box {
   double x = 0, y = 0, width = 0, height = 0;
   [[nodiscard]] bool overlaps(const Box& other) const;
-  /// Whether the line between two points meets the box.
+  /// True if the line between two points meets the box.
   [[nodiscard]] bool meets(double x1, double y1, double x2, double y2) const;
 };
 
-/// Finds a place for each label so that none lies on another, on a point, or outside.
+/// Finds a place for each label, so that no label covers another label or a point, or leaves the plot.
 class LabelPlacer {
  public:
   explicit LabelPlacer(Box area) : area_(area) {}
-  /// Something that no label may cover.
+  /// An area that no label may cover.
   void avoid(const Box& box) { taken_.push_back(box); }
   struct Place {
     Box box;
-    bool leader = false;  // so far from its point that a line has to tie them
+    bool leader = false;  // so far from its point that a line must connect them
   };
-  /// The nearest free place for a label of that size beside the point; nullopt if there is none.
+  /// The nearest free place for a label of this size beside the point; nullopt if there is none.
   std::optional<Place> place(double x, double y, double width, double height);
 
  private:

@@ -20,12 +20,12 @@
 namespace mxlm {
 namespace {
 
-// Columns that a cut name keeps: before figures are left out, and in the end.
+// The columns that a cut name keeps: before figures are omitted, and at last.
 constexpr size_t kReadable = 18, kNarrowest = 8;
 constexpr size_t kMarks = 5;
 constexpr double kMilli = 1000, kPercent = 100;
 
-/// A format in the short names of the format table, where it has one: "mxfp4/mxfp8".
+/// A format with the short names of the format table, where it has them: "mxfp4/mxfp8".
 std::string short_format(std::string text) {
   for (const auto& element : mx::kElements) {
     const auto alias = std::find_if(element.aliases.begin(), element.aliases.end(),
@@ -76,8 +76,8 @@ Rows sorted_rows(const RunResult& run) {
   return rows;
 }
 
-/// How the KL divergences of two variants compare: the chance of their paired difference; none where it was not
-/// computed or has no error.
+/// How the KL divergences of two variants compare: the chance of their paired difference; nullopt if the difference was
+/// not computed or has no error.
 std::optional<double> chance_between(const RunResult& run, size_t x, size_t y) {
   const auto [a, b] = std::minmax(x, y);
   // Pairs are in order.
@@ -95,8 +95,8 @@ bool alike(const RunResult& run, size_t x, size_t y) {
   return chance && *chance >= kBorderlineChance;
 }
 
-/// "*" for what is Pareto-optimal, "(*)" for what no other of at most its bits beats by more than their error; then "="
-/// where KL does not differ from that of the row above, "1" where it does not differ from the first row's.
+/// "*" if Pareto-optimal, "(*)" if no other variant with at most its bits beats it by more than their error; then "="
+/// if KL does not differ from the row above, "1" if it does not differ from the first row.
 std::vector<std::string> marks_of(const RunResult& run, const Rows& rows) {
   const std::vector<std::optional<size_t>> others = rivals(run.variants);
   std::vector<std::string> out;
@@ -113,7 +113,7 @@ std::vector<std::string> marks_of(const RunResult& run, const Rows& rows) {
   return out;
 }
 
-/// Removes what all units begin with, up to a dot, and returns it.
+/// Removes the common beginning of all units, up to a dot, and returns it.
 std::string take_common_prefix(std::vector<std::string>& units) {
   if (units.size() < 2) return {};
   std::string prefix = units.front();
@@ -127,7 +127,7 @@ std::string take_common_prefix(std::vector<std::string>& units) {
   return prefix;
 }
 
-/// Columns of the coordinates that vary; a sentence about those that do not is put into `fixed`.
+/// Columns of the coordinates that vary; `fixed` receives a sentence about the coordinates that do not.
 std::vector<Column> coordinate_columns(const Rows& rows, std::string& fixed, std::string& prefix) {
   std::vector<Column> out;
   std::vector<std::string> same;
@@ -172,7 +172,7 @@ size_t total_width(const std::vector<Column>& columns) {
 }
 
 void add_rows(std::string& out, const RunResult& run, const Rows& rows, std::vector<Column> columns) {
-  // Long names are cut, then the last figures go, then names are cut short.
+  // First long names are cut, then the last figures go, then names are cut short.
   size_t least = kReadable;
   const size_t names =
       static_cast<size_t>(std::count_if(columns.begin(), columns.end(), [](const Column& c) { return c.left; }));
@@ -226,7 +226,7 @@ void add_run(std::string& out, const RunResult& run, const MachineInfo& machine)
   if (tokens > 0 && !rows.empty()) {
     std::string fixed, prefix;
     std::vector<Column> columns = coordinate_columns(rows, fixed, prefix);
-    if (columns.empty()) {  // one variant, or such as are the same
+    if (columns.empty()) {  // one variant, or equal variants
       columns.push_back({.title = "format",
                          .cells = std::vector<std::string>(rows.size(), rows.front()->sweep->format),
                          .left = true});
@@ -295,7 +295,7 @@ std::string render_sweep_csv(const EvalResult& result, Formulas formulas) {
       if (!v.sweep || !v.figures.vs_baseline) continue;
       const SweepPoint& p = *v.sweep;
       const VsBaseline& b = *v.figures.vs_baseline;
-      const bool self = v.figures.self.has_value();  // which has no perplexity
+      const bool self = v.figures.self.has_value();  // which does not measure a perplexity
       const auto perplexity = [self](double x) { return self ? std::string{} : number(x); };
       const std::vector<std::string> fields = {text(run.model.name),
                                                text(run.data.name),

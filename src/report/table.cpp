@@ -20,9 +20,8 @@ namespace {
 constexpr size_t kNarrowestName = 10;
 constexpr size_t kMostNameLines = 4;
 
-/// Lines of a name: a clause each (the comma between them is dropped), and a clause that is still too long broken
-/// before
-/// '/' or '@', after '=', or anywhere.
+/// The lines of a name: one line per clause (without the comma). A clause that is still too long breaks before '/' or
+/// '@', after '=', or anywhere.
 std::vector<std::string> break_name(std::string_view name, size_t columns) {
   if (text_width(name) <= columns) return {std::string(name)};
   std::vector<std::string> lines;

@@ -10,7 +10,7 @@ namespace {
 
 bool begins_code_point(char c) { return (c & 0xC0) != 0x80; }
 
-/// True for "-1.5e-05" and its like, which no spreadsheet computes into anything else.
+/// True for "-1.5e-05" and the like, which no spreadsheet turns into anything else.
 bool is_number(std::string_view text) {
   double number = 0;
   if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
@@ -18,8 +18,8 @@ bool is_number(std::string_view text) {
   return !text.empty() && error != std::errc::invalid_argument && end == text.data() + text.size();
 }
 
-/// True for text that a spreadsheet takes for a formula: one of its signs, also in the full width of East Asian fonts
-/// and after what is trimmed, or control characters that end the field that they stand in.
+/// True for text that a spreadsheet takes for a formula: it begins with one of the signs of formulas (also in East
+/// Asian full width, and after trimmed characters) or holds control characters that end its field.
 bool begins_formula(std::string_view text) {
   if (is_number(text)) return false;
   const size_t begin = text.find_first_not_of(" '\"");

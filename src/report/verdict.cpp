@@ -15,7 +15,7 @@ double chance_of(const Difference& difference) {
   if (!std::isfinite(difference.value) || !std::isfinite(difference.error)) {
     return std::numeric_limits<double>::quiet_NaN();
   }
-  const double size = std::abs(difference.value) / difference.error;  // infinite where the error is 0
+  const double size = std::abs(difference.value) / difference.error;  // infinite if the error is 0
   return difference.clusters == 0 ? normal_p(size) : student_p(size, static_cast<double>(difference.clusters - 1));
 }
 
@@ -75,7 +75,7 @@ std::vector<Verdict> verdicts(std::span<const Difference> differences) {
   out.reserve(differences.size());
   for (size_t i = 0; i < differences.size(); ++i) {
     const Difference& d = differences[i];
-    // Infinite where the error is 0: a difference that no cluster contradicts.
+    // Infinite if the error is 0: no cluster contradicts the difference.
     out.push_back(
         {.kind = kind_of(d.value, chances[i]), .z = d.value == 0 ? 0 : d.value / d.error, .chance = chances[i]});
   }

@@ -51,7 +51,7 @@ float half_to_float(uint16_t bits) {
     exponent = 1;
     while ((mantissa & 0x400U) == 0) {
       mantissa <<= 1;
-      --exponent;  // wraps below zero on purpose: only the sum below is used
+      --exponent;  // wraps below zero on purpose: only the sum below matters
     }
     mantissa &= 0x3ffU;
   }

@@ -1,5 +1,7 @@
 #pragma once
 
+// Types of stored numbers, and conversions to and from float.
+
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -8,7 +10,7 @@
 
 namespace mxlm {
 
-/// Types of stored numbers, by the names that safetensors uses.
+/// The types of stored numbers, under the names that safetensors uses.
 enum class DType : uint8_t {
   f64,
   f32,
@@ -49,25 +51,25 @@ constexpr size_t dtype_size(DType type) {
   }
 }
 
-/// The safetensors name ("BF16"), and back (nullopt if unknown).
+/// The safetensors name ("BF16") of a type, and the type of a name (nullopt if unknown).
 std::string_view dtype_name(DType type);
 std::optional<DType> dtype_from_name(std::string_view name);
 
-/// A bfloat16 as it is stored; arithmetic is done in float.
+/// A stored bfloat16; arithmetic happens in float.
 struct BFloat16 {
   uint16_t bits;
 };
 
 constexpr float to_float(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
-/// Rounds to nearest even, keeps NaN a NaN.
+/// Rounds to nearest, ties to even; a NaN stays a NaN.
 constexpr BFloat16 to_bfloat16(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   if ((bits & 0x7fffffffU) > 0x7f800000U) return {static_cast<uint16_t>((bits >> 16) | 0x40U)};
   return {static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16)};
 }
 
-/// IEEE half to float, exact.
+/// Converts an IEEE half to float, exactly.
 float half_to_float(uint16_t bits);
 
 }  // namespace mxlm

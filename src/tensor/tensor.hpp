@@ -1,5 +1,7 @@
 #pragma once
 
+// Matrices: buffers that a backend owns, and views of host memory.
+
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -10,8 +12,8 @@
 
 namespace mxlm {
 
-/// A matrix of rows x cols elements, rows `stride` elements apart, whose memory belongs to whatever backend made it:
-/// only that backend may follow `data()`. Movable, not copyable.
+/// A matrix of rows x cols elements, rows `stride` elements apart. The backend that made it owns the memory, and only
+/// that backend may follow `data()`. Movable, not copyable.
 class Tensor {
  public:
   Tensor() = default;
@@ -54,14 +56,14 @@ class Tensor {
   std::shared_ptr<void> memory_;
 };
 
-/// A matrix in host memory that somebody else owns (a mapped checkpoint): [rows, cols], rows `stride` elements apart.
+/// A matrix [rows, cols] in host memory with another owner (a mapped checkpoint), rows `stride` elements apart.
 struct HostMatrix {
   DType type = DType::f32;  // f32, bf16 or f16
   int64_t rows = 0, cols = 0, stride = 0;
   const std::byte* data = nullptr;
 };
 
-/// A host matrix in bfloat16: the source itself if it is stored so, else its values rounded to nearest even.
+/// A host matrix in bfloat16: the source itself if it is bfloat16, else its values rounded to nearest, ties to even.
 class RoundedMatrix {
  public:
   explicit RoundedMatrix(const HostMatrix& source);

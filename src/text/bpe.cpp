@@ -29,7 +29,8 @@ void MergeTable::set(int32_t left, int32_t right, Merge merge) {
 
 Bpe Bpe::from_json(const Json& model) {
   const auto merges = model.find("merges");
-  if (!merges) fail("{}: a tokenizer without merges is no BPE tokenizer; the file must hold \"merges\"", model.where);
+  if (!merges)
+    fail("{}: a tokenizer without merges is not a BPE tokenizer; the file must hold \"merges\"", model.where);
   if (const auto dropout = model.find("dropout")) {
     double p = 0;
     if (dropout->value.get(p) != simdjson::SUCCESS || p != 0) fail("{}: dropout is not supported", dropout->where);
@@ -39,7 +40,7 @@ Bpe Bpe::from_json(const Json& model) {
   const Json vocabulary = model.at("vocab");
   for (const auto [token, id] : vocabulary.object()) {
     const Json entry{id, vocabulary.where + "." + std::string(token.substr(0, 60))};
-    if (!out.vocabulary_.add(token, entry.token_id())) fail("{}: the token is there twice", entry.where);
+    if (!out.vocabulary_.add(token, entry.token_id())) fail("{}: the token occurs twice", entry.where);
   }
   if (const auto id = out.vocabulary_.finish()) fail("{}: two tokens have the id {}", vocabulary.where, *id);
 

@@ -47,7 +47,7 @@ uint32_t offset_of(uint32_t unit) { return unit >> 10 << ((unit & 0x200U) >> 6);
 
 Charsmap Charsmap::from_json(const Json& json) {
   const auto bytes = bytes_of_base64(json.string());
-  if (!bytes) fail("{}: this is no base64", json.where);
+  if (!bytes) fail("{}: this is not base64", json.where);
   const std::string_view all = *bytes;
   const uint64_t trie = all.size() < 4 ? 0 : little_endian(all);
   if (trie == 0 || trie % 4 != 0 || trie > all.size() - 4) {

@@ -401,7 +401,7 @@ std::unique_ptr<PreTokenizer::Step> metaspace_from(const Json& json) {
     } else if (name == "never") {
       prepend = Metaspace::Prepend::never;
     } else if (name != "always") {
-      fail("{}: '{}' is none of first, always, never", scheme->where, name.substr(0, 60));
+      fail("{}: '{}' is not first, always or never", scheme->where, name.substr(0, 60));
     }
   }
   if (!json.boolean_or("add_prefix_space", true) && prepend != Metaspace::Prepend::never) {

@@ -60,7 +60,7 @@ class MessageReader {
  private:
   static constexpr unsigned kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5;
 
-  [[noreturn]] void bad() const { fail("{}: this is no SentencePiece model; get the file again.", name_); }
+  [[noreturn]] void bad() const { fail("{}: this is not a SentencePiece model; get the file again.", name_); }
   uint64_t varint() {
     uint64_t value = 0;
     for (unsigned shift = 0; shift < 64 && !rest_.empty(); shift += 7) {
@@ -101,7 +101,7 @@ SentencePieceModel::Piece read_piece(std::string_view bytes, size_t id, const st
     }
   }
   if (piece.text.empty()) fail("{}: piece {} is empty", name, id);
-  if (!valid_utf8(piece.text)) fail("{}: piece {}, {}, is no UTF-8", name, id, quote(piece.text));
+  if (!valid_utf8(piece.text)) fail("{}: piece {}, {}, is not UTF-8", name, id, quote(piece.text));
   return piece;
 }
 
@@ -140,7 +140,7 @@ void read_trainer(SentencePieceModel& out, std::string_view bytes, const std::st
     }
   }
   for (const std::string* piece : {&out.unk_piece, &out.bos_piece, &out.eos_piece}) {
-    if (!valid_utf8(*piece)) fail("{}: the name {} of a special piece is no UTF-8", name, quote(*piece));
+    if (!valid_utf8(*piece)) fail("{}: the name {} of a special piece is not UTF-8", name, quote(*piece));
   }
 }
 
@@ -159,7 +159,7 @@ SentencePieceModel SentencePieceModel::parse(std::string_view bytes, const std::
   for (MessageReader in(bytes, name); in.next();) {
     if (in.field() == 1) {
       const Piece piece = read_piece(in.bytes(), out.pieces.size(), name);
-      if (!seen.insert(piece.text).second) fail("{}: the piece {} is there twice", name, quote(piece.text));
+      if (!seen.insert(piece.text).second) fail("{}: the piece {} occurs twice", name, quote(piece.text));
       if (out.pieces.size() > static_cast<size_t>(kMaxTokenId))
         fail("{}: there are more than {} pieces", name, kMaxTokenId);
       out.pieces.push_back(piece);
@@ -169,7 +169,8 @@ SentencePieceModel SentencePieceModel::parse(std::string_view bytes, const std::
       read_normalizer(out, in.bytes(), name);
     }
   }
-  if (out.pieces.empty()) fail("{}: this is no SentencePiece model, for it holds no pieces; get the file again.", name);
+  if (out.pieces.empty())
+    fail("{}: this is not a SentencePiece model, because it holds no pieces; get the file again.", name);
   return out;
 }
 

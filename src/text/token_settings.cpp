@@ -57,7 +57,7 @@ struct StatedTokens {
   std::map<std::string, AddedToken> by_content;
 
   void add(int64_t id, const AddedToken& token, const std::string& where) {
-    if (id < 0 || id > kMaxTokenId) fail("{}: {} is no token id", where, id);
+    if (id < 0 || id > kMaxTokenId) fail("{}: {} is not a token id", where, id);
     by_id[id] = token;
     by_content[token.content] = token;
   }
@@ -69,7 +69,7 @@ void read_decoder(StatedTokens& added, const ordered_json& decoder, const std::s
     int64_t id = -1;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     const std::string entry = where + "." + quote(key);
-    if (error != std::errc() || end != key.data() + key.size()) fail("{}: the key is no token id", entry);
+    if (error != std::errc() || end != key.data() + key.size()) fail("{}: the key is not a token id", entry);
     if (!value.is_object()) fail("{}: should be an object", entry);
     added.add(id, token_of_json(value, entry), entry);
   }
@@ -159,9 +159,10 @@ ordered_json object_of(const TokenizerFiles& files, const std::string& name) {
   simdjson::dom::parser parser;
   simdjson::dom::element root;
   const auto error = parse_python_json(parser, it->second, root);
-  if (error != simdjson::SUCCESS) fail("{}: this is no valid JSON object ({})", path, simdjson::error_message(error));
+  if (error != simdjson::SUCCESS)
+    fail("{}: this is not a valid JSON object ({})", path, simdjson::error_message(error));
   ordered_json out = copy_of(root);
-  if (!out.is_object()) fail("{}: this is no valid JSON object", path);
+  if (!out.is_object()) fail("{}: this is not a valid JSON object", path);
   return out;
 }
 

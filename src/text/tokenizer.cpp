@@ -147,7 +147,7 @@ Tokenizer Tokenizer::from_json(std::string_view json, const std::string& name, c
   simdjson::dom::parser parser;
   simdjson::dom::element root;
   const auto error = parser.parse(json.data(), json.size()).get(root);
-  if (error != simdjson::SUCCESS) fail("{}: this is no valid JSON ({})", name, simdjson::error_message(error));
+  if (error != simdjson::SUCCESS) fail("{}: this is not valid JSON ({})", name, simdjson::error_message(error));
   Tokenizer out(std::make_unique<Impl>(text::Json{root, name}, additions.tokens));
   if (additions.replaced_template) {
     const auto ids_of = [&](const std::vector<std::string>& tokens) {

@@ -39,7 +39,7 @@ JsonParts read_parts(std::string_view bytes, const std::string& name) {
   simdjson::dom::parser parser;
   simdjson::dom::element root;
   const auto error = parser.parse(bytes.data(), bytes.size()).get(root);
-  if (error != simdjson::SUCCESS) fail("{}: this is no valid JSON ({})", name, simdjson::error_message(error));
+  if (error != simdjson::SUCCESS) fail("{}: this is not valid JSON ({})", name, simdjson::error_message(error));
   const text::Json whole{root, name};
   JsonParts out;
   const auto copy = [](const text::Json& part) { return json::parse(simdjson::minify(part.value)); };
@@ -110,13 +110,13 @@ std::vector<AddedToken> tokens_to_add(TokenizerClass kind, const TokenSettings& 
 /// vocab.json and merges.txt, as `tokenizers` reads them.
 void read_vocabulary_and_merges(const TokenizerFiles& files, json& model) {
   json& vocabulary = model["vocab"] = json::parse(files.files.find("vocab.json")->second, nullptr, false);
-  if (!vocabulary.is_object()) fail("{}/vocab.json: this is no valid JSON object", files.folder);
+  if (!vocabulary.is_object()) fail("{}/vocab.json: this is not a valid JSON object", files.folder);
   for (const auto& [token, id] : vocabulary.items()) {
     if (!id.is_number_unsigned()) fail("{}/vocab.json: {} has no token id", files.folder, quote(token));
   }
   json& merges = model["merges"] = json::array();
   std::string_view rest = files.files.find("merges.txt")->second;
-  if (!text::valid_utf8(rest)) fail("{}/merges.txt: this is no UTF-8", files.folder);
+  if (!text::valid_utf8(rest)) fail("{}/merges.txt: this is not UTF-8", files.folder);
   while (!rest.empty()) {
     const size_t end = rest.find('\n');
     std::string_view line = rest.substr(0, end);
@@ -129,7 +129,7 @@ void read_vocabulary_and_merges(const TokenizerFiles& files, json& model) {
 /// vocab.txt: a token a line.
 void read_word_pieces(const TokenizerFiles& files, json& model) {
   std::string_view rest = files.files.find("vocab.txt")->second;
-  if (!text::valid_utf8(rest)) fail("{}/vocab.txt: this is no UTF-8", files.folder);
+  if (!text::valid_utf8(rest)) fail("{}/vocab.txt: this is not UTF-8", files.folder);
   json& vocabulary = model["vocab"] = json::object();
   for (int64_t id = 0; !rest.empty(); ++id) {
     const size_t end = rest.find('\n');

@@ -87,7 +87,7 @@ class Unigram : public WordModel {
       bytes += token.size();
       if (bytes > kMostBytes) fail("{}: its tokens have more than {} bytes", list.where, kMostBytes);
       if (!tokens_.add(token, static_cast<int32_t>(scores_.size()))) {
-        fail("{}: the token {} is there twice", where(), quote(token));
+        fail("{}: the token {} occurs twice", where(), quote(token));
       }
       scores_.push_back(score);
     }

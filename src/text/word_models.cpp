@@ -17,7 +17,7 @@ Vocabulary read_word_vocabulary(const Json& model) {
   const Json vocabulary = model.at("vocab");
   for (const auto [token, id] : vocabulary.object()) {
     const Json entry{id, vocabulary.where + "." + std::string(token.substr(0, 60))};
-    if (!out.add(token, entry.token_id())) fail("{}: the token is there twice", entry.where);
+    if (!out.add(token, entry.token_id())) fail("{}: the token occurs twice", entry.where);
   }
   if (const auto id = out.finish()) fail("{}: two tokens have the id {}", vocabulary.where, *id);
   return out;

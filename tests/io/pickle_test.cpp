@@ -118,7 +118,7 @@ TEST(Pickle, RefusesBrokenStacksAndMemos) {
   EXPECT_THAT(message_of([] { read("\x80\x01}."); }), HasSubstr("protocol is 1"));
   EXPECT_THAT(message_of([] { read("\x80\x06}."); }), HasSubstr("protocol is 6"));
   EXPECT_THAT(refusal(""), HasSubstr("ends in the middle"));
-  EXPECT_THAT(refusal("."), HasSubstr("takes a value where there is none"));
+  EXPECT_THAT(refusal("."), HasSubstr("takes a value from an empty stack"));
   EXPECT_THAT(refusal("}}."), HasSubstr("more than one value"));
   EXPECT_THAT(refusal("}(."), AllOf(HasSubstr("byte 4"), HasSubstr("takes a value")));
   EXPECT_THAT(refusal("}(\x85"), HasSubstr("takes a value"));
@@ -135,8 +135,8 @@ TEST(Pickle, RefusesBrokenStacksAndMemos) {
   EXPECT_THAT(refusal("}q\0h\x01"s), HasSubstr("refers to value 1 of 1"));
   EXPECT_THAT(refusal("}q\x01"), HasSubstr("memoizes value 1 after 0 values"));
   EXPECT_THAT(refusal("}r\xff\xff\xff\xff"), HasSubstr("memoizes value 4294967295"));
-  EXPECT_THAT(refusal("q\0"s), HasSubstr("memoizes a value where there is none"));
-  EXPECT_THAT(refusal("\x94"), HasSubstr("memoizes a value where there is none"));
+  EXPECT_THAT(refusal("q\0"s), HasSubstr("memoizes a value from an empty stack"));
+  EXPECT_THAT(refusal("\x94"), HasSubstr("memoizes a value from an empty stack"));
   EXPECT_THAT(refusal("j\xff\xff\xff\xff"), HasSubstr("refers to value 4294967295"));
   EXPECT_THAT(refusal("NN\x93"), HasSubstr("the name of a global is None"));
   EXPECT_THAT(refusal("}NR"), HasSubstr("called with is None"));

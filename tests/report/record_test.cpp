@@ -129,13 +129,13 @@ TEST(Record, WhatIsMissingOrNullIsUnknown) {
 }
 
 TEST(Record, RefusesInOneSentence) {
-  EXPECT_THAT(refusal("{"), HasSubstr("'r.json' is no valid JSON"));
-  EXPECT_THAT(refusal(""), HasSubstr("is no valid JSON"));
-  EXPECT_THAT(refusal("\"\xff\""), HasSubstr("is no valid JSON"));
+  EXPECT_THAT(refusal("{"), HasSubstr("'r.json' is not valid JSON"));
+  EXPECT_THAT(refusal(""), HasSubstr("is not valid JSON"));
+  EXPECT_THAT(refusal("\"\xff\""), HasSubstr("is not valid JSON"));
   EXPECT_THAT(refusal("[]"), HasSubstr("the whole is not an object"));
   EXPECT_THAT(refusal("{}"), HasSubstr("has the schema ''"));
   EXPECT_THAT(refusal(R"({"schema": "mxlm.eval/2"})"), HasSubstr("'mxlm.eval/2'"));
-  EXPECT_THAT(refusal(std::string(5000, '[') + std::string(5000, ']')), HasSubstr("is no valid JSON"));
+  EXPECT_THAT(refusal(std::string(5000, '[') + std::string(5000, ']')), HasSubstr("is not valid JSON"));
 
   const auto changed = [](const char* pointer, json value) {
     json out = small();

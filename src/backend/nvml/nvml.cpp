@@ -7,7 +7,7 @@
 namespace mxlm {
 namespace {
 
-// The parts of nvml.h that are used. The interface is stable across drivers.
+// The parts of nvml.h that this file uses. The interface is stable across drivers.
 using Status = int;  // 0 = success
 using Device = struct Opaque*;
 struct Utilization {

@@ -1,7 +1,7 @@
 #pragma once
 
-// What NVIDIA's management library (libnvidia-ml, part of the driver) measures of a GPU while it works. It is opened at
-// run time: nothing is needed to compile or link, and without it there are no figures.
+// What NVIDIA's management library (libnvidia-ml, a part of the driver) measures of a GPU while it works. The library
+// is opened at run time, so building needs nothing; without the library there are no figures.
 
 #include <cstdint>
 #include <memory>
@@ -10,7 +10,7 @@
 
 namespace mxlm {
 
-/// A GPU at a moment; what the library or the device does not tell is empty.
+/// The state of a GPU at a moment; a value is empty if the library or the device does not report it.
 struct GpuSample {
   std::optional<int> utilization;       // percent of the last moments in which a kernel ran
   std::optional<uint64_t> memory_used;  // bytes, of all processes
@@ -22,7 +22,7 @@ struct GpuSample {
 
 class Nvml {
  public:
-  /// Opens `library`; figures are empty if it is not there.
+  /// Opens `library`; figures are empty if it does not exist.
   explicit Nvml(const char* library = "libnvidia-ml.so.1");
   ~Nvml();
   Nvml(const Nvml&) = delete;
@@ -30,14 +30,14 @@ class Nvml {
 
   /// The driver's version, "" if unknown.
   [[nodiscard]] std::string driver() const;
-  /// `bus_id` as "0000:3b:00.0".
+  /// `bus_id` has the form "0000:3b:00.0".
   [[nodiscard]] GpuSample sample(const std::string& bus_id) const;
   /// sample().energy_joules alone.
   [[nodiscard]] std::optional<double> energy_joules(const std::string& bus_id) const;
 
  private:
   struct Library;
-  std::unique_ptr<Library> library_;  // null if it is not there
+  std::unique_ptr<Library> library_;  // null if it does not exist
 };
 
 }  // namespace mxlm

@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t kMostBytes = std::numeric_limits<int>::max();
 
-/// Sum over the processors that this rank may use of its even share in each, as a share of their number.
+/// The sum over the processors that this rank may use of its even share in each, divided by their number.
 double share_of_processors(MPI_Comm here, int ranks_here) {
   cpu_set_t mine;
   CPU_ZERO(&mine);
@@ -38,7 +38,8 @@ double share_of_processors(MPI_Comm here, int ranks_here) {
 class MpiRanks final : public Ranks {
  public:
   MpiRanks() {
-    // One thread at a time speaks, but not always the same: while a run works, its leader's or its follower's own.
+    // One thread at a time uses MPI, but not always the same thread: during a run it is the leader's or the follower's
+    // own thread.
     int provided = MPI_THREAD_SINGLE;
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
@@ -106,7 +107,8 @@ class MpiRanks final : public Ranks {
 }  // namespace
 
 std::unique_ptr<Ranks> join_ranks() {
-  // Alone, nothing of MPI is started. mpirun sets the first, srun --mpi=pmix the second; how many there are, MPI knows.
+  // A process that runs alone starts nothing of MPI. mpirun sets the first variable, srun --mpi=pmix the second; MPI
+  // itself knows the number of ranks.
   if (std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr && std::getenv("PMIX_RANK") == nullptr) return nullptr;
   auto ranks = std::make_unique<MpiRanks>();
   if (ranks->size() == 1) return nullptr;

@@ -1,4 +1,4 @@
-// What stands in for cluster/mpi in a build without it.
+// Replaces cluster/mpi in a build without MPI.
 
 #include "cluster/ranks.hpp"
 
@@ -13,7 +13,7 @@ std::unique_ptr<Ranks> join_ranks() {
   const char* const size = std::getenv("OMPI_COMM_WORLD_SIZE");
   if (size != nullptr && std::string_view(size) != "1") {
     const char* const rank = std::getenv("OMPI_COMM_WORLD_RANK");
-    if (rank != nullptr && std::string_view(rank) != "0") std::exit(1);  // the first says it for all
+    if (rank != nullptr && std::string_view(rank) != "0") std::exit(1);  // rank 0 prints the error for all ranks
     fail(
         "mpirun started {} processes, but this build of mxlm has no MPI, so that each would run all of it alone; "
         "install "

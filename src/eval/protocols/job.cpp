@@ -59,7 +59,7 @@ std::vector<int32_t> encode_truncated(const Job& job, std::string_view text) {
         "--context",
         job.options.context, added);
   }
-  // One more than fit tells that there are more.
+  // One id more than fits shows that there are more.
   std::vector<int32_t> ids = encode(job, text, /*parse_special=*/true, job.context() + 1);
   if (ids.size() > job.context()) {
     ids.resize(job.context());
@@ -70,7 +70,7 @@ std::vector<int32_t> encode_truncated(const Job& job, std::string_view text) {
 
 void for_each_encoded(const Job& job, size_t count, const std::function<std::vector<int32_t>(size_t)>& ids_of,
                       const std::function<void(size_t, std::vector<int32_t>&&)>& take) {
-  // Threads wait for one another at the end of a block, so it is long; but not where few windows are wanted.
+  // Threads wait for each other at the end of a block, so blocks are long, unless few windows are wanted.
   const size_t texts_a_thread = job.options.max_windows > 0 ? 32 : 1024;
   const auto workers = static_cast<size_t>(std::max(job.options.loader_workers, 1));
   const size_t block = workers == 1 ? 1 : texts_a_thread * workers;

@@ -9,7 +9,7 @@ namespace mxlm::protocols {
 namespace {
 
 struct Page {
-  std::string text;  // what is scored
+  std::string text;  // the scored text
   int64_t words = 0, bytes = 0;
 };
 
@@ -31,8 +31,8 @@ std::vector<Page> pages_of(const DocumentSource& source) {
   return pages;
 }
 
-/// Rolling windows of a page: the first has the prefix and all but its last target; later ones are disjoint blocks of
-/// the context with one token before them, and a last short block is filled up with what is before it.
+/// Rolling windows of a page. The first window has the prefix and all except its last target. Later windows are
+/// disjoint blocks of the context with one token before them; a short last block is filled with the tokens before it.
 void roll(const Job& job, const std::vector<int32_t>& ids, size_t document, const Page& page) {
   const size_t context = job.context();
   for (size_t done = 0; done < ids.size() && !job.full();) {
@@ -63,11 +63,11 @@ void lmeval(const Job& job) {
   const std::string prefix = job.tokenizer.decode({job.options.prefix_id});
   const std::vector<Page> pages = pages_of(job.source);
   const bool whole = is_wikitext(job.source);
-  WindowNote before;  // of pages without tokens: they count as words all the same
+  WindowNote before;  // of pages without tokens, whose words still count
   for_each_encoded(
       job, pages.size(),
       [&](size_t p) {
-        // A text that brings its own prefix gets no special tokens.
+        // A text with its own prefix gets no special tokens.
         if (job.options.bos == BosPolicy::from_template && pages[p].text.starts_with(prefix)) {
           return job.tokenizer.encode(pages[p].text, false);
         }

@@ -14,7 +14,7 @@ void self(const Job& job) {
   }
   std::vector<std::string_view> texts;
   std::vector<size_t> documents;
-  if (is_wikitext(job.source)) {  // each row is a document, and blank rows are none
+  if (is_wikitext(job.source)) {  // each row is a document, except blank rows
     for (const std::string_view row : rows_of(job.source)) {
       if (!row.empty()) texts.push_back(row);
     }
@@ -43,7 +43,7 @@ void self(const Job& job) {
           window.keys = static_cast<int32_t>(window.tokens.size());
           window.tokens.resize(job.context(), job.options.pad_id);
         }
-        // Every position scores its own most likely token, so the targets are no more than places.
+        // Every position scores its own most likely token, so the targets only mark positions.
         window.score_begin = 1;
         window.next = job.options.pad_id;
         job.add(std::move(window));

@@ -46,8 +46,8 @@ void replace_all(std::string& s, std::string_view from, std::string_view to) {
   s = std::move(out);
 }
 
-/// re.sub(r"OPEN\s*([^CLOSE]*?)\s*CLOSE", r"OPEN\1CLOSE", s): drops white space just inside a pair of marks. A mark
-/// that opens pairs with the next that closes, whatever lies between.
+/// re.sub(r"OPEN\s*([^CLOSE]*?)\s*CLOSE", r"OPEN\1CLOSE", s): drops white space just inside a pair of marks. An opening
+/// mark pairs with the next closing mark, whatever lies between.
 void tighten(std::string& s, char open, char close) {
   std::string out;
   out.reserve(s.size());
@@ -101,7 +101,7 @@ bool is_wikitext(const DocumentSource& source) {
     return row.text.empty() ||
            (row.text.ends_with('\n') && row.text.find('\n') == row.text.size() - 1 && is_raw_wikitext(row.text));
   };
-  // A title somewhere, so that no data set of short lines is taken for it.
+  // A title is required, so that a data set of short lines is not taken for WikiText.
   return std::all_of(source.documents.begin(), source.documents.end(), is_row) &&
          std::any_of(source.documents.begin(), source.documents.end(),
                      [](const Document& row) { return is_title(row.text); });

@@ -1,7 +1,7 @@
 #pragma once
 
-// WikiText as its users have it: the raw file, the data set's rows, the data set's pages, and a page without the marks
-// of its tokenisation.
+// The forms of WikiText: the raw file, the rows of the data set, its pages, and a page without the marks of
+// tokenisation.
 
 #include <string>
 #include <string_view>
@@ -11,32 +11,32 @@
 
 namespace mxlm::protocols {
 
-/// True if every line begins with a space and ends with one before its newline, as in the raw WikiText files (the last
-/// line may lack its newline).
+/// True if every line begins with a space and ends with a space before its newline, as in the raw WikiText files (the
+/// last line may lack its newline).
 bool is_raw_wikitext(std::string_view text);
 
-/// True if a source is WikiText: one raw file, or a data set whose rows are the lines of one (a blank line being an
+/// True if a source is WikiText: one raw file, or a data set whose rows are the lines of a raw file (a blank line is an
 /// empty row).
 bool is_wikitext(const DocumentSource& source);
 
-/// The rows of a data set. Each document is a row, but a raw WikiText file among plain texts stands for the data set
-/// that was made of it: a row is a line with its newline, and a blank line (" \n") the empty row.
+/// The rows of a data set. Each document is a row, but a raw WikiText file among plain texts stands for its data set: a
+/// row is a line with its newline, and a blank line (" \n") is the empty row.
 std::vector<std::string_view> rows_of(const DocumentSource& source);
 
-/// The rows joined with "\n\n", as the GPTQ scripts and the Hugging Face guide do.
+/// The rows joined with "\n\n", as the GPTQ scripts and the Hugging Face guide join them.
 std::string join_rows(const DocumentSource& source);
 
-/// The pages of a raw WikiText file as the data set EleutherAI/wikitext_document_level has them: a page begins at a
-/// line " = Title = ", lines are joined with newlines, and what is before the first page is dropped if it is blank.
+/// The pages of a raw WikiText file, as the data set EleutherAI/wikitext_document_level has them: a page begins at a
+/// line " = Title = ", newlines join the lines, and blank text before the first page is dropped.
 std::vector<std::string> wikitext_pages(std::string_view text);
 
-/// The raw file again that a WikiText source was made of.
+/// The raw file that a WikiText source was made of.
 std::string raw_wikitext(const DocumentSource& source);
 
 /// A page as lm-evaluation-harness scores it: its `wikitext_detokenizer`, rule for rule.
 std::string detokenize_wikitext(std::string page);
 
-/// len(re.split(r"\s+", text)) in Python: runs of white space, plus one, so that white space at an end counts an empty
+/// len(re.split(r"\s+", text)) in Python: runs of white space, plus one, so white space at an end counts as an empty
 /// word.
 int64_t count_words(std::string_view text);
 

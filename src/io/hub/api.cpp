@@ -46,7 +46,7 @@ RepoInfo parse_repo_info(std::string_view json, const std::string& where) {
     if (entry["rfilename"].get(name) != simdjson::SUCCESS) {
       fail("{} lists a file without a name; check HF_ENDPOINT.", where);
     }
-    if (!is_safe_name(name)) fail("{} lists a file {}, which is no safe name.", where, quote(name));
+    if (!is_safe_name(name)) fail("{} lists a file {}, which is not a safe name.", where, quote(name));
     uint64_t size = 0;
     const bool known = entry["size"].get(size) == simdjson::SUCCESS && size <= uint64_t{1} << 60;
     files[std::string(name)] = known ? std::optional<uint64_t>(size) : std::nullopt;

@@ -21,7 +21,7 @@ bool is_word(char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-' || c == '.';
 }
 
-/// A user's or a repository's name.
+/// The name of a user or of a repository.
 bool is_part(std::string_view part) {
   constexpr size_t kLongest = 96;
   return !part.empty() && part.size() <= kLongest && std::all_of(part.begin(), part.end(), is_word) &&
@@ -101,7 +101,7 @@ std::optional<std::string> RepoCache::commit() const {
 }
 
 std::optional<fs::path> RepoCache::file(const std::string& commit, const std::string& name) const {
-  if (!is_safe_name(name)) fail("{} is no name of a file in a repository.", quote(name));
+  if (!is_safe_name(name)) fail("{} is not the name of a file in a repository.", quote(name));
   fs::path path = snapshot(commit) / name;
   std::error_code error;
   if (!fs::is_regular_file(path, error)) return std::nullopt;
@@ -112,10 +112,10 @@ std::vector<std::string> RepoCache::files(const std::string& commit) const {
   std::vector<std::string> out;
   const fs::path root = snapshot(commit);
   std::error_code error;
-  std::set<fs::path> folders{fs::canonical(root, error)};  // their true places: a link may lead back
+  std::set<fs::path> folders{fs::canonical(root, error)};  // resolved paths: a link may lead back
   for (fs::recursive_directory_iterator it(root, fs::directory_options::follow_directory_symlink, error), end;
        !error && it != end; it.increment(error)) {
-    std::error_code ignored;  // of a link that leads nowhere
+    std::error_code ignored;  // the error of a link that leads nowhere
     if (it->is_directory(ignored) && !folders.insert(fs::canonical(it->path(), ignored)).second) {
       it.disable_recursion_pending();
     }
@@ -139,7 +139,7 @@ void RepoCache::link(const std::string& commit, const std::string& name, const s
   fs::create_symlink(up / target, temporary, error);
   if (error == std::errc::operation_not_permitted || error == std::errc::not_supported ||
       error == std::errc::function_not_supported) {
-    // A file system without links: the file itself goes there, as huggingface_hub does.
+    // A file system without links gets the file itself, as with huggingface_hub.
     error.clear();
     fs::rename(folder_ / target, pointer, error);
   } else if (!error) {

@@ -1,5 +1,7 @@
 #pragma once
 
+// The Hugging Face cache on disk.
+
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -21,20 +23,20 @@ struct Repo {
   [[nodiscard]] const char* what() const { return kind == RepoKind::model ? "model" : "data set"; }
 };
 
-/// ORG/NAME[@REVISION]; nullopt if `text` does not have that form. With `bare`, NAME alone is taken too.
+/// Reads ORG/NAME[@REVISION]; nullopt if `text` does not have that form. With `bare`, NAME alone is accepted too.
 std::optional<Repo> parse_repo(std::string_view text, RepoKind kind, bool bare = false);
 
-/// True for a relative path of a file in a repository that stays inside it: no empty, "." or ".." part, no backslash or
+/// True for the relative path of a file that stays inside its repository: no empty, "." or ".." part, no backslash or
 /// control character, at most 1024 bytes.
 bool is_safe_name(std::string_view name);
 
-/// True for 40 lowercase hex digits, a commit (and the hash of a small file).
+/// True for 40 lowercase hex digits: a commit, or the hash of a small file.
 bool is_commit(std::string_view text);
 
-/// One repository in the cache on disk, in huggingface_hub's layout: refs/REVISION holds a commit,
-/// snapshots/COMMIT/NAME is a link to blobs/ETAG. Links are followed wherever they lead, as huggingface_hub does: they
-/// are the user's (a cache on several disks) or made by a download, for a repository holds files alone. What came from
-/// a repository is not trusted: a ref must be a commit, and a file's name must stay inside its folder.
+/// A repository in the cache on disk, in huggingface_hub's layout: refs/REVISION holds a commit, and
+/// snapshots/COMMIT/NAME is a link to blobs/ETAG. Links are followed wherever they lead, as huggingface_hub does: the
+/// user made them (a cache on several disks) or a download did, because a repository holds no links. What came from a
+/// repository is not trusted: a ref must be a commit, and the name of a file must stay inside its folder.
 class RepoCache {
  public:
   RepoCache(std::filesystem::path cache, const Repo& repo);
@@ -45,17 +47,17 @@ class RepoCache {
     return folder_ / "snapshots" / commit;
   }
 
-  /// The commit of the revision, if the cache knows it and has a snapshot of it. Throws Error if the ref is damaged.
+  /// The commit of the revision, if the cache knows it and has its snapshot. Throws Error if the ref is damaged.
   [[nodiscard]] std::optional<std::string> commit() const;
-  /// The file of a snapshot, or nullopt. Throws Error for a name that is_safe_name refuses.
+  /// The path of a file in a snapshot, or nullopt. Throws Error for a name that is_safe_name refuses.
   [[nodiscard]] std::optional<std::filesystem::path> file(const std::string& commit, const std::string& name) const;
-  /// Names of all files of a snapshot, sorted; folders are joined with '/'. A folder that is there twice, by links, is
-  /// listed once.
+  /// The names of all files of a snapshot, sorted; folders are joined with '/'. A folder that links make appear twice
+  /// is listed once.
   [[nodiscard]] std::vector<std::string> files(const std::string& commit) const;
 
-  /// Makes the file of a snapshot a link to its blob.
+  /// Links a snapshot's file to its blob.
   void link(const std::string& commit, const std::string& name, const std::string& etag) const;
-  /// Notes that the revision is this commit now (a revision that is a commit needs no note).
+  /// Notes that the revision is this commit now (a revision that is itself a commit needs no note).
   void write_ref(const std::string& commit) const;
 
  private:

@@ -23,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 using Milliseconds = std::chrono::milliseconds;
 
-constexpr size_t kLongestAnswer = size_t{256} << 20;  // of the API
+constexpr size_t kLongestAnswer = size_t{256} << 20;  // limit of an answer of the API
 constexpr int kMostRedirects = 10;
 
 template <typename... Args>
@@ -36,12 +36,12 @@ bool is_redirect(const HttpResponse& response) {
          response.status == 308;
 }
 
-/// Answers that another attempt may change.
+/// Answers that a retry may change.
 bool may_pass(long status) {
   return status == 408 || status == 429 || status == 500 || status == 502 || status == 503 || status == 504;
 }
 
-/// How long the server asks to wait: Retry-After in seconds or as a date, or the "t=" of a RateLimit header.
+/// How long the server asks to wait: Retry-After in seconds or as a date, or "t=" in a RateLimit header.
 std::optional<Milliseconds> asked_delay(const HttpResponse& response) {
   if (const auto seconds = response.size_header("retry-after")) {
     return std::chrono::seconds(std::min<uint64_t>(*seconds, 1 << 30));
@@ -61,7 +61,7 @@ std::optional<Milliseconds> asked_delay(const HttpResponse& response) {
   return std::nullopt;
 }
 
-/// The hash in an ETag: quotes and the mark of weak ones removed; "" if it is none.
+/// The hash in an ETag, without quotes and the mark of weak ETags; "" if it is not a hash.
 std::string hash_of_etag(std::string etag) {
   if (etag.starts_with("W/")) etag.erase(0, 2);
   if (etag.size() >= 2 && etag.front() == '"' && etag.back() == '"') etag = etag.substr(1, etag.size() - 2);
@@ -72,7 +72,7 @@ std::string hash_of_etag(std::string etag) {
 
 }  // namespace
 
-/// A file that is being written, and the hash of what is there. LFS files are hashed as they come; git's hash begins
+/// A file that is being written, and the hash of what it holds. LFS files are hashed as bytes arrive. git's hash begins
 /// with the size, so small files are hashed at the end.
 class Client::Transfer {
  public:
@@ -116,7 +116,7 @@ class Client::Transfer {
     }
   }
 
-  /// True if what is there has the hash that was promised; call once.
+  /// True if the file has the promised hash; call it once.
   bool verify() {
     if (!is_lfs()) {
       hash_.emplace(algorithm());
@@ -175,15 +175,15 @@ void Client::wait(Milliseconds time) const {
   }
 }
 
-/// One request, redirects followed. A HEAD ends at the answer that tells the file's hash, before the redirect to where
-/// its bytes are.
+/// One request, with redirects. A HEAD ends at the answer that has the file's hash, before the redirect to the file's
+/// bytes.
 HttpResponse Client::attempt(const Repo& repo, HttpRequest request, const BodySink& sink) {
   const std::string first = request.url;
   std::string commit;
   for (int redirects = 0; redirects <= kMostRedirects; ++redirects) {
     request.with_token = same_origin(request.url, options_.endpoint);
     HttpResponse response = http_.perform(request, sink);
-    // The commit is told by the hub, not by where the bytes are.
+    // The hub names the commit; the server of the bytes does not.
     if (const std::string told = response.header("x-repo-commit"); !told.empty()) commit = told;
     const bool told = request.head && !response.header("x-linked-etag").empty();
     if (!is_redirect(response) || told) {
@@ -196,12 +196,12 @@ HttpResponse Client::attempt(const Repo& repo, HttpRequest request, const BodySi
            quote(printable_url(first)), repo.what(), quote(repo.id));
 }
 
-/// Tries until there is an answer that another attempt would not change. `before` prepares an attempt; attempts after
-/// which `progressed` says true are not counted.
+/// Retries until an answer arrives that a retry would not change. `before` prepares an attempt; attempts for which
+/// `progressed` returns true do not count.
 HttpResponse Client::persist(const Repo& repo, const HttpRequest& request, const std::string& what,
                              const BodySink& sink, const std::function<void()>& before,
                              const std::function<bool()>& progressed) {
-  // Whoever is not there at all is not waited for as long as one who is busy.
+  // An unreachable server is given less time than a busy one.
   constexpr int kConnectRetries = 2;
   int failures = 0;
   for (;;) {
@@ -245,7 +245,7 @@ HttpResponse Client::persist(const Repo& repo, const HttpRequest& request, const
 void Client::explain(const Repo& repo, const std::string& what, const HttpResponse& response) const {
   const std::string code = response.header("x-error-code");
   std::string message = response.header("x-error-message");
-  // A server may say what it was sent.
+  // A server may repeat what it was sent.
   const std::string& secret = options_.token;
   for (size_t at = 0; !secret.empty() && (at = message.find(secret, at)) != std::string::npos;) {
     message.replace(at, secret.size(), "***");
@@ -363,7 +363,7 @@ void Client::download(const Repo& repo, const std::string& commit, const RemoteF
               fresh = false;
               const std::string range = answer.header("content-range");
               const bool fits = range.starts_with(fmt::format("bytes {}-", transfer.size()));
-              // A server that does not know ranges, or gives another one, starts over.
+              // A server that does not know ranges, or returns another range, starts over.
               if (answer.status == 206 && !fits) {
                 fail_hub(HubError::Kind::damaged,
                          "The hub sends another part of {} than was asked for ({}); try again.", what, quote(range));
@@ -378,14 +378,14 @@ void Client::download(const Repo& repo, const std::string& commit, const RemoteF
             before = request.from = transfer.size();
           },
           [&] { return transfer.size() > before; });
-      if (response.status == 416) {  // what is there is longer than the file
+      if (response.status == 416) {  // the partial file is longer than the file
         transfer.restart();
         if (++idle > options_.retries) explain(repo, "file " + quote(file.name), response);
         continue;
       }
       if (response.status != 200 && response.status != 206) explain(repo, "file " + quote(file.name), response);
       ended = !file.size || transfer.complete();
-      // An answer that ended well and yet is short: asked for the rest as long as there is any.
+      // An answer that ended well and is still short: ask for the rest while more bytes arrive.
       if (!ended && transfer.size() <= before && ++idle > options_.retries) {
         fail_hub(HubError::Kind::damaged, "The hub sends {} bytes of {} instead of {}; try again later.",
                  transfer.size(), what, *file.size);
@@ -394,7 +394,7 @@ void Client::download(const Repo& repo, const std::string& commit, const RemoteF
     if (transfer.verify()) return;
     std::error_code error;
     fs::remove(partial, error);
-    // What an earlier run left may have been bad: once more from the start.
+    // The bytes of an earlier run may have been bad: start over once.
     if (!resumed || damaged > 0) {
       fail_hub(HubError::Kind::damaged,
                "{} does not have the hash that the hub promised, so it was not kept; try again.", what);

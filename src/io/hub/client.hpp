@@ -1,5 +1,7 @@
 #pragma once
 
+// Requests to the hub: metadata and downloads, with retries.
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -14,39 +16,39 @@
 
 namespace mxlm::hub {
 
-/// The hub did not give what was asked for.
+/// The hub did not deliver what was asked for.
 class HubError : public Error {
  public:
   enum class Kind : uint8_t {
     offline,      // HF_HUB_OFFLINE is set
-    unreachable,  // no connection, or none that holds; a server that fails
+    unreachable,  // no connection, a broken one, or a failing server
     refused,      // gated, private, no valid token
     missing,      // no such repository, revision or file
-    damaged,      // what came is not what was promised
+    damaged,      // the bytes differ from what was promised
   };
   HubError(Kind k, const std::string& what) : Error(what), kind(k) {}
   Kind kind;
 };
 
-/// What the hub promises of a file before it is downloaded.
+/// What the hub promises about a file before the download.
 struct RemoteFile {
   std::string name;
   std::string etag;              // SHA-256 (64 hex digits) of an LFS file, git's blob SHA-1 (40) of another
   std::optional<uint64_t> size;  // bytes
 };
 
-/// Talks to the hub: retries with back-off what may pass (429, 5xx, connections that break), turns everything else into
-/// a HubError that says what to do, follows redirects, and sends the token to the endpoint alone. For one thread.
+/// Talks to the hub. Retries temporary failures (429, 5xx, broken connections) with back-off, turns all others into a
+/// HubError that says what to do, follows redirects, and sends the token to the endpoint alone. For one thread.
 class Client {
  public:
   Client(const Options& options, const std::atomic<bool>& cancelled);
 
-  /// Commit and files of a repository's revision.
+  /// The commit and the files of a revision of a repository.
   RepoInfo info(const Repo& repo);
-  /// Hash and size of a file at a commit.
+  /// The hash and size of a file at a commit.
   RemoteFile head(const Repo& repo, const std::string& commit, const std::string& name);
-  /// Downloads a file to `partial`, going on where an earlier attempt stopped, and verifies it. What came is kept there
-  /// when the connection breaks or the user interrupts. `on_bytes` is told the bytes that are there, which may shrink.
+  /// Downloads a file to `partial`, continuing an earlier attempt, and verifies it. The partial file stays when the
+  /// connection breaks or the user interrupts. `on_bytes` receives the number of bytes in the file, which may shrink.
   void download(const Repo& repo, const std::string& commit, const RemoteFile& file,
                 const std::filesystem::path& partial, const std::function<void(uint64_t)>& on_bytes);
 

@@ -25,18 +25,19 @@ namespace fs = std::filesystem;
 constexpr const char* kPile = "pile";
 constexpr const char* kFallback = "wikitext2";
 
-/// Where the files of a split may lie.
+/// A place of the files of a split.
 struct Place {
   const char* id;        // of the repository
   const char* revision;  // a branch
-  // The files, '\n' between them: {} is the split, {valid} the split with "valid" for "validation", ? any digit, and *
-  // what follows in the name of a shard, SPLIT-00000-of-00002.parquet, of which all are taken.
+  // The files, separated by '
+  // ': {} is the split, {valid} is the split with "valid" for "validation", ? is any digit, and * stands for the rest
+  // of a shard's name, SPLIT-00000-of-00002.parquet; all shards are taken.
   const char* files;
 };
 
-/// What becomes of a set's rows or lines.
+/// What the rows or lines of a set become.
 enum class Shape : uint8_t {
-  documents,  // a document each
+  documents,  // each is a document
   lines,      // one text: rows are its lines, and an empty row is a blank line (" \n"), as WikiText's were made
   sentences,  // one text: rows without blanks around them, a blank between two, as GPTQ joins the Penn Treebank
 };
@@ -47,12 +48,12 @@ struct KnownSet {
   Shape shape;
   std::vector<const char*> splits;  // the default first
   const char* more_splits;          // in words, "" if there are no more
-  std::vector<const char*> fields;  // that hold the text, as a rule one; the first that a file has is taken
-  std::vector<Place> places;        // the first that has the files is taken
+  std::vector<const char*> fields;  // columns with the text, usually one; the first one that a file has counts
+  std::vector<Place> places;        // the first place that has the files counts
 };
 
-// Branches of the hub hold what its own conversion made of data sets that were scripts:
-// CONFIGURATION/SPLIT/0000.parquet and, of large splits, further files, which are left out here.
+// Branches of the hub hold what its own conversion made of scripted data sets: CONFIGURATION/SPLIT/0000.parquet and,
+// for large splits, further files, which are not read here.
 constexpr const char* kConverted = "refs/convert/parquet";
 
 const std::vector<KnownSet>& known_sets() {
@@ -133,7 +134,7 @@ const KnownSet* find_set(const std::string& name) {
 
 bool is_pile(const KnownSet& set) { return std::string_view(set.name) == kPile; }
 
-/// A split as the repository names it. Throws UsageError.
+/// The repository's name of a split. Throws UsageError.
 std::string canonical_split(const KnownSet& set, const std::string& split) {
   if (split.empty()) return set.splits.front();
   const bool validation = split == "validation" || split == "val" || split == "valid";
@@ -173,7 +174,7 @@ std::vector<std::string> all_shards(std::string_view beginning, std::string_view
   return out;
 }
 
-/// The files of a split among those of a repository, in order; empty if they are not all there.
+/// The files of a split among the files of a repository, in order; empty if they are incomplete.
 std::vector<std::string> split_files(const Place& place, const std::string& split,
                                      const std::vector<std::string>& names) {
   const std::string files =
@@ -197,7 +198,7 @@ std::vector<std::string> split_files(const Place& place, const std::string& spli
 
 Repo repo_of(const Place& place) { return {.kind = RepoKind::dataset, .id = place.id, .revision = place.revision}; }
 
-/// The files of a split in the cache; empty if it is not there as a whole.
+/// The files of a split in the cache; empty if they are incomplete.
 std::vector<fs::path> find_cached(const Options& options, const KnownSet& set, const std::string& split) {
   for (const Place& place : set.places) {
     const RepoCache cache(options.cache, repo_of(place));
@@ -230,7 +231,7 @@ FetchPlan plan_split(const Options& options, const KnownSet& set, const std::str
       });
       if (!plan.files.empty()) return plan;
     } catch (const HubError& error) {
-      // A place that is gone is no reason not to look at the next one.
+      // If a place has disappeared, the next place may still exist.
       if (error.kind != HubError::Kind::missing) throw;
       if (!first) first = error;
     }
@@ -255,7 +256,7 @@ constexpr const char* kBlanks = " \t\r\n";
 
 bool is_blank(const std::string& text) { return text.find_first_not_of(kBlanks) == text.npos; }
 
-/// The field of the set's that the files have; a log says which, if there is a choice.
+/// The field of the set that the files have. If there is a choice, a log line names it.
 std::string field_of(const KnownSet& set, const std::vector<std::string>& paths) {
   if (set.fields.size() == 1 || !paths.front().ends_with(".parquet")) return set.fields.front();
   for (const char* field : set.fields) {
@@ -272,7 +273,7 @@ void keep_first(DocumentSource& source, int64_t count) {
   }
 }
 
-/// A plain text as the rows that a data set's script made of its lines: without blanks around them.
+/// Turns a plain text into the rows that the script of the data set made of its lines: without blanks around them.
 void split_lines(DocumentSource& source) {
   std::vector<Document> rows;
   for (const Document& text : source.documents) {
@@ -402,10 +403,10 @@ DataRequest parse_data_request(const std::string& text) {
     return request;
   }
   if (text.find_first_of("/.") == text.npos) {
-    fail_usage("--data {} is no data set and no file; known data sets are {}.{}", quote(text),
+    fail_usage("--data {} is neither a data set nor a file; known data sets are {}.{}", quote(text),
                fmt::join(data_set_names(), ", "), suggestion(head, data_set_names()));
   }
-  request.path = text;  // reading it says what is wrong
+  request.path = text;  // the reader says what is wrong
   return request;
 }
 
@@ -422,7 +423,7 @@ DocumentSource read_data_set(const Options& options, const DataRequest& request,
     return read_known(options, request, how, on_progress);
   } catch (const HubError& pile) {
     if (pile.kind == HubError::Kind::damaged) throw;
-    // As the prototype did, but not silently.
+    // The prototype did the same without saying so.
     const DataRequest fallback{.name = kFallback, .path = "", .split = "", .subset = ""};
     ReadDataOptions rows = how;
     rows.wikitext_rows = true;

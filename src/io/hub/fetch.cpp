@@ -26,12 +26,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The lock that huggingface_hub takes on a blob too; given back when it goes.
+/// The lock that huggingface_hub also takes on a blob; released by the destructor.
 class BlobLock {
  public:
   BlobLock(const fs::path& path, const std::string& what, const std::atomic<bool>& cancelled) : file_(open_lock(path)) {
     for (int tries = 0; flock(file_.get(), LOCK_EX | LOCK_NB) != 0; ++tries) {
-      // A file system without locks: two processes would do the work twice, and the hash tells if they clashed.
+      // On a file system without locks, two processes would download twice; the hash shows whether they clashed.
       if (errno != EWOULDBLOCK && errno != EINTR) return;
       if (interrupt_requested() || cancelled) throw Interrupted();
       if (tries == 10) log_info("{}: another process downloads it; waiting", quote(what));
@@ -50,7 +50,7 @@ class BlobLock {
   Descriptor file_;
 };
 
-/// A download of several files, as its threads see it.
+/// A download of several files, as its threads share it.
 class Fetcher {
  public:
   Fetcher(const Options& options, const FetchPlan& plan, std::vector<const PlannedFile*> files)
@@ -102,7 +102,7 @@ class Fetcher {
       }
     } catch (...) {
       const std::lock_guard lock(mutex_);
-      // The first failure cancels the others, whose Interrupted says nothing.
+      // The first failure cancels the other threads, whose Interrupted means nothing.
       if (!first_error_) first_error_ = std::current_exception();
       cancelled_ = true;
     }
@@ -144,7 +144,7 @@ class Fetcher {
   std::exception_ptr first_error_;
 };
 
-/// Downloads what is missing of the plan, without noting the revision.
+/// Downloads what the cache lacks of the plan, without noting the revision.
 void fetch_missing(const Options& options, const FetchPlan& plan, const OnFetch& on_progress) {
   const RepoCache cache(options.cache, plan.repo);
   std::vector<const PlannedFile*> missing;
@@ -161,8 +161,8 @@ void fetch_missing(const Options& options, const FetchPlan& plan, const OnFetch&
     fail("The cache {} cannot be made ({}); set HF_HOME or HF_HUB_CACHE to a place that can be written.",
          quote(options.cache.string()), error.message());
   }
-  // What an interrupted download left counts as needed here, so a disk that is just large enough may be refused twice
-  // before it is used; the other mistake would fill it.
+  // Bytes of an interrupted download count as still needed here, so a disk that is just large enough may be refused.
+  // The opposite mistake would fill the disk.
   const fs::space_info space = fs::space(options.cache, error);
   if (!error && space.available < needed) {
     fail("{} needs {:.1f} GB in {}, where {:.1f} GB are free; make room, or set HF_HOME to another disk.",
@@ -230,7 +230,7 @@ std::set<std::string> names_at_top(const std::vector<ListedFile>& files) {
   return names;
 }
 
-/// Whether `there` holds a vocabulary: tokenizer.json, or one of the kinds from before it.
+/// True if `there` holds a vocabulary: tokenizer.json, or one of the older kinds.
 template <typename There>
 bool has_vocabulary(const There& there) {
   return there("tokenizer.json") || there("tokenizer.model") || there("vocab.txt") ||
@@ -291,7 +291,7 @@ std::optional<std::string> missing_model_file(const fs::path& folder, bool with_
   const auto there = [&](const std::string& name) { return fs::is_regular_file(folder / name, error); };
   if (!there("config.json")) return "config.json";
   if (with_tokenizer && !has_tokenizer(folder)) return "tokenizer.json";
-  // In the order in which Checkpoint::open looks for them.
+  // The order in which Checkpoint::open looks for them.
   for (const char* kind : {"model.safetensors", "pytorch_model.bin"}) {
     if (there(kind)) return std::nullopt;
     const std::string index = fmt::format("{}.index.json", kind);
@@ -327,7 +327,7 @@ Snapshot fetch_model(const Options& options, const Repo& repo, const OnFetch& on
   }
   const RepoCache cache(options.cache, repo);
   if (const std::string index = model_index(names); !index.empty()) {
-    // The index says which of the files that look like shards are ones.
+    // The index says which of the files that look like shards are shards.
     FetchPlan first = plan;
     std::erase_if(first.files, [](const PlannedFile& f) { return !f.name.ends_with(".json"); });
     fetch_missing(options, first, nullptr);

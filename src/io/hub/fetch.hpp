@@ -1,5 +1,7 @@
 #pragma once
 
+// Downloads from the hub into the cache.
+
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -14,7 +16,7 @@
 
 namespace mxlm::hub {
 
-/// How far a download is.
+/// The progress of a download.
 struct FetchProgress {
   std::string what;  // the repository
   uint64_t bytes = 0, total_bytes = 0;
@@ -22,13 +24,13 @@ struct FetchProgress {
 };
 using OnFetch = std::function<void(const FetchProgress&)>;
 
-/// A repository's commit in the cache.
+/// A commit of a repository in the cache.
 struct Snapshot {
   std::filesystem::path folder;
   std::string commit;
 };
 
-/// The names to fetch, out of all files of a repository.
+/// Selects the names to fetch from all files of a repository.
 using Selection = std::function<std::vector<std::string>(const std::vector<ListedFile>&)>;
 
 struct PlannedFile {
@@ -44,36 +46,33 @@ struct FetchPlan {
   std::vector<PlannedFile> files;
 };
 
-/// Asks the hub for the files of a repository; `select` picks among them. Throws HubError.
+/// Asks the hub for the files of a repository, of which `select` chooses some. Throws HubError.
 FetchPlan plan_fetch(const Options& options, const Repo& repo, const Selection& select);
 
-/// Downloads what the plan names and the cache lacks, several files at a time, each verified before it gets its name in
-/// the cache, and notes the revision once all are there. Another process that downloads the same file is waited for.
-/// `on_progress` is called from this thread, at least every 100 ms. Throws HubError, Error (disk full), Interrupted;
-/// what came so far is gone on with at the next call.
+/// Downloads what the plan names and the cache lacks, several files at a time. Each file is verified before it gets its
+/// name in the cache, and the revision is noted once all files are complete. If another process downloads the same
+/// file, waits for it. Calls `on_progress` from this thread at least every 100 ms. Throws HubError, Error (disk full),
+/// Interrupted; the next call continues from the bytes that arrived.
 Snapshot fetch(const Options& options, const FetchPlan& plan, const OnFetch& on_progress);
 
-/// Of all files of a model's repository those of its tokenizer, config.json among them; none where there is none that
-/// mxlm reads.
+/// Selects the files of a model's tokenizer and config.json; empty if mxlm reads none of its tokenizer files.
 std::vector<std::string> tokenizer_files(const std::vector<ListedFile>& files);
 
-/// Whether a folder holds a tokenizer's vocabulary of a kind that mxlm reads.
+/// True if a folder holds a vocabulary of a kind that mxlm reads.
 bool has_tokenizer(const std::filesystem::path& folder);
 
-/// Of all files of a model's repository those that mxlm reads: configuration, tokenizer, and one kind of weights in the
-/// order in which Checkpoint::open looks for them, model.safetensors (or an index and its shards) before
-/// pytorch_model.bin (or an index) before other safetensors. Shards are named as far as the listing tells; see
-/// fetch_model.
+/// Selects the files of a model that mxlm reads: configuration, tokenizer, and one kind of weights in the order of
+/// Checkpoint::open: model.safetensors (or an index and its shards), then pytorch_model.bin (or an index), then other
+/// safetensors. Shards are selected as far as the list of names allows; see fetch_model.
 std::vector<std::string> model_files(const std::vector<ListedFile>& files);
 
-/// What a folder lacks to be a model that can be loaded (a file's name), or nullopt. Shards are looked up in the index.
+/// What a folder lacks to be a model that loads (the name of a file), or nullopt. Looks up shards in the index.
 std::optional<std::string> missing_model_file(const std::filesystem::path& folder, bool with_tokenizer);
 
-/// The model in the cache if it is there as a whole; nullopt if not. Throws Error for a ref or an index that is
-/// damaged.
+/// The model in the cache, or nullopt if it is incomplete. Throws Error for a damaged ref or index.
 std::optional<Snapshot> find_model(const Options& options, const Repo& repo, bool with_tokenizer);
 
-/// Downloads a model's files into the cache as far as they are not there. Throws HubError (offline, too).
+/// Downloads the files of a model that the cache lacks. Throws HubError (offline, too).
 Snapshot fetch_model(const Options& options, const Repo& repo, const OnFetch& on_progress);
 
 }  // namespace mxlm::hub

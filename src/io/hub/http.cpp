@@ -34,7 +34,7 @@ std::string_view trim(std::string_view text) {
   return text.substr(first, text.find_last_not_of(" \t\r\n") + 1 - first);
 }
 
-/// What curl's callbacks see of a request.
+/// The part of a request that curl's callbacks see.
 struct Exchange {
   CURL* easy = nullptr;
   HttpResponse response;
@@ -44,7 +44,7 @@ struct Exchange {
   std::chrono::steady_clock::time_point last_byte = std::chrono::steady_clock::now();
 };
 
-/// A request in the multi handle; taken out whatever happens.
+/// A request in the multi handle; the destructor removes it.
 class Attached {
  public:
   Attached(CURLM* multi, CURL* easy) : multi_(multi), easy_(easy) {
@@ -81,7 +81,7 @@ size_t on_body(const char* data, size_t /*one*/, size_t size, void* user) {
     curl_easy_getinfo(exchange.easy, CURLINFO_RESPONSE_CODE, &exchange.response.status);
     (*exchange.sink)(exchange.response, std::as_bytes(std::span(data, size)));
     return size;
-  } catch (...) {  // must not pass through curl, which is C
+  } catch (...) {  // exceptions must not pass through curl, which is C
     exchange.thrown = std::current_exception();
     return 0;
   }
@@ -95,7 +95,7 @@ using Url = std::unique_ptr<CURLU, UrlDeleter>;
 Url parse_url(const std::string& text) {
   Url url(curl_url());
   if (!url || curl_url_set(url.get(), CURLUPART_URL, text.c_str(), 0) != CURLUE_OK) {
-    fail("{} is no address that can be fetched; check HF_ENDPOINT.", quote(printable_url(text)));
+    fail("{} is not an address of http or https; check HF_ENDPOINT.", quote(printable_url(text)));
   }
   return url;
 }
@@ -169,7 +169,7 @@ struct HttpClient::State {
     if (!options.certificates.empty()) set(CURLOPT_CAINFO, options.certificates.c_str());
   }
 
-  /// Drives the transfer to its end, or until an interrupt.
+  /// Runs the transfer to its end, or until an interrupt.
   [[nodiscard]] CURLcode drive(const Exchange& exchange) const {
     CURLcode result = CURLE_OK;
     for (int running = 1; running > 0;) {
@@ -179,8 +179,8 @@ struct HttpClient::State {
       while (const CURLMsg* message = curl_multi_info_read(multi, &left)) {
         if (message->msg == CURLMSG_DONE) result = message->data.result;
       }
-      constexpr int kMilliseconds = 100;  // how late an interrupt may be seen
-      // (curl's own limit of the speed looks at a mean, which a fast start keeps up for minutes.)
+      constexpr int kMilliseconds = 100;  // the longest delay of an interrupt
+      // (curl's own speed limit uses a mean, which a fast start keeps up for minutes.)
       if (running > 0 && std::chrono::steady_clock::now() - exchange.last_byte > options.stall) {
         throw HttpFailure(fmt::format("nothing came for {} s", options.stall.count()), /*was_connected=*/true);
       }
@@ -226,7 +226,7 @@ std::string resolve_url(const std::string& base, const std::string& location) {
   const Url url = parse_url(base);
   const std::string scheme = part(url, CURLUPART_SCHEME);
   if (location.empty() || curl_url_set(url.get(), CURLUPART_URL, location.c_str(), 0) != CURLUE_OK) {
-    fail("{} redirects to {}, which is no address; try again later.", quote(printable_url(base)),
+    fail("{} redirects to {}, which is not an address; try again later.", quote(printable_url(base)),
          quote(printable_url(location)));
   }
   const std::string to = part(url, CURLUPART_SCHEME);

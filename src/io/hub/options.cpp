@@ -37,7 +37,7 @@ fs::path home() {
   return user != nullptr && user->pw_dir != nullptr ? user->pw_dir : "/";
 }
 
-/// "~" or "~USER" at the start of a path becomes that home folder, as os.path.expanduser does it: what is unknown
+/// Replaces "~" or "~USER" at the start of a path by that home folder, as os.path.expanduser does; an unknown user
 /// stays.
 std::string expand_home(const std::string& path) {
   if (!path.starts_with('~')) return path;
@@ -53,8 +53,8 @@ std::string expand_home(const std::string& path) {
   return expanded.empty() ? "/" : expanded;
 }
 
-/// $NAME and ${NAME} become the variable's value, as os.path.expandvars does it: what is not set stays, and values are
-/// not looked through again.
+/// Replaces $NAME and ${NAME} by the value of the variable, as os.path.expandvars does; an unset variable stays, and
+/// values are not expanded again.
 std::string expand_variables(const std::string& path) {
   const auto is_name = [](char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
@@ -78,7 +78,7 @@ std::string expand_variables(const std::string& path) {
   return out;
 }
 
-/// The path that a variable's value means, as huggingface_hub reads it; it looks at what comes of HF_HOME twice, too.
+/// The path of a variable's value, as huggingface_hub reads it, which also expands the value of HF_HOME twice.
 fs::path path_of(const fs::path& value) { return expand_variables(expand_home(value.native())); }
 
 std::string trimmed(const std::string& text) {
@@ -121,7 +121,7 @@ Options Options::from_environment() {
   if (const std::string endpoint = variable({"HF_ENDPOINT"}); !endpoint.empty()) options.endpoint = endpoint;
   while (options.endpoint.ends_with('/')) options.endpoint.pop_back();
   if (!options.endpoint.starts_with("https://") && !options.endpoint.starts_with("http://")) {
-    fail("HF_ENDPOINT is {}, which is no http or https address; correct or unset it.",
+    fail("HF_ENDPOINT is {}, which is not an http or https address; correct or unset it.",
          quote(printable_url(options.endpoint)));
   }
   options.offline = is_true(variable({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}));
