@@ -112,7 +112,7 @@ AddedTokens AddedTokens::from_json(const std::optional<Json>& list, const std::v
     if (!token.content.empty()) out.add(token, vocabulary, normalizer, next_id);
   }
   for (const auto& [id, token] : out.tokens_) {
-    // An empty pattern (the normaliser removed it all) never matches.
+    // An empty pattern (the normaliser removed everything) never matches.
     if (token.pattern.empty()) continue;
     if (!out.finders_[token.normalized ? 1 : 0].add(token.pattern, id)) {
       fail("{}: two added tokens are both '{}' once normalised", list ? list->where : "added tokens",
@@ -124,7 +124,7 @@ AddedTokens AddedTokens::from_json(const std::optional<Json>& list, const std::v
 
 void AddedTokens::split(std::string_view text, bool normalized, bool special, std::vector<Part>& out) const {
   const Finder& finder = finders_[normalized ? 1 : 0];
-  size_t done = 0;  // end of the last part
+  size_t done = 0;  // the end of the last part
   size_t at = 0;
   int32_t id = -1;
   size_t end = 0;

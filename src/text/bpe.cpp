@@ -12,7 +12,7 @@
 namespace mxlm::text {
 namespace {
 
-/// Up to here scanning for the best pair beats a heap.
+/// For pieces up to this length, scanning for the best pair beats a heap.
 constexpr size_t kShortPiece = 48;
 
 }  // namespace
@@ -111,7 +111,7 @@ void Bpe::add_merge(std::string_view left, std::string_view right, uint32_t rank
   whole += right.substr(prefix_.size());
   merges_.set(left_id, right_id, {rank, id_of(whole)});
   if (!prefix_.empty()) return;
-  // The pair where the sides meet; those inside a side came with the merges that made it.
+  // The pair where the two sides meet; pairs inside a side came with the merges that made the side.
   pairs.push_back(static_cast<uint64_t>(decode_before(left, left.size()).code) << 32 | decode_at(right, 0).code);
 }
 
@@ -164,7 +164,7 @@ void Bpe::split_characters(std::string_view piece, Workspace& w) const {
     }
     if (byte_fallback_ && std::all_of(symbol.begin(), symbol.end(),
                                       [&](char c) { return fallback_[static_cast<unsigned char>(c)] >= 0; })) {
-      // The library adds these before an unknown that still waits; so do we.
+      // The library adds these before an unknown id that still waits, and so does this code.
       for (const char c : symbol) w.ids.push_back(fallback_[static_cast<unsigned char>(c)]);
       continue;
     }
@@ -187,7 +187,8 @@ void Bpe::encode_long(std::string_view piece, Workspace& w, std::vector<int32_t>
   for (size_t at = 0; at < piece.size();) {
     const Decoded d = decode_at(piece, at);
     const bool known = vocabulary_.find(piece.substr(at, d.size)) >= 0;
-    // Beside a character without a token, unknowns may fuse or bytes may come in; so only between two known ones.
+    // Beside a character without a token, unknown ids may fuse or bytes may enter; so cut only between two known
+    // characters.
     if (known && previous_known &&
         inner_pairs_.find(static_cast<int32_t>(previous), static_cast<int32_t>(d.code)).rank == MergeTable::kNoRank) {
       const std::string_view part = piece.substr(begin, at - begin);
@@ -268,7 +269,7 @@ void Bpe::merge_long(Workspace& w) const {
   w.next.resize(n);
   w.heap.clear();
   using Candidate = Workspace::Candidate;
-  // A heap's front is its largest: the lowest rank, and the leftmost of equals.
+  // The front of the heap is its largest entry: the lowest rank, and the leftmost of equal ranks.
   const auto after = [](const Candidate& a, const Candidate& b) {
     return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
   };
@@ -292,7 +293,7 @@ void Bpe::merge_long(Workspace& w) const {
     std::pop_heap(w.heap.begin(), w.heap.end(), after);
     const Candidate top = w.heap.back();
     w.heap.pop_back();
-    // The pair has changed since: both sides only grow, so no other pair at this place can have the same rank.
+    // The pair has changed since. Both sides only grow, so no other pair at this place can have the same rank.
     if (w.ranks[top.at] != top.rank) continue;
     const uint32_t right = w.next[top.at];
     w.ids[top.at] = w.merged[top.at];

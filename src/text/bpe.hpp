@@ -1,5 +1,7 @@
 #pragma once
 
+// Byte-pair encoding.
+
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -13,7 +15,7 @@
 
 namespace mxlm::text {
 
-/// Pairs of ids that merge: open addressing over one flat array.
+/// The pairs of ids that merge: open addressing over one flat array.
 class MergeTable {
  public:
   struct Merge {
@@ -23,9 +25,9 @@ class MergeTable {
   static constexpr uint32_t kNoRank = 0xffffffffU;
 
   explicit MergeTable(size_t merges);
-  /// A later merge of the same pair replaces the earlier one, as in the library.
+  /// A later merge of the same pair replaces the earlier merge, as in the library.
   void set(int32_t left, int32_t right, Merge merge);
-  /// rank is kNoRank if the pair does not merge.
+  /// The rank is kNoRank if the pair does not merge.
   [[nodiscard]] Merge find(int32_t left, int32_t right) const {
     const uint64_t key = key_of(left, right);
     for (size_t at = slot_of(key);; at = (at + 1) & mask_) {
@@ -49,10 +51,10 @@ class MergeTable {
   size_t mask_;
 };
 
-/// The "model" of a tokenizer.json: byte-pair encoding of one piece.
+/// The "model" of a tokenizer.json: byte-pair encoding of a piece.
 class Bpe {
  public:
-  /// What encoding needs and threads cannot share.
+  /// The state that encoding needs and threads cannot share.
   struct Workspace {
     WordCache cache;
     std::vector<int32_t> ids;
@@ -66,14 +68,14 @@ class Bpe {
     std::string buffer;
   };
 
-  /// Throws Error naming what is missing, wrong or not supported.
+  /// Throws Error naming what is missing, wrong or unsupported.
   static Bpe from_json(const Json& model);
 
   /// Makes encode() take raw bytes instead of characters of the byte alphabet. Returns false, and changes nothing, if
-  /// the vocabulary lacks the character of some byte (then that one must be seen as a character).
+  /// the vocabulary lacks the character of some byte (which then must be treated as a character).
   bool take_bytes();
 
-  /// Appends the ids of a piece that is not empty.
+  /// Appends the ids of a nonempty piece.
   void encode(std::string_view piece, Workspace& workspace, std::vector<int32_t>& out) const {
     if (piece.size() > WordCache::kMaxPiece) {
       encode_long(piece, workspace, out);
@@ -93,7 +95,7 @@ class Bpe {
     encode_uncached(piece, workspace, out);
     workspace.cache.insert(piece, hash, std::span<const int32_t>(out).subspan(before));
   }
-  /// Cuts a long piece (a whole text, where there is no pre-tokenizer) wherever no token can cross.
+  /// Cuts a long piece (a whole text, if there is no pre-tokenizer) at every place that no token can cross.
   void encode_long(std::string_view piece, Workspace& workspace, std::vector<int32_t>& out) const;
   void read_merges(const Json& list);
   void add_merge(std::string_view left, std::string_view right, uint32_t rank, const std::string& where,
@@ -106,7 +108,7 @@ class Bpe {
 
   Vocabulary vocabulary_;
   MergeTable merges_;
-  MergeTable inner_pairs_{0};  // neighbouring characters inside tokens that merges make; only which there are counts
+  MergeTable inner_pairs_{0};  // neighbouring characters inside tokens that merges make; only their existence counts
   bool ignore_merges_ = false;
   bool fuse_unknown_ = false;
   bool byte_fallback_ = false;

@@ -1,5 +1,7 @@
 #pragma once
 
+// GPT-2's byte alphabet.
+
 #include <array>
 #include <cstdint>
 #include <string>
@@ -7,7 +9,7 @@
 
 namespace mxlm::text {
 
-/// GPT-2's alphabet: every byte as a printable character (U+0021 to U+0143), so that tokens are text.
+/// GPT-2's alphabet shows every byte as a printable character (U+0021 to U+0143), so that tokens are text.
 class ByteAlphabet {
  public:
   static const ByteAlphabet& get();
@@ -18,7 +20,7 @@ class ByteAlphabet {
   [[nodiscard]] int byte(uint32_t character) const { return character < bytes_.size() ? bytes_[character] : -1; }
   /// Bytes to characters.
   [[nodiscard]] std::string map(std::string_view bytes) const;
-  /// Characters to bytes; returns false, with `out` as far as it went, at a character that stands for none.
+  /// Characters to bytes. Returns false at a character outside the alphabet; `out` then holds the bytes before it.
   bool unmap(std::string_view text, std::string& out) const;
 
  private:

@@ -6,7 +6,7 @@
 namespace mxlm::text {
 namespace {
 
-/// nullopt: `text` is no base64.
+/// Returns nullopt if `text` is not base64.
 std::optional<std::string> bytes_of_base64(std::string_view text) {
   constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   if (text.size() % 4 != 0) return std::nullopt;
@@ -37,7 +37,7 @@ uint32_t little_endian(std::string_view bytes) {
   fail("the tokenizer's precompiled_charsmap points outside itself; get the tokenizer's files again");
 }
 
-// A unit of the trie, as in Darts-clone.
+// A unit of the trie, in the layout of Darts-clone.
 bool has_leaf(uint32_t unit) { return (unit >> 8 & 1U) != 0; }
 uint32_t value_of(uint32_t unit) { return unit & 0x7fffffffU; }
 uint32_t label_of(uint32_t unit) { return unit & 0x800000ffU; }
@@ -62,7 +62,7 @@ Charsmap Charsmap::from_json(const Json& json) {
 }
 
 std::optional<std::string_view> Charsmap::find(std::string_view text) const {
-  // Each step takes a byte of the text, so a trie of any shape ends; where it points to is checked.
+  // Each step takes a byte of the text, so the search ends in a trie of any shape; offsets are checked.
   size_t node = offset_of(units_[0]);
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);

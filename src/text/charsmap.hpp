@@ -1,5 +1,7 @@
 #pragma once
 
+// The precompiled normalisation map of SentencePiece models.
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,14 +13,14 @@
 namespace mxlm::text {
 
 /// The "precompiled_charsmap" of a SentencePiece model: a double-array trie of character sequences, and the texts that
-/// replace them. Read as `tokenizers` reads it (its crate spm_precompiled), oddities included: of the sequences that a
-/// text begins with the shortest one decides.
+/// replace them. It is read as `tokenizers` reads it (in the crate spm_precompiled), including a peculiarity: of the
+/// sequences that begin a text, the shortest decides.
 class Charsmap {
  public:
-  /// `json` holds it in base64. Throws Error if it is not whole.
+  /// `json` holds the map in base64. Throws Error if the map is incomplete.
   static Charsmap from_json(const Json& json);
 
-  /// What replaces `text`, or nullopt.
+  /// The replacement of `text`, or nullopt.
   [[nodiscard]] std::optional<std::string_view> find(std::string_view text) const;
 
  private:

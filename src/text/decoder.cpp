@@ -50,7 +50,7 @@ class Replace : public Decoder::Step {
   std::string content_;
 };
 
-/// Runs of <0xNN> tokens become the text that their bytes are, or one U+FFFD a byte.
+/// Turns runs of <0xNN> tokens into the text of their bytes, or into one U+FFFD for each byte.
 class ByteFallback : public Decoder::Step {
  public:
   void apply(Tokens& tokens) const override {
@@ -81,7 +81,7 @@ class ByteFallback : public Decoder::Step {
  private:
   static int byte_of(std::string_view token) {
     if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return -1;
-    // As Rust reads a number: "<0x+A>" is 10.
+    // Rust reads numbers like this: "<0x+A>" is 10.
     std::string_view digits = token.substr(3, 2);
     if (digits.front() == '+') digits.remove_prefix(1);
     int value = 0;
@@ -105,7 +105,7 @@ class Fuse : public Decoder::Step {
   }
 };
 
-/// Cuts up to `start` and `stop` of one character off each token's ends.
+/// Removes up to `start` and `stop` times one character from the ends of each token.
 class Strip : public Decoder::Step {
  public:
   Strip(std::string_view content, uint64_t start, uint64_t stop) : content_(content), start_(start), stop_(stop) {}
@@ -161,7 +161,7 @@ void replace_all(std::string& text, std::string_view what, std::string_view by) 
   text = std::move(out);
 }
 
-/// Words apart, their parts together.
+/// Separates words and joins their parts.
 class WordPiece : public Decoder::Step {
  public:
   WordPiece(std::string_view prefix, bool clean_up) : prefix_(prefix), clean_up_(clean_up) {}
@@ -199,7 +199,7 @@ class WordPiece : public Decoder::Step {
   bool clean_up_;
 };
 
-/// The suffix of the last part of a word becomes a space, but not at the end of the text.
+/// The suffix of a word's last part becomes a space, except at the end of the text.
 class BpeDecoder : public Decoder::Step {
  public:
   explicit BpeDecoder(std::string_view suffix) : suffix_(suffix) {}

@@ -1,5 +1,7 @@
 #pragma once
 
+// From tokens back to text.
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,7 +11,7 @@
 
 namespace mxlm::text {
 
-/// The "decoder" of a tokenizer.json: tokens to text.
+/// The "decoder" of a tokenizer.json: from tokens to text.
 class Decoder {
  public:
   class Step {
@@ -18,7 +20,7 @@ class Decoder {
     virtual void apply(std::vector<std::string>& tokens) const = 0;
   };
 
-  /// nullopt: tokens are joined with spaces. Throws Error naming a step that is not supported.
+  /// nullopt: tokens are joined with spaces. Throws Error naming an unsupported step.
   static Decoder from_json(const std::optional<Json>& json);
 
   [[nodiscard]] std::string decode(std::vector<std::string> tokens) const;

@@ -1,19 +1,21 @@
 #pragma once
 
+// A fast hash for tables in memory.
+
 #include <cstdint>
 #include <cstring>
 #include <string_view>
 
 namespace mxlm::text {
 
-/// Multiplies to 128 bits and folds the halves.
+/// Multiplies to 128 bits and combines the halves.
 inline uint64_t fold_multiply(uint64_t a, uint64_t b) {
   __extension__ using Wide = unsigned __int128;
   const Wide product = static_cast<Wide>(a) * b;
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-/// A hash of short byte strings for tables in memory (not stable between versions, not against attack).
+/// A hash of short byte strings for tables in memory (not stable between versions, not safe against attacks).
 inline uint64_t hash_bytes(std::string_view s) {
   constexpr uint64_t kA = 0x9e3779b97f4a7c15ULL;
   constexpr uint64_t kB = 0xd6e8feb86659fd93ULL;

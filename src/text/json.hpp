@@ -11,12 +11,12 @@
 
 namespace mxlm::text {
 
-/// An element of the file and the words that say where it is ("tokenizer.json: normalizer").
+/// An element of the file, and words that say where it is ("tokenizer.json: normalizer").
 struct Json {
   simdjson::dom::element value;
   std::string where;
 
-  /// The member `key`, or nullopt where it is missing or null. Throws Error if this is no object.
+  /// The member `key`, or nullopt if it is missing or null. Throws Error if this is not an object.
   [[nodiscard]] std::optional<Json> find(std::string_view key) const;
   /// The member `key`; throws Error if it is missing or null.
   [[nodiscard]] Json at(std::string_view key) const;
@@ -33,9 +33,9 @@ struct Json {
   [[nodiscard]] bool boolean_or(std::string_view key, bool otherwise) const;
 };
 
-/// Far above any real vocabulary, and small enough that nothing sized by an id exhausts memory.
+/// Far above any real vocabulary, and small enough that no table sized by ids exhausts memory.
 inline constexpr int32_t kMaxTokenId = (1 << 24) - 1;
-/// Sequences inside sequences go no deeper.
+/// The deepest nesting of sequences inside sequences.
 inline constexpr int kMaxNesting = 16;
 
 }  // namespace mxlm::text

@@ -17,7 +17,7 @@ class Form : public Normalizer::Step {
   void apply(WorkText& text) const override {
     std::string out;
     if (!normalize(text.view(), form_, out)) return;
-    // What became of the first character is taken to be the first character of the result.
+    // The replacement of the first character counts as the first character of the result.
     const size_t origin = text.origin() == 0 || out.empty() ? 0 : decode_at(out, 0).size;
     text.replace(std::move(out), origin);
   }
@@ -26,8 +26,8 @@ class Form : public Normalizer::Step {
   NormalizationForm form_;
 };
 
-/// Rewrites a text part by part. `next(in, at, out)` appends what becomes of the part that starts at `at`, and returns
-/// where the next one starts.
+/// Rewrites a text part by part. `next(in, at, out)` appends the replacement of the part that starts at `at`, and
+/// returns where the next part starts.
 template <typename Next>
 void rewrite(WorkText& text, Next&& next) {
   const std::string_view in = text.view();
@@ -42,7 +42,7 @@ void rewrite(WorkText& text, Next&& next) {
   text.replace(std::move(out), origin);
 }
 
-/// Drops or replaces single characters: `map(c, out)` appends what becomes of c.
+/// Drops or replaces single characters: `map(c, out)` appends the replacement of c.
 template <typename Map>
 void rewrite_characters(WorkText& text, Map&& map) {
   rewrite(text, [&](std::string_view in, size_t at, std::string& out) {
@@ -76,7 +76,7 @@ class CleanText : public Normalizer::Step {
   }
 };
 
-/// BertNormalizer's handle_chinese_chars: spaces around each.
+/// BertNormalizer's handle_chinese_chars: puts spaces around each such character.
 class SpaceChinese : public Normalizer::Step {
  public:
   void apply(WorkText& text) const override {
@@ -90,7 +90,7 @@ class SpaceChinese : public Normalizer::Step {
 
  private:
   static bool is_chinese(uint32_t c) {
-    // 2B920, where Unicode says 2B820, is the library's.
+    // The library has 2B920 where Unicode has 2B820.
     return (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x4e00 && c <= 0x9fff) || (c >= 0xf900 && c <= 0xfaff) ||
            (c >= 0x20000 && c <= 0x2a6df) || (c >= 0x2a700 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) ||
            (c >= 0x2f800 && c <= 0x2fa1f);
@@ -126,7 +126,7 @@ class Bytes : public Normalizer::Step {
   }
 };
 
-/// Replaces a short grapheme cluster by what the map has for its beginning, else each of its characters.
+/// Replaces a short grapheme cluster by the map's entry for its beginning, or else each of its characters.
 class Precompiled : public Normalizer::Step {
  public:
   explicit Precompiled(Charsmap map) : map_(std::move(map)) {}
@@ -159,7 +159,7 @@ class Lowercase : public Normalizer::Step {
   void apply(WorkText& text) const override {
     rewrite_characters(text, [](uint32_t c, std::string& out) {
       if (c == 0x130) {
-        out += "i\xcc\x87";  // the one character whose lower case is two
+        out += "i\xcc\x87";  // the only character whose lower case is two characters
       } else {
         append_utf8(out, to_lower(c));
       }

@@ -1,5 +1,7 @@
 #pragma once
 
+// The steps that change a text before it is divided.
+
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -11,10 +13,10 @@
 
 namespace mxlm::text {
 
-/// A text on its way through the normaliser: the caller's bytes until a step changes them.
+/// A text on its way through the normaliser. It refers to the caller's bytes until a step changes them.
 class WorkText {
  public:
-  /// `origin`: how many leading bytes come from the first character of the whole input (0 for a piece further on).
+  /// `origin`: the number of leading bytes that come from the first character of the whole input (0 for a later piece).
   /// Metaspace's prepend_scheme "first" depends on it.
   WorkText(std::string_view text, size_t origin) : view_(text), origin_(origin) {}
   WorkText(const WorkText&) = delete;
@@ -48,7 +50,7 @@ class Normalizer {
     virtual void apply(WorkText& text) const = 0;
   };
 
-  /// nullopt: no normaliser. Throws Error naming a step that is not supported.
+  /// nullopt: no normaliser. Throws Error naming an unsupported step.
   static Normalizer from_json(const std::optional<Json>& json);
 
   [[nodiscard]] bool empty() const { return steps_.empty(); }

@@ -1,5 +1,7 @@
 #pragma once
 
+// Patterns of normalisers and pre-tokenizers.
+
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,7 +20,7 @@ class Pattern {
 
   /// Appends the division of `text` as Regex::find_all does.
   void find_all(std::string_view text, std::vector<Match>& out, size_t enough = std::string_view::npos) const;
-  /// The pattern's own text, if it is a regular expression.
+  /// The text of the pattern, if it is a regular expression.
   [[nodiscard]] std::optional<std::string_view> regex_text() const;
 
  private:

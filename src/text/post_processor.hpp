@@ -1,5 +1,7 @@
 #pragma once
 
+// The tokens around a text.
+
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -9,13 +11,13 @@
 
 namespace mxlm::text {
 
-/// The "post_processor" of a tokenizer.json, as far as ids go: what stands before and after a single text.
+/// The "post_processor" of a tokenizer.json, as far as ids go: the tokens before and after a single text.
 class PostProcessor {
  public:
   PostProcessor() = default;
   PostProcessor(std::vector<int32_t> prefix, std::vector<int32_t> suffix)
       : prefix_(std::move(prefix)), suffix_(std::move(suffix)) {}
-  /// nullopt: nothing. Throws Error naming what is not supported.
+  /// nullopt: no tokens. Throws Error naming what is unsupported.
   static PostProcessor from_json(const std::optional<Json>& json);
 
   [[nodiscard]] const std::vector<int32_t>& prefix() const { return prefix_; }
@@ -24,9 +26,9 @@ class PostProcessor {
  private:
   void add(const Json& json, int depth);
   void add_template(const Json& json);
-  /// The library gives a later processor each part of a template as a text of its own.
+  /// The library passes each part of a template to a later processor as a separate text.
   void refuse_after_template(const Json& json) const;
-  /// Puts ids around what is there: a later processor works on what the earlier ones made.
+  /// Puts ids around the existing ones: a later processor works on the result of the earlier ones.
   void wrap(const std::vector<int32_t>& before, const std::vector<int32_t>& after);
   bool has_template_ = false;
   std::vector<int32_t> prefix_;

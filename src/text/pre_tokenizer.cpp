@@ -12,11 +12,11 @@
 namespace mxlm::text {
 namespace {
 
-/// The pattern that ByteLevel splits by (GPT-2's).
+/// The pattern by which ByteLevel splits (GPT-2's).
 constexpr std::string_view kByteLevelPattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-/// What becomes of the matches that a text is split by.
+/// What happens to the matches of a split.
 enum class Behavior : uint8_t { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
 /// Applies `behavior` to the division of one piece; appends spans that start at `base`.
@@ -87,7 +87,7 @@ void split_pieces(Pieces& pieces, Behavior behavior, bool invert, const Find& fi
   pieces.spans = std::move(out);
 }
 
-/// Ends a division of the beginning of a piece where nothing that follows could change the spans before.
+/// Ends a division early, where no later text could change the spans before.
 void end_division(std::vector<Match>& parts, Behavior behavior) {
   const auto closed = [&](const Match& last, const Match& next) {
     switch (behavior) {
@@ -102,12 +102,12 @@ void end_division(std::vector<Match>& parts, Behavior behavior) {
     }
     return false;
   };
-  // The last part is only there to close the one before it.
+  // The last part only closes the part before it.
   while (parts.size() > 1 && !closed(parts[parts.size() - 2], parts.back())) parts.pop_back();
   parts.pop_back();
 }
 
-/// Splits by a pattern, of a text that is one piece perhaps only the beginning (Pieces::enough).
+/// Splits by a pattern. If the text is one piece, it may split only the beginning (Pieces::enough).
 template <typename P>
 void split_by(Pieces& pieces, Behavior behavior, bool invert, const P& pattern) {
   if (pieces.spans.size() != 1 || pieces.cut || pieces.enough >= pieces.spans[0].end) {
@@ -132,7 +132,7 @@ void split_by(Pieces& pieces, Behavior behavior, bool invert, const P& pattern) 
   }
 }
 
-/// Appends the division of `text` where each character that `is_match` takes is a match of its own.
+/// Appends the division of `text` in which each character that `is_match` accepts is a separate match.
 template <typename Predicate>
 void find_characters(std::string_view text, const Predicate& is_match, std::vector<Match>& out) {
   size_t previous = 0;
@@ -156,7 +156,7 @@ class Rewriter {
     spans_.reserve(pieces.spans.size());
   }
   [[nodiscard]] std::string& text() { return text_; }
-  /// Where the next piece starts; end_piece() closes it.
+  /// The start of the next piece; end_piece() closes it.
   void begin_piece() { begin_ = text_.size(); }
   void end_piece(bool from_origin) {
     if (text_.size() > begin_) spans_.push_back({begin_, text_.size()});
@@ -202,7 +202,7 @@ class Digits : public PreTokenizer::Step {
   Behavior behavior_;
 };
 
-/// \w+|[^\w\s]+ are the pieces.
+/// The pieces are \w+|[^\w\s]+.
 class Whitespace : public PreTokenizer::Step {
  public:
   void apply(Pieces& pieces) const override {
@@ -262,7 +262,7 @@ class CharDelimiterSplit : public PreTokenizer::Step {
   uint32_t delimiter_;
 };
 
-/// Pieces of so many characters, and a shorter last one.
+/// Pieces of a fixed number of characters, and a shorter last piece.
 class FixedLength : public PreTokenizer::Step {
  public:
   explicit FixedLength(uint64_t length) : length_(length) {}

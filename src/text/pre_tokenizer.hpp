@@ -1,5 +1,7 @@
 #pragma once
 
+// The division of a text into the pieces that the model encodes.
+
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -17,14 +19,14 @@ struct Span {
   size_t end;
 };
 
-/// A text and its pieces so far: in order, none empty. Steps divide the pieces further, drop some, or rewrite the text.
+/// A text and its pieces so far, in order and nonempty. Steps divide the pieces further, drop some, or rewrite the
+/// text.
 struct Pieces {
   std::string_view text;
-  std::string owned;  // what `text` refers to once a step has rewritten it
+  std::string owned;  // `text` refers to it once a step has rewritten the text
   size_t origin = 0;  // leading bytes that come from the first character of the whole input
   std::vector<Span> spans;
-  /// What begins after so many bytes may be left out of the pieces; the first step that divides the text does so, and
-  /// sets `cut`.
+  /// Pieces may omit what begins after this many bytes; the first step that divides the text omits it and sets `cut`.
   size_t enough = std::string_view::npos;
   bool cut = false;
 
@@ -40,13 +42,13 @@ class PreTokenizer {
     virtual void apply(Pieces& pieces) const = 0;
   };
 
-  /// nullopt: none, each text is one piece. Throws Error naming a step that is not supported.
+  /// nullopt: each text is one piece. Throws Error naming an unsupported step.
   static PreTokenizer from_json(const std::optional<Json>& json);
 
   [[nodiscard]] bool empty() const { return steps_.empty(); }
   /// True if the last step maps bytes to the byte alphabet.
   [[nodiscard]] bool ends_with_byte_level() const;
-  /// Leaves that mapping out, for a model that takes bytes.
+  /// Omits that mapping, for a model that takes bytes.
   void leave_bytes();
 
   void apply(Pieces& pieces) const {

@@ -11,13 +11,13 @@
 namespace mxlm::text {
 namespace {
 
-// Far above what any real pattern needs of one match, and low enough that a hostile one ends within seconds.
+// Far above the needs of any real pattern, and low enough that a hostile pattern ends within seconds.
 constexpr uint32_t kMatchLimit = 5'000'000;
 constexpr uint32_t kHeapLimitKiB = 64 * 1024;
 constexpr size_t kFirstJitStackBytes = size_t{64} << 10;
 constexpr size_t kJitStackBytes = size_t{8} << 20;
 constexpr size_t kMaxPattern = size_t{64} * 1024;
-// Well under a second's worth.
+// The work of well under a second.
 constexpr size_t kMatchesBetweenLooks = 4096;
 
 std::string message_of(int code) {
@@ -26,7 +26,7 @@ std::string message_of(int code) {
   return reinterpret_cast<const char*>(buffer.data());
 }
 
-/// What matching needs and threads cannot share.
+/// The state that matching needs and threads cannot share.
 struct Scratch {
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
   pcre2_match_data* data = pcre2_match_data_create(1, nullptr);
@@ -57,7 +57,7 @@ Regex::Regex(std::string_view pattern, const std::string& where) : where_(where)
       pcre2_compile_context_create(nullptr), pcre2_compile_context_free);
   if (context == nullptr) throw std::bad_alloc();
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
-  // MULTILINE: `$` of Ruby's syntax ends any line.
+  // MULTILINE: in Ruby's syntax, `$` matches at the end of every line.
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &offset, context.get());
   if (code == nullptr) {
@@ -65,7 +65,7 @@ Regex::Regex(std::string_view pattern, const std::string& where) : where_(where)
   }
   code_ = std::shared_ptr<const void>(
       code, [](const void* p) { pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(p))); });
-  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without JIT matching is slower, no different
+  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // matching without JIT is slower and gives the same result
 }
 
 void Regex::find_all(std::string_view text, std::vector<Match>& out, size_t enough) const {
@@ -76,7 +76,7 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out, size_t enou
     out.push_back({0, 0, false});
     return;
   }
-  size_t previous = 0;  // end of what is in `out`
+  size_t previous = 0;  // the end of the text in `out`
   size_t from = 0;      // where the next search starts
   bool any = false;
   for (size_t matches = 0; from <= text.size(); ++matches) {
@@ -94,7 +94,7 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out, size_t enou
     const size_t begin = ends[0];
     const size_t end = ends[1];
     if (begin == end && any && end == previous) {
-      // An empty match right behind the last one does not count: search on from the next character.
+      // An empty match right behind the previous match does not count: continue from the next character.
       ++from;
       while (from < text.size() && (static_cast<unsigned char>(text[from]) & 0xc0U) == 0x80) ++from;
       continue;

@@ -27,7 +27,7 @@ constexpr std::array<std::string_view, 29> kCategoryNames = {"Lu", "Ll", "Lt", "
                                                              "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc",
                                                              "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Co", "Cn"};
 
-/// Script and binary names that are passed on; their newest members are those of PCRE2's own Unicode version.
+/// Script and binary names that are passed on; PCRE2's own Unicode version decides about their newest members.
 constexpr std::array<std::string_view, 16> kScripts = {
     "Han",    "Hiragana", "Katakana", "Hangul", "Latin",      "Greek",   "Cyrillic", "Arabic",
     "Hebrew", "Thai",     "Lao",      "Khmer",  "Devanagari", "Bengali", "Tamil",    "Armenian"};
@@ -54,7 +54,7 @@ std::string newer_members(const std::function<bool(Category)>& takes) {
   return out;
 }
 
-/// A category by its short name: itself and its newer code points, as members of a class. nullopt: not known.
+/// A category by its short name: itself and its newer code points, as members of a class. nullopt: unknown.
 std::optional<std::string> category_members(std::string_view name) {
   static const auto* cache = [] {
     auto* all = new std::map<std::string, std::string, std::less<>>;
@@ -88,7 +88,7 @@ const std::string& word_members() {
   return members;
 }
 
-/// What "[:name:]" and "\\p{name}" with that name stand for, as members of a class. nullopt: not known.
+/// The meaning of "[:name:]" and "\\p{name}", as members of a class. nullopt: unknown.
 std::optional<std::string> posix_members(std::string_view name) {
   const auto categories = [](std::initializer_list<std::string_view> names) {
     std::string out;
@@ -113,7 +113,7 @@ std::optional<std::string> posix_members(std::string_view name) {
   return std::nullopt;
 }
 
-/// What a property stands for. Case, spaces, '-' and '_' of a name do not count.
+/// The meaning of a property. Case, spaces, '-' and '_' of its name do not matter.
 std::optional<std::string> property_members(std::string_view name) {
   constexpr std::array<std::pair<std::string_view, std::string_view>, 45> kLongNames = {{
       {"letter", "L"},
@@ -231,7 +231,7 @@ class Translator {
          where_, pattern_.substr(0, 200), what);
   }
 
-  /// After a backslash: the members that \s \d \w \p{..} or \h stand for, and whether the escape negates them.
+  /// After a backslash: the members of \s \d \w \p{..} or \h, and whether the escape negates them.
   struct Set {
     std::string members;
     bool negated;
@@ -285,7 +285,7 @@ class Translator {
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
     if (!letter) {
       to += '\\';
-      to += c;  // also the first byte of a longer character, whose others follow
+      to += c;  // also the first byte of a longer character, whose other bytes follow
       at_ += 2;
       return;
     }
@@ -364,17 +364,17 @@ class Translator {
     copy_escape(out_, false);
   }
 
-  /// What a class takes: members as PCRE2 writes them, and expressions that each match one character.
+  /// The contents of a class: members in PCRE2's syntax, and expressions that each match one character.
   struct Class {
     std::string members;
-    std::string alternatives;  // each with a '|' in front
+    std::string alternatives;  // each begins with a '|'
     bool negated = false;
   };
 
   static std::string matcher_of(const Class& c) {
     if (c.alternatives.empty()) return fmt::format("{}{}]", c.negated ? "[^" : "[", c.members);
     const std::string plain = c.members.empty() ? "[^\\x{0}-\\x{10ffff}]" : fmt::format("[{}]", c.members);
-    // "(?s:.)" is any one character; what follows it was refused before.
+    // "(?s:.)" is any one character; anything after it was refused before.
     return c.negated ? fmt::format("(?:(?!{}{})(?s:.))", plain, c.alternatives)
                      : fmt::format("(?:{}{})", plain, c.alternatives);
   }
@@ -410,7 +410,7 @@ class Translator {
   }
 
   void nested_class(Class& to, int depth) {
-    // Oniguruma takes a range that has a class as its end in ways of its own.
+    // Oniguruma reads a range that ends in a class in a peculiar way.
     const bool after_range = to.members.ends_with('-') && to.members != "-" && !to.members.ends_with("\\-");
     ++at_;
     const Class inner = character_class(depth + 1);
@@ -429,7 +429,7 @@ class Translator {
     to.members += members;
   }
 
-  /// Reads a class up to behind its ']'; `at_` is behind its '['.
+  /// Reads a class up to its ']' included; `at_` is behind its '['.
   Class character_class(int depth) {
     constexpr int kMaxDepth = 16;
     if (depth > kMaxDepth) refuse("classes nested too deeply");
@@ -439,7 +439,7 @@ class Translator {
       ++at_;
     }
     Class current;
-    std::string intersected;  // what "&&" has closed, as look-ahead
+    std::string intersected;  // the parts that "&&" has closed, as look-ahead
     bool first = true;
     while (true) {
       if (at_ >= pattern_.size()) refuse("a '[' without an end");
@@ -489,7 +489,7 @@ class Translator {
     return current;
   }
 
-  /// "{n,m}": a few forms mean another thing in Ruby's syntax.
+  /// "{n,m}": a few forms have another meaning in Ruby's syntax.
   void interval() {
     const size_t end = pattern_.find('}', at_);
     const std::string_view body =
@@ -515,7 +515,7 @@ class Translator {
     out_ += count;
   }
 
-  /// "(?...": groups and look-around mean the same; no group needs a name, for nothing refers to it.
+  /// "(?...": groups and look-around mean the same; names of groups can be dropped, because nothing refers to them.
   void group_options() {
     const std::string_view rest = pattern_.substr(at_);
     if (!rest.starts_with("(?")) {
@@ -549,7 +549,7 @@ class Translator {
       at_ += end + 1;
       return;
     }
-    // Of the option letters i means the same, and m lets a dot match line ends.
+    // Of the option letters, i means the same, and m lets a dot match line ends.
     const size_t end = rest.find_first_not_of("im-", 2);
     if (end != std::string_view::npos && end > 2 && (rest[end] == ':' || (rest[end] == ')' && at_ == 0))) {
       for (const char c : rest.substr(0, end + 1)) out_ += c == 'm' ? 's' : c;
@@ -564,8 +564,8 @@ class Translator {
   const std::string& where_;
   std::string out_;
   size_t at_ = 0;
-  size_t atom_ = 0;                  // where what a repetition repeats starts in out_
-  std::vector<size_t> open_groups_;  // where each starts in out_
+  size_t atom_ = 0;                  // the start in out_ of what a repetition repeats
+  std::vector<size_t> open_groups_;  // the start of each in out_
 };
 
 }  // namespace

@@ -11,7 +11,7 @@
 namespace mxlm::text {
 namespace {
 
-/// Field after field of one protocol buffer message; every length is checked against what is left.
+/// Reads the fields of a protocol buffer message; checks every length against the remaining bytes.
 class MessageReader {
  public:
   MessageReader(std::string_view bytes, const std::string& name) : rest_(bytes), name_(name) {}
@@ -89,7 +89,7 @@ class MessageReader {
 /// A negative int32 is stored as ten bytes; its low 32 bits are the number.
 int32_t signed_number(uint64_t value) { return static_cast<int32_t>(static_cast<uint32_t>(value)); }
 
-// The numbers of the fields are those of sentencepiece_model.proto.
+// The numbers of the fields come from sentencepiece_model.proto.
 
 SentencePieceModel::Piece read_piece(std::string_view bytes, size_t id, const std::string& name) {
   SentencePieceModel::Piece piece;
@@ -175,7 +175,8 @@ SentencePieceModel SentencePieceModel::parse(std::string_view bytes, const std::
 }
 
 std::vector<std::pair<std::string_view, std::string_view>> SentencePieceModel::merges(const std::string& name) const {
-  // Hashing both sides of each cut of a piece takes the square of its length. Gemma's 256,000 pieces need a tenth.
+  // Hashing both sides of every cut of a piece takes the square of its length. Gemma's 256,000 pieces need a tenth of
+  // this.
   constexpr uint64_t kMostWork = uint64_t{1} << 28;
   uint64_t work = 0;
   std::unordered_set<std::string_view> known;

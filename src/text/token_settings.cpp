@@ -24,7 +24,7 @@ constexpr std::array kRoles = {"bos_token", "eos_token", "unk_token", "sep_token
 
 bool is_role(const std::string& key) { return std::find(kRoles.begin(), kRoles.end(), key) != kRoles.end(); }
 
-/// A token that is given by its content alone: special, and found in the text as it is.
+/// A token given by its content alone: it is special and found in the text without normalisation.
 AddedToken plain(const std::string& content) { return {.content = content, .normalized = false, .special = true}; }
 
 /// "<s>" or {"content": "<s>", ...} as transformers' AddedToken reads it; `where` names file and member.
@@ -50,7 +50,7 @@ AddedToken token_of_json(const ordered_json& value, const std::string& where, st
   return token;
 }
 
-/// Tokens by the ids that files give them. Of two with the same id the later one counts, but the first keeps its flags
+/// The tokens by the ids in the files. Of two tokens with the same id the later counts, but the first keeps its flags
 /// for the roles that name it, as in transformers.
 struct StatedTokens {
   std::map<int64_t, AddedToken> by_id;
@@ -80,11 +80,11 @@ bool truthy(const ordered_json& value) {
          !((value.is_array() || value.is_object()) && value.empty());
 }
 
-/// A parsed value, which is nested kJsonDepth deep at most; of several members with the same key the last one.
+/// A parsed value with nesting of at most kJsonDepth; of members with the same key the last one counts.
 ordered_json copy_of(simdjson::dom::element value) {
   switch (value.type()) {
     case simdjson::dom::element_type::OBJECT: {
-      ordered_json::object_t out;  // filled as a list, because it looks for a key by going through all
+      ordered_json::object_t out;  // filled as a list, because look-ups search through all members
       std::unordered_map<std::string_view, size_t> places;
       for (const auto [key, member] : simdjson::dom::object(value)) {
         const auto [place, fresh] = places.emplace(key, out.size());
@@ -117,8 +117,8 @@ ordered_json copy_of(simdjson::dom::element value) {
   return nullptr;
 }
 
-/// The contents of the tokens of a list that are tokens already while transformers reads added_tokens.json: strings,
-/// and what special_tokens_map.json brought. Objects with a "__type" become tokens later.
+/// The contents of a list's tokens that exist as tokens while transformers reads added_tokens.json: strings, and tokens
+/// of special_tokens_map.json. Objects with a "__type" become tokens later.
 std::set<std::string> contents_of(const ordered_json& list) {
   std::set<std::string> out;
   if (!list.is_array()) return out;
@@ -131,7 +131,7 @@ std::set<std::string> contents_of(const ordered_json& list) {
   return out;
 }
 
-/// special_tokens_map.json over the configuration; its tokens are special whatever it says.
+/// Applies special_tokens_map.json to the configuration; its tokens are special whatever the file says.
 void merge_map(ordered_json& config, const ordered_json& map) {
   for (const auto& [key, value] : map.items()) {
     if (key == "extra_special_tokens" && value.is_array()) {
@@ -177,7 +177,7 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
     config.erase(old_extra_key);
   }
 
-  // The model's own tokens: image_token and its like, and a mapping of names.
+  // The model's own tokens: image_token and similar ones, and a mapping of names.
   std::vector<std::pair<std::string, AddedToken>> own;
   std::unordered_map<std::string, size_t> places;
   const auto take_own = [&](const std::string& key, const ordered_json& value) {
@@ -247,7 +247,7 @@ TokenSettings TokenSettings::read(const TokenizerFiles& files, const std::map<in
     const std::string where = fmt::format("{}: {}", config_name, extra_key);
     for (const auto& value : list) out.extra.push_back(token_of_json(value, where));
   } else if (config.contains(old_extra_key) && config[old_extra_key].is_array()) {
-    // Only special_tokens_map.json can have brought these in.
+    // Only special_tokens_map.json can have added these.
     const std::string where = fmt::format("{}/special_tokens_map.json: {}", files.folder, old_extra_key);
     for (const auto& value : config[old_extra_key]) out.extra.push_back(token_of_json(value, where));
   }
@@ -262,7 +262,7 @@ const AddedToken* TokenSettings::find(const std::string& role) const {
 void TokenSettings::set_default(const std::string& role, const std::string& content) {
   const auto same = [&](const auto& entry) { return entry.first == role; };
   if (content.empty() || std::any_of(named.begin(), named.end(), same)) return;
-  // The roles keep their order, in which tokens that are new get their ids; a class's own come after them.
+  // The roles keep their order, in which new tokens get their ids; the class's own tokens come after them.
   const auto rank = [](const std::string& name) {
     return std::find(kRoles.begin(), kRoles.end(), name) - kRoles.begin();
   };

@@ -23,10 +23,10 @@ namespace {
 
 using text::AddedTokens;
 
-/// Workspaces that wait for the next call, so that words stay cached between calls and threads never share one.
+/// Idle workspaces. Calls reuse them, so words stay cached between calls, and threads never share a workspace.
 class WorkspacePool {
  public:
-  /// Takes a workspace for one call, and puts it back.
+  /// Takes a workspace for one call and returns it afterwards.
   class Lease {
    public:
     explicit Lease(WorkspacePool& pool) : pool_(pool) {
@@ -76,7 +76,7 @@ struct Tokenizer::Impl {
     if (pre_tokenizer.ends_with_byte_level() && model.take_bytes()) pre_tokenizer.leave_bytes();
   }
 
-  /// Encodes text that holds no added token; may end once there are `enough` ids.
+  /// Encodes text without added tokens; may stop once there are `enough` ids.
   void encode_plain(std::string_view in, size_t origin, text::Model::Workspace& workspace, size_t enough,
                     std::vector<int32_t>& out) const {
     if (in.empty()) return;
@@ -85,7 +85,7 @@ struct Tokenizer::Impl {
       return;
     }
     const size_t before = out.size();
-    // So many bytes hold so few tokens in hardly any text; where they do, twice as many are tried.
+    // In hardly any text do this many bytes hold so few tokens; if they do, twice as many bytes are tried.
     constexpr size_t kBytesAToken = 16, kLeastBytes = 4096;
     size_t bytes = enough < SIZE_MAX / kBytesAToken ? std::max(enough * kBytesAToken, kLeastBytes) : SIZE_MAX;
     while (true) {
@@ -184,7 +184,7 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
   for (const int32_t id : ids) {
     auto token = impl_->added.token_of(id);
     if (!token) token = impl_->model.vocabulary().token_of(id);
-    if (token) tokens.emplace_back(*token);  // the library, too, leaves out an id that it does not know
+    if (token) tokens.emplace_back(*token);  // the library, too, omits an id that it does not know
   }
   return impl_->decoder.decode(std::move(tokens));
 }

@@ -16,7 +16,7 @@ struct ClassRow {
   std::string_view name;
 };
 
-/// The first name of a class is its own, the others are older ones or classes that build the same.
+/// The first name of a class is its current name; the others are older names, or names of classes that build the same.
 constexpr std::array kClasses = {
     ClassRow{TokenizerClass::backend, "TokenizersBackend"}, ClassRow{TokenizerClass::gpt2, "GPT2Tokenizer"},
     ClassRow{TokenizerClass::gpt2, "CodeGenTokenizer"},     ClassRow{TokenizerClass::gpt_neox, "GPTNeoXTokenizer"},
@@ -29,11 +29,11 @@ constexpr std::array kClasses = {
 struct ModelRow {
   std::string_view model_type;
   TokenizerClass kind;
-  bool overrules = false;  // whatever class the files declare (MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS)
+  bool overrules = false;  // it counts whatever class the files declare (MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS)
 };
 
-/// TOKENIZER_MAPPING_NAMES of transformers 5.23, as far as mxlm has the models. A type that is not here (llama, falcon,
-/// gpt_oss, smollm3) takes the class that its files declare.
+/// TOKENIZER_MAPPING_NAMES of transformers 5.23, for the models that mxlm has. A type outside this table (llama,
+/// falcon, gpt_oss, smollm3) takes the class that its files declare.
 constexpr std::array kModels = {
     ModelRow{"bert", TokenizerClass::bert},
     ModelRow{"codegen", TokenizerClass::gpt2},
@@ -71,7 +71,7 @@ constexpr std::array kModels = {
     ModelRow{"starcoder2", TokenizerClass::gpt2},
 };
 
-constexpr const char* kSpace = "\u2581";  // what SentencePiece writes for a space
+constexpr const char* kSpace = "\u2581";  // SentencePiece's character for a space
 
 json byte_level(bool add_prefix_space, bool use_regex = true) {
   return {
@@ -92,7 +92,7 @@ json pieces_decoder(bool strip) {
   return {{"type", "Sequence"}, {"decoders", list}};
 }
 
-/// What Python makes of `if setting`, for null, booleans and an absent key.
+/// The result of Python's `if setting`, for null, booleans and an absent key.
 bool flag(const ordered_json& settings, const char* key, bool absent, bool null) {
   const auto it = settings.find(key);
   if (it == settings.end()) return absent;
@@ -101,7 +101,7 @@ bool flag(const ordered_json& settings, const char* key, bool absent, bool null)
   return it->get<bool>();
 }
 
-/// A pre-tokenizer or normalizer without what does not touch ids: sequences of one, defaults that are left out.
+/// A pre-tokenizer or normalizer without the parts that do not affect ids: sequences of one step, omitted defaults.
 json canonical(const json& part) {
   if (!part.is_object()) return nullptr;
   const std::string type = part.value("type", "");
@@ -140,7 +140,7 @@ json canonical(const json& part) {
   return out;
 }
 
-/// The members of a model that touch ids, with their defaults.
+/// The members of a model that affect ids, with their defaults.
 json canonical_model(const json& model, bool byte_level_alphabet) {
   const auto member = [&](const char* key, const json& otherwise) {
     const auto it = model.find(key);
@@ -149,7 +149,7 @@ json canonical_model(const json& model, bool byte_level_alphabet) {
   json out = {{"type", member("type", "BPE")}};
   for (const char* key : {"byte_fallback", "ignore_merges"}) out[key] = member(key, false);
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) out[key] = member(key, "");
-  // Every byte has a token there, so that nothing is unknown.
+  // Every byte has a token there, so nothing is unknown.
   if (!byte_level_alphabet) {
     out["fuse_unk"] = member("fuse_unk", false);
     out["unk_token"] = member("unk_token", nullptr);
@@ -170,7 +170,7 @@ TokenizerClass tokenizer_class(const std::string& model_type, std::string declar
   if (model != kModels.end() && (declared.empty() || model->overrules || model->kind == TokenizerClass::backend)) {
     return model->kind;
   }
-  // transformers sees that LlamaTokenizer, which has no ByteLevel, cannot be meant.
+  // transformers concludes that LlamaTokenizer, which has no ByteLevel, cannot be meant.
   if (declared == "LlamaTokenizer" && byte_level) return TokenizerClass::backend;
   for (const ClassRow& row : kClasses) {
     if (row.name == declared) return row.kind;

@@ -29,7 +29,7 @@ constexpr const char* kHowToConvert =
     "writes "
     "tokenizer.json ('mxlm logits' takes token ids and needs no tokenizer)";
 
-/// tokenizer.json without its vocabulary: what the files beside it are compared with.
+/// tokenizer.json without its vocabulary, for comparison with the files beside it.
 struct JsonParts {
   json parts;  // normalizer, pre_tokenizer, model
   std::map<int64_t, AddedToken> added;
@@ -67,8 +67,8 @@ JsonParts read_parts(std::string_view bytes, const std::string& name) {
   return out;
 }
 
-/// The tokens that the files beside the vocabulary add, in the order in which they get their ids
-/// (TokenizersBackend.__init__ of transformers). `known` are the contents of the added tokens that are there.
+/// The tokens that the files beside the vocabulary add, in the order in which they get ids (TokenizersBackend.__init__
+/// of transformers). `known` are the contents of the existing added tokens.
 std::vector<AddedToken> tokens_to_add(TokenizerClass kind, const TokenSettings& settings, std::set<std::string> known) {
   std::vector<AddedToken> out;
   std::set<std::string> named;
@@ -88,7 +88,7 @@ std::vector<AddedToken> tokens_to_add(TokenizerClass kind, const TokenSettings& 
   }
   for (const AddedToken& token : settings.extra) add_new(token);
   for (AddedToken& token : out) token.special = token.special || named.contains(token.content);
-  if (kind == TokenizerClass::cohere) {  // which adds all of them once more
+  if (kind == TokenizerClass::cohere) {  // it adds all of them once more
     const size_t before = out.size();
     for (const auto& [role, token] : settings.named) {
       if (token) out.push_back(*token);
@@ -96,7 +96,7 @@ std::vector<AddedToken> tokens_to_add(TokenizerClass kind, const TokenSettings& 
     out.insert(out.end(), settings.extra.begin(), settings.extra.end());
     for (size_t i = before; i < out.size(); ++i) out[i].special = true;
   }
-  if (kind == TokenizerClass::qwen2) {  // which adds all of them once more, without flags
+  if (kind == TokenizerClass::qwen2) {  // it adds all of them once more, without flags
     for (const auto& [role, token] : settings.named) {
       if (token) out.push_back({.content = token->content, .normalized = false, .special = true});
     }
@@ -126,7 +126,7 @@ void read_vocabulary_and_merges(const TokenizerFiles& files, json& model) {
   }
 }
 
-/// vocab.txt: a token a line.
+/// vocab.txt: one token per line.
 void read_word_pieces(const TokenizerFiles& files, json& model) {
   std::string_view rest = files.files.find("vocab.txt")->second;
   if (!text::valid_utf8(rest)) fail("{}/vocab.txt: this is not UTF-8", files.folder);
@@ -158,7 +158,7 @@ std::string base64(std::string_view bytes) {
   return out;
 }
 
-/// tokenizer.model into `out`, a tokenizer.json in the making; its control and user-defined pieces become tokens.
+/// Converts tokenizer.model into `out`, a growing tokenizer.json; its control and user-defined pieces become tokens.
 void read_sentencepiece(const TokenizerFiles& files, TokenizerClass kind, TokenSettings& settings, json& out) {
   const std::string name = files.folder + "/tokenizer.model";
   const auto pieces = text::SentencePieceModel::parse(files.files.find("tokenizer.model")->second, name);
@@ -208,7 +208,7 @@ void read_sentencepiece(const TokenizerFiles& files, TokenizerClass kind, TokenS
     if (pieces.eos_id >= 0) settings.set_default("eos_token", pieces.eos_piece);
     if (pieces.unk_id >= 0) settings.set_default("unk_token", pieces.unk_piece);
   }
-  if (settings.has_extra) return;  // extra_special_tokens replaces those of the model
+  if (settings.has_extra) return;  // extra_special_tokens replaces the model's own tokens
   settings.extra.clear();
   for (const auto& piece : pieces.pieces) {
     const bool control = piece.type == text::SentencePieceModel::Type::control;
@@ -217,7 +217,7 @@ void read_sentencepiece(const TokenizerFiles& files, TokenizerClass kind, TokenS
   }
 }
 
-/// A tokenizer.json for a folder that has none.
+/// Makes a tokenizer.json for a folder without one.
 std::string build_json(const TokenizerFiles& files, TokenizerClass kind, TokenSettings& settings) {
   const AddedToken* unknown = settings.find("unk_token");
   json out = text::class_parts(kind, settings.config, unknown != nullptr ? unknown->content : "");
@@ -233,7 +233,7 @@ std::string build_json(const TokenizerFiles& files, TokenizerClass kind, TokenSe
   return out.dump();
 }
 
-/// What stands around a text where there is no tokenizer.json to say it.
+/// The tokens around a text if no tokenizer.json gives a template.
 TokenizerAdditions::Template template_of(TokenizerClass kind, const TokenSettings& settings) {
   const auto wants = [&](const char* key, bool absent) {
     const auto it = settings.config.find(key);
@@ -253,14 +253,14 @@ TokenizerAdditions::Template template_of(TokenizerClass kind, const TokenSetting
   return out;
 }
 
-/// The sentence of FolderTokenizer::difference for a tokenizer.json that transformers does not take as it is.
+/// The sentence of FolderTokenizer::difference for a tokenizer.json that transformers changes.
 std::string difference_of(const TokenizerFiles& files, TokenizerClass kind, const TokenSettings& settings,
                           const JsonParts& parts, const std::vector<AddedToken>& added, const Tokenizer& tokenizer) {
   if (kind == TokenizerClass::backend) return "";
   const AddedToken* unknown = settings.find("unk_token");
   std::vector<std::string> different = text::different_parts(
       parts.parts, text::class_parts(kind, settings.config, unknown != nullptr ? unknown->content : ""));
-  // GPTNeoXTokenizer alone forgets the template of tokenizer.json.
+  // Only GPTNeoXTokenizer forgets the template of tokenizer.json.
   if (kind == TokenizerClass::gpt_neox && !(tokenizer.prefix().empty() && tokenizer.suffix().empty())) {
     different.emplace_back("post_processor");
   }
@@ -290,8 +290,8 @@ std::string difference_of(const TokenizerFiles& files, TokenizerClass kind, cons
        fmt::join(there, ", "), text::class_name(kind), kHowToConvert);
 }
 
-/// The id of a role: what the tokenizer's files say, null meaning none; else what config.json says (of a list the
-/// first).
+/// The id of a role: from the tokenizer's files, where null means no token; else from config.json (the first id of a
+/// list).
 int32_t role_id(const std::string& role, const TokenSettings& settings, const ordered_json& config,
                 const Tokenizer& tokenizer) {
   const auto named = std::find_if(settings.named.begin(), settings.named.end(),
@@ -348,7 +348,7 @@ FolderTokenizer read_tokenizer(const TokenizerFiles& files) {
        {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
     settings.set_default(role, text::default_token(kind, role));
   }
-  if (kind == TokenizerClass::code_llama) {  // each comes before those that follow in this list
+  if (kind == TokenizerClass::code_llama) {  // each is checked before the later ones of this list
     settings.set_default("fill_token", "<FILL_ME>");
     settings.set_default("eot_token", "\u2581<EOT>");
     settings.set_default("suffix_token", "\u2581<SUF>");

@@ -28,7 +28,7 @@ class BlockTable {
       if ((c & 0xff) != 0xff) continue;
       const size_t blocks = values_.size() / 256;
       size_t same = blocks;
-      // Long uniform stretches repeat the block before; others are few.
+      // Long uniform stretches repeat the block before them; other blocks are rare.
       for (size_t b = blocks; b-- > 0 && same == blocks;) {
         if (std::equal(block.begin(), block.end(), values_.begin() + static_cast<ptrdiff_t>(b * 256))) same = b;
       }
@@ -55,7 +55,7 @@ const BlockTable& categories() {
   return table;
 }
 
-constexpr uint8_t kKnown = 1;  // takes part in normalisation at all
+constexpr uint8_t kKnown = 1;  // it takes part in normalisation
 
 uint8_t not_inert(NormalizationForm form) { return static_cast<uint8_t>(2U << static_cast<unsigned>(form)); }
 
@@ -73,7 +73,7 @@ void normalize_run(std::string_view run, NormalizationForm form, std::string& ou
   out.append(reinterpret_cast<const char*>(result), static_cast<size_t>(size));
 }
 
-/// Length of the well-formed sequence at bytes[at], or 0; then `bad` is the size of the maximal invalid part.
+/// The length of the well-formed sequence at bytes[at], or 0; then `bad` is the size of the maximal invalid part.
 size_t sequence_at(std::string_view bytes, size_t at, size_t& bad) {
   const auto byte = [&](size_t i) {
     return at + i < bytes.size() ? static_cast<unsigned>(static_cast<unsigned char>(bytes[at + i])) : 0U;
@@ -184,13 +184,13 @@ bool normalize(std::string_view text, NormalizationForm form, std::string& out) 
   static const BlockTable flags(kNormalizationStarts);
   const uint8_t active = not_inert(form);
   std::string result;
-  size_t copied = 0;    // text[0, copied) is in result
-  size_t previous = 0;  // where the code point before `at` starts
+  size_t copied = 0;    // `result` holds text[0, copied)
+  size_t previous = 0;  // the start of the code point before `at`
   bool previous_known = false;
   bool changed = false;
   size_t at = 0;
   while (at < text.size()) {
-    // Nothing below U+0080 ever changes; what follows it may combine with it.
+    // Characters below U+0080 never change; the character after one may combine with it.
     const size_t ascii = at;
     while (at < text.size() && static_cast<unsigned char>(text[at]) < 0x80) ++at;
     if (at > ascii) {
@@ -218,7 +218,7 @@ bool normalize(std::string_view text, NormalizationForm form, std::string& out) 
     normalize_run(text.substr(begin, end - begin), form, result);
     changed = changed || std::string_view(result).substr(before) != text.substr(begin, end - begin);
     copied = at = end;
-    previous_known = false;  // what ended the run, if anything, is inert: it starts afresh
+    previous_known = false;  // the character that ended the run, if any, is inert, so a new run starts
   }
   if (!changed) return false;
   result.append(text, copied, text.size() - copied);

@@ -1,7 +1,7 @@
 #pragma once
 
-// Unicode properties as the `tokenizers` library sees them: its categories are Unicode 16, its normalisation Unicode 9.
-// utf8proc and PCRE2 of a distribution know other versions, and token ids depend on them.
+// Unicode properties as the `tokenizers` library sees them: its categories are Unicode 16, its normalisation is Unicode
+// 9. A distribution's utf8proc and PCRE2 have other versions, and token ids depend on the version.
 
 #include <cstddef>
 #include <cstdint>
@@ -52,26 +52,26 @@ constexpr bool is_letter(Category k) { return k <= Category::Lo; }
 constexpr bool is_mark(Category k) { return k >= Category::Mn && k <= Category::Me; }
 constexpr bool is_number(Category k) { return k >= Category::Nd && k <= Category::No; }
 
-/// White_Space: what \s of the library's regexes and Rust's char::is_whitespace take.
+/// White_Space: the characters of \s in the library's regexes and of Rust's char::is_whitespace.
 bool is_space(uint32_t c);
-/// What \w of Rust's regex crate takes.
+/// The characters of \w in Rust's regex crate.
 bool is_word(uint32_t c);
 /// Rust's char::is_numeric.
 bool is_numeric(uint32_t c);
 
 /// Properties that the library takes from crates of other Unicode versions.
 enum class OldProperty : uint8_t {
-  punctuation = 1,   // what Punctuation and BertPreTokenizer cut out
-  mark = 2,          // what StripAccents drops
-  accent = 4,        // what BertNormalizer drops as an accent
-  bert_control = 8,  // what BertNormalizer drops as a control character
+  punctuation = 1,   // cut out by Punctuation and BertPreTokenizer
+  mark = 2,          // dropped by StripAccents
+  accent = 4,        // dropped by BertNormalizer as an accent
+  bert_control = 8,  // dropped by BertNormalizer as a control character
 };
 bool has_property(uint32_t c, OldProperty property);
 
-/// Rust's char::to_lowercase, but for U+0130, which becomes two characters.
+/// Rust's char::to_lowercase, except for U+0130, which becomes two characters.
 uint32_t to_lower(uint32_t c);
 
-/// A code point and the bytes that it takes.
+/// A code point and its number of bytes.
 struct Decoded {
   uint32_t code;
   uint32_t size;
@@ -85,7 +85,7 @@ inline Decoded decode_at(std::string_view text, size_t at) {
   if (b < 0xf0) return {(b & 0x0fU) << 12 | (byte(1) & 0x3fU) << 6 | (byte(2) & 0x3fU), 3};
   return {(b & 0x07U) << 18 | (byte(1) & 0x3fU) << 12 | (byte(2) & 0x3fU) << 6 | (byte(3) & 0x3fU), 4};
 }
-/// The code point that ends before `text[at]`, at > 0.
+/// The code point before `text[at]`, at > 0.
 Decoded decode_before(std::string_view text, size_t at);
 /// Appends a code point as UTF-8.
 void append_utf8(std::string& out, uint32_t c);
@@ -94,17 +94,17 @@ bool valid_utf8(std::string_view text);
 /// Bytes to text: maximal invalid parts become U+FFFD, as Rust's String::from_utf8_lossy and Python's "replace" do.
 std::string lossy_utf8(std::string_view bytes);
 
-/// Where the grapheme cluster (UAX 29, extended) that starts at `text[at]` ends; at < text.size().
+/// The end of the grapheme cluster (UAX 29, extended) that starts at `text[at]`; at < text.size().
 size_t grapheme_end(std::string_view text, size_t at);
 
 enum class NormalizationForm : uint8_t { nfc, nfd, nfkc, nfkd };
 
-/// The normal form of `text`. Returns false, and leaves `out` alone, if `text` is in that form already.
+/// The normal form of `text`. Returns false, and does not change `out`, if `text` is already in that form.
 bool normalize(std::string_view text, NormalizationForm form, std::string& out);
 
-/// First and last code point of each range that is assigned here but not in Unicode 14, which PCRE2 10.42 knows.
+/// The first and last code point of each range that is assigned here but not in Unicode 14, which PCRE2 10.42 knows.
 std::span<const uint32_t> newer_than_pcre2();
-/// Of these, the ranges with a binary property.
+/// The ranges among these that have a binary property.
 std::span<const uint32_t> newer_alphabetic();
 std::span<const uint32_t> newer_uppercase();
 std::span<const uint32_t> newer_lowercase();

@@ -1,4 +1,4 @@
-// Unigram: of all divisions of a piece into tokens the one with the largest sum of scores.
+// Unigram: the division of a piece into tokens that has the largest sum of scores.
 
 #include <fmt/format.h>
 
@@ -14,13 +14,13 @@
 namespace mxlm::text {
 namespace {
 
-/// How much less than the least score of the vocabulary an unknown character has.
+/// The distance of an unknown character's score below the lowest score of the vocabulary.
 constexpr double kUnknownPenalty = 10;
 
-/// Tokens by their bytes. The children of a node stand side by side, in the order of their bytes.
+/// Tokens by their bytes. The children of a node are neighbours, in the order of their bytes.
 class Trie {
  public:
-  /// `tokens` are sorted, without repetition; their values are ids.
+  /// `tokens` are sorted and unique; their values are ids.
   explicit Trie(const std::vector<std::pair<std::string_view, int32_t>>& tokens) {
     struct Range {
       size_t begin, end, depth;
@@ -44,7 +44,7 @@ class Trie {
     }
   }
 
-  /// Calls `found(bytes, id)` for each token that `text` begins with, the shortest first.
+  /// Calls `found(bytes, id)` for each token at the start of `text`, the shortest first.
   template <typename F>
   void prefixes(std::string_view text, F&& found) const {
     const Node* node = nodes_.data();
@@ -128,7 +128,7 @@ class Unigram : public WordModel {
       if (!alone) offer(at, at + character, unknown_score_ + before, unknown_id());
       at += character;
     }
-    // Back from the end; neighbouring unknown characters are one.
+    // Reads back from the end; neighbouring unknown characters become one.
     std::vector<std::pair<size_t, size_t>> parts;
     bool after_unknown = false;
     for (size_t end = piece.size(); end > 0; end = best[end].begin) {
@@ -160,7 +160,7 @@ class Unigram : public WordModel {
     return unknown_id_;
   }
 
-  /// The token that `part` is, else its bytes, else the unknown one.
+  /// The token of `part`, else its bytes, else the unknown token.
   void append(std::string_view part, std::vector<int32_t>& out) const {
     if (const int32_t id = tokens_.find(part); id >= 0) {
       out.push_back(id);

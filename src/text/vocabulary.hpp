@@ -1,5 +1,7 @@
 #pragma once
 
+// The tokens of a vocabulary and their ids.
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,19 +11,19 @@
 
 namespace mxlm::text {
 
-/// Tokens and their ids, both ways. Memory grows with the tokens, never with the ids.
+/// Tokens and their ids, in both directions. Memory grows with the number of tokens, never with the ids.
 class Vocabulary {
  public:
-  /// Returns false, and adds nothing, if the token is there already.
+  /// Returns false, and adds nothing, if the token exists already.
   bool add(std::string_view token, int32_t id);
-  /// Call once after the last add. Returns an id that two tokens share, if there is one.
+  /// Call it once after the last add. Returns an id that two tokens share, if there is one.
   std::optional<int32_t> finish();
 
   /// The token's id, or -1.
   [[nodiscard]] int32_t find(std::string_view token) const;
   [[nodiscard]] std::optional<std::string_view> token_of(int32_t id) const;
   [[nodiscard]] size_t count() const { return entries_.size(); }
-  /// -1 if there is no token.
+  /// Returns -1 if there is no token.
   [[nodiscard]] int32_t max_id() const;
 
   template <typename F>

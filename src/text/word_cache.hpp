@@ -1,5 +1,7 @@
 #pragma once
 
+// A cache of encoded words.
+
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -11,10 +13,10 @@
 
 namespace mxlm::text {
 
-/// Pieces that were encoded before, and their ids. Holds a bounded number and starts afresh when full. For one thread.
+/// Pieces that were encoded before, and their ids. Holds a limited number and starts again when full. For one thread.
 class WordCache {
  public:
-  /// Longer pieces are rare and are not kept.
+  /// Longer pieces are rare and not kept.
   static constexpr size_t kMaxPiece = 256;
 
   WordCache() { reset(kFirstSlots); }
@@ -38,7 +40,7 @@ class WordCache {
     }
   }
 
-  /// Remembers a piece that find did not know.
+  /// Stores a piece that find did not know.
   void insert(std::string_view piece, uint64_t hash, std::span<const int32_t> ids) {
     if (piece.empty() || piece.size() > kMaxPiece || ids.size() > 0xffff) return;
     if ((used_ + 1) * 2 > slots_.size()) grow();
@@ -63,7 +65,7 @@ class WordCache {
     uint32_t key;       // offset in keys_
     uint16_t key_size;  // 0: empty
     uint16_t count;
-    uint32_t ids;  // the id itself where count is 1, else offset in ids_
+    uint32_t ids;  // the id itself if count is 1, else an offset in ids_
   };
 
   void place(const Slot& slot) {

@@ -1,4 +1,4 @@
-// WordLevel and WordPiece: models that look words up.
+// WordLevel and WordPiece: models that look up words.
 
 #include <algorithm>
 #include <string>
@@ -23,7 +23,7 @@ Vocabulary read_word_vocabulary(const Json& model) {
   return out;
 }
 
-/// Words and the token for those that are not there.
+/// Words, and the token for unknown words.
 class LookUpModel : public WordModel {
  public:
   explicit LookUpModel(const Json& model)
@@ -86,7 +86,7 @@ class WordPiece : public LookUpModel {
         end -= last;
         candidate.erase(candidate.size() - last);
       }
-      if (id < 0) {  // one part that is unknown makes the whole piece so
+      if (id < 0) {  // an unknown part makes the whole piece unknown
         out.resize(before);
         out.push_back(unknown_id());
         return;
