@@ -94,7 +94,7 @@ Timing run(Backend& backend, const Work& work) {
     variants.push_back(text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text));
   }
   const ForwardPass forward(work.model, backend, work.compute);
-  const VariantTree tree = build_tree(work.model, forward, variants);
+  const VariantTree tree = build_tree(work.model, resolve(work.model, variants));
   Plan plan;
   plan.kept = work.kept;
   plan.on_device = true;

@@ -5,9 +5,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
+#include <vector>
 
 #include "base/error.hpp"
-#include "eval/variant.hpp"
+#include "eval/resolve.hpp"
 
 namespace {
 
@@ -29,10 +30,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       require(again.clauses[i].target == variant.clauses[i].target);
       require(again.clauses[i].spec == variant.clauses[i].spec);
     }
-    for (const char* module : {"model.layers.0.mlp.up_proj", "lm_head"}) {
-      require(variant.product(module, mxlm::Role::mlp) == again.product(module, mxlm::Role::mlp));
-      require(!variant.product(module, mxlm::Role::router).replaced());
-    }
+    const std::vector<mxlm::NamedLinear> linears{{"model.layers.0.mlp.up_proj", mxlm::Role::mlp},
+                                                 {"model.layers.0.mlp.gate", mxlm::Role::router},
+                                                 {"lm_head", mxlm::Role::lm_head}};
+    const mxlm::ResolvedVariant resolved = mxlm::resolve(linears, variant), other = mxlm::resolve(linears, again);
+    for (size_t l = 0; l < linears.size(); ++l) require(resolved.linear(l) == other.linear(l));
+    require(!resolved.linear(1).replaced() && !resolved.head().outputs);
   } catch (const mxlm::UsageError&) {
   }
   try {

@@ -14,8 +14,10 @@
 #include "cli/options.hpp"
 #include "cli/prototype_options.hpp"
 #include "eval/device_rates.hpp"
-#include "eval/evaluate.hpp"
-#include "eval/linear_study.hpp"
+#include "eval/options.hpp"
+#include "eval/plan.hpp"
+#include "eval/resolve.hpp"
+#include "eval/results.hpp"
 #include "io/file.hpp"
 #include "report/error_words.hpp"
 #include "report/exponents.hpp"
@@ -80,15 +82,17 @@ std::string describe_model(const LoadedModel& loaded, DType compute) {
 }
 
 /// Every Linear, and for each variant what replaces it.
-std::string describe_linears(const ModelSpec& model, const std::vector<Variant>& variants) {
+std::string describe_linears(const ModelSpec& model, const std::vector<Variant>& variants,
+                             const std::vector<ResolvedVariant>& resolved) {
   std::string out = fmt::format("\n{:<44} {:<10} {:>14}", "Linear", "role", "outputs x inputs");
   for (size_t v = 0; v < variants.size(); ++v) out += fmt::format("  [{}]", v + 1);
   out += "\n";
-  for (const LinearSpec* linear : model.linears()) {
-    out += fmt::format("{:<44} {:<10} {:>16}", linear->module, role_name(linear->role),
-                       fmt::format("{} x {}", linear->weight.matrix.rows, linear->weight.matrix.cols));
-    for (const Variant& variant : variants) {
-      const ProductSpec product = variant.product(linear->module, linear->role);
+  const std::vector<const LinearSpec*> linears = model.linears();
+  for (size_t l = 0; l < linears.size(); ++l) {
+    out += fmt::format("{:<44} {:<10} {:>16}", linears[l]->module, role_name(linears[l]->role),
+                       fmt::format("{} x {}", linears[l]->outputs(), linears[l]->inputs()));
+    for (const ResolvedVariant& variant : resolved) {
+      const ProductSpec& product = variant.linear(l);
       out += fmt::format("  {}", product.replaced() ? to_text(product) : "-");
     }
     out += "\n";
@@ -96,7 +100,7 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
   out += "Routers, norms, embeddings and element-wise operations are never replaced.\n";
   for (size_t v = 0; v < variants.size(); ++v) {
     out += fmt::format("[{}] {}{}\n", v + 1, variants[v].canonical(),
-                       variants[v].bf16_ops() ? " (these round to bfloat16)" : "");
+                       resolved[v].bf16_ops ? " (these round to bfloat16)" : "");
   }
   return out;
 }
@@ -151,30 +155,29 @@ void run_inspect(const InspectArguments& arguments) {
   const ModelSpec& model = loaded.spec;
   const DType compute = compute_dtype(model, parse_dtype(arguments.dtype));
   std::vector<Variant> variants;
-  variants.reserve(arguments.variants.size() + 1);
+  variants.reserve(arguments.variants.size());
   for (const std::string& text : arguments.variants) variants.push_back(Variant::parse(text));
-  check_targets(model, variants);
-  std::string out = describe_model(loaded, compute) + describe_linears(model, variants);
+  std::vector<ResolvedVariant> resolved = resolve(model, variants);
+  std::string out = describe_model(loaded, compute) + describe_linears(model, variants, resolved);
 
   const DeviceSet devices = choose_devices(arguments.device, "exact", {}, /*threads=*/0);
   const auto backend = devices.make_backend(0);
-  const ForwardPass forward(model, *backend, compute);
-  variants.insert(variants.begin(), Variant{.name = "baseline", .clauses = {}});
-  const VariantTree tree = build_tree(model, forward, variants);
+  resolved.insert(resolved.begin(), resolve(model, Variant{.name = "baseline", .clauses = {}}));
+  const VariantTree tree = build_tree(model, resolved);
   const int64_t context = arguments.context > 0 ? arguments.context : std::min<int64_t>(model.max_positions, 2048);
   Window window;
   window.tokens.assign(static_cast<size_t>(context), 0);
   const std::vector<Window> windows(static_cast<size_t>(arguments.windows), window);
-  const Plan plan = make_plan(model, forward, tree, windows,
+  const Plan plan = make_plan(model, compute, tree, windows,
                               {.batch_windows = arguments.batch_size,
                                .keep = arguments.stream ? KeepWeights::never : KeepWeights::automatic,
                                .memory_limit = memory_budget_bytes(),
                                .memory_in_use = resident_memory_bytes(),
                                .device_limit = devices.worker_limit(),
                                .workers = devices.workers()});
-  out += fmt::format("\nMemory plan for {} windows of {} tokens, {} variant{} beside the baseline, on {}:\n",
-                     arguments.windows, context, variants.size() - 1, variants.size() == 2 ? "" : "s",
-                     backend->description());
+  out +=
+      fmt::format("\nMemory plan for {} windows of {} tokens, {} variant{} beside the baseline, on {}:\n",
+                  arguments.windows, context, variants.size(), variants.size() == 1 ? "" : "s", backend->description());
   out += fmt::format("  {} round{} of up to {} micro-batches; weights are {}\n", plan.rounds.size(),
                      plan.rounds.size() == 1 ? "" : "s", plan.rounds.empty() ? 0 : plan.rounds.front().size(),
                      kept_text(plan));
@@ -195,7 +198,7 @@ void run_inspect(const InspectArguments& arguments) {
     line("scores, in host memory", plan.scores);
     out += describe_streaming(plan, *backend);
   }
-  if (variants.size() > 1) out += wrapped(power_forecast(arguments.windows * (context - 1)));
+  if (!variants.empty()) out += wrapped(power_forecast(arguments.windows * (context - 1)));
   print_result(out);
 }
 

@@ -1,17 +1,18 @@
+#include "eval/logits.hpp"
+
 #include <simdjson.h>
 
-#include <algorithm>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/error.hpp"
-#include "base/interrupt.hpp"
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "cli/prototype_options.hpp"
-#include "eval/evaluate.hpp"
-#include "eval/weight_store.hpp"
+#include "eval/options.hpp"
+#include "eval/resolve.hpp"
 #include "io/safetensors.hpp"
 
 namespace mxlm::cli {
@@ -57,39 +58,16 @@ std::vector<std::vector<int32_t>> read_windows(const std::string& path) {
   return windows;
 }
 
-void append_tensor(SafetensorsWriter& writer, Backend& backend, const Tensor& tensor) {
-  std::vector<float> values(static_cast<size_t>(tensor.rows() * tensor.cols()));
-  backend.download(tensor, values);
-  writer.append(std::as_bytes(std::span(values)));
-}
-
 void run_logits(const LogitsArguments& arguments) {
   const auto windows = read_windows(arguments.tokens);
   const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false, arguments.adapter);
   const ModelSpec& model = loaded.spec;
-  std::vector<Variant> variants;
-  if (!arguments.variant.empty()) variants.push_back(Variant::parse(arguments.variant));
-  check_targets(model, variants);
-  if (variants.empty()) variants.push_back({.name = "baseline", .clauses = {}});
-
+  const Variant variant =
+      arguments.variant.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(arguments.variant);
+  const ResolvedVariant resolved = resolve(model, variant);
   const auto backend = choose_devices(arguments.device, arguments.gemm, {}, arguments.threads).make_backend(0);
-  const ForwardPass forward(model, *backend, compute_dtype(model, parse_dtype(arguments.dtype)));
-  const VariantTree tree = build_tree(model, forward, variants);
-  WeightStore store(*backend, forward.dtype(), KeptForm::nothing);
 
-  const auto count = static_cast<int64_t>(windows.size());
-  const auto length = static_cast<int64_t>(windows.front().size());
-  const int64_t a_batch = arguments.batch_size > 0 ? arguments.batch_size : std::max<int64_t>(1, 2048 / length);
-  std::vector<MicroBatch> batches;
-  std::vector<Tensor> hidden;
-  for (int64_t begin = 0; begin < count; begin += a_batch) {
-    std::vector<std::span<const int32_t>> tokens;
-    for (int64_t w = begin; w < std::min(count, begin + a_batch); ++w)
-      tokens.emplace_back(windows[static_cast<size_t>(w)]);
-    batches.push_back(forward.make_batch(tokens));
-    hidden.push_back(forward.embed(batches.back()));
-  }
-
+  const auto count = static_cast<int64_t>(windows.size()), length = static_cast<int64_t>(windows.front().size());
   std::vector<SafetensorsWriter::Declared> declared;
   if (arguments.hidden) {
     declared.push_back(
@@ -97,60 +75,11 @@ void run_logits(const LogitsArguments& arguments) {
   }
   declared.push_back({"logits", DType::f32, {count, length, model.vocabulary}});
   SafetensorsWriter writer(arguments.out, declared);
-  const auto write_hidden = [&] {
-    for (const Tensor& tensor : hidden) append_tensor(writer, *backend, tensor);
-  };
-
-  if (arguments.hidden) write_hidden();
-  for (int64_t step = 0; step < forward.steps(); ++step) {
-    const StepProducts& products = tree.levels[static_cast<size_t>(step)].front().products;
-    const auto linears = forward.step_linears(step);
-    StepWeights weights{.linears = {}, .qk = products.qk, .pv = products.pv};
-    const auto fetch = [&](size_t l) { return store.get(*linears[l], products.linears[l]).prepared; };
-    for (size_t l = 0; l < linears.size(); ++l) {
-      weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? fetch(l) : nullptr,
-                                 .activations = products.linears[l].activations,
-                                 .outputs = products.linears[l].outputs,
-                                 .bf16_ops = products.linears[l].bf16_ops});
-    }
-    std::vector<const Tensor*> in;
-    std::vector<Tensor*> out;
-    for (Tensor& state : hidden) {
-      in.push_back(&state);
-      out.push_back(&state);
-    }
-    forward.run(step, weights, fetch, batches, in, out, [](int64_t) { throw_if_interrupted(); });
-    for (const LinearSpec* linear : linears) linear->weight.release();
-    const bool layer_ends = step + 1 == forward.steps() || forward.layer_of(step + 1) != forward.layer_of(step);
-    if (arguments.hidden && layer_ends) write_hidden();
-  }
-
-  const StepLinear head{.weight = store.get(model.head, tree.head.front()).prepared,
-                        .activations = tree.head.front().activations,
-                        .bf16_ops = tree.head.front().bf16_ops};
-  constexpr int64_t kRows = 64;  // at a time: never windows x tokens x vocabulary in memory
-  std::vector<float> logits;
-  for (const Tensor& state : hidden) {
-    for (int64_t begin = 0; begin < state.rows(); begin += kRows) {
-      throw_if_interrupted();
-      std::vector<int32_t> rows;
-      for (int64_t r = begin; r < std::min(state.rows(), begin + kRows); ++r) rows.push_back(static_cast<int32_t>(r));
-      const std::vector<int64_t> offsets{0, static_cast<int64_t>(rows.size())};
-      const Operand operand = forward.head_operand(state, rows, offsets, head);
-      logits.resize(rows.size() * static_cast<size_t>(model.vocabulary));
-      backend->logits({.hidden = &operand,
-                       .weight = head.weight.get(),
-                       .bias = forward.head_bias(),
-                       .logit_multiplier = model.logit_multiplier,
-                       .logit_softcap = model.logit_softcap,
-                       .bf16_ops = head.bf16_ops,
-                       .scores = {},
-                       .seconds = nullptr},
-                      logits);
-      writer.append(std::as_bytes(std::span(logits)));
-    }
-  }
-  FileView::throw_if_changed();
+  const auto append = [&](std::span<const float> values) { writer.append(std::as_bytes(values)); };
+  LogitsSinks sinks{.logits = append};
+  if (arguments.hidden) sinks.hidden = append;
+  hidden_and_logits(model, *backend, compute_dtype(model, parse_dtype(arguments.dtype)), resolved, windows,
+                    arguments.batch_size, sinks);
   writer.finish();
 }
 

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "cluster/ranks.hpp"
-#include "eval/evaluate.hpp"
+#include "eval/options.hpp"
 #include "library/state.hpp"
 
 namespace mxlm::cli {

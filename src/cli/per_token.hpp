@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "eval/evaluate.hpp"
+#include "eval/options.hpp"
 #include "io/output_file.hpp"
 #include "report/text_layout.hpp"
 

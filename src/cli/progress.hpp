@@ -3,7 +3,7 @@
 #include <chrono>
 #include <string>
 
-#include "eval/scheduler.hpp"
+#include "eval/progress.hpp"
 #include "io/hub/fetch.hpp"
 
 namespace mxlm::cli {

@@ -2,8 +2,8 @@
 
 // Which devices a run uses.
 
+#include <chrono>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,8 +13,9 @@
 #include "backend/cuda/backend.hpp"
 #include "backend/nvml/nvml.hpp"
 #include "cluster/ranks.hpp"
+#include "eval/progress.hpp"
 #include "eval/results.hpp"
-#include "eval/scheduler.hpp"
+#include "eval/round.hpp"
 
 namespace mxlm {
 

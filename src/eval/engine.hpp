@@ -6,45 +6,18 @@
 
 #include <functional>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
-#include "eval/layer_errors.hpp"
 #include "eval/plan.hpp"
-#include "eval/spec_hash.hpp"
-#include "eval/statistics.hpp"
+#include "eval/protocol.hpp"
+#include "eval/round.hpp"
 #include "eval/tree.hpp"
 #include "eval/weight_store.hpp"
+#include "model/forward.hpp"
 
 namespace mxlm {
-
-/// Of one variant: its own products plus the prefix it shares; preparing its weights; its part of the head.
-struct VariantSeconds {
-  double forward = 0, prepare = 0, head = 0;
-  VariantSeconds& operator+=(const VariantSeconds& more) {
-    forward += more.forward;
-    prepare += more.prepare;
-    head += more.head;
-    return *this;
-  }
-};
-
-/// What was computed of one window. Depends on the window, the variant and what computed it alone, so that windows of
-/// several runs may stand beside each other.
-struct WindowResult {
-  std::vector<WindowScores> scores;                  // [variant]
-  std::vector<std::vector<ErrorSums>> layer_errors;  // [variant][step]: see LayerErrors::of_window
-};
-
-/// What a finished round leaves.
-struct RoundResult {
-  std::vector<WindowResult> windows;    // in the order of its micro-batches
-  std::vector<VariantSeconds> seconds;  // [variant]
-  int64_t positions = 0;                // through the model
-};
 
 /// What is computed, for every worker the same. Everything is borrowed.
 struct EngineJob {
@@ -74,22 +47,9 @@ class Engine {
   [[nodiscard]] std::vector<std::map<std::string, std::string>> routes() const;
 
  private:
-  class Timer;
-  void prepare_heads(Timer& timer);
-  /// A prepared weight of a step and how many of its nodes have still to use it.
-  struct SharedWeight {
-    std::shared_ptr<const PreparedWeight> prepared;
-    size_t users = 0;
-  };
-  using SharedWeights = std::unordered_map<ProductSpec, SharedWeight, WeightsHash, SameWeights>;
-  /// Prepares what a node needs, just before it runs so that it is still in the caches. `shared` has the weights of
-  /// each Linear that is prepared before the step runs, until their last user.
-  StepWeights prepare_node(std::span<const LinearSpec* const> linears, const StepProducts& products,
-                           std::vector<SharedWeights>& shared);
-  void score_batch(std::span<const Window> windows, const MicroBatch& batch, std::span<const Tensor* const> hidden,
-                   Timer& timer, RoundResult& result);
+  class Round;
   /// Asks the backend to bring the weights of a step, which are on their way until `forget`.
-  void prefetch(int64_t step);
+  void prefetch(size_t step);
   void prefetch(const LinearSpec& linear, const ProductSpec& product);
   void forget(const LinearSpec& linear);
 

@@ -1,17 +1,13 @@
 #pragma once
 
 #include <functional>
-#include <vector>
 
 #include "eval/load.hpp"
 #include "eval/options.hpp"
+#include "eval/progress.hpp"
 #include "eval/results.hpp"
-#include "eval/scheduler.hpp"
 
 namespace mxlm {
-
-/// Throws UsageError if a clause of a variant matches no product of the model, listing what there is.
-void check_targets(const ModelSpec& model, const std::vector<Variant>& variants);
 
 /// Runs the baseline and all variants over a data set. After an interrupt, or where the model's files change meanwhile
 /// (`stopped`), the result holds the finished rounds and `complete` is false. With a journal, rounds that it holds are

@@ -273,7 +273,7 @@ class Follower {
     std::transform(news.variants.begin(), news.variants.end(), variants.begin(), [](const std::string& text) {
       return text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text);
     });
-    const VariantTree tree = build_tree(model_->spec, *first.forward, variants);
+    const VariantTree tree = build_tree(model_->spec, resolve(model_->spec, variants));
     const DeviceMonitor monitor(devices);
     ReportNews report;
     report.outcomes = work_on({.model = model_->spec,

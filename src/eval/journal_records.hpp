@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "eval/engine.hpp"
+#include "eval/round.hpp"
 
 namespace mxlm {
 

@@ -6,6 +6,7 @@
 
 #include "backend/backend.hpp"
 #include "eval/tree.hpp"
+#include "model/forward.hpp"
 
 namespace mxlm {
 

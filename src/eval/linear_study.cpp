@@ -6,6 +6,8 @@
 #include "base/interrupt.hpp"
 #include "base/parallel.hpp"
 #include "eval/observing_backend.hpp"
+#include "eval/tree.hpp"
+#include "eval/walk.hpp"
 
 namespace mxlm {
 namespace {
@@ -21,33 +23,61 @@ struct Seen {
   std::optional<ExponentHistogram> exponents;
 };
 
-class Study {
+class Study final : public WalkVisitor {
  public:
-  Study(const ModelSpec& model, Backend& backend, DType compute, std::span<const Variant> variants,
+  Study(const ModelSpec& model, Backend& backend, DType compute, std::span<const ResolvedVariant> variants,
         const LinearStudyOptions& options)
       : model_(model),
         backend_(backend),
         compute_(compute),
-        variants_(variants),
         options_(options),
         pool_(options.threads > 0 ? options.threads : default_thread_count()),
         observing_(
             backend, compute,
             [this](const Operand& x, const Tensor& plain, const PreparedWeight& weight) { look(x, plain, weight); }),
         forward_(model, observing_, compute),
-        tree_(build_tree(model, forward_, variants)) {
+        tree_(build_tree(model, variants)) {
     out_.errors.resize(variants.size());
   }
 
   LinearStudy run(std::span<const Window> windows) {
-    make_batches(windows);
-    for (int64_t step = 0; step < forward_.steps(); ++step) run_step(step);
+    add_batches(windows);
+    walk(forward_, backend_, tree_, state_, *this);
     run_head();
     return std::move(out_);
   }
 
+  void begin_step(const WalkStep& at) override {
+    linears_ = at.step.linears;
+    plain_weights_.assign(linears_.size(), nullptr);
+  }
+
+  void begin_node(const WalkStep& /*at*/, const TreeNode& node) override {
+    const auto& passing = node.variants;
+    begin_products(node.products.linears, std::find(passing.begin(), passing.end(), 0) != passing.end());
+  }
+
+  std::shared_ptr<const PreparedWeight> weight(const WalkStep& at, const TreeNode& node, size_t linear) override {
+    // Of experts one is held at a time.
+    if (linear >= at.step.prepared) {
+      std::fill(plain_weights_.begin() + static_cast<std::ptrdiff_t>(at.step.prepared), plain_weights_.end(), nullptr);
+    }
+    auto weight = prepare(*linears_[linear], node.products.linears[linear]);
+    which_[weight.get()] = linear;
+    return weight;
+  }
+
+  void end_node(const WalkStep& /*at*/, const TreeNode& node) override {
+    for (size_t l = 0; l < linears_.size(); ++l) record(*linears_[l], products_[l], node.variants, l);
+  }
+
+  void end_step(const WalkStep& at, const WalkState& /*state*/) override {
+    for (const LinearSpec* linear : at.step.linears) linear->weight.release();
+    weight_errors_.clear();
+  }
+
  private:
-  void make_batches(std::span<const Window> windows) {
+  void add_batches(std::span<const Window> windows) {
     size_t begin = 0;
     while (begin < windows.size() && out_.tokens < kTokens) {
       std::vector<std::span<const int32_t>> tokens;
@@ -59,8 +89,7 @@ class Study {
       } while (begin < windows.size() && out_.tokens + count < kTokens &&
                count + static_cast<int64_t>(windows[begin].tokens.size()) <= kBatchTokens);
       out_.tokens += count;
-      batches_.push_back(forward_.make_batch(tokens));
-      hidden_.front().push_back(forward_.embed(batches_.back()));
+      state_.add(forward_, tokens);
     }
     out_.windows = static_cast<int64_t>(begin);
     model_.embedding.release();
@@ -85,53 +114,12 @@ class Study {
     return out;
   }
 
-  void run_step(int64_t step) {
-    const auto& nodes = tree_.levels[static_cast<size_t>(step)];
-    linears_ = forward_.step_linears(step);
-    plain_weights_.assign(linears_.size(), nullptr);
-    std::vector<std::vector<Tensor>> next(nodes.size());
-    std::vector<size_t> children(hidden_.size(), 0);
-    for (const TreeNode& node : nodes) ++children[node.parent];
-    for (size_t n = 0; n < nodes.size(); ++n) {
-      products_ = nodes[n].products.linears;
-      is_baseline_ = std::find(nodes[n].variants.begin(), nodes[n].variants.end(), 0) != nodes[n].variants.end();
-      seen_.assign(linears_.size(), {});
-      which_.clear();
-      StepWeights weights;
-      weights.qk = nodes[n].products.qk;
-      weights.pv = nodes[n].products.pv;
-      const size_t prepared = forward_.prepared_linears(step);
-      const auto fetch = [&](size_t l) {
-        // Of experts one is held at a time.
-        if (l >= prepared)
-          std::fill(plain_weights_.begin() + static_cast<std::ptrdiff_t>(prepared), plain_weights_.end(), nullptr);
-        auto weight = prepare(*linears_[l], products_[l]);
-        which_[weight.get()] = l;
-        return weight;
-      };
-      for (size_t l = 0; l < linears_.size(); ++l) {
-        throw_if_interrupted();
-        weights.linears.push_back({.weight = l < prepared ? fetch(l) : nullptr,
-                                   .activations = products_[l].activations,
-                                   .outputs = products_[l].outputs,
-                                   .bf16_ops = products_[l].bf16_ops});
-      }
-      auto& parent = hidden_[nodes[n].parent];
-      const bool last = --children[nodes[n].parent] == 0;
-      std::vector<const Tensor*> in;
-      std::vector<Tensor*> outs;
-      next[n].reserve(parent.size());
-      for (Tensor& state : parent) {
-        in.push_back(&state);
-        outs.push_back(last ? &state : &next[n].emplace_back(backend_.empty(compute_, state.rows(), state.cols())));
-      }
-      forward_.run(step, weights, fetch, batches_, in, outs, [](int64_t /*rows*/) { throw_if_interrupted(); });
-      if (last) next[n] = std::move(parent);
-      for (size_t l = 0; l < linears_.size(); ++l) record(*linears_[l], products_[l], nodes[n].variants, l);
-    }
-    for (const LinearSpec* linear : linears_) linear->weight.release();
-    weight_errors_.clear();
-    hidden_ = std::move(next);
+  /// Forgets what was seen of the node before.
+  void begin_products(std::span<const ProductSpec> products, bool is_baseline) {
+    products_.assign(products.begin(), products.end());
+    is_baseline_ = is_baseline;
+    seen_.assign(products.size(), {});
+    which_.clear();
   }
 
   /// The head, whose rows are taken a few at a time.
@@ -139,23 +127,19 @@ class Study {
     linears_ = {&model_.head};
     plain_weights_.assign(1, nullptr);
     std::vector<std::pair<ProductSpec, size_t>> done;  // (spec, leaf) -> the first variant's figures serve the others
-    for (size_t v = 0; v < variants_.size(); ++v) {
+    for (size_t v = 0; v < tree_.head.size(); ++v) {
       const ProductSpec& spec = tree_.head[v];
       const bool wanted = (spec.replaced() && options_.errors) || (v == 0 && options_.exponents);
       if (!wanted || std::find(done.begin(), done.end(), std::pair(spec, tree_.leaf[v])) != done.end()) continue;
       done.emplace_back(spec, tree_.leaf[v]);
       std::vector<size_t> same;
-      for (size_t w = v; w < variants_.size(); ++w) {
+      for (size_t w = v; w < tree_.head.size(); ++w) {
         if (tree_.head[w] == spec && tree_.leaf[w] == tree_.leaf[v]) same.push_back(w);
       }
-      products_ = {spec};
-      is_baseline_ = v == 0;
-      seen_.assign(1, {});
-      which_.clear();
-      const StepLinear head{
-          .weight = prepare(model_.head, spec), .activations = spec.activations, .bf16_ops = spec.bf16_ops};
+      begin_products({&spec, 1}, v == 0);
+      const StepLinear head{.weight = prepare(model_.head, spec), .product = spec};
       which_[head.weight.get()] = 0;
-      for (const Tensor& hidden : hidden_[tree_.leaf[v]]) {
+      for (const Tensor& hidden : state_.hidden[tree_.leaf[v]]) {
         for (int64_t begin = 0; begin < hidden.rows(); begin += kHeadRows) {
           throw_if_interrupted();
           std::vector<int32_t> rows;
@@ -302,15 +286,13 @@ class Study {
   const ModelSpec& model_;
   Backend& backend_;
   DType compute_;
-  std::span<const Variant> variants_;
   const LinearStudyOptions& options_;
   ThreadPool pool_;
   ObservingBackend observing_;
   ForwardPass forward_;
   VariantTree tree_;
   LinearStudy out_;
-  std::vector<MicroBatch> batches_;
-  std::vector<std::vector<Tensor>> hidden_{1};  // [node][micro-batch]
+  WalkState state_;
 
   // Of the step and node at hand, by Linear.
   std::vector<const LinearSpec*> linears_;
@@ -327,8 +309,9 @@ class Study {
 
 }  // namespace
 
-LinearStudy study_linears(const ModelSpec& model, Backend& backend, DType compute, std::span<const Variant> variants,
-                          std::span<const Window> windows, const LinearStudyOptions& options) {
+LinearStudy study_linears(const ModelSpec& model, Backend& backend, DType compute,
+                          std::span<const ResolvedVariant> variants, std::span<const Window> windows,
+                          const LinearStudyOptions& options) {
   return Study(model, backend, compute, variants, options).run(windows);
 }
 

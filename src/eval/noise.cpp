@@ -6,8 +6,8 @@
 
 #include "base/interrupt.hpp"
 #include "eval/cluster_sums.hpp"
-#include "eval/weight_store.hpp"
-#include "model/forward.hpp"
+#include "eval/resolve.hpp"
+#include "eval/walk.hpp"
 
 namespace mxlm {
 namespace {
@@ -46,46 +46,29 @@ double deviation_of(const Windows& windows, const Sample& sample, bool by_aggreg
 
 /// The baseline's last hidden states of some windows, as float32 on the host.
 std::vector<std::vector<float>> hidden_states(const ModelSpec& model, Backend& backend, DType compute,
-                                              std::span<const Window* const> windows) {
+                                              const ResolvedVariant& baseline, std::span<const Window* const> windows) {
   const ForwardPass forward(model, backend, compute);
-  WeightStore store(backend, compute, KeptForm::nothing);
-  std::vector<MicroBatch> batches;
-  std::vector<Tensor> states;
-  batches.reserve(windows.size());
-  states.reserve(windows.size());
+  WalkState state;
   for (const Window* window : windows) {
     const std::span<const int32_t> tokens = window->tokens;
-    batches.push_back(forward.make_batch({&tokens, 1}));
-    if (window->keys > 0) batches.back().batch.keys = {window->keys};
-    states.push_back(forward.embed(batches.back()));
+    std::vector<int32_t> keys;
+    if (window->keys > 0) keys.push_back(window->keys);
+    state.add(forward, {&tokens, 1}, std::move(keys));
   }
-  std::vector<const Tensor*> in;
-  std::vector<Tensor*> out;
-  for (Tensor& state : states) {
-    in.push_back(&state);
-    out.push_back(&state);
-  }
-  for (int64_t step = 0; step < forward.steps(); ++step) {
-    const auto linears = forward.step_linears(step);
-    const auto fetch = [&](size_t l) { return store.get(*linears[l], {}).prepared; };
-    StepWeights weights;
-    weights.linears.resize(linears.size());
-    for (size_t l = 0; l < forward.prepared_linears(step); ++l) weights.linears[l].weight = fetch(l);
-    forward.run(step, weights, fetch, batches, in, out, [](int64_t /*rows*/) { throw_if_interrupted(); });
-    for (const LinearSpec* linear : linears) linear->weight.release();
-  }
+  StreamingVisitor visitor(backend, compute);
+  walk(forward, backend, build_tree(model, {&baseline, 1}), state, visitor);
   std::vector<std::vector<float>> values;
-  values.reserve(states.size());
-  for (const Tensor& state : states) {
-    values.emplace_back(static_cast<size_t>(state.rows() * state.cols()));
-    backend.download(state, values.back());
+  values.reserve(windows.size());
+  for (const Tensor& tensor : state.hidden.front()) {
+    values.emplace_back(static_cast<size_t>(tensor.rows() * tensor.cols()));
+    backend.download(tensor, values.back());
   }
   return values;
 }
 
 /// The sum of KL divergence over the scored tokens of a window, from its last hidden states in the two orders.
-double window_divergence(const ModelSpec& model, Backend& backend, const ForwardPass& forward, const StepLinear& head,
-                         const Window& window, ScoreKind kind, std::span<const std::vector<float>* const> states) {
+double window_divergence(Backend& backend, const ForwardPass& forward, const StepLinear& head, const Window& window,
+                         ScoreKind kind, std::span<const std::vector<float>* const> states) {
   std::vector<int32_t> rows, targets;
   const auto begin = static_cast<size_t>(window.score_begin);
   for (size_t t = begin; t < begin + window.scored(); ++t) {
@@ -109,13 +92,9 @@ double window_divergence(const ModelSpec& model, Backend& backend, const Forward
   std::vector<HeadInput> inputs;
   inputs.reserve(states.size());
   for (size_t i = 0; i < states.size(); ++i) {
-    inputs.push_back({.hidden = &operands[i],
-                      .weight = head.weight.get(),
-                      .bias = forward.head_bias(),
-                      .logit_multiplier = model.logit_multiplier,
-                      .logit_softcap = model.logit_softcap,
-                      .scores = scores[i],
-                      .kind = kind});
+    HeadInput& input = inputs.emplace_back(forward.head_input(operands[i], head));
+    input.scores = scores[i];
+    input.kind = kind;
   }
   backend.score(inputs, targets);
   backend.settle();
@@ -168,18 +147,18 @@ double measure_floor(const ModelSpec& model, Backend& backend, Backend& reversed
   const auto every = static_cast<size_t>((all + kFloorTokens - 1) / kFloorTokens);
   std::vector<const Window*> some;
   for (size_t w = std::min(every / 2, windows.size() - 1); w < windows.size(); w += every) some.push_back(&windows[w]);
-  const auto states = hidden_states(model, backend, compute, some);
-  const auto others = hidden_states(model, reversed, compute, some);
+  const ResolvedVariant baseline = resolve(model, Variant{.name = "baseline", .clauses = {}});
+  const auto states = hidden_states(model, backend, compute, baseline, some);
+  const auto others = hidden_states(model, reversed, compute, baseline, some);
   model.embedding.release();
   const ForwardPass forward(model, backend, compute);
-  WeightStore store(backend, compute, KeptForm::nothing);
-  const StepLinear head{.weight = store.get(model.head, {}).prepared, .activations = {}};
+  const StepLinear head = StreamingVisitor(backend, compute).head(model, baseline.head());
   Sum sum;
   int64_t tokens = 0;
   for (size_t w = 0; w < some.size(); ++w) {
     throw_if_interrupted();
     const std::vector<float>* const both[] = {&states[w], &others[w]};
-    sum.add(window_divergence(model, backend, forward, head, *some[w], kind, both));
+    sum.add(window_divergence(backend, forward, head, *some[w], kind, both));
     tokens += static_cast<int64_t>(some[w]->scored());
   }
   model.head.weight.release();

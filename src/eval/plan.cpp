@@ -94,11 +94,12 @@ namespace {
 /// What a plan is made from, gathered once.
 struct Planner {
   const ModelSpec& model;
-  const ForwardPass& forward;
+  DType compute;
   const VariantTree& tree;
   std::span<const Window> windows;
   const PlanOptions& options;
 
+  std::vector<Step> steps = steps_of(model);
   Plan plan = {};
   uint64_t prepared_weights = 0, code_weights = 0;
   int64_t widest = 0;  // activations of a step, elements a token
@@ -111,8 +112,8 @@ struct Planner {
   [[nodiscard]] bool on_device() const { return options.device_limit > 0; }
 
   [[nodiscard]] uint64_t prepared_bytes(const LinearSpec& linear, const OperandSpec& spec) const {
-    const bool bf16 = spec ? mx::decodes_exactly_to_bf16(*spec)
-                           : forward.dtype() == DType::bf16 || linear.weight.matrix.type == DType::bf16;
+    const bool bf16 =
+        spec ? mx::decodes_exactly_to_bf16(*spec) : compute == DType::bf16 || linear.weight.matrix.type == DType::bf16;
     if (!on_device()) return static_cast<uint64_t>(linear.parameters()) * (bf16 ? 2 : 4);
     // Values that need float32 lie there as three bfloat16 parts.
     const int64_t row = (linear.inputs() + kDeviceRowStep - 1) / kDeviceRowStep * kDeviceRowStep;
@@ -142,12 +143,13 @@ struct Planner {
     const auto prepared_size = [this](const LinearSpec& l, const OperandSpec& s) { return prepared_bytes(l, s); };
     const auto code_size = [this](const LinearSpec& l, const OperandSpec& s) { return code_bytes(l, s); };
     uint64_t last_source = 0, largest_source = 0;
-    for (int64_t step = 0; step < forward.steps(); ++step) {
-      const auto linears = forward.step_linears(step);
-      const auto& nodes = tree.levels[static_cast<size_t>(step)];
-      const size_t prepared = forward.prepared_linears(step);
-      uint64_t live = live_bytes_of_step(std::span(linears).first(prepared), nodes, prepared_size);
-      if (const size_t a_time = forward.expert_linears(step); a_time > 0) {
+    for (size_t s = 0; s < steps.size(); ++s) {
+      const Step& step = steps[s];
+      const std::span<const LinearSpec* const> linears(step.linears);
+      const auto& nodes = tree.levels[s];
+      const size_t prepared = step.prepared;
+      uint64_t live = live_bytes_of_step(linears.first(prepared), nodes, prepared_size);
+      if (const size_t a_time = step.linears_an_expert; a_time > 0) {
         // One expert of one variant at a time, with the routed rows beside it.
         uint64_t most = 0;
         for (size_t l = prepared; l < linears.size(); l += a_time) {
@@ -165,8 +167,8 @@ struct Planner {
       plan.step_weights = std::max(plan.step_weights, live);
       code_weights += bytes_of_step(linears, nodes, code_size);
       prepared_weights += bytes_of_step(linears, nodes, prepared_size);
-      const size_t alive = std::min(linears.size(), prepared + forward.expert_linears(step));
-      widest = std::max(widest, activations(std::span(linears).first(alive)));
+      const size_t alive = std::min(linears.size(), prepared + step.linears_an_expert);
+      widest = std::max(widest, activations(linears.first(alive)));
       uint64_t source = 0;
       for (const LinearSpec* linear : linears) {
         source += static_cast<uint64_t>(linear->parameters()) * dtype_size(linear->weight.matrix.type);
@@ -215,9 +217,9 @@ struct Planner {
       begin = end;
     }
     largest = batch_tokens.empty() ? 0 : *std::max_element(batch_tokens.begin(), batch_tokens.end());
-    const auto size = static_cast<uint64_t>(dtype_size(forward.dtype()));
+    const auto size = static_cast<uint64_t>(dtype_size(compute));
     // Operands of a float32 run on a device are three bfloat16 parts.
-    const uint64_t wide = on_device() && forward.dtype() == DType::f32 ? 6 : size;
+    const uint64_t wide = on_device() && compute == DType::f32 ? 6 : size;
     const uint64_t step_scratch = static_cast<uint64_t>(largest * widest) * wide;
     const uint64_t head_scratch = static_cast<uint64_t>(largest * model.hidden) * wide * tree.head.size();
     // In the host's memory the two take turns, and a buffer may be a quarter larger than what it holds.
@@ -230,16 +232,16 @@ struct Planner {
   }
 
   void count_arithmetic() {
-    for (int64_t step = 0; step < forward.steps(); ++step) {
+    for (size_t s = 0; s < steps.size(); ++s) {
       double step_flops = 0;
-      const MlpSpec& mlp = model.layers[static_cast<size_t>(forward.layer_of(step))].mlp;
-      for (const LinearSpec* linear : forward.step_linears(step)) {
+      const MlpSpec& mlp = model.layers[steps[s].layer].mlp;
+      for (const LinearSpec* linear : steps[s].linears) {
         step_flops += 2.0 * static_cast<double>(linear->parameters());
       }
-      if (forward.expert_linears(step) > 0) {
+      if (steps[s].linears_an_expert > 0) {
         step_flops *= static_cast<double>(mlp.route.top_k) / static_cast<double>(mlp.experts.size());
       }
-      plan.flops_a_token += step_flops * static_cast<double>(tree.levels[static_cast<size_t>(step)].size());
+      plan.flops_a_token += step_flops * static_cast<double>(tree.levels[s].size());
     }
     plan.flops_a_token += 2.0 * static_cast<double>(model.head.parameters()) * static_cast<double>(tree.head.size());
   }
@@ -348,9 +350,9 @@ struct Planner {
 
 }  // namespace
 
-Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const VariantTree& tree,
-               std::span<const Window> windows, const PlanOptions& options) {
-  Planner planner{.model = model, .forward = forward, .tree = tree, .windows = windows, .options = options};
+Plan make_plan(const ModelSpec& model, DType compute, const VariantTree& tree, std::span<const Window> windows,
+               const PlanOptions& options) {
+  Planner planner{.model = model, .compute = compute, .tree = tree, .windows = windows, .options = options};
   planner.measure_weights();
   planner.cut_micro_batches();
   planner.count_arithmetic();

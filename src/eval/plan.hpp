@@ -58,9 +58,9 @@ struct PlanOptions {
   int64_t round_tokens = 0;  // tokens a round at most (but one window at least); 0 = chosen from the arithmetic
 };
 
-/// Throws Error if even one micro-batch cannot fit.
-Plan make_plan(const ModelSpec& model, const ForwardPass& forward, const VariantTree& tree,
-               std::span<const Window> windows, const PlanOptions& options);
+/// For a run that computes in `compute`. Throws Error if even one micro-batch cannot fit.
+Plan make_plan(const ModelSpec& model, DType compute, const VariantTree& tree, std::span<const Window> windows,
+               const PlanOptions& options);
 
 /// Bytes that a weight of `elements` elements in rows of `row` takes in a spec when kept; `dtype` where the spec is
 /// empty.

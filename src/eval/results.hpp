@@ -9,10 +9,9 @@
 #include <vector>
 
 #include "backend/backend.hpp"
-#include "eval/linear_study.hpp"
 #include "eval/noise.hpp"
+#include "eval/quantization_error.hpp"
 #include "eval/statistics.hpp"
-#include "eval/variant.hpp"
 
 namespace mxlm {
 
@@ -39,6 +38,13 @@ struct DeviceUse {
   uint64_t peak_memory_bytes = 0;       // of our workers; 0 = not measured
   std::optional<double> energy_joules;  // of the whole device while the rounds ran
   int64_t rounds = 0;
+};
+
+/// What the rounds of a run took, in the usual order of float32 sums.
+struct RunCosts {
+  double forwards = 0;                // forward passes, in whole models: shared prefixes count once
+  uint64_t planned_memory_bytes = 0;  // on the host, of the largest plan; 0 where all ran on devices
+  std::vector<DeviceUse> devices;     // empty for the CPU
 };
 
 struct ModelInfo {
@@ -70,6 +76,22 @@ struct LayerError {
   int64_t layer = 0;
   std::string part;  // "attention", "mlp", or "block" where a layer is one step
   ErrorSums sums;    // zero where the variant shares the baseline's state
+};
+
+/// Errors of a replaced Linear under one variant.
+struct LinearError {
+  std::string tensor, role;
+  std::optional<QuantizationError> weight, activation;  // of the sides that are quantised
+  /// Of its product against the one of the same (the variant's own) input with neither side quantised, both in float32
+  /// before the bias.
+  ErrorSums output;
+};
+
+/// How the values of a Linear of the baseline lie.
+struct LinearExponents {
+  std::string tensor, role;
+  ExponentHistogram weight;
+  std::optional<ExponentHistogram> activation;  // none where no token reached it (an expert)
 };
 
 /// Where a variant lies in a sweep.

@@ -10,7 +10,7 @@
 #include "eval/journal.hpp"
 #include "eval/load.hpp"
 #include "eval/options.hpp"
-#include "eval/scheduler.hpp"
+#include "eval/round.hpp"
 
 namespace mxlm {
 

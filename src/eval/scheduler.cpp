@@ -35,7 +35,8 @@ std::vector<Plan::Range> cut(std::span<const Plan::Range> batches, size_t window
   return out;
 }
 
-/// One worker's rounds. Throws Interrupted and Error; OutOfDeviceMemory where it has to leave, its round given back.
+/// One worker's rounds. An interrupt, or files that change, ends them all. Throws Error; OutOfDeviceMemory where the
+/// worker has to leave, its round given back.
 class RoundLoop {
  public:
   /// `start`: when the worker began to be made.
@@ -45,7 +46,22 @@ class RoundLoop {
     report_.seconds.resize(job.tree.leaf.size());
   }
 
-  void run() {
+  void run(WorkerOutcome& outcome) {
+    try {
+      run_all();
+    } catch (const OutOfDeviceMemory&) {
+      outcome = outcome_so_far();
+      throw;
+    } catch (const Interrupted&) {
+      rounds_.interrupt();
+    } catch (const FilesChanged& error) {
+      rounds_.stop_early(error);
+    }
+    outcome = outcome_so_far();
+  }
+
+ private:
+  void run_all() {
     while (const auto round = rounds_.take()) {
       if (report_.rounds > 0) start_ = Clock::now();
       RoundResult result = run(*round);
@@ -58,13 +74,12 @@ class RoundLoop {
     }
   }
 
-  WorkerOutcome outcome() {
+  WorkerOutcome outcome_so_far() {
     report_.memory = worker_.backend->device_memory();
     report_.routes = worker_.backend->route_counts();
     return {.report = report_, .routes = engine_.routes()};
   }
 
- private:
   RoundResult run(size_t round) {
     const std::vector<Plan::Range>& planned = job_.plan.rounds[round];
     while (true) {
@@ -100,24 +115,14 @@ class RoundLoop {
 
 void work(const EngineJob& job, const std::function<Worker&()>& make, RoundSource& rounds, WorkerOutcome& outcome) {
   try {
-    try {
-      const auto start = Clock::now();
-      Worker& worker = make();
-      RoundLoop loop(job, worker, rounds, start);
-      try {
-        loop.run();
-      } catch (const OutOfDeviceMemory&) {
-        outcome = loop.outcome();
-        throw;
-      } catch (const Interrupted&) {
-        rounds.interrupt();
-      } catch (const FilesChanged& error) {
-        rounds.stop_early(error);
-      }
-      outcome = loop.outcome();
-    } catch (const OutOfDeviceMemory& error) {
-      if (!rounds.leave(error)) throw;
+    const auto start = Clock::now();
+    Worker& worker = make();
+    RoundLoop(job, worker, rounds, start).run(outcome);
+  } catch (const OutOfDeviceMemory& error) {
+    if (rounds.leave(error)) {
       log_warn("{} Its worker leaves the rest to the others.", error.what());
+    } else {
+      rounds.end(std::current_exception());
     }
   } catch (...) {
     rounds.end(std::current_exception());
@@ -125,16 +130,6 @@ void work(const EngineJob& job, const std::function<Worker&()>& make, RoundSourc
 }
 
 }  // namespace
-
-double EngineResult::tokens_per_second(size_t variant) const {
-  double sum = 0;
-  for (const WorkerReport& worker : workers) {
-    if (worker.rounds == 0) continue;
-    const double took = worker.seconds[variant].forward + worker.seconds[variant].head;
-    if (took > 0) sum += static_cast<double>(worker.positions) / took;
-  }
-  return sum;
-}
 
 std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
                                    std::span<const std::function<std::unique_ptr<Worker>()>> others,
@@ -158,7 +153,8 @@ std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
 
 EngineResult run_rounds(const EngineJob& job, Worker& first,
                         std::span<const std::function<std::unique_ptr<Worker>()>> others,
-                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks) {
+                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks,
+                        std::vector<std::optional<WindowResult>> known) {
   RoundQueue rounds(job, 1 + others.size() + hooks.elsewhere_workers, on_progress, hooks);
   std::vector<WorkerOutcome> elsewhere;
   std::thread leader;
@@ -181,8 +177,8 @@ EngineResult run_rounds(const EngineJob& job, Worker& first,
   result.seconds.resize(variants);
   result.routes.resize(variants);
   result.layer_errors.resize(variants, std::vector<ErrorSums>(job.tree.levels.size()));
-  std::vector<std::optional<WindowResult>> windows(job.windows.size());
-  std::move(hooks.known.begin(), hooks.known.end(), windows.begin());
+  std::vector<std::optional<WindowResult>> windows = std::move(known);
+  windows.resize(job.windows.size());
   for (size_t r = 0; r < rounds.results().size(); ++r) {
     std::optional<RoundResult>& round = rounds.results()[r];
     if (!round) continue;

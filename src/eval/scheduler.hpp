@@ -7,34 +7,17 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
-#include "backend/nvml/nvml.hpp"
 #include "base/error.hpp"
 #include "eval/engine.hpp"
+#include "eval/progress.hpp"
+#include "eval/round.hpp"
 
 namespace mxlm {
-
-/// The part of one device in the work done so far.
-struct DeviceProgress {
-  double done = 0;
-  int index = 0;  // of a GPU, as the driver counts
-  uint64_t memory_bytes = 0;
-  GpuSample sample;
-};
-
-/// Work done so far, in positions x variants through the whole model.
-struct Progress {
-  double done = 0, total = 0;
-  double seconds = 0;
-  size_t round = 0, rounds = 0;  // finished, in all
-  std::vector<DeviceProgress> devices;
-};
 
 /// A backend and the model's constants on it. Belongs to the thread that makes it.
 struct Worker {
@@ -43,42 +26,6 @@ struct Worker {
   size_t device;  // what it runs on, a number that the caller gives
   std::unique_ptr<Backend> backend;
   std::unique_ptr<ForwardPass> forward;
-};
-
-/// What became of a worker.
-struct WorkerReport {
-  size_t device = 0;
-  size_t rounds = 0;  // finished
-  int64_t positions = 0;
-  std::vector<VariantSeconds> seconds;  // [variant]
-  std::vector<double> round_seconds;    // wall time of each round that it finished; the first makes it ready, too
-  DeviceMemory memory;
-  RouteCounts routes;
-};
-
-struct EngineResult {
-  /// [variant][i], of window windows[i]; variant 0 is the baseline.
-  std::vector<std::vector<WindowScores>> scores;
-  std::vector<size_t> windows;  // those of finished rounds and known ones, ascending
-  bool complete = true;         // false after Ctrl-C, or where `stopped` says why
-  std::string stopped;          // a sentence: why the run ended early other than by an interrupt; "" = it did not
-  int64_t positions = 0;        // through the model, of finished rounds
-  /// [variant][step]: of the hidden state against the baseline's.
-  std::vector<std::vector<ErrorSums>> layer_errors;
-  std::vector<VariantSeconds> seconds;  // [variant], of all workers together
-  std::vector<WorkerReport> workers;    // in the order of their numbers
-  /// As Engine::routes, of all workers.
-  std::vector<std::map<std::string, std::string>> routes;
-  double wall_seconds = 0;
-
-  /// Positions a second through a variant: each worker's own rate, summed.
-  [[nodiscard]] double tokens_per_second(size_t variant) const;
-};
-
-/// What a worker leaves when it is done.
-struct WorkerOutcome {
-  WorkerReport report;
-  std::vector<std::map<std::string, std::string>> routes;  // as Engine::routes; empty if it never began
 };
 
 /// The device of a worker that is not in this process.
@@ -109,17 +56,8 @@ class RoundSource {
 
 class RoundQueue;
 
-/// Whose a round is where processes that know nothing of one another share rounds.
-enum class Claim : uint8_t {
-  ours,  // this process runs it
-  busy,  // another has it, or had it before it died: ask again
-  done,  // another has finished it
-};
-
-/// What a run has to do with those before it, and with those beside it.
+/// Optional connections of a run: who keeps its results, ranks in other processes, and shared-folder claims.
 struct RoundHooks {
-  /// [window] -> what is known of windows that no round of the plan holds; empty = nothing. Is moved from.
-  std::span<std::optional<WindowResult>> known = {};
   /// Is given each finished round as soon as it is there, by one thread at a time. What it throws ends the run.
   std::function<void(std::span<const Plan::Range> batches, const RoundResult& result)> on_round = {};
   /// Workers in other processes, and who hands rounds to them: is called on a thread of its own, returns when all of
@@ -145,9 +83,11 @@ std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
 /// watched files (FileView::watch) that have changed by the end of a round, which itself does not count; an Error
 /// of a worker is thrown once the others have finished their rounds. A worker whose device has no memory for a round
 /// cuts its micro-batches in halves and runs it again; where nothing can be halved, it leaves the round and all others
-/// to the other workers. `on_progress` is called by one thread at a time.
+/// to the other workers. `on_progress` is called by one thread at a time. `known`: [window], results of windows that no
+/// round of the plan holds; empty = nothing is known.
 EngineResult run_rounds(const EngineJob& job, Worker& first,
                         std::span<const std::function<std::unique_ptr<Worker>()>> others,
-                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks = {});
+                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks = {},
+                        std::vector<std::optional<WindowResult>> known = {});
 
 }  // namespace mxlm

@@ -11,6 +11,7 @@
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
 #include "base/memory.hpp"
+#include "eval/resolve.hpp"
 
 namespace mxlm {
 namespace {
@@ -19,19 +20,6 @@ namespace {
 constexpr size_t kSharedWorkers = 16;
 
 using Round = std::vector<Plan::Range>;
-
-std::vector<LayerError> step_names(const ForwardPass& forward) {
-  std::vector<LayerError> out;
-  for (int64_t step = 0; step < forward.steps(); ++step) {
-    const bool both = forward.has_attention(step) && forward.has_mlp(step);
-    out.push_back({.layer = forward.layer_of(step),
-                   .part = both                          ? "block"
-                           : forward.has_attention(step) ? "attention"
-                                                         : "mlp",
-                   .sums = {}});
-  }
-  return out;
-}
 
 std::vector<size_t> all_windows(const WindowSet& set) {
   std::vector<size_t> windows(set.windows.size());
@@ -82,16 +70,7 @@ SegmentRunner::SegmentRunner(const RunContext& context) : context_(context) {
   segments_ = resume_segments(*context.journal, context.variants, context.options.noise);
 }
 
-std::vector<LayerError> SegmentRunner::steps() {
-  if (steps_.empty()) {  // nothing was left to run
-    const Worker worker(context_.options.devices.make_backend(0), context_.model.spec, context_.compute);
-    steps_ = step_names(*worker.forward);
-  }
-  return steps_;
-}
-
-Plan SegmentRunner::plan_rounds(const VariantTree& tree, const ForwardPass& forward, const Known& known,
-                                bool shared) const {
+Plan SegmentRunner::plan_rounds(const VariantTree& tree, const Known& known, bool shared) const {
   const EvaluateOptions& options = context_.options;
   const DeviceSet& devices = options.devices;
   const Team* const team = context_.team;
@@ -114,7 +93,7 @@ Plan SegmentRunner::plan_rounds(const VariantTree& tree, const ForwardPass& forw
     plan.device_limit = team->device_limit(plan.device_limit);
     plan.workers += team->workers();
   }
-  return make_plan(context_.model.spec, forward, tree, context_.set.windows, plan);
+  return make_plan(context_.model.spec, context_.compute, tree, context_.set.windows, plan);
 }
 
 EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, bool reversed, Known known,
@@ -130,11 +109,10 @@ EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, boo
       return std::make_unique<Worker>(devices.make_backend(w, reversed), model, context_.compute, devices.device_of(w));
     });
   }
-  const VariantTree tree = build_tree(model, *first.forward, variants);
-  forwards_ += reversed ? 0 : tree.forwards();
-  steps_ = step_names(*first.forward);
-  Plan plan = plan_rounds(tree, *first.forward, known, shared != nullptr);
-  if (!plan.on_device) planned_memory_bytes_ = std::max(planned_memory_bytes_, plan.total());
+  const VariantTree tree = build_tree(model, resolve(model, variants));
+  costs_.forwards += reversed ? 0 : tree.forwards();
+  Plan plan = plan_rounds(tree, known, shared != nullptr);
+  if (!plan.on_device) costs_.planned_memory_bytes = std::max(costs_.planned_memory_bytes, plan.total());
 
   RoundHooks hooks;
   std::unique_ptr<AgreedRounds> agreed;
@@ -143,7 +121,6 @@ EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, boo
     hooks.claim = [&](size_t round) { return agreed->claim(round); };
     hooks.waiting = [&](size_t round) { agreed->tell_of_waiting(round); };
   }
-  hooks.known = known;
   hooks.on_round = [&](std::span<const Plan::Range> batches, const RoundResult& round) {
     if (!keep) return;
     std::vector<uint32_t> windows;
@@ -181,10 +158,10 @@ EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, boo
         monitor.complete(progress);
         if (context_.on_progress) context_.on_progress(progress);
       },
-      hooks);
+      hooks, std::move(known));
   if (!reversed) {
-    devices_ = monitor.use(done.workers);
-    if (team != nullptr) devices_.insert(devices_.end(), team->devices().begin(), team->devices().end());
+    costs_.devices = monitor.use(done.workers);
+    if (team != nullptr) costs_.devices.insert(costs_.devices.end(), team->devices().begin(), team->devices().end());
   }
   return done;
 }

@@ -40,14 +40,8 @@ class SegmentRunner {
   /// the other order. Throws Error, Interrupted.
   EngineResult run(bool reversed);
 
-  // Of what this process and its team have run so far, in the usual order of sums:
-  /// Forward passes, in whole models: shared prefixes count once.
-  [[nodiscard]] double forwards() const { return forwards_; }
-  /// On the host, of the largest plan; 0 where all ran on devices.
-  [[nodiscard]] uint64_t planned_memory_bytes() const { return planned_memory_bytes_; }
-  [[nodiscard]] const std::vector<DeviceUse>& devices() const { return devices_; }
-  /// The steps of the forward pass, without sums.
-  std::vector<LayerError> steps();
+  /// Of what this process and its team have run so far.
+  [[nodiscard]] const RunCosts& costs() const { return costs_; }
 
  private:
   using Known = std::vector<std::optional<WindowResult>>;
@@ -59,8 +53,7 @@ class SegmentRunner {
   /// Runs the windows that `known` has nothing of.
   EngineResult run_rounds_of(std::span<const Variant> variants, bool reversed, Known known, const Keep& keep,
                              SharedRounds* shared = nullptr);
-  [[nodiscard]] Plan plan_rounds(const VariantTree& tree, const ForwardPass& forward, const Known& known,
-                                 bool shared) const;
+  [[nodiscard]] Plan plan_rounds(const VariantTree& tree, const Known& known, bool shared) const;
   [[nodiscard]] Keep keep_in_journal(size_t segment, bool reversed) const;
   void tell_of_resuming(const ResumedSegment& segment, bool reversed) const;
   void read_again(const SharedRounds& shared, size_t rounds) const;
@@ -68,10 +61,7 @@ class SegmentRunner {
   const RunContext context_;
   std::vector<size_t> scored_;            // tokens of each window
   std::vector<ResumedSegment> segments_;  // with a journal
-  double forwards_ = 0;
-  uint64_t planned_memory_bytes_ = 0;
-  std::vector<DeviceUse> devices_;
-  std::vector<LayerError> steps_;
+  RunCosts costs_;
 };
 
 }  // namespace mxlm

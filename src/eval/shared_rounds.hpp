@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "eval/plan.hpp"
-#include "eval/scheduler.hpp"
+#include "eval/round.hpp"
 #include "io/descriptor.hpp"
 
 namespace mxlm {

@@ -11,6 +11,7 @@
 
 #include "base/error.hpp"
 #include "base/quote.hpp"
+#include "eval/resolve.hpp"
 
 namespace mxlm {
 namespace {
@@ -172,15 +173,15 @@ std::vector<SweepVariant> grid_variants(const SweepAxes& axes) {
   return out;
 }
 
-std::string layer_of(const std::string& module) {
+std::string layer_of(std::string_view module) {
   for (size_t begin = 0; begin < module.size();) {
     const size_t end = std::min(module.find('.', begin), module.size());
     const bool number =
         end > begin && module.find_first_not_of("0123456789", begin) >= end;  // npos is beyond every end
-    if (number) return module.substr(0, end);
+    if (number) return std::string(module.substr(0, end));
     begin = end + 1;
   }
-  return module;
+  return std::string(module);
 }
 
 std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivity unit, const ModelSpec& model) {
@@ -190,20 +191,26 @@ std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivit
   }
   // Which Linears the targets name: the grammar's own matching, with any spec.
   const Variant chosen = variant_of({targets.begin(), targets.end()}, std::string(mx::kElements.front().name));
-  std::vector<NamedLinear> all;
-  for (const LinearSpec* linear : model.linears()) all.push_back({.module = linear->module, .role = linear->role});
-  chosen.require_matches(all);
+  const ResolvedVariant resolved = resolve(model, chosen);
+  const std::vector<NamedLinear> all = named_linears(model);
+  const auto replaced = [&](const ResolvedVariant& variant) {
+    std::vector<size_t> out;  // indices of `all`
+    for (size_t l = 0; l < all.size(); ++l) {
+      if (variant.linear(l).replaced()) out.push_back(l);
+    }
+    return out;
+  };
 
   // Units in forward order, each with its Linears.
-  std::vector<std::pair<std::string, std::vector<std::string>>> units;
-  for (const NamedLinear& linear : all) {
-    if (!chosen.product(linear.module, linear.role).replaced()) continue;
-    const std::string name = unit == Sensitivity::linear ? linear.module
+  std::vector<std::pair<std::string, std::vector<size_t>>> units;
+  for (const size_t l : replaced(resolved)) {
+    const NamedLinear& linear = all[l];
+    const std::string name = unit == Sensitivity::linear ? std::string(linear.module)
                              : unit == Sensitivity::role ? std::string(role_name(linear.role))
                                                          : layer_of(linear.module);
     auto found = std::find_if(units.begin(), units.end(), [&](const auto& u) { return u.first == name; });
     if (found == units.end()) found = units.insert(found, {name, {}});
-    found->second.push_back(linear.module);
+    found->second.push_back(l);
   }
   const auto combos = combinations(axes);
   check_count(units.size() * combos.size(), axes,
@@ -216,16 +223,12 @@ std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivit
   std::vector<SweepVariant> out;
   std::set<std::string> seen;
   for (const Combination& c : combos) {
-    for (const auto& [name, modules] : units) {
-      std::vector<std::string> clauses = modules;
+    for (const auto& [name, linears] : units) {
+      std::vector<std::string> clauses;
+      for (const size_t l : linears) clauses.emplace_back(all[l].module);
       // One glob instead of its Linears where it matches those and no others.
       for (const std::string& shorter : {name, name + ".*"}) {
-        const Variant glob = variant_of({shorter}, c.spec);
-        std::vector<std::string> matched;
-        for (const NamedLinear& linear : all) {
-          if (glob.product(linear.module, linear.role).replaced()) matched.push_back(linear.module);
-        }
-        if (matched == modules) clauses = {shorter};
+        if (replaced(resolve(all, variant_of({shorter}, c.spec))) == linears) clauses = {shorter};
       }
       SweepPoint point = c.point;
       point.roles = fmt::format("{}", fmt::join(targets, ","));

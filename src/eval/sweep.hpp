@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "eval/results.hpp"
@@ -47,7 +48,7 @@ std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivit
 
 /// The name of the layer that a module belongs to: up to and with its first number ("model.layers.3"), or the module's
 /// own name where it has none.
-std::string layer_of(const std::string& module);
+std::string layer_of(std::string_view module);
 
 /// Fills bits_saved, kld_per_bit and pareto of the points of variants[1...], from the run's figures. A point is
 /// Pareto-optimal if no other variant, nor the baseline, is at least as good in both mean KL divergence and bits a

@@ -15,6 +15,7 @@
 #include "base/log.hpp"
 #include "base/quote.hpp"
 #include "eval/journal_records.hpp"
+#include "eval/round_queue.hpp"
 
 namespace mxlm {
 namespace {

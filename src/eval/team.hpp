@@ -12,10 +12,13 @@
 #include "eval/devices.hpp"
 #include "eval/load.hpp"
 #include "eval/results.hpp"
-#include "eval/round_queue.hpp"
+#include "eval/round.hpp"
 #include "eval/team_messages.hpp"
 
 namespace mxlm {
+
+struct EngineJob;
+class RoundQueue;
 
 class Team {
  public:

@@ -12,9 +12,10 @@
 
 #include "cluster/ranks.hpp"
 #include "eval/devices.hpp"
-#include "eval/engine.hpp"
+#include "eval/plan.hpp"
+#include "eval/protocol.hpp"
 #include "eval/results.hpp"
-#include "eval/scheduler.hpp"
+#include "eval/round.hpp"
 
 namespace mxlm {
 

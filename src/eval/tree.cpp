@@ -32,20 +32,21 @@ double VariantTree::forwards() const {
   return levels.empty() ? 0 : static_cast<double>(nodes()) / static_cast<double>(levels.size());
 }
 
-VariantTree build_tree(const ModelSpec& model, const ForwardPass& forward, std::span<const Variant> variants) {
+VariantTree build_tree(const ModelSpec& model, std::span<const ResolvedVariant> variants) {
   VariantTree tree;
   tree.leaf.assign(variants.size(), 0);
-  for (int64_t step = 0; step < forward.steps(); ++step) {
+  for (const Step& step : steps_of(model)) {
     auto& level = tree.levels.emplace_back();
-    const auto linears = forward.step_linears(step);
     std::unordered_multimap<size_t, size_t> nodes;  // by hash
     for (size_t v = 0; v < variants.size(); ++v) {
       StepProducts products;
-      for (const LinearSpec* linear : linears)
-        products.linears.push_back(variants[v].product(linear->module, linear->role));
-      if (forward.has_attention(step)) {
-        products.qk = variants[v].attention_product("qk");
-        products.pv = variants[v].attention_product("pv");
+      products.linears.reserve(step.linears.size());
+      for (size_t l = 0; l < step.linears.size(); ++l) {
+        products.linears.push_back(variants[v].linear(step.first_linear + l));
+      }
+      if (step.attention) {
+        products.qk = variants[v].qk;
+        products.pv = variants[v].pv;
       }
       const size_t parent = tree.leaf[v];
       const size_t hash = hash_of_node(parent, products);
@@ -62,7 +63,7 @@ VariantTree build_tree(const ModelSpec& model, const ForwardPass& forward, std::
       tree.leaf[v] = node;
     }
   }
-  for (const Variant& variant : variants) tree.head.push_back(variant.product(model.head.module, model.head.role));
+  for (const ResolvedVariant& variant : variants) tree.head.push_back(variant.head());
   return tree;
 }
 

@@ -7,12 +7,12 @@
 #include <span>
 #include <vector>
 
-#include "eval/variant.hpp"
-#include "model/forward.hpp"
+#include "eval/resolve.hpp"
+#include "model/steps.hpp"
 
 namespace mxlm {
 
-/// The specs of all products of one step, in the order of ForwardPass::step_linears.
+/// The specs of all products of one step, in the order of Step::linears.
 struct StepProducts {
   std::vector<ProductSpec> linears;
   ProductSpec qk, pv;
@@ -37,6 +37,6 @@ struct VariantTree {
 };
 
 /// variants[0] is the baseline, whose nodes are the first of each level.
-VariantTree build_tree(const ModelSpec& model, const ForwardPass& forward, std::span<const Variant> variants);
+VariantTree build_tree(const ModelSpec& model, std::span<const ResolvedVariant> variants);
 
 }  // namespace mxlm

@@ -24,10 +24,6 @@ constexpr size_t kMaxName = 128;
 
 constexpr std::string_view kNone = "none";
 constexpr std::string_view kReservedName = "baseline";
-constexpr std::string_view kQk = "qk", kPv = "pv", kLinear = "linear", kVector = "vector";
-
-/// True for a target that stands for no Linear.
-bool is_special(std::string_view target) { return target == kQk || target == kPv || target == kVector; }
 
 /// Text from outside as it is shown in a message: shortened, and without control characters.
 std::string shown(std::string_view text) {
@@ -317,7 +313,7 @@ Clause parse_clause(const Context& context, std::string_view text) {
   }
   const std::string_view spec_text = trim(text.substr(equals + 1));
   Clause clause{.target = std::string(target), .spec = parse_spec(context, spec_text)};
-  if (target == kVector) {
+  if (target == kTargetVector) {
     // The one dtype that vector operations can be rounded to; a format's name for it, but no format of an operand.
     const std::string given = to_text(clause.spec);
     const std::string_view bf16 = mx::kStages[0].name;
@@ -325,7 +321,7 @@ Clause parse_clause(const Context& context, std::string_view text) {
     clause.spec = {};
     clause.spec.bf16_ops = given == bf16;
   }
-  const bool attention_product = target == kQk || target == kPv;
+  const bool attention_product = target == kTargetQk || target == kTargetPv;
   if (clause.spec.outputs && (attention_product || target == role_name(Role::lm_head))) {
     context.wrong(spec_text, "the outputs of {} are not quantised; write WEIGHTS/ACTIVATIONS alone", target);
   }
@@ -336,36 +332,6 @@ Clause parse_clause(const Context& context, std::string_view text) {
     }
   }
   return clause;
-}
-
-/// Shell-like match of a whole name: "*" is any run of characters (dots too), "?" any one. Linear in memory, at worst
-/// pattern x name in time.
-bool glob_match(std::string_view pattern, std::string_view name) {
-  size_t p = 0, n = 0, star = std::string_view::npos, retry = 0;
-  while (n < name.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      retry = n;
-    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
-      ++p;
-      ++n;
-    } else if (star != std::string_view::npos) {
-      p = star + 1;
-      n = ++retry;
-    } else {
-      return false;
-    }
-  }
-  return pattern.find_first_not_of('*', p) == std::string_view::npos;
-}
-
-bool target_matches(std::string_view target, std::string_view module, Role role) {
-  if (is_special(target)) return false;
-  if (target == kLinear) return role != Role::router;
-  for (const Role named : {Role::attention, Role::mlp, Role::lm_head}) {
-    if (target == role_name(named)) return role == named;
-  }
-  return role != Role::router && glob_match(target, module);
 }
 
 /// "@key=value" for each key that `format` takes and that differs from the default, or that `also` sets (so that it is
@@ -405,9 +371,6 @@ std::string side_text(const OperandSpec& spec, const OperandSpec& last) {
   return mx::format_name(*spec) + (takes_keys_from(*spec, *last) ? std::string{} : keys_text(*spec, *last));
 }
 
-/// True if `outputs` can be written for a product: the LM head's outputs are the logits, which stay as they are.
-bool quantises_outputs(Role role) { return role != Role::lm_head; }
-
 }  // namespace
 
 Variant Variant::parse(std::string_view text) {
@@ -437,27 +400,10 @@ std::string Variant::canonical() const {
   return out;
 }
 
-ProductSpec Variant::product(std::string_view module, Role role) const {
-  ProductSpec spec;
-  for (size_t i = clauses.size(); i-- > 0;) {
-    if (!matches(i, module, role)) continue;
-    spec = clauses[i].spec;
-    if (!quantises_outputs(role)) spec.outputs.reset();
-    break;
-  }
-  spec.bf16_ops = bf16_ops();
-  return spec;
-}
-
-bool Variant::bf16_ops() const {
-  const auto last = std::find_if(clauses.rbegin(), clauses.rend(), [](const Clause& c) { return c.target == kVector; });
-  return last != clauses.rend() && last->spec.bf16_ops;
-}
-
 Variant Variant::with_quantized_outputs() const {
   Variant out = *this;
   for (Clause& clause : out.clauses) {
-    if (is_special(clause.target) || clause.spec.outputs || !clause.spec.replaced()) continue;
+    if (is_special_target(clause.target) || clause.spec.outputs || !clause.spec.replaced()) continue;
     const OperandSpec& outputs = clause.spec.activations ? clause.spec.activations : clause.spec.weights;
     if (mx::needs_whole_tensor(*outputs)) {
       fail_usage(
@@ -472,46 +418,27 @@ Variant Variant::with_quantized_outputs() const {
   return out;
 }
 
-ProductSpec Variant::attention_product(std::string_view which) const {
-  assert(which == kQk || which == kPv);
-  for (size_t i = clauses.size(); i-- > 0;) {
-    if (clauses[i].target == which) return clauses[i].spec;
-  }
-  return {};
-}
-
-bool Variant::matches(size_t i, std::string_view module, Role role) const {
-  assert(i < clauses.size());
-  return role != Role::router && target_matches(clauses[i].target, module, role);
-}
-
-void Variant::require_matches(std::span<const NamedLinear> linears) const {
-  for (size_t i = 0; i < clauses.size(); ++i) {
-    const std::string& target = clauses[i].target;
-    if (is_special(target)) continue;
-    const auto matched = [&](const NamedLinear& linear) { return matches(i, linear.module, linear.role); };
-    if (std::any_of(linears.begin(), linears.end(), matched)) continue;
-    std::set<std::string_view> roles;
-    std::set<std::string> patterns;  // names with their layer and expert numbers as "*"
-    for (const NamedLinear& linear : linears) {
-      if (linear.role == Role::router) continue;
-      roles.insert(role_name(linear.role));
-      std::string pattern;
-      for (std::string_view rest = linear.module; !rest.empty();) {
-        const std::string_view part = take_until(rest, '.');
-        const bool number = !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos;
-        pattern += pattern.empty() ? "" : ".";
-        pattern += number ? "*" : part;
-      }
-      patterns.insert(pattern);
+void fail_unmatched(const Variant& variant, std::string_view target, std::span<const NamedLinear> linears) {
+  std::set<std::string_view> roles;
+  std::set<std::string> patterns;  // names with their layer and expert numbers as "*"
+  for (const NamedLinear& linear : linears) {
+    if (linear.role == Role::router) continue;
+    roles.insert(role_name(linear.role));
+    std::string pattern;
+    for (std::string_view rest = linear.module; !rest.empty();) {
+      const std::string_view part = take_until(rest, '.');
+      const bool number = !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos;
+      pattern += pattern.empty() ? "" : ".";
+      pattern += number ? "*" : part;
     }
-    std::vector<std::string_view> names(roles.begin(), roles.end());
-    names.insert(names.end(), {kLinear, kQk, kPv, kVector});
-    const std::string near = suggestion(target, names);
-    names.insert(names.end(), patterns.begin(), patterns.end());
-    fail_usage("variant {}: target {} matches no Linear of this model{}; there are {}", shown(name), shown(target),
-               near, fmt::join(names, ", "));
+    patterns.insert(pattern);
   }
+  std::vector<std::string_view> names(roles.begin(), roles.end());
+  names.insert(names.end(), {kTargetLinear, kTargetQk, kTargetPv, kTargetVector});
+  const std::string near = suggestion(target, names);
+  names.insert(names.end(), patterns.begin(), patterns.end());
+  fail_usage("variant {}: target {} matches no Linear of this model{}; there are {}", shown(variant.name),
+             shown(target), near, fmt::join(names, ", "));
 }
 
 std::string to_text(const OperandSpec& spec) {

@@ -10,11 +10,14 @@
 
 namespace mxlm {
 
-/// A Linear of a model: its module name (without ".weight") and role.
-struct NamedLinear {
-  std::string module;
-  Role role = Role::mlp;
-};
+// Targets that are words of the grammar, beside the roles' names.
+inline constexpr std::string_view kTargetQk = "qk", kTargetPv = "pv", kTargetLinear = "linear",
+                                  kTargetVector = "vector";
+
+/// True for a target that stands for no Linear.
+inline bool is_special_target(std::string_view target) {
+  return target == kTargetQk || target == kTargetPv || target == kTargetVector;
+}
 
 /// One clause of a variant: which products, and in what.
 struct Clause {
@@ -33,22 +36,20 @@ struct Variant {
   static Variant parse(std::string_view text);
   /// The one canonical form, without NAME; parses to itself.
   [[nodiscard]] std::string canonical() const;
-  /// The spec of a Linear (later clauses win); an absent match is the empty spec, but for bf16_ops.
-  [[nodiscard]] ProductSpec product(std::string_view module, Role role) const;
-  /// True if vector operations, and the operands and results of products, are rounded to bfloat16 ("vector=bf16").
-  [[nodiscard]] bool bf16_ops() const;
-  /// The spec of the attention products "qk" or "pv".
-  [[nodiscard]] ProductSpec attention_product(std::string_view which) const;
   /// The variant with the outputs of every replaced Linear quantised as its activations are, or as its weights where
   /// activations are not; but the LM head's, which are the logits. A name that is the canonical text follows it. Throws
   /// UsageError for formats whose scale depends on a whole tensor.
   [[nodiscard]] Variant with_quantized_outputs() const;
-  /// True if clause `i` applies to this Linear.
-  [[nodiscard]] bool matches(size_t i, std::string_view module, Role role) const;
-  /// Throws UsageError if a clause's target matches none of a model's Linears ("qk", "pv" and "vector" always match),
-  /// with a list of what there is.
-  void require_matches(std::span<const NamedLinear> linears) const;
 };
+
+/// A Linear of a model: its module name (without ".weight"), which is borrowed, and role.
+struct NamedLinear {
+  std::string_view module;
+  Role role = Role::mlp;
+};
+
+/// Throws the UsageError of a target that matches none of these Linears, listing what there is.
+[[noreturn]] void fail_unmatched(const Variant& variant, std::string_view target, std::span<const NamedLinear> linears);
 
 /// Canonical text of a side ("mxfp4_e2m1@block=16", "none") and of all ("mxfp4_e2m1/none", "mxfp8_e4m3").
 std::string to_text(const OperandSpec& spec);

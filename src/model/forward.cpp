@@ -1,7 +1,6 @@
 #include "model/forward.hpp"
 
 #include <algorithm>
-#include <cassert>
 #include <cmath>
 #include <map>
 
@@ -69,19 +68,14 @@ RotaryTables make_tables(Backend& backend, const RopeSpec& rope, std::span<const
   return out;
 }
 
-std::vector<const LinearSpec*> experts_of(const MlpSpec& mlp) {
-  std::vector<const LinearSpec*> out;
-  for (const ExpertSpec& expert : mlp.experts) {
-    for (const LinearSpec& linear : expert.in) out.push_back(&linear);
-    out.push_back(&expert.out);
-  }
-  return out;
-}
-
 }  // namespace
 
 ForwardPass::ForwardPass(const ModelSpec& spec, Backend& backend, DType compute)
-    : spec_(spec), backend_(backend), compute_(compute), constants_(std::make_unique<Constants>()) {
+    : spec_(spec),
+      backend_(backend),
+      compute_(compute),
+      steps_(steps_of(spec)),
+      constants_(std::make_unique<Constants>()) {
   std::vector<std::byte> storage;
   for (const LinearSpec* linear : spec.linears()) {
     if (!linear->bias) continue;
@@ -95,8 +89,7 @@ ForwardPass::ForwardPass(const ModelSpec& spec, Backend& backend, DType compute)
     if (norm->weight) tensors.weight = backend.upload(norm->weight->view(storage), compute);
     if (norm->bias) tensors.bias = backend.upload(norm->bias->view(storage), compute);
   };
-  for (size_t i = 0; i < spec.layers.size(); ++i) {
-    const LayerSpec& layer = spec.layers[i];
+  for (const LayerSpec& layer : spec.layers) {
     for (const auto* norm : {&layer.attention.norm, &layer.attention.post_norm, &layer.attention.q_norm,
                              &layer.attention.k_norm, &layer.mlp.norm, &layer.mlp.post_norm}) {
       add_norm(*norm);
@@ -107,49 +100,12 @@ ForwardPass::ForwardPass(const ModelSpec& spec, Backend& backend, DType compute)
       values.resize(static_cast<size_t>(sinks.cols()));
       backend.download(sinks, values);
     }
-    if (layer.parallel) {
-      assert(!layer.mlp.is_mixture());
-      steps_.push_back({.layer = i, .attention = true, .mlp = true});
-    } else {
-      steps_.push_back({.layer = i, .attention = true, .mlp = false});
-      steps_.push_back({.layer = i, .attention = false, .mlp = true});
-    }
   }
   add_norm(spec.final_norm);
   backend.hold_table(spec.embedding.matrix);
 }
 
 ForwardPass::~ForwardPass() { backend_.drop_table(spec_.embedding.matrix); }
-
-std::vector<const LinearSpec*> ForwardPass::step_linears(int64_t step) const {
-  const LayerSpec& layer = spec_.layers[at(step).layer];
-  std::vector<const LinearSpec*> out;
-  if (has_attention(step)) {
-    for (const LinearSpec& linear : layer.attention.qkv) out.push_back(&linear);
-    out.push_back(&layer.attention.o);
-  }
-  if (has_mlp(step)) {
-    if (layer.mlp.is_mixture()) {
-      out.push_back(&*layer.mlp.router);
-      const auto experts = experts_of(layer.mlp);
-      out.insert(out.end(), experts.begin(), experts.end());
-    } else {
-      for (const LinearSpec& linear : layer.mlp.in) out.push_back(&linear);
-      out.push_back(&layer.mlp.out);
-    }
-  }
-  return out;
-}
-
-size_t ForwardPass::expert_linears(int64_t step) const {
-  const MlpSpec& mlp = spec_.layers[at(step).layer].mlp;
-  return has_mlp(step) && mlp.is_mixture() ? mlp.experts.front().in.size() + 1 : 0;
-}
-
-size_t ForwardPass::prepared_linears(int64_t step) const {
-  const size_t all = step_linears(step).size();
-  return all - expert_linears(step) * (expert_linears(step) > 0 ? spec_.layers[at(step).layer].mlp.experts.size() : 0);
-}
 
 MicroBatch ForwardPass::make_batch(std::span<const std::span<const int32_t>> windows) const {
   MicroBatch out;
@@ -189,11 +145,11 @@ Tensor ForwardPass::embed(const MicroBatch& batch) const {
 Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t> rows, std::span<const int64_t> windows,
                                   const StepLinear& head) const {
   Tensor selected = backend_.gather(hidden, rows);
-  Operand operand{.type = backend_.operand_type(head.activations, *head.weight, compute_),
+  Operand operand{.type = backend_.operand_type(head.product.activations, *head.weight, compute_),
                   .values = {},
                   .row_scales = {},
                   .outliers = {}};
-  if (head.bf16_ops) {
+  if (head.product.bf16_ops) {
     if (spec_.final_norm) backend_.norm(selected, constants_->norm(*spec_.final_norm, true), selected);
     backend_.round_to_bf16(selected);
     backend_.operands(selected, windows, {&operand, 1});
@@ -205,6 +161,13 @@ Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t>
   return operand;
 }
 
-const Tensor* ForwardPass::head_bias() const { return constants_->bias(spec_.head); }
+HeadInput ForwardPass::head_input(const Operand& operand, const StepLinear& head) const {
+  return {.hidden = &operand,
+          .weight = head.weight.get(),
+          .bias = constants_->bias(spec_.head),
+          .logit_multiplier = spec_.logit_multiplier,
+          .logit_softcap = spec_.logit_softcap,
+          .bf16_ops = head.product.bf16_ops};
+}
 
 }  // namespace mxlm

@@ -14,6 +14,7 @@
 
 #include "backend/backend.hpp"
 #include "model/spec.hpp"
+#include "model/steps.hpp"
 
 namespace mxlm {
 
@@ -38,25 +39,23 @@ struct MicroBatch {
   std::vector<RotaryTables> ropes;  // as ModelSpec::ropes
 };
 
-/// One Linear of a step as one variant wants it.
+/// One Linear as one variant wants it.
 struct StepLinear {
   std::shared_ptr<const PreparedWeight> weight;
-  OperandSpec activations;
-  OperandSpec outputs = {};
-  bool bf16_ops = false;  // as ProductSpec; the same for all of a step
+  ProductSpec product;  // `bf16_ops` is the same for all of a step
 };
 
-/// All of a step as one variant wants it: `linears` in the order of ForwardPass::step_linears. Weights of experts are
-/// null: the step asks for them through its Fetch.
+/// All of a step as one variant wants it: `linears` in the order of Step::linears. Weights of experts are null: the
+/// step asks for them through its Fetch.
 struct StepWeights {
   std::vector<StepLinear> linears;
   ProductSpec qk, pv;  // steps with attention only
-  [[nodiscard]] bool bf16_ops() const { return !linears.empty() && linears.front().bf16_ops; }
+  [[nodiscard]] bool bf16_ops() const { return !linears.empty() && linears.front().product.bf16_ops; }
 };
 
 class ForwardPass {
  public:
-  /// Prepares the weight of a Linear of the step (an index into step_linears) in the variant's spec.
+  /// Prepares the weight of a Linear of the step (an index into Step::linears) in the variant's spec.
   using Fetch = std::function<std::shared_ptr<const PreparedWeight>(size_t linear)>;
   /// Told after each piece of a step how many rows it has finished; may throw to stop.
   using OnRows = std::function<void(int64_t rows)>;
@@ -67,17 +66,8 @@ class ForwardPass {
   ForwardPass(const ForwardPass&) = delete;
   ForwardPass& operator=(const ForwardPass&) = delete;
 
-  [[nodiscard]] int64_t steps() const { return static_cast<int64_t>(steps_.size()); }
-  /// The layer of a step.
-  [[nodiscard]] int64_t layer_of(int64_t step) const { return static_cast<int64_t>(at(step).layer); }
-  [[nodiscard]] std::vector<const LinearSpec*> step_linears(int64_t step) const;
-  /// How many of step_linears are prepared before the step runs; the rest, those of experts, are fetched.
-  [[nodiscard]] size_t prepared_linears(int64_t step) const;
-  /// Linears of one expert, 0 for a step without.
-  [[nodiscard]] size_t expert_linears(int64_t step) const;
-  /// True if the step computes attention products (qk, pv).
-  [[nodiscard]] bool has_attention(int64_t step) const { return at(step).attention; }
-  [[nodiscard]] bool has_mlp(int64_t step) const { return at(step).mlp; }
+  /// As steps_of() the model.
+  [[nodiscard]] const std::vector<Step>& steps() const { return steps_; }
   [[nodiscard]] DType dtype() const { return compute_; }
 
   /// Packs windows into a micro-batch. Throws Error naming a token id outside the vocabulary, or a window that is
@@ -86,21 +76,17 @@ class ForwardPass {
   /// The hidden state [rows, hidden] before the first step.
   [[nodiscard]] Tensor embed(const MicroBatch& batch) const;
   /// One step over micro-batches: in[b] to out[b], which may be the same tensor.
-  void run(int64_t step, const StepWeights& weights, const Fetch& fetch, std::span<const MicroBatch> batches,
+  void run(const Step& step, const StepWeights& weights, const Fetch& fetch, std::span<const MicroBatch> batches,
            std::span<const Tensor* const> in, std::span<Tensor* const> out, const OnRows& on_rows) const;
   /// The final norm of selected rows, as the operand that `head` reads. `windows`: offsets of the windows in `rows`.
   [[nodiscard]] Operand head_operand(const Tensor& hidden, std::span<const int32_t> rows,
                                      std::span<const int64_t> windows, const StepLinear& head) const;
-  [[nodiscard]] const Tensor* head_bias() const;
+  /// The head on that operand, without where scores go. Borrows both.
+  [[nodiscard]] HeadInput head_input(const Operand& operand, const StepLinear& head) const;
 
  private:
   struct Constants;
   struct Piece;
-  struct Step {
-    size_t layer = 0;
-    bool attention = false, mlp = false;
-  };
-  [[nodiscard]] const Step& at(int64_t step) const { return steps_[static_cast<size_t>(step)]; }
   void run_attention(const LayerSpec& layer, const StepWeights& weights, const MicroBatch& batch, const Tensor& in,
                      Tensor& out) const;
   void run_mlp(const LayerSpec& layer, const StepWeights& weights, const MicroBatch& batch, const Tensor& in,

@@ -23,7 +23,7 @@ struct Requests {
 Requests requests_of(const Backend& backend, std::span<const StepLinear> linears, DType compute) {
   Requests out;
   for (const StepLinear& linear : linears) {
-    const OperandType type = backend.operand_type(linear.activations, *linear.weight, compute);
+    const OperandType type = backend.operand_type(linear.product.activations, *linear.weight, compute);
     const auto same =
         std::find_if(out.operands.begin(), out.operands.end(), [&](const Operand& o) { return o.type == type; });
     out.of_linear.push_back(static_cast<size_t>(same - out.operands.begin()));
@@ -56,9 +56,9 @@ struct ForwardPass::Piece {
     backend.linear(x, *step.weight,
                    {.bias = constants.bias(spec),
                     .residual = residual,
-                    .outputs = step.outputs,
+                    .outputs = step.product.outputs,
                     .multiplier = residual != nullptr ? pass.spec_.residual_multiplier : 1,
-                    .bf16_ops = step.bf16_ops},
+                    .bf16_ops = step.product.bf16_ops},
                    out);
   }
 
@@ -66,7 +66,7 @@ struct ForwardPass::Piece {
   [[nodiscard]] Requests inputs(const Tensor& x, const std::optional<NormSpec>& norm,
                                 std::span<const StepLinear> linears, std::span<const int64_t> windows) const {
     Requests out = requests_of(backend, linears, compute);
-    if (linears.front().bf16_ops) {
+    if (linears.front().product.bf16_ops) {
       Tensor rounded = backend.empty(compute, x.rows(), x.cols());
       norm ? backend.norm(x, constants.norm(*norm, true), rounded) : backend.copy(x, rounded);
       backend.round_to_bf16(rounded);
@@ -156,7 +156,7 @@ struct ForwardPass::Piece {
   [[nodiscard]] Requests activated(const MlpSpec& mlp, const std::vector<Tensor>& in, const StepLinear& out,
                                    std::span<const int64_t> windows) const {
     Requests requests = requests_of(backend, {&out, 1}, compute);
-    if (!out.bf16_ops) {
+    if (!out.product.bf16_ops) {
       activate(mlp, in, false, windows, requests.operands);
     } else {
       Operand rounded{.type = {.spec = std::nullopt, .storage = compute}, .values = {}};
@@ -196,19 +196,20 @@ struct ForwardPass::Piece {
     if (!norm) return linear(spec, step, x, &residual, out);
     Tensor y = backend.empty(compute, residual.rows(), residual.cols());
     linear(spec, step, x, nullptr, y);
-    backend.norm(y, constants.norm(*norm, step.bf16_ops), y);
+    backend.norm(y, constants.norm(*norm, step.product.bf16_ops), y);
     backend.add(y, residual, pass.spec_.residual_multiplier, out);
   }
 };
 
-void ForwardPass::run(int64_t step, const StepWeights& weights, const Fetch& fetch, std::span<const MicroBatch> batches,
-                      std::span<const Tensor* const> in, std::span<Tensor* const> out, const OnRows& on_rows) const {
-  const LayerSpec& layer = spec_.layers[at(step).layer];
-  if (has_mlp(step) && layer.mlp.is_mixture()) return run_mixture(layer, weights, fetch, batches, in, out, on_rows);
+void ForwardPass::run(const Step& step, const StepWeights& weights, const Fetch& fetch,
+                      std::span<const MicroBatch> batches, std::span<const Tensor* const> in,
+                      std::span<Tensor* const> out, const OnRows& on_rows) const {
+  const LayerSpec& layer = spec_.layers[step.layer];
+  if (step.linears_an_expert > 0) return run_mixture(layer, weights, fetch, batches, in, out, on_rows);
   for (size_t b = 0; b < batches.size(); ++b) {
     if (layer.parallel) {
       run_parallel(layer, weights, batches[b], *in[b], *out[b]);
-    } else if (has_attention(step)) {
+    } else if (step.attention) {
       run_attention(layer, weights, batches[b], *in[b], *out[b]);
     } else {
       run_mlp(layer, weights, batches[b], *in[b], *out[b]);

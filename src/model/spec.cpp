@@ -121,29 +121,6 @@ HostMatrix WeightSource::view(std::vector<std::byte>& storage) const {
   return out;
 }
 
-std::vector<const LinearSpec*> ModelSpec::linears() const {
-  std::vector<const LinearSpec*> out;
-  const auto add = [&out](const std::vector<LinearSpec>& linears) {
-    for (const LinearSpec& linear : linears) out.push_back(&linear);
-  };
-  for (const LayerSpec& layer : layers) {
-    add(layer.attention.qkv);
-    out.push_back(&layer.attention.o);
-    if (layer.mlp.is_mixture()) {
-      out.push_back(&*layer.mlp.router);
-      for (const ExpertSpec& expert : layer.mlp.experts) {
-        add(expert.in);
-        out.push_back(&expert.out);
-      }
-    } else {
-      add(layer.mlp.in);
-      out.push_back(&layer.mlp.out);
-    }
-  }
-  out.push_back(&head);
-  return out;
-}
-
 int64_t ModelSpec::parameters() const {
   const auto source = [](const std::optional<WeightSource>& s) { return s ? s->matrix.rows * s->matrix.cols : 0; };
   const auto norm = [&](const std::optional<NormSpec>& n) { return n ? source(n->weight) + source(n->bias) : 0; };

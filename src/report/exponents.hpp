@@ -4,7 +4,7 @@
 #include <span>
 #include <string>
 
-#include "eval/linear_study.hpp"
+#include "eval/results.hpp"
 
 namespace mxlm {
 

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/scheduler.hpp"
+#include "eval/progress.hpp"
 
 namespace mxlm {
 

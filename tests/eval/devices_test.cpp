@@ -13,6 +13,7 @@
 #include "eval/device_rates.hpp"
 #include "eval/load.hpp"
 #include "eval/plan.hpp"
+#include "eval/tree.hpp"
 #include "eval/variant.hpp"
 
 namespace mxlm {
@@ -137,18 +138,15 @@ class DevicePlans : public testing::Test {
  protected:
   Plan plan(PlanOptions options) {
     if (options.memory_limit == 0) options.memory_limit = kGigabyte;
-    return make_plan(loaded_.spec, forward_, tree_, windows_, options);
+    return make_plan(loaded_.spec, DType::f32, tree_, windows_, options);
   }
   LoadedModel loaded_ = load_model(std::filesystem::path(MXLM_TEST_DATA) / "models" / "gqa_tied", false);
-  std::unique_ptr<Backend> backend_ =
-      make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
-  ForwardPass forward_{loaded_.spec, *backend_, DType::f32};
   std::vector<Variant> variants_{{.name = "baseline", .clauses = {}},
                                  Variant::parse("linear=mxfp4"),
                                  Variant::parse("linear=mxfp6"),
                                  Variant::parse("linear=mxfp8"),
                                  Variant::parse("linear=mxint8")};
-  VariantTree tree_ = build_tree(loaded_.spec, forward_, variants_);
+  VariantTree tree_ = build_tree(loaded_.spec, resolve(loaded_.spec, variants_));
   std::vector<Window> windows_ = windows_of(64, 16);
 };
 

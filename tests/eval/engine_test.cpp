@@ -77,11 +77,10 @@ Outcome run(const ModelSpec& model, const std::vector<Variant>& variants, const 
             const Cut& cut, const std::function<void(const Progress&)>& on_progress = {}) {
   Worker worker(make_cpu_backend({.threads = cut.threads, .isa = std::nullopt, .order = Order::forward}), model,
                 cut.compute);
-  const ForwardPass& forward = *worker.forward;
-  const VariantTree tree = build_tree(model, forward, variants);
+  const VariantTree tree = build_tree(model, resolve(model, variants));
   Outcome out;
   out.nodes = tree.nodes();
-  out.plan = make_plan(model, forward, tree, windows,
+  out.plan = make_plan(model, cut.compute, tree, windows,
                        {.batch_windows = cut.batch_windows,
                         .keep = cut.stream ? KeepWeights::never : KeepWeights::always,
                         .memory_limit = kGigabyte,
@@ -200,10 +199,8 @@ TEST(Engine, TheBaselineAmongTheVariantsIsTheBaseline) {
 
 TEST(Tree, VariantsShareThePrefixUntilTheyDiffer) {
   const LoadedModel loaded = load_model(kModels / "mlp_bias", /*with_tokenizer=*/false);  // three layers
-  const auto backend = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = Order::forward});
-  const ForwardPass forward(loaded.spec, *backend, DType::f32);
   const auto tree = [&](const std::vector<std::string>& texts) {
-    return build_tree(loaded.spec, forward, variants_of(texts));
+    return build_tree(loaded.spec, resolve(loaded.spec, variants_of(texts)));
   };
   const auto sizes = [](const VariantTree& t) {
     std::vector<size_t> out;
@@ -235,12 +232,10 @@ TEST(Tree, VariantsShareThePrefixUntilTheyDiffer) {
 class Plans : public testing::Test {
  protected:
   Plan plan(const std::vector<std::string>& texts, const PlanOptions& options) {
-    const VariantTree tree = build_tree(loaded_.spec, forward_, variants_of(texts));
-    return make_plan(loaded_.spec, forward_, tree, windows_, options);
+    const VariantTree tree = build_tree(loaded_.spec, resolve(loaded_.spec, variants_of(texts)));
+    return make_plan(loaded_.spec, DType::f32, tree, windows_, options);
   }
   LoadedModel loaded_ = load_model(kModels / "gqa_tied", /*with_tokenizer=*/false);
-  std::unique_ptr<Backend> backend_ = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = Order::forward});
-  ForwardPass forward_{loaded_.spec, *backend_, DType::f32};
   std::vector<Window> windows_ = some_windows(loaded_.spec);
 };
 

@@ -106,8 +106,8 @@ bool weights_only(const json& variant) {
 TEST(LinearStudy, ErrorsEqualMicroxcalings) {
   const Golden g = golden();
   const auto backend = make_cpu_backend({.threads = 2, .isa = std::nullopt, .order = Order::forward});
-  const LinearStudy study =
-      study_linears(g.model.spec, *backend, DType::f32, g.variants, g.windows, {.errors = true, .threads = 2});
+  const LinearStudy study = study_linears(g.model.spec, *backend, DType::f32, resolve(g.model.spec, g.variants),
+                                          g.windows, {.errors = true, .threads = 2});
   EXPECT_EQ(study.windows, 3);
   EXPECT_EQ(study.tokens, 65);
   EXPECT_TRUE(study.exponents.empty());
@@ -133,8 +133,8 @@ TEST(LinearStudy, ErrorsEqualMicroxcalings) {
 TEST(LinearStudy, ExponentsEqualNumpys) {
   const Golden g = golden();
   const auto backend = make_cpu_backend({.threads = 2, .isa = std::nullopt, .order = Order::forward});
-  const LinearStudy study =
-      study_linears(g.model.spec, *backend, DType::f32, g.variants, g.windows, {.exponents = true, .threads = 1});
+  const LinearStudy study = study_linears(g.model.spec, *backend, DType::f32, resolve(g.model.spec, g.variants),
+                                          g.windows, {.exponents = true, .threads = 1});
   ASSERT_EQ(study.exponents.size(), g.data["exponents"].size());
   for (const auto& errors : study.errors) EXPECT_TRUE(errors.empty());
   for (const LinearExponents& linear : study.exponents) {
@@ -151,11 +151,10 @@ TEST(LayerErrors, EqualTransformersHiddenStates) {
   const Golden g = golden();
   Worker worker(make_cpu_backend({.threads = 2, .isa = std::nullopt, .order = Order::forward}), g.model.spec,
                 DType::f32);
-  const ForwardPass& forward = *worker.forward;
-  const VariantTree tree = build_tree(g.model.spec, forward, g.variants);
+  const VariantTree tree = build_tree(g.model.spec, resolve(g.model.spec, g.variants));
   std::vector<std::vector<ErrorSums>> first;
   for (const int64_t batch : {1, 2, 3}) {
-    const Plan plan = make_plan(g.model.spec, forward, tree, g.windows,
+    const Plan plan = make_plan(g.model.spec, DType::f32, tree, g.windows,
                                 {.batch_windows = batch, .memory_limit = uint64_t{1} << 30, .round_tokens = 30});
     const EngineResult result =
         run_rounds({.model = g.model.spec, .tree = tree, .plan = plan, .windows = g.windows}, worker, {}, {});

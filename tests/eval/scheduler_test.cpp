@@ -160,7 +160,7 @@ class Scheduler : public testing::Test {
     for (size_t w = 1; w < behaviours.size(); ++w) {
       others.emplace_back([&, w] { return std::make_unique<Worker>(make(behaviours, w)); });
     }
-    const VariantTree tree = build_tree(loaded_.spec, *first.forward, variants_);
+    const VariantTree tree = build_tree(loaded_.spec, resolve(loaded_.spec, variants_));
     Plan plan;
     plan.kept = kept;
     for (size_t begin = 0; begin < windows_.size(); begin += static_cast<size_t>(round_windows)) {

@@ -8,7 +8,6 @@
 #include <limits>
 #include <set>
 
-#include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
 #include "eval/load.hpp"
 #include "eval/tree.hpp"
@@ -130,15 +129,13 @@ TEST(Sensitivity, OneUnitAtATime) {
 
 TEST(Sensitivity, AScanOverLayersCostsHalfOfItsForwards) {
   const LoadedModel model = load_model("", /*with_tokenizer=*/false);  // eight layers
-  const auto backend = make_cpu_backend({.threads = 1, .isa = std::nullopt, .order = cpu::Order::forward});
-  const ForwardPass forward(model.spec, *backend, DType::bf16);
   std::vector<Variant> variants{{.name = "baseline", .clauses = {}}};
   for (const auto& v : sensitivity_variants({.formats = {"mxfp4"}}, Sensitivity::layer, model.spec)) {
     variants.push_back(v.variant);
   }
   ASSERT_EQ(variants.size(), 9U);
   // The baseline, and of variant i the layers from i on: (8 + 7 + ... + 1) / 8.
-  EXPECT_DOUBLE_EQ(build_tree(model.spec, forward, variants).forwards(), 1 + 4.5);
+  EXPECT_DOUBLE_EQ(build_tree(model.spec, resolve(model.spec, variants)).forwards(), 1 + 4.5);
 }
 
 TEST(Layers, AreNamedUpToTheirNumber) {

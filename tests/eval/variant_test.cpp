@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.hpp"
+#include "eval/resolve.hpp"
 
 namespace mxlm {
 namespace {
@@ -12,6 +13,12 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 std::string canonical(std::string_view text) { return Variant::parse(text).canonical(); }
+
+/// What a variant computes one Linear in.
+ProductSpec product_of(const Variant& variant, std::string_view module, Role role) {
+  const NamedLinear linear{.module = module, .role = role};
+  return resolve(std::span(&linear, 1), variant).linear(0);
+}
 
 std::string refusal(std::string_view text) {
   try {
@@ -102,8 +109,8 @@ TEST(Variant, Outputs) {
   const Variant quantized = plain.with_quantized_outputs();
   EXPECT_EQ(quantized.name, "linear=mxfp4_e2m1/mxfp8_e4m3/mxfp8_e4m3,attention=mxint8/none/mxint8,qk=mxfp8_e4m3");
   EXPECT_EQ(quantized.canonical(), quantized.name);
-  EXPECT_TRUE(quantized.product("a", Role::mlp).outputs.has_value());
-  EXPECT_FALSE(quantized.product("lm_head", Role::lm_head).outputs.has_value());
+  EXPECT_TRUE(product_of(quantized, "a", Role::mlp).outputs.has_value());
+  EXPECT_FALSE(product_of(quantized, "lm_head", Role::lm_head).outputs.has_value());
   EXPECT_EQ(Variant::parse("w4: mlp=mxfp4").with_quantized_outputs().name, "w4");
   EXPECT_THROW(Variant::parse("mlp=nvfp4").with_quantized_outputs(), UsageError);
 }
@@ -150,22 +157,23 @@ TEST(Variant, KeysOfBothSides) {
 TEST(Variant, ChoosesByRoleAndGlobAndTheLaterClauseWins) {
   const Variant v = Variant::parse(
       "linear=mxint8,attention=mxfp8,model.layers.1?.*=mxfp6,*.layers.11.*o_proj=none,qk=mxfp8,qk=mxfp6_e2m3");
-  const auto weights = [&](std::string_view module, Role role) { return to_text(v.product(module, role).weights); };
+  const auto weights = [&](std::string_view module, Role role) { return to_text(product_of(v, module, role).weights); };
   EXPECT_EQ(weights("model.layers.0.mlp.up_proj", Role::mlp), "mxint8");
   EXPECT_EQ(weights("lm_head", Role::lm_head), "mxint8");
   EXPECT_EQ(weights("model.layers.0.self_attn.q_proj", Role::attention), "mxfp8_e4m3");
   EXPECT_EQ(weights("model.layers.1.self_attn.q_proj", Role::attention), "mxfp8_e4m3");
   EXPECT_EQ(weights("model.layers.10.self_attn.q_proj", Role::attention), "mxfp6_e3m2");
   EXPECT_EQ(weights("model.layers.11.self_attn.o_proj", Role::attention), "none");
-  EXPECT_FALSE(v.product("model.layers.11.self_attn.o_proj", Role::attention).replaced());
+  EXPECT_FALSE(product_of(v, "model.layers.11.self_attn.o_proj", Role::attention).replaced());
   EXPECT_EQ(weights("model.layers.11.mlp.gate", Role::router), "none");
-  EXPECT_EQ(to_text(v.attention_product("qk")), "mxfp6_e2m3");
-  EXPECT_FALSE(v.attention_product("pv").replaced());
+  const ResolvedVariant resolved = resolve(std::span<const NamedLinear>(), v);
+  EXPECT_EQ(to_text(resolved.qk), "mxfp6_e2m3");
+  EXPECT_FALSE(resolved.pv.replaced());
 }
 
 TEST(Variant, Globs) {
   const auto matches = [](std::string_view glob, std::string_view module) {
-    return Variant::parse(std::string(glob) + "=mxint8").matches(0, module, Role::mlp);
+    return product_of(Variant::parse(std::string(glob) + "=mxint8"), module, Role::mlp).replaced();
   };
   EXPECT_TRUE(matches("*", "a.b"));
   EXPECT_TRUE(matches("a*c", "a.b.c"));
@@ -234,10 +242,14 @@ TEST(Variant, ATargetThatMatchesNothingListsWhatThereIs) {
                                          {"model.layers.1.self_attn.q_proj", Role::attention},
                                          {"model.layers.1.mlp.experts.3.up_proj", Role::mlp},
                                          {"model.layers.1.mlp.gate", Role::router}};
-  EXPECT_NO_THROW(Variant::parse("linear=mxfp8,attention=mxfp8,qk=mxfp8,*.q_proj=none").require_matches(linears));
+  const auto require = [&](std::string_view text) {
+    const Variant variant = Variant::parse(text);
+    require_matches(linears, variant, resolve(linears, variant));
+  };
+  EXPECT_NO_THROW(require("linear=mxfp8,attention=mxfp8,qk=mxfp8,*.q_proj=none"));
   const auto message = [&](std::string_view text) -> std::string {
     try {
-      Variant::parse(text).require_matches(linears);
+      require(text);
     } catch (const UsageError& error) {
       return error.what();
     }
@@ -273,18 +285,22 @@ TEST(Variant, Roles) {
 TEST(Variant, VectorOperationsAreRoundedOnRequest) {
   const Variant v = Variant::parse("mlp=mxfp4, vector = bfp16");
   EXPECT_EQ(v.canonical(), "mlp=mxfp4_e2m1,vector=bf16");
-  EXPECT_TRUE(v.bf16_ops());
   for (const Role role : {Role::mlp, Role::attention, Role::router, Role::lm_head}) {
-    EXPECT_TRUE(v.product("a.vector", role).bf16_ops);
-    EXPECT_EQ(v.product("a.vector", role).replaced(), role == Role::mlp);
+    EXPECT_TRUE(product_of(v, "a.vector", role).bf16_ops);
+    EXPECT_EQ(product_of(v, "a.vector", role).replaced(), role == Role::mlp);
   }
-  EXPECT_FALSE(v.matches(1, "vector", Role::mlp));
-  v.require_matches(std::vector<NamedLinear>{{.module = "a", .role = Role::mlp}});
+  const std::vector<NamedLinear> linears{{.module = "vector", .role = Role::attention},
+                                         {.module = "a", .role = Role::mlp}};
+  const ResolvedVariant resolved = resolve(linears, v);
+  EXPECT_TRUE(resolved.bf16_ops);
+  EXPECT_FALSE(resolved.linear(0).replaced());
+  EXPECT_TRUE(resolved.linear(1).replaced());
+  EXPECT_TRUE(resolved.unmatched.empty());
   EXPECT_EQ(v.with_quantized_outputs().canonical(), "mlp=mxfp4_e2m1/mxfp4_e2m1/mxfp4_e2m1,vector=bf16");
   const Variant without = Variant::parse("vector=bf16,linear=mxfp8,vector=none");
   EXPECT_EQ(without.canonical(), "vector=bf16,linear=mxfp8_e4m3,vector=none");
-  EXPECT_FALSE(without.bf16_ops());
-  EXPECT_FALSE(without.product("a", Role::mlp).bf16_ops);
+  EXPECT_FALSE(resolve(linears, without).bf16_ops);
+  EXPECT_FALSE(product_of(without, "a", Role::mlp).bf16_ops);
   for (const char* wrong : {"vector=mxfp8", "vector=bf16/none", "vector=bf16@round=nearest", "vector=bf16/bf16/bf16"}) {
     EXPECT_THROW(Variant::parse(wrong), UsageError) << wrong;
   }

@@ -35,34 +35,21 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
   Tensor hidden = forward.embed(batches.front());
   const std::vector<const Tensor*> in{&hidden};
   const std::vector<Tensor*> out{&hidden};
-  for (int64_t step = 0; step < forward.steps(); ++step) {
-    const auto linears = forward.step_linears(step);
+  for (const Step& step : forward.steps()) {
     StepWeights weights{.linears = {}, .qk = attention_products, .pv = attention_products};
-    for (size_t l = 0; l < linears.size(); ++l) {
-      weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? prepare(*linears[l]) : nullptr,
-                                 .activations = product_of(*linears[l]).activations,
-                                 .outputs = product_of(*linears[l]).outputs,
-                                 .bf16_ops = product_of(*linears[l]).bf16_ops});
+    for (size_t l = 0; l < step.linears.size(); ++l) {
+      weights.linears.push_back(
+          {.weight = l < step.prepared ? prepare(*step.linears[l]) : nullptr, .product = product_of(*step.linears[l])});
     }
     forward.run(
-        step, weights, [&](size_t l) { return prepare(*linears[l]); }, batches, in, out, [](int64_t) {});
+        step, weights, [&](size_t l) { return prepare(*step.linears[l]); }, batches, in, out, [](int64_t) {});
   }
-  const StepLinear head{.weight = prepare(spec.head),
-                        .activations = product_of(spec.head).activations,
-                        .bf16_ops = product_of(spec.head).bf16_ops};
+  const StepLinear head{.weight = prepare(spec.head), .product = product_of(spec.head)};
   std::vector<int32_t> rows(static_cast<size_t>(hidden.rows()));
   for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r);
   const Operand operand = forward.head_operand(hidden, rows, batches.front().batch.offsets, head);
   std::vector<float> logits(rows.size() * static_cast<size_t>(spec.vocabulary));
-  backend.logits({.hidden = &operand,
-                  .weight = head.weight.get(),
-                  .bias = forward.head_bias(),
-                  .logit_multiplier = spec.logit_multiplier,
-                  .logit_softcap = spec.logit_softcap,
-                  .bf16_ops = head.bf16_ops,
-                  .scores = {},
-                  .seconds = nullptr},
-                 logits);
+  backend.logits(forward.head_input(operand, head), logits);
   return logits;
 }
 
