@@ -51,7 +51,7 @@ ResolvedVariant resolve(std::span<const NamedLinear> linears, const Variant& var
   const auto add_spec = [&out](ProductSpec spec) {
     spec.bf16_ops = out.bf16_ops;
     const auto known = std::find(out.specs.begin(), out.specs.end(), spec);
-    const auto index = static_cast<uint16_t>(known - out.specs.begin());
+    const auto index = static_cast<uint32_t>(known - out.specs.begin());
     if (known == out.specs.end()) out.specs.push_back(std::move(spec));
     return index;
   };
@@ -63,10 +63,10 @@ ResolvedVariant resolve(std::span<const NamedLinear> linears, const Variant& var
       if (target == kTargetPv) out.pv = spec;
       continue;
     }
-    const uint16_t index = add_spec(spec);
+    const uint32_t index = add_spec(spec);
     ProductSpec without_outputs = spec;
     without_outputs.outputs.reset();
-    const uint16_t head_index = add_spec(without_outputs);
+    const uint32_t head_index = add_spec(without_outputs);
     bool matched = false;
     for (size_t l = 0; l < linears.size(); ++l) {
       if (!target_matches(target, linears[l].module, linears[l].role)) continue;

@@ -16,7 +16,7 @@ namespace mxlm {
 
 struct ResolvedVariant {
   std::vector<ProductSpec> specs;  // distinct clauses' specs
-  std::vector<uint16_t> spec_of;   // [Linear] -> index of `specs`
+  std::vector<uint32_t> spec_of;   // [Linear] -> index of `specs`
   ProductSpec qk, pv;              // of every layer
   bool bf16_ops = false;           // "vector=bf16": as ProductSpec::bf16_ops, the same for all Linears
   std::vector<size_t> unmatched;   // clauses whose target matches nothing
