@@ -96,7 +96,7 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
   out += "Routers, norms, embeddings and element-wise operations are never replaced.\n";
   for (size_t v = 0; v < variants.size(); ++v) {
     out += fmt::format("[{}] {}{}\n", v + 1, variants[v].canonical(),
-                       variants[v].bf16_ops() ? " (these round to bfloat16)" : "");
+                       variants[v].arithmetic() == Arithmetic::bf16_rounded ? " (these round to bfloat16)" : "");
   }
   return out;
 }

@@ -108,10 +108,8 @@ void run_logits(const LogitsArguments& arguments) {
     StepWeights weights{.linears = {}, .qk = products.qk, .pv = products.pv};
     const auto fetch = [&](size_t l) { return store.get(*linears[l], products.linears[l]).prepared; };
     for (size_t l = 0; l < linears.size(); ++l) {
-      weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? fetch(l) : nullptr,
-                                 .activations = products.linears[l].activations,
-                                 .outputs = products.linears[l].outputs,
-                                 .bf16_ops = products.linears[l].bf16_ops});
+      weights.linears.push_back(
+          {.weight = l < forward.prepared_linears(step) ? fetch(l) : nullptr, .spec = products.linears[l]});
     }
     std::vector<const Tensor*> in;
     std::vector<Tensor*> out;
@@ -125,9 +123,7 @@ void run_logits(const LogitsArguments& arguments) {
     if (arguments.hidden && layer_ends) write_hidden();
   }
 
-  const StepLinear head{.weight = store.get(model.head, tree.head.front()).prepared,
-                        .activations = tree.head.front().activations,
-                        .bf16_ops = tree.head.front().bf16_ops};
+  const StepLinear head{.weight = store.get(model.head, tree.head.front()).prepared, .spec = tree.head.front()};
   constexpr int64_t kRows = 64;  // at a time: never windows x tokens x vocabulary in memory
   std::vector<float> logits;
   for (const Tensor& state : hidden) {
@@ -143,7 +139,7 @@ void run_logits(const LogitsArguments& arguments) {
                        .bias = forward.head_bias(),
                        .logit_multiplier = model.logit_multiplier,
                        .logit_softcap = model.logit_softcap,
-                       .bf16_ops = head.bf16_ops,
+                       .arithmetic = head.spec.arithmetic,
                        .scores = {},
                        .seconds = nullptr},
                       logits);

@@ -100,7 +100,7 @@ void Engine::prepare_heads(Timer& timer) {
     const Mark from = backend_.mark();
     auto [weight, made] = store_.get(job_.model.head, product);
     if (made) timer.add(from, backend_.mark(), &VariantSeconds::prepare, {&v, 1});
-    heads.push_back({.weight = std::move(weight), .activations = product.activations, .bf16_ops = product.bf16_ops});
+    heads.push_back({.weight = std::move(weight), .spec = product});
   }
   heads_ = std::move(heads);
   forget(job_.model.head);
@@ -216,9 +216,7 @@ StepWeights Engine::prepare_node(std::span<const LinearSpec* const> linears, con
       linear.weight = weight.prepared;
       if (--weight.users == 0) shared[l].erase(found);
     }
-    linear.activations = spec.activations;
-    linear.outputs = spec.outputs;
-    linear.bf16_ops = spec.bf16_ops;
+    linear.spec = spec;
   }
   return weights;
 }
@@ -238,7 +236,7 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
   const size_t variants = hidden.size();
   std::vector<Operand> operands;
   std::vector<std::vector<TokenScore>> batch_scores(variants, std::vector<TokenScore>(rows.size()));
-  std::vector<HeadInput> inputs;
+  std::vector<HeadJob> inputs;
   operands.reserve(variants);
   for (size_t v = 0; v < variants; ++v) {
     const Mark from = backend_.mark();
@@ -249,7 +247,7 @@ void Engine::score_batch(std::span<const Window> windows, const MicroBatch& batc
                       .bias = forward_.head_bias(),
                       .logit_multiplier = job_.model.logit_multiplier,
                       .logit_softcap = job_.model.logit_softcap,
-                      .bf16_ops = heads_[v].bf16_ops,
+                      .arithmetic = heads_[v].spec.arithmetic,
                       .scores = batch_scores[v],
                       .seconds = &result.seconds[v].head,
                       .kind = job_.kind,

@@ -154,7 +154,7 @@ std::vector<ReplacedLinear> replaced_linears(const ModelSpec& model, const Varia
                    .activations = to_text(product.activations),
                    .outputs = to_text(product.outputs)});
   }
-  if (variant.bf16_ops()) {
+  if (variant.arithmetic() == Arithmetic::bf16_rounded) {
     out.push_back({.tensor = "vector",
                    .role = "vector operations",
                    .weights = to_text(std::nullopt),

@@ -66,13 +66,13 @@ class Study {
     model_.embedding.release();
   }
 
-  /// Calls `use` with the source of a Linear's weight in the values that the run computes with; `bf16_ops` as in
+  /// Calls `use` with the source of a Linear's weight in the values that the run computes with; `arithmetic` as in
   /// ProductSpec.
   template <typename Use>
-  void with_source(const LinearSpec& linear, bool bf16_ops, const Use& use) {
+  void with_source(const LinearSpec& linear, Arithmetic arithmetic, const Use& use) {
     std::vector<std::byte> storage;
     const HostMatrix source = linear.weight.view(storage);
-    if (compute_ == DType::bf16 || bf16_ops) {
+    if (compute_ == DType::bf16 || arithmetic == Arithmetic::bf16_rounded) {
       use(RoundedMatrix(source).view());
     } else {
       use(source);
@@ -81,7 +81,8 @@ class Study {
 
   std::shared_ptr<const PreparedWeight> prepare(const LinearSpec& linear, const ProductSpec& spec) {
     std::shared_ptr<const PreparedWeight> out;
-    with_source(linear, spec.bf16_ops, [&](const HostMatrix& source) { out = backend_.prepare(source, spec.weights); });
+    with_source(linear, spec.arithmetic,
+                [&](const HostMatrix& source) { out = backend_.prepare(source, spec.weights); });
     return out;
   }
 
@@ -111,10 +112,7 @@ class Study {
       };
       for (size_t l = 0; l < linears_.size(); ++l) {
         throw_if_interrupted();
-        weights.linears.push_back({.weight = l < prepared ? fetch(l) : nullptr,
-                                   .activations = products_[l].activations,
-                                   .outputs = products_[l].outputs,
-                                   .bf16_ops = products_[l].bf16_ops});
+        weights.linears.push_back({.weight = l < prepared ? fetch(l) : nullptr, .spec = products_[l]});
       }
       auto& parent = hidden_[nodes[n].parent];
       const bool last = --children[nodes[n].parent] == 0;
@@ -152,8 +150,7 @@ class Study {
       is_baseline_ = v == 0;
       seen_.assign(1, {});
       which_.clear();
-      const StepLinear head{
-          .weight = prepare(model_.head, spec), .activations = spec.activations, .bf16_ops = spec.bf16_ops};
+      const StepLinear head{.weight = prepare(model_.head, spec), .spec = spec};
       which_[head.weight.get()] = 0;
       for (const Tensor& hidden : hidden_[tree_.leaf[v]]) {
         for (int64_t begin = 0; begin < hidden.rows(); begin += kHeadRows) {
@@ -255,7 +252,7 @@ class Study {
   QuantizationError stage_weight_error(const LinearSpec& linear, const mx::BlockFormat& format) {
     QuantizationError out = start_of(format);
     const auto plain_weight = prepare(linear, {});
-    with_source(linear, false, [&](const HostMatrix& source) {
+    with_source(linear, Arithmetic::model_dtype, [&](const HostMatrix& source) {
       const Tensor plain = backend_.upload(source, compute_);
       Operand x{.type = backend_.operand_type(format, *plain_weight, compute_)};
       const int64_t offsets[] = {0, source.rows};
@@ -290,7 +287,8 @@ class Study {
     if (found == known.end()) {
       QuantizationError error;
       if (format.scaling == mx::Scaling::block) {
-        with_source(linear, false, [&](const HostMatrix& source) { error = matrix_error(format, source, pool_); });
+        with_source(linear, Arithmetic::model_dtype,
+                    [&](const HostMatrix& source) { error = matrix_error(format, source, pool_); });
       } else {
         error = stage_weight_error(linear, format);
       }

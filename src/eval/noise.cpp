@@ -106,7 +106,7 @@ double window_divergence(const ModelSpec& model, Backend& backend, const Forward
     operands.push_back(forward.head_operand(backend.upload(matrix, forward.dtype()), rows, offsets, head));
   }
   std::vector<std::vector<TokenScore>> scores(states.size(), std::vector<TokenScore>(rows.size()));
-  std::vector<HeadInput> inputs;
+  std::vector<HeadJob> inputs;
   inputs.reserve(states.size());
   for (size_t i = 0; i < states.size(); ++i) {
     inputs.push_back({.hidden = &operands[i],
@@ -173,7 +173,7 @@ double measure_floor(const ModelSpec& model, Backend& backend, Backend& reversed
   model.embedding.release();
   const ForwardPass forward(model, backend, compute);
   WeightStore store(backend, compute, KeptForm::nothing);
-  const StepLinear head{.weight = store.get(model.head, {}).prepared, .activations = {}};
+  const StepLinear head{.weight = store.get(model.head, {}).prepared};
   Sum sum;
   int64_t tokens = 0;
   for (size_t w = 0; w < some.size(); ++w) {

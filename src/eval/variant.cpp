@@ -323,7 +323,7 @@ Clause parse_clause(const Context& context, std::string_view text) {
     const std::string_view bf16 = mx::kStages[0].name;
     if (given != bf16 && given != kNone) context.wrong(spec_text, "vector operations are rounded to {} alone", bf16);
     clause.spec = {};
-    clause.spec.bf16_ops = given == bf16;
+    if (given == bf16) clause.spec.arithmetic = Arithmetic::bf16_rounded;
   }
   const bool attention_product = target == kQk || target == kPv;
   if (clause.spec.outputs && (attention_product || target == role_name(Role::lm_head))) {
@@ -432,7 +432,7 @@ std::string Variant::canonical() const {
   for (const Clause& clause : clauses) {
     if (!out.empty()) out += ',';
     out += clause.target + '=';
-    out += clause.spec.bf16_ops ? std::string(mx::kStages[0].name) : to_text(clause.spec);
+    out += clause.spec.arithmetic == Arithmetic::bf16_rounded ? std::string(mx::kStages[0].name) : to_text(clause.spec);
   }
   return out;
 }
@@ -445,13 +445,13 @@ ProductSpec Variant::product(std::string_view module, Role role) const {
     if (!quantises_outputs(role)) spec.outputs.reset();
     break;
   }
-  spec.bf16_ops = bf16_ops();
+  spec.arithmetic = arithmetic();
   return spec;
 }
 
-bool Variant::bf16_ops() const {
+Arithmetic Variant::arithmetic() const {
   const auto last = std::find_if(clauses.rbegin(), clauses.rend(), [](const Clause& c) { return c.target == kVector; });
-  return last != clauses.rend() && last->spec.bf16_ops;
+  return last != clauses.rend() ? last->spec.arithmetic : Arithmetic::model_dtype;
 }
 
 Variant Variant::with_quantized_outputs() const {

@@ -33,10 +33,10 @@ struct Variant {
   static Variant parse(std::string_view text);
   /// The one canonical form, without NAME; parses to itself.
   [[nodiscard]] std::string canonical() const;
-  /// The spec of a Linear (later clauses win); an absent match is the empty spec, but for bf16_ops.
+  /// The spec of a Linear (later clauses win); an absent match is the empty spec, but for its arithmetic.
   [[nodiscard]] ProductSpec product(std::string_view module, Role role) const;
   /// True if vector operations, and the operands and results of products, are rounded to bfloat16 ("vector=bf16").
-  [[nodiscard]] bool bf16_ops() const;
+  [[nodiscard]] Arithmetic arithmetic() const;
   /// The spec of the attention products "qk" or "pv".
   [[nodiscard]] ProductSpec attention_product(std::string_view which) const;
   /// The variant with the outputs of every replaced Linear quantised as its activations are, or as its weights where

@@ -189,16 +189,16 @@ Tensor ForwardPass::embed(const MicroBatch& batch) const {
 Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t> rows, std::span<const int64_t> windows,
                                   const StepLinear& head) const {
   Tensor selected = backend_.gather(hidden, rows);
-  Operand operand{.type = backend_.operand_type(head.activations, *head.weight, compute_),
+  Operand operand{.type = backend_.operand_type(head.spec.activations, *head.weight, compute_),
                   .values = {},
                   .row_scales = {},
                   .outliers = {}};
-  if (head.bf16_ops) {
-    if (spec_.final_norm) backend_.norm(selected, constants_->norm(*spec_.final_norm, true), selected);
+  if (head.spec.arithmetic == Arithmetic::bf16_rounded) {
+    if (spec_.final_norm) backend_.norm(selected, constants_->norm(*spec_.final_norm, head.spec.arithmetic), selected);
     backend_.round_to_bf16(selected);
     backend_.operands(selected, windows, {&operand, 1});
   } else if (spec_.final_norm) {
-    backend_.norm(selected, constants_->norm(*spec_.final_norm, false), windows, {&operand, 1});
+    backend_.norm(selected, constants_->norm(*spec_.final_norm, head.spec.arithmetic), windows, {&operand, 1});
   } else {
     backend_.operands(selected, windows, {&operand, 1});
   }

@@ -41,9 +41,7 @@ struct MicroBatch {
 /// One Linear of a step as one variant wants it.
 struct StepLinear {
   std::shared_ptr<const PreparedWeight> weight;
-  OperandSpec activations;
-  OperandSpec outputs = {};
-  bool bf16_ops = false;  // as ProductSpec; the same for all of a step
+  ProductSpec spec = {};
 };
 
 /// All of a step as one variant wants it: `linears` in the order of ForwardPass::step_linears. Weights of experts are
@@ -51,7 +49,8 @@ struct StepLinear {
 struct StepWeights {
   std::vector<StepLinear> linears;
   ProductSpec qk, pv;  // steps with attention only
-  [[nodiscard]] bool bf16_ops() const { return !linears.empty() && linears.front().bf16_ops; }
+  /// The same for all products of a step.
+  [[nodiscard]] Arithmetic arithmetic() const { return linears.front().spec.arithmetic; }
 };
 
 class ForwardPass {

@@ -273,9 +273,9 @@ TEST(Variant, Roles) {
 TEST(Variant, VectorOperationsAreRoundedOnRequest) {
   const Variant v = Variant::parse("mlp=mxfp4, vector = bfp16");
   EXPECT_EQ(v.canonical(), "mlp=mxfp4_e2m1,vector=bf16");
-  EXPECT_TRUE(v.bf16_ops());
+  EXPECT_EQ(v.arithmetic(), Arithmetic::bf16_rounded);
   for (const Role role : {Role::mlp, Role::attention, Role::router, Role::lm_head}) {
-    EXPECT_TRUE(v.product("a.vector", role).bf16_ops);
+    EXPECT_EQ(v.product("a.vector", role).arithmetic, Arithmetic::bf16_rounded);
     EXPECT_EQ(v.product("a.vector", role).replaced(), role == Role::mlp);
   }
   EXPECT_FALSE(v.matches(1, "vector", Role::mlp));
@@ -283,8 +283,8 @@ TEST(Variant, VectorOperationsAreRoundedOnRequest) {
   EXPECT_EQ(v.with_quantized_outputs().canonical(), "mlp=mxfp4_e2m1/mxfp4_e2m1/mxfp4_e2m1,vector=bf16");
   const Variant without = Variant::parse("vector=bf16,linear=mxfp8,vector=none");
   EXPECT_EQ(without.canonical(), "vector=bf16,linear=mxfp8_e4m3,vector=none");
-  EXPECT_FALSE(without.bf16_ops());
-  EXPECT_FALSE(without.product("a", Role::mlp).bf16_ops);
+  EXPECT_EQ(without.arithmetic(), Arithmetic::model_dtype);
+  EXPECT_EQ(without.product("a", Role::mlp).arithmetic, Arithmetic::model_dtype);
   for (const char* wrong : {"vector=mxfp8", "vector=bf16/none", "vector=bf16@round=nearest", "vector=bf16/bf16/bf16"}) {
     EXPECT_THROW(Variant::parse(wrong), UsageError) << wrong;
   }

@@ -26,7 +26,7 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
     const ProductSpec product = product_of(linear);
     const HostMatrix source = linear.weight.view(storage);
     std::optional<RoundedMatrix> rounded;
-    if (product.bf16_ops) rounded.emplace(source);
+    if (product.arithmetic == Arithmetic::bf16_rounded) rounded.emplace(source);
     const HostMatrix& matrix = rounded ? rounded->view() : source;
     auto weight = backend.prepare(matrix, product.weights);
     backend.forget(matrix);  // its memory is another weight's next
@@ -40,16 +40,12 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
     StepWeights weights{.linears = {}, .qk = attention_products, .pv = attention_products};
     for (size_t l = 0; l < linears.size(); ++l) {
       weights.linears.push_back({.weight = l < forward.prepared_linears(step) ? prepare(*linears[l]) : nullptr,
-                                 .activations = product_of(*linears[l]).activations,
-                                 .outputs = product_of(*linears[l]).outputs,
-                                 .bf16_ops = product_of(*linears[l]).bf16_ops});
+                                 .spec = product_of(*linears[l])});
     }
     forward.run(
         step, weights, [&](size_t l) { return prepare(*linears[l]); }, batches, in, out, [](int64_t) {});
   }
-  const StepLinear head{.weight = prepare(spec.head),
-                        .activations = product_of(spec.head).activations,
-                        .bf16_ops = product_of(spec.head).bf16_ops};
+  const StepLinear head{.weight = prepare(spec.head), .spec = product_of(spec.head)};
   std::vector<int32_t> rows(static_cast<size_t>(hidden.rows()));
   for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r);
   const Operand operand = forward.head_operand(hidden, rows, batches.front().batch.offsets, head);
@@ -59,7 +55,7 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
                   .bias = forward.head_bias(),
                   .logit_multiplier = spec.logit_multiplier,
                   .logit_softcap = spec.logit_softcap,
-                  .bf16_ops = head.bf16_ops,
+                  .arithmetic = head.spec.arithmetic,
                   .scores = {},
                   .seconds = nullptr},
                  logits);
