@@ -56,19 +56,15 @@ ErrorSums compare_portable(const T* reference, const T* other, int64_t n) {
   return compare(reference, other, n);
 }
 
-#if defined(__x86_64__)
 template <typename T>
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) ErrorSums compare_avx512(const T* reference,
                                                                                        const T* other, int64_t n) {
   return compare(reference, other, n);
 }
-#endif
 
 template <typename T>
 ErrorSums compare_any(Isa isa, const T* reference, const T* other, int64_t n) {
-#if defined(__x86_64__)
   if (isa >= Isa::avx512) return compare_avx512(reference, other, n);
-#endif
   return compare_portable(reference, other, n);
 }
 
