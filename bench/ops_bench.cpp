@@ -192,7 +192,7 @@ void score(benchmark::State& state, int inputs, bool product) {
   }
   const std::vector<int32_t> targets(kScored, 17);
   std::vector<std::vector<TokenScore>> scores(hidden.size(), std::vector<TokenScore>(kScored));
-  std::vector<HeadInput> all;
+  std::vector<HeadJob> all;
   for (size_t i = 0; i < hidden.size(); ++i)
     all.push_back({.hidden = &hidden[i], .weight = weight.get(), .scores = scores[i]});
   Tensor out = backend().empty(DType::bf16, kScored, kVocabulary);

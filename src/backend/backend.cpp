@@ -12,14 +12,4 @@ double ErrorSums::cosine() const {
   return std::isnan(cosine) ? cosine : std::clamp(cosine, -1.0, 1.0);
 }
 
-void Backend::compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
-                              std::span<ErrorSums> sums) {
-  std::vector<ErrorSums> rows(static_cast<size_t>(reference.rows()));
-  compare(reference, other, rows);
-  for (size_t w = 0; w + 1 < windows.size(); ++w) {
-    sums[w] = {};
-    for (int64_t r = windows[w]; r < windows[w + 1]; ++r) sums[w] += rows[static_cast<size_t>(r)];
-  }
-}
-
 }  // namespace mxlm

@@ -21,17 +21,22 @@ namespace mxlm {
 /// One side of a matrix product: a block format, or nothing (the values as they are in the model dtype).
 using OperandSpec = std::optional<mx::BlockFormat>;
 
+/// How operands and results of operations are rounded.
+enum class Arithmetic : uint8_t {
+  model_dtype,   // results of operations are rounded to the model dtype
+  bf16_rounded,  // operands are rounded to bfloat16 before anything else, and so is the result of every product and
+                 // vector operation (`vector=bf16`: microxcaling's global mode; docs/numerics.md)
+};
+
 /// Both sides of the product that a Linear computes, and what becomes of its result (attention products leave it).
 struct ProductSpec {
   OperandSpec weights;
   OperandSpec activations;
-  OperandSpec outputs = {};  // quantised after the bias, along the last axis
-  /// Operands are rounded to bfloat16 before anything else, the product too, and so are the vector operations around it
-  /// (`vector=bf16`: microxcaling's global mode; docs/numerics.md).
-  bool bf16_ops = false;
+  OperandSpec outputs = {};                         // quantised after the bias, along the last axis
+  Arithmetic arithmetic = Arithmetic::model_dtype;  // of the product and the vector operations around it
   [[nodiscard]] bool replaced() const { return weights.has_value() || activations.has_value(); }
   [[nodiscard]] bool same_weights(const ProductSpec& other) const {
-    return weights == other.weights && bf16_ops == other.bf16_ops;
+    return weights == other.weights && arithmetic == other.arithmetic;
   }
   friend bool operator==(const ProductSpec&, const ProductSpec&) = default;
 };
@@ -44,16 +49,20 @@ struct OperandType {
   friend bool operator==(const OperandType&, const OperandType&) = default;
 };
 
+/// The part of an operand that only the backend that made it reads.
+class DeviceOperand {
+ public:
+  virtual ~DeviceOperand() = default;
+};
+
 /// An activation [rows, K] as a matrix product reads it: quantised and decoded where its spec says so.
 struct Operand {
   OperandType type;
   Tensor values = {};
   Tensor row_scales = {};  // [1, rows] float32, of formats with a scale a row or tensor: x = values * row_scales; else
-                           // empty. Of block-scaled FP8 values: E8M0 codes, in the layout of the hardware
+                           // empty
   Tensor outliers = {};    // [rows, K] model dtype or float32, what such a format leaves out of `values`; else empty
-  /// Of an operand in a storage narrower than its format (exponents folded into FP8): the rows that it cannot hold, in
-  /// bfloat16, one after the other, and which they are ([1, rows + 1] int32: how many, then their numbers); else empty.
-  Tensor inexact = {}, inexact_rows = {};
+  std::shared_ptr<DeviceOperand> device = {};  // what a storage narrower than the format needs beside its values
 };
 
 /// What a backend made of a weight [N, K] and a spec, ready to multiply with.
@@ -103,7 +112,7 @@ struct NormArgs {
   /// Columns that are normalised together (a head, for q and k norms); 0 = the whole row. A weight of `group` values
   /// serves every group, one of `cols` values has its own part for each.
   int64_t group = 0;
-  bool bf16_ops = false;  // each operation rounded to bfloat16 (a LayerNorm only)
+  Arithmetic arithmetic = Arithmetic::model_dtype;  // bf16_rounded: a LayerNorm only
 };
 
 /// Rotary tables of a micro-batch: `cos` and `sin` [table rows, rotary_dim / 2]; token r uses table row `rows[r]`
@@ -128,7 +137,7 @@ struct AttentionArgs {
   std::span<const float> sinks = {};   // [heads] a logit that takes part in the softmax and is dropped; empty = none
   ProductSpec qk = {};                 // weights: Q (the first operand), activations: K
   ProductSpec pv = {};                 // weights: P, activations: V
-  bool bf16_ops = false;               // products and each operation of the softmax rounded to bfloat16
+  Arithmetic arithmetic = Arithmetic::model_dtype;  // of the products and of each operation of the softmax
 };
 
 /// gelu_tanh is computed in float32 and rounded once; gelu_new is the same formula op by op in the model dtype.
@@ -140,7 +149,7 @@ struct GatedArgs {
   Activation activation = Activation::silu;
   bool interleaved = false;  // gate and up are the even and odd columns of the tensor given as `gate` (`up` is ignored)
   float limit = 0;           // swiglu_oai only
-  bool bf16_ops = false;     // each operation of the function rounded to bfloat16
+  Arithmetic arithmetic = Arithmetic::model_dtype;  // of each operation of the function
 };
 
 /// What a linear does after the product, in this order: + bias in float32, round to the model dtype, quantise along the
@@ -150,7 +159,7 @@ struct LinearEpilogue {
   const Tensor* residual = nullptr;  // [rows, N], model dtype; may be the output itself
   OperandSpec outputs = std::nullopt;
   float multiplier = 1;
-  bool bf16_ops = false;  // the product is rounded to bfloat16, then its sum with the (rounded) bias
+  Arithmetic arithmetic = Arithmetic::model_dtype;  // bf16_rounded: the product, then its sum with the rounded bias
 };
 
 /// Which experts each row goes to, on the host.
@@ -183,22 +192,22 @@ struct TokenScore {
   int32_t top1 = 0;       // argmax, the lowest id among equals
   float entropy = 0;      // -sum p ln p over the vocabulary, in nats; measured for ScoreKind::self only
   float kld_reverse = 0;  // KL(variant || baseline), nats, 0 for the baseline
-  // Jensen-Shannon divergence of baseline and variant, nats; NaN where HeadInput::jensen_shannon does not ask for it.
+  // Jensen-Shannon divergence of baseline and variant, nats; NaN where HeadJob::jensen_shannon does not ask for it.
   float jensen_shannon = std::numeric_limits<float>::quiet_NaN();
   bool finite = true;  // false if a logit is NaN or Inf
 };
 
 /// One variant's side of the head for a micro-batch.
-struct HeadInput {
-  const Operand* hidden = nullptr;         // [rows, hidden]: only rows that are scored
-  const PreparedWeight* weight = nullptr;  // [vocabulary, hidden]
-  const Tensor* bias = nullptr;            // [1, vocabulary] float32, or null
-  float logit_multiplier = 1;              // logits *= this, rounded to float32 only
-  float logit_softcap = 0;                 // then logits = softcap * tanh(logits / softcap); 0 = none
-  bool bf16_ops = false;                   // product, its sum with the bias, and tanh are rounded to bfloat16
-  std::span<TokenScore> scores = {};       // out, one a row
-  double* seconds = nullptr;               // out: += the time of this variant's part
-  ScoreKind kind = ScoreKind::next_token;  // the same for all inputs
+struct HeadJob {
+  const Operand* hidden = nullptr;                  // [rows, hidden]: only rows that are scored
+  const PreparedWeight* weight = nullptr;           // [vocabulary, hidden]
+  const Tensor* bias = nullptr;                     // [1, vocabulary] float32, or null
+  float logit_multiplier = 1;                       // logits *= this, rounded to float32 only
+  float logit_softcap = 0;                          // then logits = softcap * tanh(logits / softcap); 0 = none
+  Arithmetic arithmetic = Arithmetic::model_dtype;  // of the product, of its sum with the bias, and of tanh
+  std::span<TokenScore> scores = {};                // out, one a row
+  double* seconds = nullptr;                        // out: += the time of this variant's part
+  ScoreKind kind = ScoreKind::next_token;           // the same for all inputs
   // Measure TokenScore::jensen_shannon, too. A term needs both softmax denominators, so every product of the head is
   // computed a second time. The same for all inputs.
   bool jensen_shannon = false;
@@ -220,14 +229,13 @@ struct ErrorSums {
   [[nodiscard]] double cosine() const;
 };
 
-/// A point in a backend's work: where its operations run beside the caller, the moment when all that were asked for
-/// before it are done.
+/// A timestamp in a backend's work. On a device it is reached when all operations asked for before it have finished.
 struct Mark {
   std::chrono::steady_clock::time_point time;
   std::shared_ptr<void> event;  // of a device
 };
 
-/// Memory of the device that a backend runs on; all zero where that is the machine's own.
+/// Memory of the device that a backend runs on; all zero on the CPU, whose memory is the machine's own.
 struct DeviceMemory {
   uint64_t limit = 0;  // what this backend may use
   uint64_t used = 0, peak = 0;
@@ -240,48 +248,60 @@ struct RouteCounts {
   int64_t fell_back = 0;  // of these, computed on the exact route because they did not fit
 };
 
+/// The operations of one device. Every operation is pure, so that a backend, or a decorator of one, that lacks an
+/// operation does not compile.
+///
+/// Threads: a backend belongs to the thread that made it, and only that thread calls it; nothing here locks. Programs
+/// that compute on several threads make a backend for each. A backend may spread an operation over threads of its own.
+///
+/// Order: operations take effect in the order of the calls. Those of a device may run beside the caller, until one
+/// that hands figures to the host (download, compare, settle, seconds, route, score, logits) waits for them.
+///
+/// No result depends on the number of threads or on which rows share a batch.
 class Backend {
  public:
   virtual ~Backend() = default;
 
+  // --- the device
   /// What computes, for the report and the plan's hash: "cpu amx-bf16", ...
   [[nodiscard]] virtual std::string description() const = 0;
+  [[nodiscard]] virtual DeviceMemory device_memory() const = 0;
+  [[nodiscard]] virtual RouteCounts route_counts() = 0;
 
-  // --- time; operations of a device run beside the caller, so that a clock of the host alone says nothing of them
-  virtual Mark mark() { return {.time = std::chrono::steady_clock::now(), .event = nullptr}; }
+  // --- time: a clock of the host alone says nothing of operations that run beside the caller
+  virtual Mark mark() = 0;
   /// Seconds between two marks; waits for the second.
-  virtual double seconds(const Mark& from, const Mark& to) {
-    return std::chrono::duration<double>(to.time - from.time).count();
-  }
-  [[nodiscard]] virtual DeviceMemory device_memory() const { return {}; }
-  [[nodiscard]] virtual RouteCounts route_counts() { return {}; }
+  virtual double seconds(const Mark& from, const Mark& to) = 0;
 
-  // --- memory
+  // --- activations
   /// An uninitialised [rows, cols] activation.
   virtual Tensor empty(DType type, int64_t rows, int64_t cols) = 0;
   /// Device copy of a host matrix, converted to `type` (f32 or bf16).
   virtual Tensor upload(const HostMatrix& source, DType type) = 0;
   virtual void copy(const Tensor& from, Tensor& to) = 0;
+  /// x = 0.
+  virtual void zero(Tensor& x) = 0;
+  /// The rows of x whose index is in `rows`, in that order.
+  virtual Tensor gather(const Tensor& x, std::span<const int32_t> rows) = 0;
   /// float32 host copy, rows packed: `out` has rows * cols elements.
   virtual void download(const Tensor& from, std::span<float> out) = 0;
+
+  // --- errors of activations
   /// Sums over each row of two tensors of one shape and dtype; `rows` has an entry a row. A row's sums depend on that
   /// row alone.
   virtual void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) = 0;
   /// The same, added up by windows (`windows` + 1 offsets) in a fixed order. A device fills `sums` no earlier than
   /// `settle`; until then they stay where they are.
   virtual void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
-                               std::span<ErrorSums> sums);
+                               std::span<ErrorSums> sums) = 0;
   /// Waits for the sums of compare_windows.
-  virtual void settle() {}
+  virtual void settle() = 0;
 
   // --- weights
   /// Starts bringing a matrix that prepare or keep will be asked for to the device, while it computes other things;
   /// only a hint. The source stays valid until `forget`, which lets go of what was brought.
-  virtual void prefetch(const HostMatrix& /*source*/) {}
-  virtual void forget(const HostMatrix& /*source*/) {}
-  /// Says that `embed` will read this table again and again until `drop_table`, so that a device may keep a copy.
-  virtual void hold_table(const HostMatrix& /*table*/) {}
-  virtual void drop_table(const HostMatrix& /*table*/) {}
+  virtual void prefetch(const HostMatrix& source) = 0;
+  virtual void forget(const HostMatrix& source) = 0;
   /// Quantises (along K) and lays out a weight.
   virtual std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) = 0;
   /// The form to keep between rounds, and back from it; prepare(*keep(w, s)) multiplies to the same bits as prepare(w,
@@ -292,14 +312,20 @@ class Backend {
   [[nodiscard]] virtual OperandType operand_type(const OperandSpec& activations, const PreparedWeight& weight,
                                                  DType model) const = 0;
 
-  // --- the forward pass; activations are [rows, width] of the model dtype, and may be column views of wider ones where
-  //     no operand is asked of them. `outs` have their type set; the backend makes their values. `windows` are the row
-  //     offsets of the windows (windows + 1 entries), for formats whose scale depends on a whole window.
+  // --- embeddings
+  /// Says that `embed` will read this table again and again until `drop_table`, so that a device may keep a copy.
+  virtual void hold_table(const HostMatrix& table) = 0;
+  virtual void drop_table(const HostMatrix& table) = 0;
   /// hidden[r] = table[tokens[r]] * multiplier, rounded; `table` is the checkpoint's own memory, rows are converted to
   /// hidden's dtype. `positions`, if not null, is a table whose row (position in the window + position_offset) is
   /// added, and the sum rounded.
   virtual void embed(const Batch& batch, const HostMatrix& table, float multiplier, const HostMatrix* positions,
                      int64_t position_offset, Tensor& hidden) = 0;
+
+  // --- products and vector operations. Activations are [rows, width] of the model dtype, and may be column views of
+  //     wider activations where no operand is asked of them. `outs` have their type set; the backend makes their
+  //     values. `windows` are the row offsets of the windows (windows + 1 entries), for formats whose scale depends on
+  //     a whole window.
   virtual void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows,
                     std::span<Operand> outs) = 0;
   /// The same, in place or into a tensor (`out` may be `x`).
@@ -316,9 +342,9 @@ class Backend {
   /// Causal attention within each window; q [rows, heads * head_dim], k and v [rows, kv_heads * head_dim].
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch,
                          const AttentionArgs& args, std::span<Operand> outs) = 0;
-  /// `bf16_ops` as in GatedArgs.
-  virtual void activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
-                          std::span<Operand> outs) = 0;
+  /// `arithmetic` as in GatedArgs.
+  virtual void activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
+                          std::span<const int64_t> windows, std::span<Operand> outs) = 0;
   virtual void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
                                 std::span<const int64_t> windows, std::span<Operand> outs) = 0;
   /// out = round(round(a) * multiplier) + b, rounded; `a` may be float32 in a bfloat16 model; `out` may be either.
@@ -329,17 +355,13 @@ class Backend {
   /// sum[rows[i]] += weights[i] * y[i] in float32; `sum` is float32, every row occurs at most once in `rows`.
   virtual void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights,
                           Tensor& sum) = 0;
-  /// x = 0.
-  virtual void zero(Tensor& x) = 0;
 
   // --- the head
-  /// The rows of x whose index is in `rows`, in that order.
-  virtual Tensor gather(const Tensor& x, std::span<const int32_t> rows) = 0;
   /// Scores every row under every input (inputs[0] is the baseline) against `targets` (valid ids also where the kind of
   /// score does without); never holds rows x vocabulary.
-  virtual void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) = 0;
+  virtual void score(std::span<const HeadJob> inputs, std::span<const int32_t> targets) = 0;
   /// float32 logits [rows, vocabulary] of a few rows.
-  virtual void logits(const HeadInput& input, std::span<float> out) = 0;
+  virtual void logits(const HeadJob& input, std::span<float> out) = 0;
 };
 
 }  // namespace mxlm

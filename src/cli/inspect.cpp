@@ -100,7 +100,7 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
   out += "Routers, norms, embeddings and element-wise operations are never replaced.\n";
   for (size_t v = 0; v < variants.size(); ++v) {
     out += fmt::format("[{}] {}{}\n", v + 1, variants[v].canonical(),
-                       resolved[v].bf16_ops ? " (these round to bfloat16)" : "");
+                       resolved[v].arithmetic == Arithmetic::bf16_rounded ? " (these round to bfloat16)" : "");
   }
   return out;
 }

@@ -82,8 +82,8 @@ DeviceRequest DeviceRequest::parse(std::string_view text) {
 uint64_t DeviceSet::worker_limit() const {
   if (on_cpu()) return 0;
   uint64_t least = UINT64_MAX;
-  for (const CudaDevice& gpu : gpus) least = std::min(least, gpu.free_bytes);
-  return least / 10 * 9 / static_cast<uint64_t>(workers_per_device);
+  for (const CudaDevice& gpu : gpus) least = std::min(least, gpu.usable_bytes());
+  return least / static_cast<uint64_t>(workers_per_device);
 }
 
 std::unique_ptr<Backend> DeviceSet::make_backend(size_t worker, bool reversed) const {
@@ -95,7 +95,7 @@ std::unique_ptr<Backend> DeviceSet::make_backend(size_t worker, bool reversed) c
   return make_cuda_backend({.device = gpu.index,
                             .route = gemm,
                             .reversed = reversed,
-                            .memory_limit = gpu.free_bytes / 10 * 9 / static_cast<uint64_t>(workers_per_device)});
+                            .memory_limit = gpu.usable_bytes() / static_cast<uint64_t>(workers_per_device)});
 }
 
 DeviceSet choose_devices(const DeviceOptions& options, const CudaDevices& found, int threads) {

@@ -195,14 +195,14 @@ class Engine::Round final : public WalkVisitor {
     const size_t variants = job_.tree.leaf.size();
     std::vector<Operand> operands;
     std::vector<std::vector<TokenScore>> batch_scores(variants, std::vector<TokenScore>(rows.size()));
-    std::vector<HeadInput> inputs;
+    std::vector<HeadJob> inputs;
     operands.reserve(variants);
     for (size_t v = 0; v < variants; ++v) {
       const StepLinear& head = engine_.heads_[v];
       const Mark from = backend_.mark();
       operands.push_back(forward_.head_operand(state.hidden[job_.tree.leaf[v]][b], rows, offsets, head));
       timer_.add(from, backend_.mark(), &VariantSeconds::head, {&v, 1});
-      HeadInput& input = inputs.emplace_back(forward_.head_input(operands[v], head));
+      HeadJob& input = inputs.emplace_back(forward_.head_job(operands[v], head));
       input.scores = batch_scores[v];
       input.seconds = &result_.seconds[v].head;
       input.kind = job_.kind;

@@ -26,7 +26,7 @@ struct EngineJob {
   const Plan& plan;
   std::span<const Window> windows;
   ScoreKind kind = ScoreKind::next_token;
-  bool jensen_shannon = false;  // as HeadInput::jensen_shannon
+  bool jensen_shannon = false;  // as HeadJob::jensen_shannon
 };
 
 /// Runs rounds on one backend, one after the other, and keeps between them what the plan says. Used by one thread.

@@ -7,7 +7,8 @@
 
 namespace mxlm {
 
-/// Passes everything on to another backend: a base for those that look at, or change, a few operations.
+/// Passes everything on to another backend: the base of decorators that look at, or change, a few operations. Every
+/// operation of Backend is pure, so an operation that is missing here does not compile.
 class ForwardingBackend : public Backend {
  public:
   /// `inner` is borrowed.
@@ -70,9 +71,9 @@ class ForwardingBackend : public Backend {
                  std::span<Operand> outs) override {
     inner_.attention(q, k, v, batch, args, outs);
   }
-  void activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> windows,
                   std::span<Operand> outs) override {
-    inner_.activation(x, activation, bf16_ops, windows, outs);
+    inner_.activation(x, activation, arithmetic, windows, outs);
   }
   void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
                         std::span<Operand> outs) override {
@@ -88,10 +89,10 @@ class ForwardingBackend : public Backend {
   }
   void zero(Tensor& x) override { inner_.zero(x); }
   Tensor gather(const Tensor& x, std::span<const int32_t> rows) override { return inner_.gather(x, rows); }
-  void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) override {
+  void score(std::span<const HeadJob> inputs, std::span<const int32_t> targets) override {
     inner_.score(inputs, targets);
   }
-  void logits(const HeadInput& input, std::span<float> out) override { inner_.logits(input, out); }
+  void logits(const HeadJob& input, std::span<float> out) override { inner_.logits(input, out); }
 
  protected:
   Backend& inner_;

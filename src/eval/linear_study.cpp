@@ -95,13 +95,13 @@ class Study final : public WalkVisitor {
     model_.embedding.release();
   }
 
-  /// Calls `use` with the source of a Linear's weight in the values that the run computes with; `bf16_ops` as in
+  /// Calls `use` with the source of a Linear's weight in the values that the run computes with; `arithmetic` as in
   /// ProductSpec.
   template <typename Use>
-  void with_source(const LinearSpec& linear, bool bf16_ops, const Use& use) {
+  void with_source(const LinearSpec& linear, Arithmetic arithmetic, const Use& use) {
     std::vector<std::byte> storage;
     const HostMatrix source = linear.weight.view(storage);
-    if (compute_ == DType::bf16 || bf16_ops) {
+    if (compute_ == DType::bf16 || arithmetic == Arithmetic::bf16_rounded) {
       use(RoundedMatrix(source).view());
     } else {
       use(source);
@@ -110,7 +110,8 @@ class Study final : public WalkVisitor {
 
   std::shared_ptr<const PreparedWeight> prepare(const LinearSpec& linear, const ProductSpec& spec) {
     std::shared_ptr<const PreparedWeight> out;
-    with_source(linear, spec.bf16_ops, [&](const HostMatrix& source) { out = backend_.prepare(source, spec.weights); });
+    with_source(linear, spec.arithmetic,
+                [&](const HostMatrix& source) { out = backend_.prepare(source, spec.weights); });
     return out;
   }
 
@@ -239,7 +240,7 @@ class Study final : public WalkVisitor {
   QuantizationError stage_weight_error(const LinearSpec& linear, const mx::BlockFormat& format) {
     QuantizationError out = start_of(format);
     const auto plain_weight = prepare(linear, {});
-    with_source(linear, false, [&](const HostMatrix& source) {
+    with_source(linear, Arithmetic::model_dtype, [&](const HostMatrix& source) {
       const Tensor plain = backend_.upload(source, compute_);
       Operand x{.type = backend_.operand_type(format, *plain_weight, compute_)};
       const int64_t offsets[] = {0, source.rows};
@@ -274,7 +275,8 @@ class Study final : public WalkVisitor {
     if (found == known.end()) {
       QuantizationError error;
       if (format.scaling == mx::Scaling::block) {
-        with_source(linear, false, [&](const HostMatrix& source) { error = matrix_error(format, source, pool_); });
+        with_source(linear, Arithmetic::model_dtype,
+                    [&](const HostMatrix& source) { error = matrix_error(format, source, pool_); });
       } else {
         error = stage_weight_error(linear, format);
       }

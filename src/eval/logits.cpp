@@ -69,7 +69,7 @@ void hidden_and_logits(const ModelSpec& model, Backend& backend, DType compute, 
       const int64_t offsets[] = {0, static_cast<int64_t>(rows.size())};
       const Operand operand = forward.head_operand(tensor, rows, offsets, head);
       logits.resize(rows.size() * static_cast<size_t>(model.vocabulary));
-      backend.logits(forward.head_input(operand, head), logits);
+      backend.logits(forward.head_job(operand, head), logits);
       sinks.logits(logits);
     }
   }

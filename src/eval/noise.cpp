@@ -89,10 +89,10 @@ double window_divergence(Backend& backend, const ForwardPass& forward, const Ste
     operands.push_back(forward.head_operand(backend.upload(matrix, forward.dtype()), rows, offsets, head));
   }
   std::vector<std::vector<TokenScore>> scores(states.size(), std::vector<TokenScore>(rows.size()));
-  std::vector<HeadInput> inputs;
+  std::vector<HeadJob> inputs;
   inputs.reserve(states.size());
   for (size_t i = 0; i < states.size(); ++i) {
-    HeadInput& input = inputs.emplace_back(forward.head_input(operands[i], head));
+    HeadJob& input = inputs.emplace_back(forward.head_job(operands[i], head));
     input.scores = scores[i];
     input.kind = kind;
   }

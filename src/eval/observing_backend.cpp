@@ -49,9 +49,9 @@ void ObservingBackend::attention(const Tensor& q, const Tensor& k, const Tensor&
   produce(outs, [&](std::span<Operand> all) { inner_.attention(q, k, v, batch, args, all); });
 }
 
-void ObservingBackend::activation(const Tensor& x, Activation activation, bool bf16_ops,
+void ObservingBackend::activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
                                   std::span<const int64_t> windows, std::span<Operand> outs) {
-  produce(outs, [&](std::span<Operand> all) { inner_.activation(x, activation, bf16_ops, windows, all); });
+  produce(outs, [&](std::span<Operand> all) { inner_.activation(x, activation, arithmetic, windows, all); });
 }
 
 void ObservingBackend::gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,

@@ -36,20 +36,20 @@ bool target_matches(std::string_view target, std::string_view module, Role role)
   return role != Role::router && glob_match(target, module);
 }
 
-/// Whether vector operations are rounded to bfloat16: the last "vector" clause says.
-bool rounds_vector_operations(const Variant& variant) {
+/// How vector operations are rounded: the last "vector" clause says.
+Arithmetic arithmetic_of(const Variant& variant) {
   const auto last = std::find_if(variant.clauses.rbegin(), variant.clauses.rend(),
                                  [](const Clause& clause) { return clause.target == kTargetVector; });
-  return last != variant.clauses.rend() && last->spec.bf16_ops;
+  return last != variant.clauses.rend() ? last->spec.arithmetic : Arithmetic::model_dtype;
 }
 
 }  // namespace
 
 ResolvedVariant resolve(std::span<const NamedLinear> linears, const Variant& variant) {
   ResolvedVariant out;
-  out.bf16_ops = rounds_vector_operations(variant);
+  out.arithmetic = arithmetic_of(variant);
   const auto add_spec = [&out](ProductSpec spec) {
-    spec.bf16_ops = out.bf16_ops;
+    spec.arithmetic = out.arithmetic;
     const auto known = std::find(out.specs.begin(), out.specs.end(), spec);
     const auto index = static_cast<uint32_t>(known - out.specs.begin());
     if (known == out.specs.end()) out.specs.push_back(std::move(spec));

@@ -18,7 +18,7 @@ struct ResolvedVariant {
   std::vector<ProductSpec> specs;  // distinct clauses' specs
   std::vector<uint32_t> spec_of;   // [Linear] -> index of `specs`
   ProductSpec qk, pv;              // of every layer
-  bool bf16_ops = false;           // "vector=bf16": as ProductSpec::bf16_ops, the same for all Linears
+  Arithmetic arithmetic = Arithmetic::model_dtype;  // of all products and vector operations ("vector=bf16")
   std::vector<size_t> unmatched;   // clauses whose target matches nothing
 
   /// The spec of a Linear, by its index in ModelSpec::linears().

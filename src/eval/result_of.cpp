@@ -105,7 +105,7 @@ std::vector<ReplacedLinear> replaced_linears(std::span<const LinearSpec* const> 
   }
   if (variant.qk.replaced()) out.push_back(replaced("qk", "attention product", variant.qk));
   if (variant.pv.replaced()) out.push_back(replaced("pv", "attention product", variant.pv));
-  if (variant.bf16_ops) {
+  if (variant.arithmetic == Arithmetic::bf16_rounded) {
     const OperandSpec bf16 = mx::kStages[0].format;
     out.push_back(replaced("vector", "vector operations", {.weights = {}, .activations = bf16, .outputs = bf16}));
   }

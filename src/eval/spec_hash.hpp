@@ -27,14 +27,14 @@ inline size_t hash_of(const OperandSpec& spec) {
 }
 
 inline size_t hash_of(const ProductSpec& spec) {
-  return combine_hashes(
-      {hash_of(spec.weights), hash_of(spec.activations), hash_of(spec.outputs), std::hash<bool>{}(spec.bf16_ops)});
+  return combine_hashes({hash_of(spec.weights), hash_of(spec.activations), hash_of(spec.outputs),
+                         std::hash<Arithmetic>{}(spec.arithmetic)});
 }
 
 /// Of what ProductSpec::same_weights compares.
 struct WeightsHash {
   size_t operator()(const ProductSpec& spec) const {
-    return combine_hashes({hash_of(spec.weights), std::hash<bool>{}(spec.bf16_ops)});
+    return combine_hashes({hash_of(spec.weights), std::hash<Arithmetic>{}(spec.arithmetic)});
   }
 };
 struct SameWeights {

@@ -319,7 +319,7 @@ Clause parse_clause(const Context& context, std::string_view text) {
     const std::string_view bf16 = mx::kStages[0].name;
     if (given != bf16 && given != kNone) context.wrong(spec_text, "vector operations are rounded to {} alone", bf16);
     clause.spec = {};
-    clause.spec.bf16_ops = given == bf16;
+    if (given == bf16) clause.spec.arithmetic = Arithmetic::bf16_rounded;
   }
   const bool attention_product = target == kTargetQk || target == kTargetPv;
   if (clause.spec.outputs && (attention_product || target == role_name(Role::lm_head))) {
@@ -395,7 +395,7 @@ std::string Variant::canonical() const {
   for (const Clause& clause : clauses) {
     if (!out.empty()) out += ',';
     out += clause.target + '=';
-    out += clause.spec.bf16_ops ? std::string(mx::kStages[0].name) : to_text(clause.spec);
+    out += clause.spec.arithmetic == Arithmetic::bf16_rounded ? std::string(mx::kStages[0].name) : to_text(clause.spec);
   }
   return out;
 }

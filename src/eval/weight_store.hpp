@@ -19,7 +19,7 @@ enum class KeptForm : uint8_t {
 };
 
 /// Prepared weights by (Linear, spec of its weights). All forms give the same bits. In a bfloat16 run of a float32 or
-/// float16 checkpoint a weight is rounded to bfloat16 first, as it is everywhere under `bf16_ops`.
+/// float16 checkpoint a weight is rounded to bfloat16 first, as it is everywhere in Arithmetic::bf16_rounded.
 class WeightStore {
  public:
   WeightStore(Backend& backend, DType compute, KeptForm form) : backend_(backend), compute_(compute), form_(form) {}
@@ -44,10 +44,14 @@ class WeightStore {
     std::weak_ptr<const PreparedWeight> prepared;
     std::string route;
   };
-  [[nodiscard]] bool rounds(const ProductSpec& product) const { return compute_ == DType::bf16 || product.bf16_ops; }
-  /// What entries of a Linear are told apart by: the spec of its weights, `bf16_ops` being whether they are rounded.
+  [[nodiscard]] bool rounds(const ProductSpec& product) const {
+    return compute_ == DType::bf16 || product.arithmetic == Arithmetic::bf16_rounded;
+  }
+  /// What entries of a Linear are told apart by: the spec of its weights, and whether they are rounded.
   [[nodiscard]] ProductSpec key(const ProductSpec& product) const {
-    return {.weights = product.weights, .activations = {}, .bf16_ops = rounds(product)};
+    return {.weights = product.weights,
+            .activations = {},
+            .arithmetic = rounds(product) ? Arithmetic::bf16_rounded : Arithmetic::model_dtype};
   }
   [[nodiscard]] const Entry* find(const LinearSpec& linear, const ProductSpec& product) const;
   Backend& backend_;

@@ -23,7 +23,7 @@ struct ForwardPass::Constants {
     const auto found = biases.find(&linear);
     return found == biases.end() ? nullptr : &found->second;
   }
-  [[nodiscard]] NormArgs norm(const NormSpec& spec, bool bf16_ops) const {
+  [[nodiscard]] NormArgs norm(const NormSpec& spec, Arithmetic arithmetic) const {
     const Norm& tensors = norms.at(&spec);
     return {.kind = spec.kind,
             .weight = tensors.weight.empty() ? nullptr : &tensors.weight,
@@ -32,7 +32,7 @@ struct ForwardPass::Constants {
             .weight_offset = spec.weight_offset,
             .round_before_weight = spec.round_before_weight,
             .group = spec.group,
-            .bf16_ops = bf16_ops && spec.kind == NormKind::layer && !spec.by_operators};
+            .arithmetic = spec.kind == NormKind::layer && !spec.by_operators ? arithmetic : Arithmetic::model_dtype};
   }
 };
 

@@ -149,25 +149,25 @@ Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t>
                   .values = {},
                   .row_scales = {},
                   .outliers = {}};
-  if (head.product.bf16_ops) {
-    if (spec_.final_norm) backend_.norm(selected, constants_->norm(*spec_.final_norm, true), selected);
+  if (head.product.arithmetic == Arithmetic::bf16_rounded) {
+    if (spec_.final_norm) backend_.norm(selected, constants_->norm(*spec_.final_norm, head.product.arithmetic), selected);
     backend_.round_to_bf16(selected);
     backend_.operands(selected, windows, {&operand, 1});
   } else if (spec_.final_norm) {
-    backend_.norm(selected, constants_->norm(*spec_.final_norm, false), windows, {&operand, 1});
+    backend_.norm(selected, constants_->norm(*spec_.final_norm, head.product.arithmetic), windows, {&operand, 1});
   } else {
     backend_.operands(selected, windows, {&operand, 1});
   }
   return operand;
 }
 
-HeadInput ForwardPass::head_input(const Operand& operand, const StepLinear& head) const {
+HeadJob ForwardPass::head_job(const Operand& operand, const StepLinear& head) const {
   return {.hidden = &operand,
           .weight = head.weight.get(),
           .bias = constants_->bias(spec_.head),
           .logit_multiplier = spec_.logit_multiplier,
           .logit_softcap = spec_.logit_softcap,
-          .bf16_ops = head.product.bf16_ops};
+          .arithmetic = head.product.arithmetic};
 }
 
 }  // namespace mxlm

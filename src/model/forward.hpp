@@ -42,7 +42,7 @@ struct MicroBatch {
 /// One Linear as one variant wants it.
 struct StepLinear {
   std::shared_ptr<const PreparedWeight> weight;
-  ProductSpec product;  // `bf16_ops` is the same for all of a step
+  ProductSpec product;  // the arithmetic is the same for all products of a step
 };
 
 /// All of a step as one variant wants it: `linears` in the order of Step::linears. Weights of experts are null: the
@@ -50,7 +50,7 @@ struct StepLinear {
 struct StepWeights {
   std::vector<StepLinear> linears;
   ProductSpec qk, pv;  // steps with attention only
-  [[nodiscard]] bool bf16_ops() const { return !linears.empty() && linears.front().product.bf16_ops; }
+  [[nodiscard]] Arithmetic arithmetic() const { return linears.front().product.arithmetic; }
 };
 
 class ForwardPass {
@@ -82,7 +82,7 @@ class ForwardPass {
   [[nodiscard]] Operand head_operand(const Tensor& hidden, std::span<const int32_t> rows,
                                      std::span<const int64_t> windows, const StepLinear& head) const;
   /// The head on that operand, without where scores go. Borrows both.
-  [[nodiscard]] HeadInput head_input(const Operand& operand, const StepLinear& head) const;
+  [[nodiscard]] HeadJob head_job(const Operand& operand, const StepLinear& head) const;
 
  private:
   struct Constants;

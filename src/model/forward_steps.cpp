@@ -13,15 +13,15 @@ namespace {
 constexpr int64_t kExpertRows = 2048;
 
 /// The distinct operand types that some Linears of a step read, and which of them each Linear reads.
-struct Requests {
+struct Operands {
   std::vector<Operand> operands;
   std::vector<size_t> of_linear;
 
   [[nodiscard]] const Operand& operator[](size_t linear) const { return operands[of_linear[linear]]; }
 };
 
-Requests requests_of(const Backend& backend, std::span<const StepLinear> linears, DType compute) {
-  Requests out;
+Operands operands_of(const Backend& backend, std::span<const StepLinear> linears, DType compute) {
+  Operands out;
   for (const StepLinear& linear : linears) {
     const OperandType type = backend.operand_type(linear.product.activations, *linear.weight, compute);
     const auto same =
@@ -58,21 +58,22 @@ struct ForwardPass::Piece {
                     .residual = residual,
                     .outputs = step.product.outputs,
                     .multiplier = residual != nullptr ? pass.spec_.residual_multiplier : 1,
-                    .bf16_ops = step.product.bf16_ops},
+                    .arithmetic = step.product.arithmetic},
                    out);
   }
 
   /// The operands that `linears` read of x, normed where there is a norm.
-  [[nodiscard]] Requests inputs(const Tensor& x, const std::optional<NormSpec>& norm,
+  [[nodiscard]] Operands inputs(const Tensor& x, const std::optional<NormSpec>& norm,
                                 std::span<const StepLinear> linears, std::span<const int64_t> windows) const {
-    Requests out = requests_of(backend, linears, compute);
-    if (linears.front().product.bf16_ops) {
+    Operands out = operands_of(backend, linears, compute);
+    const Arithmetic arithmetic = linears.front().product.arithmetic;
+    if (arithmetic == Arithmetic::bf16_rounded) {
       Tensor rounded = backend.empty(compute, x.rows(), x.cols());
-      norm ? backend.norm(x, constants.norm(*norm, true), rounded) : backend.copy(x, rounded);
+      norm ? backend.norm(x, constants.norm(*norm, arithmetic), rounded) : backend.copy(x, rounded);
       backend.round_to_bf16(rounded);
       backend.operands(rounded, windows, out.operands);
     } else if (norm) {
-      backend.norm(x, constants.norm(*norm, false), windows, out.operands);
+      backend.norm(x, constants.norm(*norm, arithmetic), windows, out.operands);
     } else {
       backend.operands(x, windows, out.operands);
     }
@@ -81,7 +82,7 @@ struct ForwardPass::Piece {
 
   /// The products of `in` on `x`, one tensor each.
   [[nodiscard]] std::vector<Tensor> products(const std::vector<const LinearSpec*>& specs,
-                                             std::span<const StepLinear> linears, const Requests& x) const {
+                                             std::span<const StepLinear> linears, const Operands& x) const {
     std::vector<Tensor> out;
     for (size_t i = 0; i < specs.size(); ++i) {
       out.push_back(backend.empty(compute, x[i].values.rows(), linears[i].weight->rows()));
@@ -122,15 +123,15 @@ struct ForwardPass::Piece {
         break;
       }
     }
-    const bool bf16_ops = weights.bf16_ops();
-    if (attention.q_norm) backend.norm(q, constants.norm(*attention.q_norm, bf16_ops), q);
-    if (attention.k_norm) backend.norm(k, constants.norm(*attention.k_norm, bf16_ops), k);
+    const Arithmetic arithmetic = weights.arithmetic();
+    if (attention.q_norm) backend.norm(q, constants.norm(*attention.q_norm, arithmetic), q);
+    if (attention.k_norm) backend.norm(k, constants.norm(*attention.k_norm, arithmetic), k);
     if (attention.rope >= 0) {
       const Rotary rotary = batch.ropes[static_cast<size_t>(attention.rope)].view();
       backend.rotate(q, spec.heads, head_stride, rotary);
       backend.rotate(k, spec.kv_heads, head_stride, rotary);
     }
-    if (bf16_ops) {
+    if (arithmetic == Arithmetic::bf16_rounded) {
       for (Tensor* tensor : {&q, &k, &v}) backend.round_to_bf16(*tensor);
     }
     const auto sinks = constants.sinks.find(&attention);
@@ -148,32 +149,32 @@ struct ForwardPass::Piece {
          .sinks = sinks == constants.sinks.end() ? std::span<const float>() : std::span<const float>(sinks->second),
          .qk = weights.qk,
          .pv = weights.pv,
-         .bf16_ops = bf16_ops},
+         .arithmetic = arithmetic},
         outs);
   }
 
   /// The operand that `out` reads of the MLP's first products.
-  [[nodiscard]] Requests activated(const MlpSpec& mlp, const std::vector<Tensor>& in, const StepLinear& out,
+  [[nodiscard]] Operands activated(const MlpSpec& mlp, const std::vector<Tensor>& in, const StepLinear& out,
                                    std::span<const int64_t> windows) const {
-    Requests requests = requests_of(backend, {&out, 1}, compute);
-    if (!out.product.bf16_ops) {
-      activate(mlp, in, false, windows, requests.operands);
+    Operands operands = operands_of(backend, {&out, 1}, compute);
+    if (out.product.arithmetic != Arithmetic::bf16_rounded) {
+      activate(mlp, in, Arithmetic::model_dtype, windows, operands.operands);
     } else {
       Operand rounded{.type = {.spec = std::nullopt, .storage = compute}, .values = {}};
-      activate(mlp, in, true, windows, {&rounded, 1});
+      activate(mlp, in, Arithmetic::bf16_rounded, windows, {&rounded, 1});
       backend.round_to_bf16(rounded.values);
-      backend.operands(rounded.values, windows, requests.operands);
+      backend.operands(rounded.values, windows, operands.operands);
     }
-    return requests;
+    return operands;
   }
 
-  void activate(const MlpSpec& mlp, const std::vector<Tensor>& in, bool bf16_ops, std::span<const int64_t> windows,
-                std::span<Operand> outs) const {
+  void activate(const MlpSpec& mlp, const std::vector<Tensor>& in, Arithmetic arithmetic,
+                std::span<const int64_t> windows, std::span<Operand> outs) const {
     GatedArgs args = mlp.activation;
-    args.bf16_ops = bf16_ops;
+    args.arithmetic = arithmetic;
     switch (mlp.kind) {
       case MlpSpec::Kind::plain:
-        backend.activation(in[0], args.activation, bf16_ops, windows, outs);
+        backend.activation(in[0], args.activation, arithmetic, windows, outs);
         break;
       case MlpSpec::Kind::gated:
         backend.gated_activation(in[0], in[1], args, windows, outs);
@@ -196,7 +197,7 @@ struct ForwardPass::Piece {
     if (!norm) return linear(spec, step, x, &residual, out);
     Tensor y = backend.empty(compute, residual.rows(), residual.cols());
     linear(spec, step, x, nullptr, y);
-    backend.norm(y, constants.norm(*norm, step.product.bf16_ops), y);
+    backend.norm(y, constants.norm(*norm, step.product.arithmetic), y);
     backend.add(y, residual, pass.spec_.residual_multiplier, out);
   }
 };
@@ -226,7 +227,7 @@ void ForwardPass::run_attention(const LayerSpec& layer, const StepWeights& weigh
   const std::span<const StepLinear> linears(weights.linears);
   std::vector<Tensor> qkv = piece.products(pointers(attention.qkv), linears,
                                            piece.inputs(in, attention.norm, linears.first(n), batch.batch.offsets));
-  Requests attended = requests_of(backend_, linears.subspan(n, 1), compute_);
+  Operands attended = operands_of(backend_, linears.subspan(n, 1), compute_);
   piece.attend(attention, weights, batch, std::move(qkv), attended.operands);
   piece.finish(attention.o, linears[n], attended[0], attention.post_norm, in, out);
 }
@@ -271,7 +272,7 @@ void ForwardPass::run_parallel(const LayerSpec& layer, const StepWeights& weight
     products.resize(n);
   }
 
-  Requests attended = requests_of(backend_, {&o, 1}, compute_);
+  Operands attended = operands_of(backend_, {&o, 1}, compute_);
   piece.attend(attention, weights, batch, std::move(products), attended.operands);
   Tensor sum = backend_.empty(compute_, in.rows(), in.cols());
   piece.linear(attention.o, o, attended[0], nullptr, sum);
@@ -307,11 +308,11 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
   for (size_t b = 0; b < batches.size(); ++b) {
     Tensor part = normed.view(first_row[b], batches[b].batch.rows(), 0, spec_.hidden);
     if (mlp.norm) {
-      backend_.norm(*in[b], constants_->norm(*mlp.norm, weights.bf16_ops()), part);
+      backend_.norm(*in[b], constants_->norm(*mlp.norm, weights.arithmetic()), part);
     } else {
       backend_.copy(*in[b], part);
     }
-    const Requests router = piece.inputs(part, std::nullopt, {weights.linears.data(), 1}, batches[b].batch.offsets);
+    const Operands router = piece.inputs(part, std::nullopt, {weights.linears.data(), 1}, batches[b].batch.offsets);
     Tensor logits = backend_.empty(compute_, part.rows(), mlp.router->outputs());
     piece.linear(*mlp.router, weights.linears[0], router[0], nullptr, logits);
     const Routing routing = backend_.route(logits, mlp.route);

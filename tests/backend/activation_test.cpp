@@ -17,7 +17,7 @@ MXLM_INSTANTIATE_ON_EACH_ISA(ActivationOnEachIsa);
 std::vector<float> activated(Backend& b, const Tensor& x, Activation activation) {
   std::vector<Operand> outs;
   outs.push_back(operand(x.dtype()));
-  b.activation(x, activation, false, {}, outs);
+  b.activation(x, activation, Arithmetic::model_dtype, {}, outs);
   return download(b, outs[0].values);
 }
 

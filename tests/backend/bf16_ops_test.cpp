@@ -44,7 +44,7 @@ TEST(Bf16Ops, ActivationsAreThoseOfMicroxcaling) {
   const Tensor x = b->upload(view(values, kRows), DType::f32);
   const auto activated = [&](Activation activation) {
     Operand out = operand(DType::f32);
-    b->activation(x, activation, true, {}, {&out, 1});
+    b->activation(x, activation, Arithmetic::bf16_rounded, {}, {&out, 1});
     return download(*b, out.values);
   };
   expect_same(activated(Activation::silu), values_of("silu"));
@@ -67,7 +67,8 @@ TEST(Bf16Ops, GatesMultiplyInTheModelDtype) {
   const std::vector<float> ups = values_of("gelu_new");
   const Tensor up = b->upload(view(ups, kRows), DType::f32);
   Operand out = operand(DType::f32);
-  b->gated_activation(gate, up, {.activation = Activation::silu, .bf16_ops = true}, {}, {&out, 1});
+  b->gated_activation(gate, up, {.activation = Activation::silu, .arithmetic = Arithmetic::bf16_rounded}, {},
+                      {&out, 1});
   std::vector<float> want = values_of("silu");
   std::transform(want.begin(), want.end(), ups.begin(), want.begin(), std::multiplies<>());
   expect_same(download(*b, out.values), want);
@@ -80,7 +81,7 @@ TEST(Bf16Ops, LayerNormIsThatOfMicroxcaling) {
   };
   const Tensor x = upload("x", kRows), weight = upload("weight", 1), bias = upload("bias", 1);
   Tensor y = b->empty(DType::f32, kRows, kCols);
-  b->norm(x, {.kind = NormKind::layer, .weight = &weight, .bias = &bias, .bf16_ops = true}, y);
+  b->norm(x, {.kind = NormKind::layer, .weight = &weight, .bias = &bias, .arithmetic = Arithmetic::bf16_rounded}, y);
   expect_same(download(*b, y), values_of("layer_norm"));
 }
 
@@ -100,13 +101,14 @@ TEST(Bf16Ops, ALinearRoundsItsProductAndThenTheSum) {
   operand_x.type = b->operand_type(std::nullopt, *weight, DType::f32);
   b->operands(tensor_x, {}, {&operand_x, 1});
   Tensor y = b->empty(DType::f32, 1, 1);
-  b->linear(operand_x, *weight, {.bias = &bias, .bf16_ops = true}, y);
+  b->linear(operand_x, *weight, {.bias = &bias, .arithmetic = Arithmetic::bf16_rounded}, y);
   EXPECT_EQ(download(*b, y), std::vector<float>{1});
   const Tensor residual = b->upload(view(std::vector<float>{0x1p-20F}, 1), DType::f32);
-  b->linear(operand_x, *weight, {.bias = &bias, .residual = &residual, .bf16_ops = true}, y);
+  b->linear(operand_x, *weight, {.bias = &bias, .residual = &residual, .arithmetic = Arithmetic::bf16_rounded}, y);
   EXPECT_EQ(download(*b, y), std::vector<float>{1 + 0x1p-20F});  // an operator, not rounded
   std::vector<float> logits(1);
-  b->logits({.hidden = &operand_x, .weight = weight.get(), .bias = &bias, .bf16_ops = true}, logits);
+  b->logits({.hidden = &operand_x, .weight = weight.get(), .bias = &bias, .arithmetic = Arithmetic::bf16_rounded},
+            logits);
   EXPECT_EQ(logits, std::vector<float>{1});
 }
 

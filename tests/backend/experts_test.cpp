@@ -116,7 +116,7 @@ TEST(Experts, EmptyInputsAreFine) {
   std::vector<Operand> outs;
   outs.push_back(operand(DType::bf16));
   b->operands(none, {}, outs);
-  b->activation(none, Activation::gelu_new, false, {}, outs);
+  b->activation(none, Activation::gelu_new, Arithmetic::model_dtype, {}, outs);
   Batch batch;
   batch.offsets = {0};
   b->attention(none, none, none, batch, {.heads = 1, .kv_heads = 1, .head_dim = 8}, outs);

@@ -90,8 +90,8 @@ struct Head {
     scores.assign(hidden.size(), std::vector<TokenScore>(static_cast<size_t>(rows)));
     seconds.assign(hidden.size(), 0);
   }
-  std::vector<HeadInput> inputs(ScoreKind kind = ScoreKind::next_token) {
-    std::vector<HeadInput> all;
+  std::vector<HeadJob> inputs(ScoreKind kind = ScoreKind::next_token) {
+    std::vector<HeadJob> all;
     for (size_t i = 0; i < hidden.size(); ++i) {
       all.push_back({.hidden = &hidden[i],
                      .weight = weight.get(),
@@ -132,7 +132,7 @@ TEST_P(HeadOnEachIsa, ScoresMatchFloat64) {
     auto inputs = head.inputs();
     b->score(inputs, head.targets);
     std::vector<std::vector<float>> logits;
-    for (const HeadInput& input : inputs) {
+    for (const HeadJob& input : inputs) {
       logits.emplace_back(static_cast<size_t>(rows * vocabulary));
       b->logits(input, logits.back());
     }
@@ -178,11 +178,11 @@ TEST_P(HeadOnEachIsa, JensenShannonDivergencesMatchFloat64) {
       Head head(*b, kRows, kVocabulary, scale, 2, change, with_bias),
           plain(*b, kRows, kVocabulary, scale, 2, change, with_bias);
       auto inputs = head.inputs();
-      for (HeadInput& input : inputs) input.jensen_shannon = true;
+      for (HeadJob& input : inputs) input.jensen_shannon = true;
       b->score(inputs, head.targets);
       b->score(plain.inputs(), plain.targets);
       std::vector<std::vector<float>> logits;
-      for (const HeadInput& input : inputs) {
+      for (const HeadJob& input : inputs) {
         logits.emplace_back(static_cast<size_t>(kRows * kVocabulary));
         b->logits(input, logits.back());
       }
@@ -273,8 +273,8 @@ TEST_P(HeadOnEachIsa, ATokensFiguresDoNotDependOnItsCompany) {
     // gather makes plain rows: a product wants zeros behind them
     for (Tensor* t : {&x.values, &y.values})
       std::fill(t->row<float>(0) + t->cols(), t->row<float>(0) + t->stride(), 0.0F);
-    const std::vector<HeadInput> alone{{.hidden = &x, .weight = head.weight.get(), .scores = a},
-                                       {.hidden = &y, .weight = head.weight.get(), .scores = v}};
+    const std::vector<HeadJob> alone{{.hidden = &x, .weight = head.weight.get(), .scores = a},
+                                     {.hidden = &y, .weight = head.weight.get(), .scores = v}};
     one->score(alone, std::span(head.targets).subspan(static_cast<size_t>(row), 1));
     EXPECT_EQ(a[0].nll, head.scores[0][static_cast<size_t>(row)].nll);
     EXPECT_EQ(v[0].nll, head.scores[1][static_cast<size_t>(row)].nll);
@@ -287,7 +287,7 @@ TEST_P(HeadOnEachIsa, LogitsAreMultipliedAndCapped) {
   const auto b = backend(GetParam(), 2);
   for (const auto& [multiplier, cap] : {std::pair{0.37F, 0.0F}, std::pair{1.0F, 3.0F}, std::pair{0.5F, 30.0F}}) {
     Head head(*b, 3, 700, 2, 2, 0.1F, true);
-    std::vector<HeadInput> inputs = head.inputs();
+    std::vector<HeadJob> inputs = head.inputs();
     std::vector<std::vector<float>> plain(2, std::vector<float>(2100));
     for (size_t i = 0; i < 2; ++i) {
       b->logits(inputs[i], plain[i]);
@@ -333,7 +333,7 @@ std::vector<TokenScore> score_biases(Backend& b, const std::vector<std::vector<f
   tensors.reserve(biases.size());
   std::vector<std::vector<TokenScore>> scores(biases.size(), std::vector<TokenScore>(2));
   for (const auto& values : biases) tensors.push_back(b.upload(view(values, 1), DType::f32));
-  std::vector<HeadInput> inputs;
+  std::vector<HeadJob> inputs;
   for (size_t i = 0; i < biases.size(); ++i) {
     inputs.push_back({.hidden = &x, .weight = weight.get(), .bias = &tensors[i], .scores = scores[i], .kind = kind});
   }

@@ -240,32 +240,6 @@ TEST_P(OpsOnEachIsa, ThreadsChangeNoBit) {
   }
 }
 
-TEST(Ops, ThreadsMayShareABackend) {
-  MXLM_CPU_ONLY("of threads");
-  const auto b = backend();
-  const std::vector<BFloat16> values = random_bf16(64UL * 96, 47);
-  Operand x = operand(DType::bf16);
-  x.values = b->upload(view(values, 64), DType::bf16);
-  const auto weight = b->prepare(view(values, 64), std::nullopt);
-  Tensor want = b->empty(DType::f32, 64, 64);
-  b->linear(x, *weight, {}, want);
-  std::vector<std::thread> threads;
-  threads.reserve(2);
-  std::vector<std::vector<float>> got(2);
-  for (std::vector<float>& result : got) {
-    threads.emplace_back([&] {
-      for (int i = 0; i < 20; ++i) {
-        const auto own = b->prepare(view(values, 64), std::nullopt);
-        Tensor out = b->empty(DType::f32, 64, 64);
-        b->linear(x, *own, {}, out);
-        result = download(*b, out);
-      }
-    });
-  }
-  for (std::thread& t : threads) t.join();
-  for (const std::vector<float>& result : got) expect_same(result, download(*b, want));
-}
-
 TEST(Ops, BuffersAreUsedAgainUpToABound) {
   cpu::BufferCache cache(3000);
   {
@@ -642,7 +616,7 @@ TEST(Ops, EmptyBatchesAreFine) {
   const auto w = b->prepare(view(random_bf16(40UL * 3, 1), 3), std::nullopt);
   Tensor out = b->empty(DType::bf16, 0, 3);
   b->linear(outs[0], *w, {}, out);
-  const HeadInput input{.hidden = &outs[0], .weight = w.get()};
+  const HeadJob input{.hidden = &outs[0], .weight = w.get()};
   b->score({&input, 1}, {});
   EXPECT_EQ(b->gather(x, {}).rows(), 0);
 }

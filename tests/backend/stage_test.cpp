@@ -253,7 +253,7 @@ void check_products(Isa isa, const OperandSpec& weights, const OperandSpec& acti
   }
   std::vector<TokenScore> scores(static_cast<size_t>(p.rows));
   std::vector<int32_t> targets(static_cast<size_t>(p.rows), 3);
-  const HeadInput input{.hidden = &operand, .weight = weight.get(), .scores = scores};
+  const HeadJob input{.hidden = &operand, .weight = weight.get(), .scores = scores};
   backend->score({&input, 1}, targets);
   for (int64_t r = 0; r < p.rows; ++r) {
     const float* row = logits.data() + r * p.n;

@@ -32,7 +32,7 @@ std::vector<float> product(Backend& b, const HostMatrix& x, const HostMatrix& w,
             .residual = residual ? &residual_tensor : nullptr,
             .outputs = std::nullopt,
             .multiplier = 1,
-            .bf16_ops = false},
+            .arithmetic = Arithmetic::model_dtype},
            out);
   return values_of(b, out);
 }
@@ -311,14 +311,14 @@ Scored score(Backend& b, int64_t rows, int64_t vocabulary, int64_t hidden, DType
     b.operands(input, windows, {&operands.back(), 1});
     out.scores.emplace_back(static_cast<size_t>(rows));
   }
-  std::vector<HeadInput> inputs;
+  std::vector<HeadJob> inputs;
   for (size_t i = 0; i < operands.size(); ++i) {
     inputs.push_back({.hidden = &operands[i],
                       .weight = weights[i].get(),
                       .bias = &bias_tensor,
                       .logit_multiplier = 0.75F,
                       .logit_softcap = softcap,
-                      .bf16_ops = false,
+                      .arithmetic = Arithmetic::model_dtype,
                       .scores = out.scores[i],
                       .seconds = nullptr,
                       .kind = kind,
@@ -397,7 +397,7 @@ TEST_F(Head, RefusesATargetOutsideTheVocabulary) {
                   .row_scales = {},
                   .outliers = {}};
   std::vector<TokenScore> scores(1);
-  const HeadInput input{.hidden = &operand, .weight = weight.get(), .scores = scores};
+  const HeadJob input{.hidden = &operand, .weight = weight.get(), .scores = scores};
   const std::vector<int32_t> targets{10};
   EXPECT_ANY_THROW(gpu().score({&input, 1}, targets));
 }

@@ -205,7 +205,7 @@ TEST_F(RowOperations, LayerNormsRoundedToBf16AreTheCpus) {
         args.kind = NormKind::layer;
         args.weight = &w;
         args.bias = &c;
-        args.bf16_ops = true;
+        args.arithmetic = Arithmetic::bf16_rounded;
         std::vector<Operand> outs = operands_of({{std::nullopt, type}});
         b->norm(input, args, {}, outs);
         results.push_back(values_of(*b, outs[0].values));
@@ -243,10 +243,10 @@ double exact_activation(Activation activation, double x) {
 struct Activated {
   std::vector<float> x, y;
 };
-Activated activated(Backend& b, const HostMatrix& source, DType type, Activation activation, bool bf16_ops) {
+Activated activated(Backend& b, const HostMatrix& source, DType type, Activation activation, Arithmetic arithmetic) {
   const Tensor x = b.upload(source, type);
   std::vector<Operand> outs = operands_of({{std::nullopt, type}});
-  b.activation(x, activation, bf16_ops, {}, outs);
+  b.activation(x, activation, arithmetic, {}, outs);
   return {values_of(b, x), values_of(b, outs[0].values)};
 }
 
@@ -297,12 +297,13 @@ TEST_F(RowOperations, ActivationsOpByOpAreTheCpus) {
     const auto x = random_values(20 * 576, 11, 4, true);
     const HostMatrix source = matrix(x, 20, 576);
     for (const Activation activation : kActivations) {
-      for (const bool bf16_ops : {false, true}) {
-        const auto got = activated(gpu(), source, type, activation, bf16_ops).y;
-        const auto want = activated(cpu(), source, type, activation, bf16_ops).y;
-        const bool bf16 = bf16_ops || type == DType::bf16;
+      for (const Arithmetic arithmetic : {Arithmetic::model_dtype, Arithmetic::bf16_rounded}) {
+        const auto got = activated(gpu(), source, type, activation, arithmetic).y;
+        const auto want = activated(cpu(), source, type, activation, arithmetic).y;
+        const bool bf16 = arithmetic == Arithmetic::bf16_rounded || type == DType::bf16;
         expect_nearly_same(got, want, bf16 ? 0x1p-5 : 1e-4,
-                           std::to_string(static_cast<int>(activation)) + (bf16_ops ? " bf16_ops" : ""));
+                           std::to_string(static_cast<int>(activation)) +
+                               (arithmetic == Arithmetic::bf16_rounded ? " bf16_rounded" : ""));
       }
     }
   }
@@ -314,12 +315,12 @@ TEST_F(RowOperations, GatedActivationsAreTheCpus) {
       const auto x = random_values(static_cast<size_t>(9 * 2 * cols), 12, 3, true);
       for (int a = 0; a <= static_cast<int>(Activation::swiglu_oai); ++a) {
         for (const bool interleaved : {false, true}) {
-          for (const bool bf16_ops : {false, true}) {
+          for (const Arithmetic arithmetic : {Arithmetic::model_dtype, Arithmetic::bf16_rounded}) {
             GatedArgs args;
             args.activation = static_cast<Activation>(a);
             args.interleaved = interleaved;
             args.limit = args.activation == Activation::swiglu_oai ? 7.0F : 0.0F;
-            args.bf16_ops = bf16_ops;
+            args.arithmetic = arithmetic;
             std::vector<std::vector<float>> results;
             for (Backend* b : {&gpu(), &cpu()}) {
               const Tensor both = b->upload(matrix(x, 9, 2 * cols), type);
@@ -328,8 +329,10 @@ TEST_F(RowOperations, GatedActivationsAreTheCpus) {
               b->gated_activation(gate, up, args, {}, outs);
               results.push_back(values_of(*b, outs[0].values));
             }
-            expect_nearly_same(results[0], results[1], bf16_ops || type == DType::bf16 ? 0x1p-5 : 1e-4,
-                               std::to_string(a) + (interleaved ? " interleaved" : "") + (bf16_ops ? " bf16_ops" : ""));
+            expect_nearly_same(results[0], results[1],
+                               arithmetic == Arithmetic::bf16_rounded || type == DType::bf16 ? 0x1p-5 : 1e-4,
+                               std::to_string(a) + (interleaved ? " interleaved" : "") +
+                                   (arithmetic == Arithmetic::bf16_rounded ? " bf16_rounded" : ""));
           }
         }
       }
@@ -345,7 +348,7 @@ TEST_F(RowOperations, ActivationsGiveOperands) {
       const Tensor gate = x.columns(0, cols), up = x.columns(cols, cols);
       const std::vector<int64_t> windows{0, 13};
       expect_operands_of_values(gpu(), type, [&](std::span<Operand> outs) {
-        gpu().activation(gate, Activation::gelu_erf, false, windows, outs);
+        gpu().activation(gate, Activation::gelu_erf, Arithmetic::model_dtype, windows, outs);
       });
       expect_operands_of_values(gpu(), type,
                                 [&](std::span<Operand> outs) { gpu().gated_activation(gate, up, {}, windows, outs); });
@@ -377,7 +380,7 @@ TEST_F(RowOperations, LinearsEndAsTheCpusDo) {
       }
       outputs.back()->block_size = 0;
       for (const OperandSpec& spec : outputs) {
-        for (const bool bf16_ops : {false, true}) {
+        for (const Arithmetic arithmetic : {Arithmetic::model_dtype, Arithmetic::bf16_rounded}) {
           for (const float multiplier : {1.0F, 0.37F}) {
             for (const int adds : {0, 1, 2}) {  // nothing, a tensor, what is in the output
               std::vector<std::vector<float>> results;
@@ -390,13 +393,13 @@ TEST_F(RowOperations, LinearsEndAsTheCpusDo) {
                 Tensor out = b->upload(matrix(residual, kRows, n), type);
                 Tensor other = b->upload(matrix(residual, kRows, n), type);
                 b->linear(operand[0], *weight,
-                          {.bias = bf16_ops || adds == 1 ? &bias_tensor : nullptr,
+                          {.bias = arithmetic == Arithmetic::bf16_rounded || adds == 1 ? &bias_tensor : nullptr,
                            .residual = adds == 0   ? nullptr
                                        : adds == 1 ? &other
                                                    : &out,
                            .outputs = spec,
                            .multiplier = multiplier,
-                           .bf16_ops = bf16_ops},
+                           .arithmetic = arithmetic},
                           out);
                 results.push_back(values_of(*b, out));
               }
@@ -404,8 +407,9 @@ TEST_F(RowOperations, LinearsEndAsTheCpusDo) {
                 for (float& v : result) v += 0.0F;
               }
               EXPECT_EQ(different(results[0], results[1]), 0U)
-                  << n << ' ' << (spec ? mx::format_name(*spec) : "none") << (bf16_ops ? " bf16_ops " : " ")
-                  << multiplier << " adds " << adds << (type == DType::bf16 ? " bf16" : " f32");
+                  << n << ' ' << (spec ? mx::format_name(*spec) : "none")
+                  << (arithmetic == Arithmetic::bf16_rounded ? " bf16_rounded " : " ") << multiplier << " adds " << adds
+                  << (type == DType::bf16 ? " bf16" : " f32");
             }
           }
         }

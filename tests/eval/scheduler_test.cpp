@@ -100,7 +100,7 @@ class TestDevice final : private CpuHolder, public ForwardingBackend {
     if (behaviour_.delay.count() > 0) std::this_thread::sleep_for(behaviour_.delay);
     ForwardingBackend::linear(x, weight, epilogue, out);
   }
-  void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) override {
+  void score(std::span<const HeadJob> inputs, std::span<const int32_t> targets) override {
     in_round_ = false;  // the tests that look have one micro-batch a round
     ForwardingBackend::score(inputs, targets);
   }

@@ -286,21 +286,21 @@ TEST(Variant, VectorOperationsAreRoundedOnRequest) {
   const Variant v = Variant::parse("mlp=mxfp4, vector = bfp16");
   EXPECT_EQ(v.canonical(), "mlp=mxfp4_e2m1,vector=bf16");
   for (const Role role : {Role::mlp, Role::attention, Role::router, Role::lm_head}) {
-    EXPECT_TRUE(product_of(v, "a.vector", role).bf16_ops);
+    EXPECT_EQ(product_of(v, "a.vector", role).arithmetic, Arithmetic::bf16_rounded);
     EXPECT_EQ(product_of(v, "a.vector", role).replaced(), role == Role::mlp);
   }
   const std::vector<NamedLinear> linears{{.module = "vector", .role = Role::attention},
                                          {.module = "a", .role = Role::mlp}};
   const ResolvedVariant resolved = resolve(linears, v);
-  EXPECT_TRUE(resolved.bf16_ops);
+  EXPECT_EQ(resolved.arithmetic, Arithmetic::bf16_rounded);
   EXPECT_FALSE(resolved.linear(0).replaced());
   EXPECT_TRUE(resolved.linear(1).replaced());
   EXPECT_TRUE(resolved.unmatched.empty());
   EXPECT_EQ(v.with_quantized_outputs().canonical(), "mlp=mxfp4_e2m1/mxfp4_e2m1/mxfp4_e2m1,vector=bf16");
   const Variant without = Variant::parse("vector=bf16,linear=mxfp8,vector=none");
   EXPECT_EQ(without.canonical(), "vector=bf16,linear=mxfp8_e4m3,vector=none");
-  EXPECT_FALSE(resolve(linears, without).bf16_ops);
-  EXPECT_FALSE(product_of(without, "a", Role::mlp).bf16_ops);
+  EXPECT_EQ(resolve(linears, without).arithmetic, Arithmetic::model_dtype);
+  EXPECT_EQ(product_of(without, "a", Role::mlp).arithmetic, Arithmetic::model_dtype);
   for (const char* wrong : {"vector=mxfp8", "vector=bf16/none", "vector=bf16@round=nearest", "vector=bf16/bf16/bf16"}) {
     EXPECT_THROW(Variant::parse(wrong), UsageError) << wrong;
   }

@@ -26,7 +26,7 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
     const ProductSpec product = product_of(linear);
     const HostMatrix source = linear.weight.view(storage);
     std::optional<RoundedMatrix> rounded;
-    if (product.bf16_ops) rounded.emplace(source);
+    if (product.arithmetic == Arithmetic::bf16_rounded) rounded.emplace(source);
     const HostMatrix& matrix = rounded ? rounded->view() : source;
     auto weight = backend.prepare(matrix, product.weights);
     backend.forget(matrix);  // its memory is another weight's next
@@ -49,7 +49,7 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
   for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r);
   const Operand operand = forward.head_operand(hidden, rows, batches.front().batch.offsets, head);
   std::vector<float> logits(rows.size() * static_cast<size_t>(spec.vocabulary));
-  backend.logits(forward.head_input(operand, head), logits);
+  backend.logits(forward.head_job(operand, head), logits);
   return logits;
 }
 

@@ -91,7 +91,7 @@ TEST(VectorOperations, GiveTheNllOfMicroxcaling) {
           ProductSpec product;
           if (name != "none") product.weights = product.activations = mx::parse_format(name).value();
           const ProductSpec attention = product;
-          product.bf16_ops = true;
+          product.arithmetic = Arithmetic::bf16_rounded;
           const Comparison found = compare(nll_of(*backend, family, product, attention), expected);
           SCOPED_TRACE(family + " " + name + " " + cpu::isa_name(isa));
           ASSERT_LE(expected["plain_same"].get<double>(), 0.025);

@@ -74,8 +74,6 @@ void gated_portable(const GatedArgs& args, const T* gate, const T* up, int64_t n
   }
 }
 
-#if defined(__x86_64__)
-
 // --- AVX-512, in 16 lanes of float32; `bf16`: rounded to bfloat16 wherever the portable form is.
 
 #define MXLM_INLINE __attribute__((always_inline)) inline
@@ -193,8 +191,6 @@ MXLM_TARGET_AVX512 void gated_avx512(const GatedArgs& args, const float* gate, c
     _mm512_mask_storeu_ps(y + i, mask, gate_avx512<activation, false>(g, u, limit));
   }
 }
-
-#endif
 
 /// Calls f with the activation as a constant.
 template <typename F>

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "backend/backend.hpp"
-#include "backend/cpu/gemm.hpp"
+#include "backend/cpu/isa.hpp"
 
 namespace mxlm::cpu {
 

@@ -263,7 +263,7 @@ void attention(Isa isa, Order order, ThreadPool& pool, const Tensor& q, const Te
   assert(q.dtype() == k.dtype() && q.dtype() == v.dtype() && q.dtype() == out.dtype());
   assert(!offsets.empty() && offsets.front() == 0 && offsets.back() <= q.rows());
   assert(keys.empty() || keys.size() + 1 == offsets.size());
-  if (args.qk.replaced() || args.pv.replaced() || args.bf16_ops) {
+  if (args.qk.replaced() || args.pv.replaced() || args.arithmetic == Arithmetic::bf16_rounded) {
     return attention_quantized(isa, order, pool, q, k, v, offsets, keys, args, out);
   }
   if (q.dtype() == DType::bf16) {

@@ -225,7 +225,7 @@ class QuantizedAttention {
     const PackedPanels all_keys{kTypeOf<QK>, keys, depth(), key_panels(w, kv)};
     gemm_tile(isa_, order_, rows, kTypeOf<QK>, queries, depth(), all_keys, low / kPanel, high / kPanel, scores + low,
               keys);
-    if (args_.bf16_ops) {
+    if (args_.arithmetic == Arithmetic::bf16_rounded) {
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t query = task.begin + i;
         const int64_t seen = std::min(query + 1, limit);
@@ -251,7 +251,7 @@ class QuantizedAttention {
       const float* row = product + i * width();
       T* out = out_.row<T>(first(w) + task.begin + i) + column;
       std::transform(row, row + args_.head_dim, out, convert<T, float>);
-      if (args_.bf16_ops) add_bias_row_bf16(nullptr, args_.head_dim, out);
+      if (args_.arithmetic == Arithmetic::bf16_rounded) add_bias_row_bf16(nullptr, args_.head_dim, out);
     }
   }
 

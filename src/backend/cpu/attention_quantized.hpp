@@ -1,7 +1,7 @@
 #pragma once
 
 // Attention whose products read quantised operands; attention() comes here when args.qk or args.pv name formats,
-// or operations are rounded to bfloat16 (args.bf16_ops).
+// or operations are rounded to bfloat16 (args.arithmetic).
 
 #include <cstdint>
 #include <span>

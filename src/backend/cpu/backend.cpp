@@ -104,19 +104,16 @@ void CpuBackend::download(const Tensor& from, std::span<float> out) {
 // --- weights
 
 std::shared_ptr<const PreparedWeight> CpuBackend::prepare(const HostMatrix& source, const OperandSpec& spec) {
-  const std::lock_guard lock(turn_);
   return cpu::prepare_weight(maker(), source, spec);
 }
 
 std::shared_ptr<const KeptWeight> CpuBackend::keep(const HostMatrix& source, const OperandSpec& spec) {
-  const std::lock_guard lock(turn_);
   return cpu::keep_weight(maker(), source, spec);
 }
 
 std::shared_ptr<const PreparedWeight> CpuBackend::prepare(std::shared_ptr<const KeptWeight> kept) {
   const auto* codes = dynamic_cast<const cpu::KeptCodes*>(kept.get());
   assert(codes != nullptr);
-  const std::lock_guard lock(turn_);
   return cpu::prepare_kept(maker(), *codes);
 }
 
@@ -133,7 +130,6 @@ Tensor CpuBackend::outlier_product(const Operand& x, const PreparedWeight& weigh
   if (x.outliers.empty()) return product;
   const Tensor* a = &x.outliers;
   product = empty(DType::f32, a->rows(), packed.n);
-  const std::lock_guard lock(turn_);
   cpu::gemm(isa_, order_, pool_, a->rows(), a->dtype(), a->data(), a->stride(), packed,
             [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1, const float* tile, int64_t stride) {
               for (int64_t r = r0; r < r1; ++r) {
@@ -152,11 +148,12 @@ void CpuBackend::linear(const Operand& x, const PreparedWeight& weight, const Li
   assert(epilogue.bias == nullptr || epilogue.bias->dtype() == DType::f32);
   assert(epilogue.residual == nullptr || epilogue.residual->dtype() == out.dtype());
   const float* own_bias = epilogue.bias == nullptr ? nullptr : epilogue.bias->row<float>(0);
-  const float* bias = epilogue.bf16_ops ? nullptr : own_bias;  // else added where the product was rounded
+  const float* bias =
+      epilogue.arithmetic == Arithmetic::bf16_rounded ? nullptr : own_bias;  // else added where the product was rounded
   const cpu::ProductScales scales(x, panels);
   const Tensor outliers = outlier_product(x, weight);
   // Outputs are quantised by rows, which are whole only after the product.
-  const bool later = epilogue.outputs.has_value() || epilogue.bf16_ops;
+  const bool later = epilogue.outputs.has_value() || epilogue.arithmetic == Arithmetic::bf16_rounded;
   Tensor aside;
   if (later && epilogue.residual != nullptr) aside = empty(out.dtype(), out.rows(), out.cols());
   Tensor& result = aside.empty() ? out : aside;
@@ -175,15 +172,12 @@ void CpuBackend::linear(const Operand& x, const PreparedWeight& weight, const Li
                         c1 - c0, result.row<T>(r) + c0);
       }
     };
-    {
-      const std::lock_guard lock(turn_);
-      cpu::gemm(isa_, order_, pool_, a.rows(), a.dtype(), a.data(), a.stride(), packed, sink);
-    }
+    { cpu::gemm(isa_, order_, pool_, a.rows(), a.dtype(), a.data(), a.stride(), packed, sink); }
     if (!later) return;
     for_rows(out.rows(), 3 * out.cols() * static_cast<int64_t>(sizeof(T)), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         T* row = result.row<T>(r);
-        if (epilogue.bf16_ops) cpu::add_bias_row_bf16(own_bias, out.cols(), row);
+        if (epilogue.arithmetic == Arithmetic::bf16_rounded) cpu::add_bias_row_bf16(own_bias, out.cols(), row);
         if (epilogue.outputs) cpu::quantize_row_in_place(isa_, *epilogue.outputs, out.cols(), row);
         if (epilogue.residual != nullptr) {
           cpu::add_row(isa_, row, epilogue.residual->row<T>(r), epilogue.multiplier, out.cols(), out.row<T>(r));

@@ -14,8 +14,7 @@ struct CpuOptions {
   cpu::Order order = cpu::Order::forward;  // of the float32 sums of matrix products
 };
 
-/// The operations on x86-64 processors. Operations may be called from several threads; they take turns. No result
-/// depends on the number of threads or on which rows share a batch. Throws Error if the processor lacks `isa`.
+/// The operations on x86-64 processors. Throws Error if the processor lacks `isa`.
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 
 }  // namespace mxlm

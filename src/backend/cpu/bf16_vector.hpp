@@ -6,8 +6,6 @@
 #include "backend/cpu/vector_math.hpp"
 #include "tensor/dtype.hpp"
 
-#if defined(__x86_64__)
-
 namespace mxlm::cpu {
 
 MXLM_TARGET_AVX512 static inline __m512 load_bf16(__mmask16 mask, const BFloat16* x) {
@@ -60,5 +58,3 @@ MXLM_TARGET_AVX512 static inline __mmask32 lanes_left_32(int64_t left) {
 }
 
 }  // namespace mxlm::cpu
-
-#endif

@@ -6,8 +6,6 @@
 #include "backend/cpu/quantize_avx512.hpp"
 #include "backend/cpu/quantize_avx512_kernels.hpp"
 
-#if defined(__x86_64__)
-
 // Packed codes. Decoding: 32 codes at a time are spread to 16-bit lanes, looked up as bfloat16 in a table of all codes
 // that lies in registers, and scaled by adding to the exponent. Encoding: values are rounded as in quantize_avx512.cpp
 // and their bits shifted into codes.
@@ -294,17 +292,3 @@ void decode_row(const mx::BlockFormat& format, const uint8_t* codes, const uint8
 }
 
 }  // namespace mxlm::cpu::avx512
-
-#else
-
-namespace mxlm::cpu::avx512 {
-
-bool packs_fast(const mx::BlockFormat&) { return false; }
-void encode_row(const mx::BlockFormat&, const float*, int64_t, uint8_t*, uint8_t*) {}
-void encode_row(const mx::BlockFormat&, const BFloat16*, int64_t, uint8_t*, uint8_t*) {}
-void decode_row(const mx::BlockFormat&, const uint8_t*, const uint8_t*, int64_t, BFloat16*) {}
-void decode_row(const mx::BlockFormat&, const uint8_t*, const uint8_t*, int64_t, float*) {}
-
-}  // namespace mxlm::cpu::avx512
-
-#endif

@@ -56,19 +56,15 @@ ErrorSums compare_portable(const T* reference, const T* other, int64_t n) {
   return compare(reference, other, n);
 }
 
-#if defined(__x86_64__)
 template <typename T>
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) ErrorSums compare_avx512(const T* reference,
                                                                                        const T* other, int64_t n) {
   return compare(reference, other, n);
 }
-#endif
 
 template <typename T>
 ErrorSums compare_any(Isa isa, const T* reference, const T* other, int64_t n) {
-#if defined(__x86_64__)
   if (isa >= Isa::avx512) return compare_avx512(reference, other, n);
-#endif
   return compare_portable(reference, other, n);
 }
 
@@ -97,6 +93,16 @@ void CpuBackend::compare(const Tensor& reference, const Tensor& other, std::span
       }
     }
   });
+}
+
+void CpuBackend::compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+                                 std::span<ErrorSums> sums) {
+  std::vector<ErrorSums> rows(static_cast<size_t>(reference.rows()));
+  compare(reference, other, rows);
+  for (size_t w = 0; w + 1 < windows.size(); ++w) {
+    sums[w] = {};
+    for (int64_t r = windows[w]; r < windows[w + 1]; ++r) sums[w] += rows[static_cast<size_t>(r)];
+  }
 }
 
 }  // namespace mxlm

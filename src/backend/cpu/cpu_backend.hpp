@@ -1,7 +1,7 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
-#include <mutex>
 #include <span>
 
 #include "backend/cpu/backend.hpp"
@@ -18,13 +18,27 @@ class CpuBackend final : public Backend {
   explicit CpuBackend(const CpuOptions& options);
 
   [[nodiscard]] std::string description() const override;
+  [[nodiscard]] DeviceMemory device_memory() const override { return {}; }
+  [[nodiscard]] RouteCounts route_counts() override { return {}; }
+  Mark mark() override { return {.time = std::chrono::steady_clock::now(), .event = nullptr}; }
+  double seconds(const Mark& from, const Mark& to) override {
+    return std::chrono::duration<double>(to.time - from.time).count();
+  }
 
   Tensor empty(DType type, int64_t rows, int64_t cols) override;
   Tensor upload(const HostMatrix& source, DType type) override;
   void copy(const Tensor& from, Tensor& to) override;
   void download(const Tensor& from, std::span<float> out) override;
   void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override;
+  void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+                       std::span<ErrorSums> sums) override;
+  void settle() override {}
 
+  // Weights and tables are read where they lie.
+  void prefetch(const HostMatrix& /*source*/) override {}
+  void forget(const HostMatrix& /*source*/) override {}
+  void hold_table(const HostMatrix& /*table*/) override {}
+  void drop_table(const HostMatrix& /*table*/) override {}
   std::shared_ptr<const PreparedWeight> prepare(const HostMatrix& source, const OperandSpec& spec) override;
   std::shared_ptr<const KeptWeight> keep(const HostMatrix& source, const OperandSpec& spec) override;
   std::shared_ptr<const PreparedWeight> prepare(std::shared_ptr<const KeptWeight> kept) override;
@@ -42,7 +56,7 @@ class CpuBackend final : public Backend {
   void round_to_bf16(Tensor& x) override;
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
                  std::span<Operand> outs) override;
-  void activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> windows,
                   std::span<Operand> outs) override;
   void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
                         std::span<Operand> outs) override;
@@ -53,8 +67,8 @@ class CpuBackend final : public Backend {
   void zero(Tensor& x) override;
 
   Tensor gather(const Tensor& x, std::span<const int32_t> rows) override;
-  void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) override;
-  void logits(const HeadInput& input, std::span<float> out) override;
+  void score(std::span<const HeadJob> inputs, std::span<const int32_t> targets) override;
+  void logits(const HeadJob& input, std::span<float> out) override;
 
  private:
   /// Calls body(begin, end) for ranges that cover [0, rows), on the pool; a row moves about `row_bytes`.
@@ -77,7 +91,6 @@ class CpuBackend final : public Backend {
   const cpu::Order order_;
   ThreadPool pool_;
   cpu::BufferCache buffers_;
-  std::mutex turn_;  // one operation on the pool at a time
 };
 
 }  // namespace mxlm

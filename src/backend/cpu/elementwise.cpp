@@ -93,7 +93,6 @@ void with_type(DType type, const F& f) {
 
 void CpuBackend::for_rows(int64_t rows, int64_t row_bytes, const std::function<void(int64_t, int64_t)>& body) {
   const int64_t per_task = std::max<int64_t>(1, kBytesPerTask / std::max<int64_t>(row_bytes, 1));
-  const std::lock_guard lock(turn_);
   pool_.run((rows + per_task - 1) / per_task,
             [&](int64_t task, int /*worker*/) { body(task * per_task, std::min((task + 1) * per_task, rows)); });
 }
@@ -147,7 +146,6 @@ void CpuBackend::fill_by_window(const Tensor& x, std::span<const int64_t> window
   std::vector<int64_t> window_of(static_cast<size_t>(rows));
   std::vector<uint8_t> any(static_cast<size_t>(count));
   {
-    const std::lock_guard lock(turn_);
     pool_.run(count, [&](int64_t w, int /*worker*/) {
       const int64_t first = windows[static_cast<size_t>(w)];
       const int64_t last = windows[static_cast<size_t>(w) + 1];
@@ -275,7 +273,7 @@ void for_groups(const NormArgs& args, int64_t cols, const F& f) {
                        .epsilon = args.epsilon,
                        .weight_offset = args.weight_offset,
                        .round_before_weight = args.round_before_weight,
-                       .bf16_ops = args.bf16_ops};
+                       .arithmetic = args.arithmetic};
   const auto part = [&](const Tensor* of, int64_t column) -> const T* {
     return of == nullptr ? nullptr : of->row<T>(0) + (of->cols() == cols ? column : 0);
   };
@@ -288,11 +286,12 @@ void for_groups(const NormArgs& args, int64_t cols, const F& f) {
 
 template <typename T>
 void norm_group(cpu::Isa isa, const cpu::NormRow<T>& norm, const T* x, int64_t n, T* y) {
-  norm.bf16_ops ? cpu::layer_norm_row_bf16(norm, x, n, y) : cpu::norm_row(isa, norm, x, n, y);
+  norm.arithmetic == Arithmetic::bf16_rounded ? cpu::layer_norm_row_bf16(norm, x, n, y)
+                                              : cpu::norm_row(isa, norm, x, n, y);
 }
 
 void check_norm(const Tensor& x, const NormArgs& args) {
-  assert(!args.bf16_ops || args.kind == NormKind::layer);
+  assert(args.arithmetic != Arithmetic::bf16_rounded || args.kind == NormKind::layer);
   assert(args.group >= 0 && (args.group == 0 || x.cols() % args.group == 0));
   for (const Tensor* t : {args.weight, args.bias}) {
     assert(t == nullptr || (t->dtype() == x.dtype() && (t->cols() == x.cols() || t->cols() == args.group)));
@@ -334,13 +333,13 @@ void CpuBackend::operands(const Tensor& x, std::span<const int64_t> windows, std
   with_type(x.dtype(), [&]<typename T>(T*) { fill_operands<T>(x, windows, outs); });
 }
 
-void CpuBackend::activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
-                            std::span<Operand> outs) {
+void CpuBackend::activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
+                            std::span<const int64_t> windows, std::span<Operand> outs) {
   assert(activation != Activation::swiglu_oai);
   with_type(x.dtype(), [&]<typename T>(T*) {
     make_operands<T>(x.rows(), x.cols(), windows, outs, [&](int64_t r, T* y) {
-      bf16_ops ? cpu::activation_row_bf16(activation, x.row<T>(r), x.cols(), y)
-               : cpu::activation_row(isa_, activation, x.row<T>(r), x.cols(), y);
+      arithmetic == Arithmetic::bf16_rounded ? cpu::activation_row_bf16(activation, x.row<T>(r), x.cols(), y)
+                                             : cpu::activation_row(isa_, activation, x.row<T>(r), x.cols(), y);
     });
   });
 }
@@ -353,8 +352,8 @@ void CpuBackend::gated_activation(const Tensor& gate, const Tensor& up, const Ga
   with_type(gate.dtype(), [&]<typename T>(T*) {
     make_operands<T>(gate.rows(), cols, windows, outs, [&](int64_t r, T* y) {
       const T* up_row = args.interleaved ? nullptr : up.row<T>(r);
-      args.bf16_ops ? cpu::gated_row_bf16(args, gate.row<T>(r), up_row, cols, y)
-                    : cpu::gated_row(isa_, args, gate.row<T>(r), up_row, cols, y);
+      args.arithmetic == Arithmetic::bf16_rounded ? cpu::gated_row_bf16(args, gate.row<T>(r), up_row, cols, y)
+                                                  : cpu::gated_row(isa_, args, gate.row<T>(r), up_row, cols, y);
     });
   });
 }
@@ -420,10 +419,7 @@ void CpuBackend::add(const Tensor& a, const Tensor& b, float multiplier, Tensor&
 void CpuBackend::attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch,
                            const AttentionArgs& args, std::span<Operand> outs) {
   Tensor result = empty(q.dtype(), q.rows(), static_cast<int64_t>(args.heads) * args.head_dim);
-  {
-    const std::lock_guard lock(turn_);
-    cpu::attention(isa_, order_, pool_, q, k, v, batch.offsets, batch.keys, args, result);
-  }
+  { cpu::attention(isa_, order_, pool_, q, k, v, batch.offsets, batch.keys, args, result); }
   with_type(q.dtype(), [&]<typename T>(T*) {
     if (outs.size() == 1 && is_plain<T>(outs[0].type)) {
       for (int64_t r = 0; r < result.rows(); ++r) zero_padding(result, r);

@@ -2,8 +2,6 @@
 
 // The exponential of probabilities that are rounded to bfloat16 at once.
 
-#if defined(__x86_64__)
-
 #include "backend/cpu/vector_math.hpp"
 
 namespace mxlm::cpu {
@@ -19,5 +17,3 @@ MXLM_TARGET_AVX512 static inline __m512 exp2_coarse_avx512(__m512 x) {
 }
 
 }  // namespace mxlm::cpu
-
-#endif

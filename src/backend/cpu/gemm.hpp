@@ -23,23 +23,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/cpu/isa.hpp"
 #include "tensor/dtype.hpp"
 
 namespace mxlm::cpu {
-
-/// Instruction sets, each including those before it.
-enum class Isa : uint8_t { portable, avx2, avx512, avx512_bf16, amx_bf16 };
-
-/// The best one that this processor and kernel allow (asks the kernel for AMX state on first use), lowered by the
-/// environment variable MXLM_ISA (portable, avx2, avx512, avx512_bf16, amx_bf16) for tests.
-Isa detect_isa();
-const char* isa_name(Isa isa);
 
 enum class Order : uint8_t { forward, reversed };
 
 constexpr int64_t kPanel = 16;
 constexpr int64_t kDepth = 32;
-constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 /// A packed weight; `data` is 64-byte aligned.
 struct PackedPanels {

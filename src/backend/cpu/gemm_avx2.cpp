@@ -1,83 +1,46 @@
-// Float32 multiply-adds on 256-bit registers, for processors without AVX-512. Bfloat16 values are widened in registers.
+// Float32 multiply-adds on 256-bit registers, for processors without AVX-512. Bfloat16 values are widened once for many
+// products: a chunk of A when it comes to the tile, a chunk of a panel for all rows of the tile.
 
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
-#include "backend/cpu/gemm_kernels.hpp"
-
-#if defined(__x86_64__)
 #include <immintrin.h>
 
+#include <array>
+#include <cstring>
+#include <type_traits>
+
+#include "backend/cpu/gemm_kernels.hpp"
+#include "backend/cpu/scratch.hpp"
+
 #define MXLM_TARGET_AVX2 __attribute__((target("avx2,fma")))
-#define MXLM_INLINE __attribute__((always_inline)) inline
 
 namespace mxlm::cpu {
 namespace {
 
-constexpr int kRows = 4;  // 8 accumulators, 4 weights and 2 inputs of the 16 registers
+constexpr int kStripRows = 6;  // 12 sums, 2 weights and an input of the 16 registers
+constexpr int64_t kBlockRows = 192;
+// Floats between rows of a widened chunk: not a multiple of 4 KiB, which would put rows into the same cache sets.
+constexpr int64_t kWideStride = kMaxChunk + 16;
 
-/// The 16 outputs of one k.
-struct Weights {
-  __m256 low, high;
-};
-
-/// Both k of a pair, at `w` = panel + 16 * k.
-MXLM_TARGET_AVX2 MXLM_INLINE std::pair<Weights, Weights> load_pair(const float* w) {
-  return {{_mm256_loadu_ps(w), _mm256_loadu_ps(w + 8)}, {_mm256_loadu_ps(w + 16), _mm256_loadu_ps(w + 24)}};
-}
-MXLM_TARGET_AVX2 MXLM_INLINE std::pair<Weights, Weights> load_pair(const BFloat16* w) {
-  const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
-  const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 16));
-  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
-  return {{_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))},
-          {_mm256_castsi256_ps(_mm256_and_si256(low, upper)), _mm256_castsi256_ps(_mm256_and_si256(high, upper))}};
-}
-
-/// Both k of a pair of one row, each in all lanes.
-struct Inputs {
-  __m256 even, odd;
-};
-MXLM_TARGET_AVX2 MXLM_INLINE Inputs broadcast_pair(const float* x) {
-  return {_mm256_broadcast_ss(x), _mm256_broadcast_ss(x + 1)};
-}
-MXLM_TARGET_AVX2 MXLM_INLINE Inputs broadcast_pair(const BFloat16* x) {
-  int32_t word = 0;
-  std::memcpy(&word, x, sizeof word);
-  const __m256i both = _mm256_set1_epi32(word);
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(both, 16)),
-          _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000U))))};
-}
-
-/// R rows x one panel over k in [begin, end), an even number of k.
-template <int R, typename A, typename W>
-MXLM_TARGET_AVX2 void strip(const TileArgs& args, int64_t row, const W* panel, int64_t begin, int64_t end, bool add,
-                            float* c) {
+/// A chunk of R rows x one panel; `a` and `w` point at the first k, `direction` is 1 or -1.
+template <int R>
+MXLM_TARGET_AVX2 void strip(const float* a, const float* w, int64_t depth, int64_t direction, bool add, float* c,
+                            int64_t c_stride) {
   __m256 low[R];
   __m256 high[R];
-  const A* a[R];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    low[r] = _mm256_setzero_ps();
-    high[r] = _mm256_setzero_ps();
-    a[r] = args.row<A>(row + r);
-  }
-  const bool forward = args.order == Order::forward;
-  for (int64_t t = 0; t < (end - begin) / 2; ++t) {
-    const int64_t k = forward ? begin + 2 * t : end - 2 - 2 * t;
-    const auto [even, odd] = load_pair(panel + k * kPanel);
-#pragma GCC unroll 8
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) low[r] = high[r] = _mm256_setzero_ps();
+  for (int64_t t = 0; t < depth; ++t, a += direction, w += direction * kPanel) {
+    const __m256 w_low = _mm256_loadu_ps(w);
+    const __m256 w_high = _mm256_loadu_ps(w + 8);
+#pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
-      const Inputs x = broadcast_pair(a[r] + k);
-      low[r] = _mm256_fmadd_ps(x.even, even.low, low[r]);
-      high[r] = _mm256_fmadd_ps(x.even, even.high, high[r]);
-      low[r] = _mm256_fmadd_ps(x.odd, odd.low, low[r]);
-      high[r] = _mm256_fmadd_ps(x.odd, odd.high, high[r]);
+      const __m256 x = _mm256_broadcast_ss(a + r * kWideStride);
+      low[r] = _mm256_fmadd_ps(x, w_low, low[r]);
+      high[r] = _mm256_fmadd_ps(x, w_high, high[r]);
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
-    float* out = c + r * args.c_stride;
+    float* out = c + r * c_stride;
     if (add) {
       low[r] = _mm256_add_ps(_mm256_loadu_ps(out), low[r]);
       high[r] = _mm256_add_ps(_mm256_loadu_ps(out + 8), high[r]);
@@ -87,18 +50,54 @@ MXLM_TARGET_AVX2 void strip(const TileArgs& args, int64_t row, const W* panel, i
   }
 }
 
+/// `count` (a multiple of 32) values as float32.
+MXLM_TARGET_AVX2 void widen(const BFloat16* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; i += 8) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm256_storeu_ps(to + i, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16)));
+  }
+}
+void widen(const float* from, int64_t count, float* to) {
+  std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+}
+
+/// `depth` (a multiple of 32) k of a panel as [k][16] float32.
+MXLM_TARGET_AVX2 const float* widen_panel(const BFloat16* panel, int64_t depth, float* to) {
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
+  for (int64_t k = 0; k < depth; k += 2) {
+    for (int64_t half = 0; half < kPanel; half += 8) {
+      const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + k * kPanel + 2 * half));
+      _mm256_storeu_ps(to + k * kPanel + half, _mm256_castsi256_ps(_mm256_slli_epi32(both, 16)));
+      _mm256_storeu_ps(to + (k + 1) * kPanel + half, _mm256_castsi256_ps(_mm256_and_si256(both, upper)));
+    }
+  }
+  return to;
+}
+const float* widen_panel(const float* panel, int64_t /*depth*/, float* /*to*/) { return panel; }
+
 template <typename A, typename W>
 void tile(const TileArgs& args) {
-  using Strip = void (*)(const TileArgs&, int64_t, const W*, int64_t, int64_t, bool, float*);
-  constexpr Strip kStrips[kRows] = {strip<1, A, W>, strip<2, A, W>, strip<3, A, W>, strip<4, A, W>};
+  constexpr std::array kStrips{strip<1>, strip<2>, strip<3>, strip<4>, strip<5>, strip<6>};
+  thread_local Scratch scratch;
+  alignas(64) std::array<float, kMaxChunk * kPanel> panel;
   const Chunks chunks{args.depth(), chunk_length(args.w->k), args.order};
-  for (int64_t p = args.panel_begin; p < args.panel_end; ++p) {
-    float* c = args.c + (p - args.panel_begin) * kPanel;
+  const bool forward = args.order == Order::forward;
+  for (int64_t block = 0; block < args.m; block += kBlockRows) {
+    const int64_t rows = std::min(kBlockRows, args.m - block);
+    auto* a = reinterpret_cast<float*>(scratch.reserve(static_cast<size_t>(rows * kWideStride) * sizeof(float)));
     for (int64_t step = 0; step < chunks.count(); ++step) {
-      for (int64_t row = 0; row < args.m; row += kRows) {
-        const int64_t rows = std::min<int64_t>(kRows, args.m - row);
-        kStrips[rows - 1](args, row, args.panel<W>(p), chunks.begin(step), chunks.end(step), step > 0,
-                          c + row * args.c_stride);
+      const int64_t begin = chunks.begin(step);
+      const int64_t depth = chunks.end(step) - begin;
+      const int64_t first = forward ? 0 : depth - 1;
+      for (int64_t r = 0; r < rows; ++r) widen(args.row<A>(block + r) + begin, depth, a + r * kWideStride);
+      for (int64_t p = args.panel_begin; p < args.panel_end; ++p) {
+        const float* w = widen_panel(args.panel<W>(p) + begin * kPanel, depth, panel.data());
+        float* c = args.c + block * args.c_stride + (p - args.panel_begin) * kPanel;
+        for (int64_t r = 0; r < rows; r += kStripRows) {
+          const auto count = static_cast<size_t>(std::min<int64_t>(kStripRows, rows - r));
+          kStrips[count - 1](a + r * kWideStride + first, w + first * kPanel, depth, forward ? 1 : -1, step > 0,
+                             c + r * args.c_stride, args.c_stride);
+        }
       }
     }
   }
@@ -113,5 +112,3 @@ void gemm_tile_avx2(DType a_type, const TileArgs& args) {
 }
 
 }  // namespace mxlm::cpu
-
-#endif

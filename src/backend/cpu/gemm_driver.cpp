@@ -2,31 +2,11 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <memory>
-#include <new>
+
+#include "backend/cpu/scratch.hpp"
 
 namespace mxlm::cpu {
 namespace {
-
-/// A thread's block of C; grows, 64-byte aligned.
-class Scratch {
- public:
-  float* get(int64_t elements) {
-    if (elements > size_) {
-      memory_.reset(static_cast<float*>(::operator new(static_cast<size_t>(elements) * sizeof(float), kAlign)));
-      size_ = elements;
-    }
-    return memory_.get();
-  }
-
- private:
-  static constexpr std::align_val_t kAlign{64};
-  struct Free {
-    void operator()(float* p) const { ::operator delete(p, kAlign); }
-  };
-  std::unique_ptr<float, Free> memory_;
-  int64_t size_ = 0;
-};
 
 /// How C is cut: blocks of `rows` x `panels`, the work of one task.
 struct Cut {
@@ -50,7 +30,7 @@ Cut choose_cut(Isa isa, int64_t m, DType a_type, const PackedPanels& w, int thre
   } else if (tiles) {
     cut = {512, 24};  // too long for that: the block of C stays instead, and panels and A are read chunk by chunk of k
   } else {
-    cut = {96, 16};
+    cut = {isa == Isa::avx2 ? 192 : 96, 16};  // AVX2 widens a panel for all rows of a block
   }
   // Whole micro-tiles, and work for every thread.
   const int64_t unit_rows = tiles ? 32 : 12;
@@ -81,7 +61,7 @@ void gemm(Isa isa, Order order, ThreadPool& pool, int64_t m, DType a_type, const
     const int64_t p0 = task / row_blocks * cut.panels;
     const int64_t p1 = std::min(p0 + cut.panels, w.panels());
     thread_local Scratch scratch;
-    float* tile = scratch.get(cut.rows * stride);
+    auto* tile = reinterpret_cast<float*>(scratch.reserve(static_cast<size_t>(cut.rows * stride) * sizeof(float)));
     const auto* rows = static_cast<const std::byte*>(a) + r0 * a_stride * static_cast<int64_t>(dtype_size(a_type));
     gemm_tile(isa, order, r1 - r0, a_type, rows, a_stride, w, p0, p1, tile, stride);
     sink(r0, r1, p0 * kPanel, std::min(p1 * kPanel, w.n), tile, stride);

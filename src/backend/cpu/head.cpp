@@ -30,22 +30,23 @@ constexpr int64_t kChunkPanels = 16;
 constexpr int64_t kChunk = kChunkPanels * cpu::kPanel;
 constexpr int64_t kStripRows = 32;  // rows whose logits a product leaves in the first-level cache
 
-const cpu::PackedPanels& panels_of(const HeadInput& input) {
+const cpu::PackedPanels& panels_of(const HeadJob& input) {
   return dynamic_cast<const cpu::Panels&>(*input.weight).packed();
 }
 
-bool has_transform(const HeadInput& input) {
-  return input.logit_multiplier != 1 || input.logit_softcap != 0 || input.bf16_ops;
+bool has_transform(const HeadJob& input) {
+  return input.logit_multiplier != 1 || input.logit_softcap != 0 || input.arithmetic == Arithmetic::bf16_rounded;
 }
 
 /// Products of a row, n of them, into logits where more than a bias is done to them.
-void transform(cpu::Isa isa, const HeadInput& input, const float* bias, int64_t n, float* logits) {
-  if (input.bf16_ops) return cpu::logits_row_bf16(bias, input.logit_multiplier, input.logit_softcap, n, logits);
+void transform(cpu::Isa isa, const HeadJob& input, const float* bias, int64_t n, float* logits) {
+  if (input.arithmetic == Arithmetic::bf16_rounded)
+    return cpu::logits_row_bf16(bias, input.logit_multiplier, input.logit_softcap, n, logits);
   if (bias != nullptr) cpu::add_row(isa, logits, bias, 1, n, logits);
   cpu::transform_logits(isa, input.logit_multiplier, input.logit_softcap, n, logits);
 }
 
-cpu::ProductScales scales_of(const HeadInput& input) {
+cpu::ProductScales scales_of(const HeadJob& input) {
   return {*input.hidden, dynamic_cast<const cpu::Panels&>(*input.weight)};
 }
 
@@ -69,8 +70,8 @@ TileMemory tile_memory() {
 /// One tile of rows under all inputs.
 class Tile {
  public:
-  Tile(cpu::Isa isa, cpu::Order order, std::span<const HeadInput> inputs, std::span<const int32_t> targets,
-       int64_t begin, int64_t end)
+  Tile(cpu::Isa isa, cpu::Order order, std::span<const HeadJob> inputs, std::span<const int32_t> targets, int64_t begin,
+       int64_t end)
       : isa_(isa),
         order_(order),
         inputs_(inputs),
@@ -146,7 +147,7 @@ class Tile {
   /// Logits of input i, rows [row, row + kStripRows) of the tile, panels [p0, p1), each row given to `use`.
   template <typename Use>
   void strip(size_t i, int64_t row, int64_t p0, int64_t p1, const Use& use) {
-    const HeadInput& input = inputs_[i];
+    const HeadJob& input = inputs_[i];
     const cpu::PackedPanels& weight = panels_of(input);
     const int64_t rows = std::min(kStripRows, rows_ - row);
     float* out = i == 0 ? memory_.baseline + row * kChunk : memory_.strip;
@@ -182,7 +183,7 @@ class Tile {
 
   const cpu::Isa isa_;
   const cpu::Order order_;
-  const std::span<const HeadInput> inputs_;
+  const std::span<const HeadJob> inputs_;
   const std::span<const int32_t> targets_;
   const int64_t begin_, rows_;
   const TileMemory memory_;
@@ -193,11 +194,11 @@ class Tile {
 
 }  // namespace
 
-void CpuBackend::score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) {
+void CpuBackend::score(std::span<const HeadJob> inputs, std::span<const int32_t> targets) {
   assert(!inputs.empty());
   const auto rows = static_cast<int64_t>(targets.size());
   const int64_t vocabulary = inputs[0].weight->rows();
-  for (const HeadInput& input : inputs) {
+  for (const HeadJob& input : inputs) {
     assert(input.hidden->values.rows() == rows && static_cast<int64_t>(input.scores.size()) == rows);
     assert(input.weight->rows() == vocabulary && input.weight->cols() == input.hidden->values.cols());
     assert(input.bias == nullptr || input.bias->dtype() == DType::f32);
@@ -214,7 +215,6 @@ void CpuBackend::score(std::span<const HeadInput> inputs, std::span<const int32_
   const int64_t share = (rows + pool_.threads() - 1) / pool_.threads();
   const int64_t tile_rows = std::clamp<int64_t>(cpu::round_up(share, kStripRows), kStripRows, kTileRows);
 
-  const std::lock_guard lock(turn_);
   const auto start = Clock::now();
   std::mutex mutex;
   std::vector<double> spent(inputs.size());
@@ -232,14 +232,13 @@ void CpuBackend::score(std::span<const HeadInput> inputs, std::span<const int32_
   }
 }
 
-void CpuBackend::logits(const HeadInput& input, std::span<float> out) {
+void CpuBackend::logits(const HeadJob& input, std::span<float> out) {
   const cpu::PackedPanels& weight = panels_of(input);
   const Tensor& a = input.hidden->values;
   assert(a.cols() == weight.k && static_cast<int64_t>(out.size()) == a.rows() * weight.n);
   const float* bias = input.bias == nullptr ? nullptr : input.bias->row<float>(0);
   const cpu::ProductScales scales = scales_of(input);
   const Tensor outliers = outlier_product(*input.hidden, *input.weight);
-  const std::lock_guard lock(turn_);
   cpu::gemm(isa_, order_, pool_, a.rows(), a.dtype(), a.data(), a.stride(), weight,
             [&](int64_t r0, int64_t r1, int64_t c0, int64_t c1, const float* tile, int64_t stride) {
               for (int64_t r = r0; r < r1; ++r) {
@@ -250,9 +249,10 @@ void CpuBackend::logits(const HeadInput& input, std::span<float> out) {
                   sums = to;
                 }
                 const float* part = bias == nullptr ? nullptr : bias + c0;
-                cpu::finish_row(isa_, sums, input.bf16_ops ? nullptr : part, 1, static_cast<const float*>(nullptr),
-                                c1 - c0, to);
-                if (has_transform(input)) transform(isa_, input, input.bf16_ops ? part : nullptr, c1 - c0, to);
+                cpu::finish_row(isa_, sums, input.arithmetic == Arithmetic::bf16_rounded ? nullptr : part, 1,
+                                static_cast<const float*>(nullptr), c1 - c0, to);
+                if (has_transform(input))
+                  transform(isa_, input, input.arithmetic == Arithmetic::bf16_rounded ? part : nullptr, c1 - c0, to);
               }
             });
 }

@@ -123,8 +123,6 @@ void variant_portable(const LogitChunk& chunk, TokenState& state, const float* b
   add_lanes(cross, state.cross);
 }
 
-#if defined(__x86_64__)
-
 MXLM_TARGET_AVX512 double begin_avx512(const LogitChunk& chunk, TokenState& state) {
   const int64_t end = round_up(chunk.count, kLanes);
   __m512 high = _mm512_set1_ps(kLowest);
@@ -207,8 +205,6 @@ MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& stat
   add_lanes(cross, state.cross);
 }
 
-#endif
-
 double total(const std::array<double, 8>& lanes) { return std::accumulate(lanes.begin(), lanes.end(), 0.0); }
 
 float log_sum(const TokenState& state) { return static_cast<float>(std::log(total(state.sum))); }
@@ -216,24 +212,18 @@ float log_sum(const TokenState& state) { return static_cast<float>(std::log(tota
 }  // namespace
 
 double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, float* powers) {
-#if defined(__x86_64__)
   if (isa >= Isa::avx512) {
     return state.self ? baseline_avx512<true>(chunk, state, powers) : baseline_avx512<false>(chunk, state, powers);
   }
-#endif
-  static_cast<void>(isa);
   return state.self ? baseline_portable<true>(chunk, state, powers) : baseline_portable<false>(chunk, state, powers);
 }
 
 void add_variant_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
                        double rescale) {
-#if defined(__x86_64__)
   if (isa >= Isa::avx512) {
     return state.self ? variant_avx512<true>(chunk, state, baseline, powers, rescale)
                       : variant_avx512<false>(chunk, state, baseline, powers, rescale);
   }
-#endif
-  static_cast<void>(isa);
   state.self ? variant_portable<true>(chunk, state, baseline, powers, rescale)
              : variant_portable<false>(chunk, state, baseline, powers, rescale);
 }

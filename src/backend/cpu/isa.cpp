@@ -1,3 +1,5 @@
+#include "backend/cpu/isa.hpp"
+
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -7,7 +9,6 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "backend/cpu/gemm.hpp"
 #include "base/error.hpp"
 
 namespace mxlm::cpu {

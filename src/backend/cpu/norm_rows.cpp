@@ -89,8 +89,6 @@ void norm_portable(const NormRow<T>& norm, const T* x, int64_t n, T* y) {
   }
 }
 
-#if defined(__x86_64__)
-
 // --- AVX-512. Every loop runs over 16 or 32 values, the last ones under a mask.
 
 MXLM_TARGET_AVX512 float inverse_rms_avx512(__m512 first, __m512 second, int64_t n, float epsilon) {
@@ -226,8 +224,6 @@ MXLM_TARGET_AVX512 void norm_once_avx512(const NormRow<T>& norm, const T* x, int
     store_pair(y + i, n - i, v);
   }
 }
-
-#endif
 
 template <typename T>
 void dispatch(Isa isa, const NormRow<T>& norm, const T* x, int64_t n, T* y) {

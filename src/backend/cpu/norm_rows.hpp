@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "backend/backend.hpp"
-#include "backend/cpu/gemm.hpp"
+#include "backend/cpu/isa.hpp"
 
 namespace mxlm::cpu {
 
@@ -18,7 +18,7 @@ struct NormRow {
   float epsilon = 0;
   float weight_offset = 0;
   bool round_before_weight = true;
-  bool bf16_ops = false;  // norm_row does not look at it
+  Arithmetic arithmetic = Arithmetic::model_dtype;  // norm_row does not look at it
 };
 
 /// y = the norm of x, n values; y may be x. The variance of a LayerNorm is taken around the mean (two passes).

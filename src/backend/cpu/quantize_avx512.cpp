@@ -1,12 +1,10 @@
 #include "backend/cpu/quantize_avx512.hpp"
 
-#include "backend/cpu/quantize_avx512_kernels.hpp"
-
-#if defined(__x86_64__)
-
 #include <algorithm>
 #include <type_traits>
 #include <vector>
+
+#include "backend/cpu/quantize_avx512_kernels.hpp"
 
 // How it works. Values are rounded where they are, never divided by the scale: a value's quantum is
 // 2^(max(exponent(x), e + emin) - mantissa bits), and adding and subtracting 1.5 x 2^23 quanta rounds to it, once, to
@@ -314,17 +312,3 @@ void quantize_decode_stream(const mx::BlockFormat& format, const float* in, int6
 }
 
 }  // namespace mxlm::cpu::avx512
-
-#else
-
-namespace mxlm::cpu::avx512 {
-
-void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, float*) {}
-void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, BFloat16*) {}
-void quantize_decode_row(const mx::BlockFormat&, const BFloat16*, int64_t, float*) {}
-void quantize_decode_row(const mx::BlockFormat&, const BFloat16*, int64_t, BFloat16*) {}
-void quantize_decode_stream(const mx::BlockFormat&, const float*, int64_t, float*) {}
-
-}  // namespace mxlm::cpu::avx512
-
-#endif

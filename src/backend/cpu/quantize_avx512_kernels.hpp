@@ -2,14 +2,13 @@
 
 // The AVX-512 kernels that quantising (quantize_avx512.cpp) and encoding (codes_avx512.cpp) share.
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <type_traits>
 
 #include "mx/quantize.hpp"
 #include "tensor/dtype.hpp"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
 
 // GCC 12 warns of its own headers: their "undefined" vectors are initialised with themselves.
 #if defined(__GNUC__) && !defined(__clang__)
@@ -204,5 +203,3 @@ inline void store_one(float x, float& out) { out = x; }
 inline void store_one(float x, BFloat16& out) { out = to_bfloat16(x); }
 
 }  // namespace mxlm::cpu::avx512
-
-#endif

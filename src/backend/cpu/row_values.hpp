@@ -27,8 +27,6 @@ inline float rounded(float x) {
   }
 }
 
-#if defined(__x86_64__)
-
 MXLM_TARGET_AVX512 static inline __mmask16 lanes_left(int64_t left) {
   return static_cast<__mmask16>(left >= kLanes ? 0xffffU : (1U << left) - 1U);
 }
@@ -36,8 +34,5 @@ MXLM_TARGET_AVX512 static inline __mmask16 lanes_left(int64_t left) {
 // `call` where the instruction set has AVX-512, else on to the next statement.
 #define MXLM_IF_AVX512(isa, call) \
   if ((isa) >= Isa::avx512) return call
-#else
-#define MXLM_IF_AVX512(isa, call) static_cast<void>(isa)
-#endif
 
 }  // namespace mxlm::cpu

@@ -113,8 +113,6 @@ bool small_portable(const float* x, int64_t n) {
   return small;
 }
 
-#if defined(__x86_64__)
-
 // --- AVX-512. Every loop runs over 16 or 32 values, the last ones under a mask.
 
 // float32 rows
@@ -359,8 +357,6 @@ MXLM_TARGET_AVX512 bool small_avx512(const float* x, int64_t n) {
   return small != 0;
 }
 
-#endif
-
 }  // namespace
 
 void rotate_row(Isa isa, const Rotation& r, BFloat16* x, const BFloat16* cos, const BFloat16* sin) {
@@ -381,9 +377,7 @@ void rotate_row(Isa isa, const Rotation& r, BFloat16* x, const float* cos, const
 
 void finish_row(Isa isa, const float* sum, const float* bias, float multiplier, const BFloat16* residual, int64_t n,
                 BFloat16* out) {
-#if defined(__x86_64__)
   if (isa >= Isa::avx512_bf16) return finish_avx512_bf16(sum, bias, multiplier, residual, n, out);
-#endif
   MXLM_IF_AVX512(isa, finish_avx512(sum, bias, multiplier, residual, n, out));
   finish_portable(sum, bias, multiplier, residual, n, out);
 }

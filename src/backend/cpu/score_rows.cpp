@@ -21,8 +21,6 @@ void transform_portable(const Row& row, int64_t n, float* x) {
   for (int64_t j = 0; j < n; ++j) x[j] += row.slope * (static_cast<float>(j) + row.distance);
 }
 
-#if defined(__x86_64__)
-
 template <bool capped, bool sloped>
 MXLM_TARGET_AVX512 void transform_avx512(const Row& row, int64_t n, float* x) {
   const __m512 inner = _mm512_set1_ps(row.inner);
@@ -43,17 +41,12 @@ MXLM_TARGET_AVX512 void transform_avx512(const Row& row, int64_t n, float* x) {
   }
 }
 
-#endif
-
 void transform_row(Isa isa, const Row& row, int64_t n, float* x) {
-#if defined(__x86_64__)
   if (isa >= Isa::avx512) {
     if (row.slope == 0)
       return row.limit == 0 ? transform_avx512<false, false>(row, n, x) : transform_avx512<true, false>(row, n, x);
     return row.limit == 0 ? transform_avx512<false, true>(row, n, x) : transform_avx512<true, true>(row, n, x);
   }
-#endif
-  static_cast<void>(isa);
   transform_portable(row, n, x);
 }
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "backend/cpu/gemm.hpp"
+#include "backend/cpu/isa.hpp"
 
 namespace mxlm::cpu {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "backend/cpu/gemm.hpp"
+#include "backend/cpu/isa.hpp"
 #include "tensor/dtype.hpp"
 
 namespace mxlm::cpu {

@@ -145,11 +145,7 @@ MXLM_INLINE void scale_nvfp4(const BlockFormat& f, const Grid grid, float outer,
   }
 }
 
-#if defined(__x86_64__)
 #define MXLM_STAGE_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
-#else
-#define MXLM_STAGE_AVX512
-#endif
 
 // Each loop for AVX-512.
 template <typename In, typename Out>

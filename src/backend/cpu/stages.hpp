@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "backend/cpu/gemm.hpp"
+#include "backend/cpu/isa.hpp"
 #include "mx/format.hpp"
 #include "tensor/dtype.hpp"
 

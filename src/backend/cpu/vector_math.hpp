@@ -18,7 +18,6 @@
 #include <bit>
 #include <cstdint>
 
-#if defined(__x86_64__)
 // GCC 12 takes the undefined operands of its own intrinsics for a fault of whoever inlines them.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -28,7 +27,6 @@
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #define MXLM_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
-#endif
 
 namespace mxlm::cpu {
 
@@ -137,8 +135,6 @@ static inline float tanh_portable(float x) {
   return a < detail::kTanhSmall ? small : magnitude_large;
 }
 
-#if defined(__x86_64__)
-
 namespace detail {
 
 /// 2^(j / 16), to be picked by the low four bits of an index.
@@ -243,7 +239,5 @@ MXLM_TARGET_AVX512 static inline __m512 tanh_avx512(__m512 x) {
       _mm512_cmp_ps_mask(_mm512_andnot_ps(sign, x), _mm512_set1_ps(detail::kTanhSmall), _CMP_LT_OQ);
   return _mm512_mask_mov_ps(large, is_small, small);
 }
-
-#endif  // __x86_64__
 
 }  // namespace mxlm::cpu

@@ -86,20 +86,21 @@ __device__ float activate_bf16(float x) {
   }
 }
 
-template <Activation activation, typename T, bool bf16_ops>
+template <Activation activation, typename T, Arithmetic arithmetic>
 struct Activated {
   Rows x;
   __device__ void operator()(int64_t r, int64_t c, float (&out)[kChunk]) const {
     load_chunk<T>(x, r, c, out);
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
-      const float y = bf16_ops ? activate_bf16<activation, T>(out[i]) : activate<activation, T>(out[i]);
+      const float y = arithmetic == Arithmetic::bf16_rounded ? activate_bf16<activation, T>(out[i])
+                                                             : activate<activation, T>(out[i]);
       out[i] = c + i < x.cols ? rounded<T>(y) : 0.0F;
     }
   }
 };
 
-template <Activation activation, typename T, bool bf16_ops>
+template <Activation activation, typename T, Arithmetic arithmetic>
 struct Gated {
   Rows gate, up;
   int64_t cols;
@@ -133,9 +134,13 @@ struct Gated {
     for (int i = 0; i < kChunk; ++i) {
       float y;
       if constexpr (activation == Activation::swiglu_oai) {
-        y = swiglu_oai<T>(g[i], u[i], limit, [](float x) { return bf16_ops ? sigmoid_bf16(x) : sigmoid(x); });
+        y = swiglu_oai<T>(g[i], u[i], limit, [](float x) {
+          return arithmetic == Arithmetic::bf16_rounded ? sigmoid_bf16(x) : sigmoid(x);
+        });
       } else {
-        y = (bf16_ops ? activate_bf16<activation, T>(g[i]) : activate<activation, T>(g[i])) * u[i];
+        y = (arithmetic == Arithmetic::bf16_rounded ? activate_bf16<activation, T>(g[i])
+                                                    : activate<activation, T>(g[i])) *
+            u[i];
       }
       out[i] = c + i < cols ? rounded<T>(y) : 0.0F;
     }
@@ -165,11 +170,13 @@ void with_activation(Activation activation, const F& f) {
   }
 }
 
-/// Calls f with null pointers of the model's type, and whether operations are rounded to bfloat16 as a constant.
+/// Calls f with null pointers of the model's type, and the arithmetic as a constant.
 template <typename F>
-void with_types(DType type, bool bf16_ops, const F& f) {
+void with_types(DType type, Arithmetic arithmetic, const F& f) {
   const auto with_type = [&](auto* pointer) {
-    bf16_ops ? f(pointer, std::true_type()) : f(pointer, std::false_type());
+    using Rounded = std::integral_constant<Arithmetic, Arithmetic::bf16_rounded>;
+    using Plain = std::integral_constant<Arithmetic, Arithmetic::model_dtype>;
+    arithmetic == Arithmetic::bf16_rounded ? f(pointer, Rounded()) : f(pointer, Plain());
   };
   type == DType::bf16 ? with_type(static_cast<BFloat16*>(nullptr)) : with_type(static_cast<float*>(nullptr));
 }
@@ -181,14 +188,15 @@ void write_targets(const Produce& produce, int64_t rows, int64_t cols, const Ope
   for (const FoldTargets& targets : plan.folds) launch_fold_rows(produce, rows, cols, targets, stream);
 }
 
-void activate_rows(const View& x, Activation activation, bool bf16_ops, const OperandPlan& plan, cudaStream_t stream) {
+void activate_rows(const View& x, Activation activation, Arithmetic arithmetic, const OperandPlan& plan,
+                   cudaStream_t stream) {
   with_activation(activation, [&](auto constant) {
     constexpr Activation which = decltype(constant)::value;
     if constexpr (which != Activation::swiglu_oai) {
-      with_types(x.type, bf16_ops, [&](auto* pointer, auto rounds) {
+      with_types(x.type, arithmetic, [&](auto* pointer, auto chosen) {
         using T = std::remove_pointer_t<decltype(pointer)>;
-        constexpr bool kRounds = decltype(rounds)::value;
-        write_targets(Activated<which, T, kRounds>{make_rows(x)}, x.rows, x.cols, plan, stream);
+        constexpr Arithmetic kArithmetic = decltype(chosen)::value;
+        write_targets(Activated<which, T, kArithmetic>{make_rows(x)}, x.rows, x.cols, plan, stream);
       });
     }
   });
@@ -197,13 +205,13 @@ void activate_rows(const View& x, Activation activation, bool bf16_ops, const Op
 void gate_rows(const View& gate, const View& up, int64_t cols, const GatedArgs& args, const OperandPlan& plan,
                cudaStream_t stream) {
   with_activation(args.activation, [&](auto constant) {
-    with_types(gate.type, args.bf16_ops, [&](auto* pointer, auto rounds) {
+    with_types(gate.type, args.arithmetic, [&](auto* pointer, auto chosen) {
       using T = std::remove_pointer_t<decltype(pointer)>;
-      constexpr bool kRounds = decltype(rounds)::value;
+      constexpr Arithmetic kArithmetic = decltype(chosen)::value;
       float limit = args.limit > 0 ? args.limit : INFINITY;
       if (sizeof(T) == 2) limit = to_float(to_bfloat16(limit));
-      const Gated<decltype(constant)::value, T, kRounds> gated{make_rows(gate), make_rows(up), cols, args.interleaved,
-                                                               limit};
+      const Gated<decltype(constant)::value, T, kArithmetic> gated{make_rows(gate), make_rows(up), cols,
+                                                                   args.interleaved, limit};
       write_targets(gated, gate.rows, cols, plan, stream);
     });
   });
@@ -212,11 +220,11 @@ void gate_rows(const View& gate, const View& up, int64_t cols, const GatedArgs& 
 }  // namespace
 }  // namespace cuda
 
-void CudaBackend::activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
-                             std::span<Operand> outs) {
+void CudaBackend::activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
+                             std::span<const int64_t> windows, std::span<Operand> outs) {
   assert(activation != Activation::swiglu_oai);
   const cuda::OperandPlan plan = cuda::plan_operands(*this, x.dtype(), x.rows(), x.cols(), outs);
-  cuda::activate_rows(cuda::view(x), activation, bf16_ops, plan, stream());
+  cuda::activate_rows(cuda::view(x), activation, arithmetic, plan, stream());
   cuda::finish_operands(*this, plan, windows);
 }
 

@@ -103,7 +103,7 @@ void CudaBackend::attention(const Tensor& q, const Tensor& k, const Tensor& v, c
   const std::span<const int64_t> offsets = batch.offsets;
   const std::span<const int32_t> keys = batch.keys;
 
-  if (args.qk.replaced() || args.pv.replaced() || args.bf16_ops) {
+  if (args.qk.replaced() || args.pv.replaced() || args.arithmetic == Arithmetic::bf16_rounded) {
     const std::vector<cuda::AttentionTile> tiles = cuda::attention_tiles(offsets, keys, cuda::kQuantisedQueries);
     if (!tiles.empty()) {
       const auto device_tiles = to_device(std::span<const cuda::AttentionTile>(tiles));
@@ -113,7 +113,7 @@ void CudaBackend::attention(const Tensor& q, const Tensor& k, const Tensor& v, c
       cuda::QuantisedProblem quantised{.problem = problem,
                                        .qk = args.qk,
                                        .pv = args.pv,
-                                       .bf16_ops = args.bf16_ops,
+                                       .arithmetic = args.arithmetic,
                                        .offsets = device_offsets.get(),
                                        .windows = batch.windows(),
                                        .rows = q.rows(),

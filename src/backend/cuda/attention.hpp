@@ -47,7 +47,7 @@ void flash_attention(const AttentionProblem& problem, cudaStream_t stream);
 struct QuantisedProblem {
   AttentionProblem problem;
   ProductSpec qk, pv;
-  bool bf16_ops = false;
+  Arithmetic arithmetic = Arithmetic::model_dtype;
   const int64_t* offsets = nullptr;  // device, [windows + 1]
   int64_t windows = 0;
   int64_t rows = 0;     // of the batch

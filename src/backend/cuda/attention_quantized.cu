@@ -200,7 +200,8 @@ struct QuantisedArgs {
   const float* slopes;
   const float* sinks;
   Side p;
-  bool qk_bf16, pv_bf16, bf16_ops;
+  bool qk_bf16, pv_bf16;
+  Arithmetic arithmetic;
   float* scores;
 };
 
@@ -298,7 +299,7 @@ __global__ __launch_bounds__(kThreads) void quantised_kernel(const QuantisedArgs
       const int64_t query = tile.begin + i;
       const int64_t seen = min(query + 1, int64_t{tile.limit});
       const int64_t from = min(args.window == 0 ? 0 : max(query - args.window + 1, int64_t{0}), seen);
-      if (args.bf16_ops) {
+      if (args.arithmetic == Arithmetic::bf16_rounded) {
         softmax_row_bf16(args, head, query, from, seen, row);
       } else {
         softmax_row<T>(args, head, query, from, seen, row);
@@ -314,7 +315,7 @@ __global__ __launch_bounds__(kThreads) void quantised_kernel(const QuantisedArgs
     const float* v = args.v + kv * args.head_dim * args.rows + first;
     T* out = static_cast<T*>(args.out) + (first + tile.begin) * args.out_row + int64_t{head} * args.head_dim;
     const auto write_output = [&](int row, int64_t column, float x) {
-      store(args.bf16_ops ? round_bf16(x) : x, out[row * args.out_row + column]);
+      store(args.arithmetic == Arithmetic::bf16_rounded ? round_bf16(x) : x, out[row * args.out_row + column]);
     };
     if (args.pv_bf16) {
       multiply<false>(scores, stride, rows, v, args.rows, args.head_dim, high, write_output);
@@ -371,7 +372,7 @@ void run(const QuantisedProblem& quantised, float* q, float* k, float* v, float*
   args.p = side_of(quantised.pv.weights, pv_bf16);
   args.qk_bf16 = qk_bf16;
   args.pv_bf16 = pv_bf16;
-  args.bf16_ops = quantised.bf16_ops;
+  args.arithmetic = quantised.arithmetic;
   args.scores = scores;
   quantised_kernel<T><<<blocks(warps), kThreads, 0, stream>>>(args);
   check_launch("computing quantised attention");

@@ -6,6 +6,7 @@
 
 #include "backend/cuda/cuda_backend.hpp"
 #include "backend/cuda/epilogue.hpp"
+#include "backend/cuda/fast_operand.hpp"
 #include "backend/cuda/fold.hpp"
 #include "backend/cuda/native.hpp"
 #include "base/error.hpp"
@@ -18,7 +19,6 @@ using cuda::Weight;
 
 namespace {
 
-constexpr double kShareOfFree = 0.9;
 // Compute capabilities: cuBLASLt has row and column scales on Hopper alone, block scales from Blackwell on.
 constexpr int kHopper = 9, kBlackwell = 10;
 // Of the device's memory: weights that are brought ahead, and tables that stay.
@@ -29,7 +29,7 @@ uint64_t select(const CudaOptions& options) {
   cuda::check(cudaSetDevice(options.device), "selecting it");
   size_t free = 0, total = 0;
   cuda::check(cudaMemGetInfo(&free, &total), "asking for its memory");
-  const auto most = static_cast<uint64_t>(kShareOfFree * static_cast<double>(free));
+  const uint64_t most = usable_memory(free);
   return options.memory_limit > 0 ? std::min(options.memory_limit, most) : most;
 }
 
@@ -166,15 +166,18 @@ void CudaBackend::allocate_operand(int64_t rows, int64_t cols, DType model, Oper
   out.values = empty(out.type.storage, rows, cols);
   if (!out.type.spec) return;
   if (dtype_size(out.type.storage) == 1) {
+    auto fast = std::make_shared<cuda::FastOperand>();
     if (fast_ == Fast::native) {
-      out.row_scales = empty(DType::f8_e8m0, 1, cuda::scale_bytes(rows, cols / cuda::kScaledBlock));
-      return;
+      fast->scales = empty(DType::f8_e8m0, 1, cuda::scale_bytes(rows, cols / cuda::kScaledBlock));
+    } else {
+      fast->scales = empty(DType::f32, 1, rows);
+      if (!cuda::fold_rounds(*out.type.spec)) {
+        fast->inexact = empty(DType::bf16, rows, cols);
+        fast->inexact_rows = empty(DType::i32, 1, rows + 1);
+        cuda::check(cudaMemsetAsync(fast->inexact_rows.data(), 0, sizeof(int32_t), stream()), "folding an operand");
+      }
     }
-    out.row_scales = empty(DType::f32, 1, rows);
-    if (cuda::fold_rounds(*out.type.spec)) return;
-    out.inexact = empty(DType::bf16, rows, cols);
-    out.inexact_rows = empty(DType::i32, 1, rows + 1);
-    cuda::check(cudaMemsetAsync(out.inexact_rows.data(), 0, sizeof(int32_t), stream()), "folding an operand");
+    out.device = std::move(fast);
     return;
   }
   if (mx::has_row_scales(*out.type.spec)) out.row_scales = empty(DType::f32, 1, rows);
@@ -417,27 +420,29 @@ const Weight& CudaBackend::layout_for(DType storage, const Weight& weight) {
 }
 
 cuda::Factor CudaBackend::factor_of(const Operand& x, const Weight& weight) {
-  if (dtype_size(x.type.storage) == 1) return cuda::Products::scaled(x.values, x.row_scales);
+  if (const auto* fast = cuda::fast_part(x)) return cuda::Products::scaled(x.values, fast->scales);
   const bool halves = layout_for(x.type.storage, weight).layout == cuda::Layout::halves;
   return halves ? products_.halves(x.values) : products_.factor(x.values);
 }
 
 void CudaBackend::recompute(const Operand& x, const Weight& weight, int64_t first_row, int64_t first, const View& out) {
-  if (x.inexact.empty()) return;
+  const auto* fast = cuda::fast_part(x);
+  if (fast == nullptr || fast->inexact.empty()) return;
   const View codes{.data = static_cast<std::byte*>(weight.values.get()) + first * weight.stride,
                    .type = DType::f8_e4m3,
                    .rows = out.cols,
                    .cols = weight.k,
                    .stride = weight.stride};
-  cuda::recompute_rows(cuda::view(x.inexact), x.inexact_rows.row<int32_t>(0), codes, weight.fold_scales.get() + first,
-                       first_row, out, static_cast<unsigned long long*>(fell_back_.get()), stream());
+  cuda::recompute_rows(cuda::view(fast->inexact), fast->inexact_rows.row<int32_t>(0), codes,
+                       weight.fold_scales.get() + first, first_row, out,
+                       static_cast<unsigned long long*>(fell_back_.get()), stream());
 }
 
 void CudaBackend::finish_sums(const Operand& x, const cuda::Factor& outliers, const Weight& weight, int64_t first_row,
                               int64_t first, const cuda::Powers& powers, const float* bias, const View& sums,
                               const View& out) {
   // Scales of a fast route are in the sums.
-  const float* row_scales = weight.fast() || x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0) + first_row;
+  const float* row_scales = x.row_scales.empty() ? nullptr : x.row_scales.row<float>(0) + first_row;
   const float* column_scales = weight.scales ? weight.scales.get() + first : nullptr;
   std::shared_ptr<void> memory;
   View aside;
@@ -465,7 +470,7 @@ void CudaBackend::product(const Operand& x, const Weight& prepared, const float*
     ++routes_.products;
     routes_.rows += out.rows();
   }
-  const bool scaled = (!fast && !x.row_scales.empty()) || !x.outliers.empty() || weight.scales;
+  const bool scaled = !x.row_scales.empty() || !x.outliers.empty() || weight.scales;
   // (The library adds a bias to float32 results in old kernels only, at a third of the speed.)
   const bool bias_there = bias == nullptr || (!fast && out.dtype() == DType::bf16);
   if (!scaled && products_.single(factor, weight) && bias_there) {
@@ -496,12 +501,13 @@ void CudaBackend::linear(const Operand& x, const PreparedWeight& weight, const L
   assert(epilogue.bias == nullptr || epilogue.bias->dtype() == DType::f32);
   if (out.rows() == 0) return;
   const float* bias = epilogue.bias == nullptr ? nullptr : epilogue.bias->row<float>(0);
-  const bool later = epilogue.residual != nullptr || epilogue.outputs || epilogue.multiplier != 1 || epilogue.bf16_ops;
+  const bool later = epilogue.residual != nullptr || epilogue.outputs || epilogue.multiplier != 1 ||
+                     epilogue.arithmetic == Arithmetic::bf16_rounded;
   if (!later) return product(x, w, bias, out);
   Tensor y = empty(out.dtype(), out.rows(), out.cols());
   const auto finish = [&](const cuda::Powers& powers, const float* more) {
     cuda::finish_rows(cuda::view(y), powers, more, epilogue.outputs, epilogue.multiplier, cuda::view(epilogue.residual),
-                      epilogue.bf16_ops, cuda::view(out), stream());
+                      epilogue.arithmetic, cuda::view(out), stream());
   };
   const bool halves = w.layout == cuda::Layout::halves && x.type.storage == DType::f32;
   if (halves && out.dtype() == DType::f32 && !w.scales && x.row_scales.empty()) {
@@ -510,8 +516,8 @@ void CudaBackend::linear(const Operand& x, const PreparedWeight& weight, const L
     products_.multiply(factor, 0, w, 0, nullptr, cuda::view(y));
     return finish({.rows = factor.powers, .columns = w.powers.get()}, bias);
   }
-  product(x, w, epilogue.bf16_ops ? nullptr : bias, y);
-  finish({}, epilogue.bf16_ops ? bias : nullptr);
+  product(x, w, epilogue.arithmetic == Arithmetic::bf16_rounded ? nullptr : bias, y);
+  finish({}, epilogue.arithmetic == Arithmetic::bf16_rounded ? bias : nullptr);
 }
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {

@@ -11,6 +11,9 @@
 
 namespace mxlm {
 
+/// The bytes of a device's free memory that a run may use: nine tenths, because libraries allocate beside the backend.
+constexpr uint64_t usable_memory(uint64_t free) { return free / 10 * 9; }
+
 /// A GPU as the driver lists it (CUDA_VISIBLE_DEVICES counts).
 struct CudaDevice {
   int index = 0;
@@ -19,6 +22,7 @@ struct CudaDevice {
   std::string bus_id;        // PCI bus id, "0000:3b:00.0", by which NVML knows the device
   uint64_t memory_bytes = 0, free_bytes = 0;
   bool supported = false;  // this build has code for it
+  [[nodiscard]] uint64_t usable_bytes() const { return usable_memory(free_bytes); }
 };
 
 /// The GPUs of this machine, or why there are none.
@@ -43,11 +47,10 @@ struct CudaOptions {
   int device = 0;
   GemmRoute route = GemmRoute::exact;
   bool reversed = false;      // sums of matrix products in another order
-  uint64_t memory_limit = 0;  // bytes of device memory that may be used; 0 = nine tenths of what is free
+  uint64_t memory_limit = 0;  // bytes of device memory that may be used, at most usable_memory; 0 = all of that
 };
 
-/// Operations may be asked for by one thread at a time. No result depends on which rows share a batch. Throws Error if
-/// there is no such device, OutOfDeviceMemory from operations.
+/// Throws Error if there is no such device. Operations throw OutOfDeviceMemory.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
 
 }  // namespace mxlm

@@ -57,7 +57,7 @@ class CudaBackend final : public Backend {
   // norm.cu, activation.cu, operands.cu
   void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows, std::span<Operand> outs) override;
   void norm(const Tensor& x, const NormArgs& args, Tensor& out) override;
-  void activation(const Tensor& x, Activation activation, bool bf16_ops, std::span<const int64_t> windows,
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> windows,
                   std::span<Operand> outs) override;
   void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
                         std::span<Operand> outs) override;
@@ -73,8 +73,8 @@ class CudaBackend final : public Backend {
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
                  std::span<Operand> outs) override;
   // head.cu
-  void score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) override;
-  void logits(const HeadInput& input, std::span<float> out) override;
+  void score(std::span<const HeadJob> inputs, std::span<const int32_t> targets) override;
+  void logits(const HeadJob& input, std::span<float> out) override;
 
   // --- for the files above
   [[nodiscard]] cudaStream_t stream() const { return stream_.get(); }
@@ -129,8 +129,8 @@ class CudaBackend final : public Backend {
   /// `out` = x W^T with scales, outliers and bias.
   void product(const Operand& x, const cuda::Weight& weight, const float* bias, Tensor& out);
   /// Float32 products of the head for rows from `first_row` and outputs from `first` on.
-  void head_products(const cuda::Factor& values, const cuda::Factor& outliers, const HeadInput& input,
-                     int64_t first_row, int64_t first, const cuda::View& out);
+  void head_products(const cuda::Factor& values, const cuda::Factor& outliers, const HeadJob& input, int64_t first_row,
+                     int64_t first, const cuda::View& out);
 
   CudaOptions options_;
   std::string name_;

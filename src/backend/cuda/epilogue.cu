@@ -7,9 +7,9 @@ namespace {
 
 template <typename T>
 void finish(const View& y, const Powers& powers, const float* bias, const OperandSpec& outputs, float multiplier,
-            const View& residual, bool bf16_ops, const View& out, cudaStream_t stream) {
+            const View& residual, Arithmetic arithmetic, const View& out, cudaStream_t stream) {
   Finish step;
-  step.bf16_ops = bf16_ops;
+  step.arithmetic = arithmetic;
   step.powers = powers;
   step.bias = bias;
   if (outputs && is_fast(*outputs)) {
@@ -17,7 +17,8 @@ void finish(const View& y, const Powers& powers, const float* bias, const Operan
     step.quantizer = make_quantizer(*outputs);
   } else if (outputs) {
     // In y, which is whole then.
-    if (bf16_ops || bias != nullptr || powers.rows != nullptr) launch_finish<T, T>(step, y, {}, y, stream);
+    if (arithmetic == Arithmetic::bf16_rounded || bias != nullptr || powers.rows != nullptr)
+      launch_finish<T, T>(step, y, {}, y, stream);
     if (mx::has_row_scales(*outputs)) {
       ScaledRows args;
       args.multiply = true;
@@ -34,14 +35,14 @@ void finish(const View& y, const Powers& powers, const float* bias, const Operan
 }  // namespace
 
 void finish_rows(const View& y, const Powers& powers, const float* bias, const OperandSpec& outputs, float multiplier,
-                 const View& residual, bool bf16_ops, const View& out, cudaStream_t stream) {
+                 const View& residual, Arithmetic arithmetic, const View& out, cudaStream_t stream) {
   assert(y.type == out.type && y.rows == out.rows && y.cols == out.cols);
   assert(!outputs || !mx::needs_whole_tensor(*outputs));
   assert(powers.rows == nullptr || out.type == DType::f32);
   if (out.type == DType::bf16) {
-    finish<BFloat16>(y, powers, bias, outputs, multiplier, residual, bf16_ops, out, stream);
+    finish<BFloat16>(y, powers, bias, outputs, multiplier, residual, arithmetic, out, stream);
   } else {
-    finish<float>(y, powers, bias, outputs, multiplier, residual, bf16_ops, out, stream);
+    finish<float>(y, powers, bias, outputs, multiplier, residual, arithmetic, out, stream);
   }
 }
 

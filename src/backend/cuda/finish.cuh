@@ -9,9 +9,9 @@ namespace mxlm::cuda {
 
 /// The steps of LinearEpilogue, in its order; each result is rounded to the type of the output.
 struct Finish {
-  bool bf16_ops = false;        // round to bfloat16, then the sum with `bias`, if there is one, too
-  Powers powers;                // of the values, which are float32 sums, before all else
-  const float* bias = nullptr;  // [cols]; a sum in float32 where there are no bf16_ops, rounded with the value
+  Arithmetic arithmetic = Arithmetic::model_dtype;  // bf16_rounded: round, add `bias`, if there is one, and round
+  Powers powers;                                    // of the values, which are float32 sums, before all else
+  const float* bias = nullptr;                      // [cols]; in model_dtype the sum is in float32 and rounded once
   bool quantize = false;
   Quantizer quantizer;
   float multiplier = 1;
@@ -47,9 +47,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 #pragma unroll
   for (int i = 0; i < kChunk; ++i) {
-    if (!step.bf16_ops && step.bias != nullptr) x[i] += bias[i];
+    if (step.arithmetic != Arithmetic::bf16_rounded && step.bias != nullptr) x[i] += bias[i];
     x[i] = rounded<T>(x[i]);
-    if (!step.bf16_ops) continue;
+    if (step.arithmetic != Arithmetic::bf16_rounded) continue;
     x[i] = bf(x[i]);
     if (step.bias != nullptr) x[i] = bf(x[i] + bf(bias[i]));
   }

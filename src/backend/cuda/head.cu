@@ -33,7 +33,7 @@ struct TokenState {
 struct Transform {
   const float* bias;  // of the chunk's first logit, or null
   float multiplier, softcap;
-  bool bf16_ops;
+  Arithmetic arithmetic;
   cuda::Powers powers;  // of the products first of all; from the tile's first row and the chunk's first logit on
   float row_power;
 };
@@ -54,7 +54,7 @@ __device__ float round_bf16(float x) {
 }
 
 __device__ float logit_of(const Transform& t, float product, int64_t place) {
-  if (t.bf16_ops) {
+  if (t.arithmetic == Arithmetic::bf16_rounded) {
     float x = round_bf16(product);
     if (t.bias != nullptr) x = round_bf16(x + round_bf16(t.bias[place]));
     x *= t.multiplier;
@@ -309,27 +309,28 @@ __global__ void finish_kernel(const TokenState* states, const TokenState* baseli
 
 unsigned blocks_for(int64_t n) { return static_cast<unsigned>((n + kThreads - 1) / kThreads); }
 
-const Weight& weight_of(const HeadInput& input) { return dynamic_cast<const Weight&>(*input.weight); }
+const Weight& weight_of(const HeadJob& input) { return dynamic_cast<const Weight&>(*input.weight); }
 
-Transform transform_of(const HeadInput& input, const cuda::Factor& values, int64_t first_row, int64_t first) {
+Transform transform_of(const HeadJob& input, const cuda::Factor& values, int64_t first_row, int64_t first) {
   cuda::Powers powers;
   if (values.powers != nullptr) powers = {values.powers + first_row, weight_of(input).powers.get() + first};
   return {.bias = input.bias == nullptr ? nullptr : input.bias->row<float>(0) + first,
           .multiplier = input.logit_multiplier,
           .softcap = input.logit_softcap,
-          .bf16_ops = input.bf16_ops,
+          .arithmetic = input.arithmetic,
           .powers = powers,
           .row_power = 1};
 }
 
 /// True if a product of the head, with its powers, is the logit.
-bool is_plain(const HeadInput& input) {
-  return input.bias == nullptr && input.logit_multiplier == 1 && input.logit_softcap == 0 && !input.bf16_ops;
+bool is_plain(const HeadJob& input) {
+  return input.bias == nullptr && input.logit_multiplier == 1 && input.logit_softcap == 0 &&
+         input.arithmetic != Arithmetic::bf16_rounded;
 }
 
 /// An input with its operand as products read it.
 struct Side {
-  const HeadInput* input;
+  const HeadJob* input;
   cuda::Factor values, outliers;
 };
 
@@ -343,7 +344,7 @@ __global__ void logits_kernel(float* products, int64_t stride, Transform transfo
 
 }  // namespace
 
-void CudaBackend::head_products(const cuda::Factor& values, const cuda::Factor& outliers, const HeadInput& input,
+void CudaBackend::head_products(const cuda::Factor& values, const cuda::Factor& outliers, const HeadJob& input,
                                 int64_t first_row, int64_t first, const View& out) {
   // (The powers of halves are left to the kernels that make logits of the products.)
   const Weight& weight = layout_for(input.hidden->type.storage, weight_of(input));
@@ -357,7 +358,7 @@ void CudaBackend::head_products(const cuda::Factor& values, const cuda::Factor& 
   finish_sums(*input.hidden, outliers, weight, first_row, first, /*powers=*/{}, nullptr, out, out);
 }
 
-void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32_t> targets) {
+void CudaBackend::score(std::span<const HeadJob> inputs, std::span<const int32_t> targets) {
   assert(!inputs.empty());
   const auto rows = static_cast<int64_t>(targets.size());
   const int64_t vocabulary = inputs[0].weight->rows();
@@ -365,7 +366,7 @@ void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32
   if (rows == 0) return;
   const bool self = inputs[0].kind == ScoreKind::self;
   std::vector<Side> sides;
-  for (const HeadInput& input : inputs) {
+  for (const HeadJob& input : inputs) {
     assert(input.hidden->values.rows() == rows && static_cast<int64_t>(input.scores.size()) == rows);
     Side side{.input = &input, .values = factor_of(*input.hidden, weight_of(input)), .outliers = {}};
     if (!input.hidden->outliers.empty()) side.outliers = products_.factor(input.hidden->outliers);
@@ -459,7 +460,7 @@ void CudaBackend::score(std::span<const HeadInput> inputs, std::span<const int32
   }
 }
 
-void CudaBackend::logits(const HeadInput& input, std::span<float> out) {
+void CudaBackend::logits(const HeadJob& input, std::span<float> out) {
   const Tensor& values = input.hidden->values;
   const int64_t vocabulary = input.weight->rows();
   assert(static_cast<int64_t>(out.size()) == values.rows() * vocabulary);

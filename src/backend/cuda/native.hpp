@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "backend/backend.hpp"
+#include "backend/cuda/fast_operand.hpp"
 #include "backend/cuda/runtime.hpp"
 #include "backend/cuda/scale_layout.hpp"
 
@@ -19,8 +20,11 @@ constexpr int64_t kNativeOutputs = 16;
 /// are not of 32 values, or rows not of whole blocks. The library has no product of two E5M2, so weights are E4M3.
 std::optional<DType> native_type(const OperandSpec& spec, bool weight, int64_t cols);
 
-/// True if an operand is block-scaled: `row_scales` are its E8M0 codes, as scale_layout.hpp has them.
-inline bool is_native(const Operand& x) { return !x.row_scales.empty() && x.row_scales.dtype() == DType::f8_e8m0; }
+/// True if an operand is block-scaled.
+inline bool is_native(const Operand& x) {
+  const FastOperand* fast = fast_part(x);
+  return fast != nullptr && fast->scales.dtype() == DType::f8_e8m0;
+}
 
 /// `values` (f32, f16 or bf16) quantised in `format` along its rows, as FP8 `codes` (f8_e4m3 or f8_e5m2, zeros from
 /// their last column to their stride) and `scales`, scale_bytes() of them, zero behind the last row and block. A NaN

@@ -271,7 +271,8 @@ constexpr int64_t kWidest = int64_t{8} * 512 * kChunk;  // columns that fit a bl
 
 /// True if rows stay in registers and may become operands at once.
 bool in_registers(const NormArgs& args, int64_t cols) {
-  return !args.bf16_ops && (args.group == 0 || args.group == cols) && padded(cols) <= kWidest;
+  return args.arithmetic != Arithmetic::bf16_rounded && (args.group == 0 || args.group == cols) &&
+         padded(cols) <= kWidest;
 }
 
 Norm make_norm(const Tensor& x, const NormArgs& args) {
@@ -325,13 +326,13 @@ void run_norm_rows(const Norm& norm, int64_t rows, const Sink& targets, cudaStre
 }
 
 template <typename T>
-void run_norm_groups(const Norm& norm, bool bf16_ops, const View& out, cudaStream_t stream) {
+void run_norm_groups(const Norm& norm, Arithmetic arithmetic, const View& out, cudaStream_t stream) {
   if (out.rows == 0 || out.cols == 0) return;
   const int64_t groups = out.cols / norm.cols;
   const int64_t total = out.rows * groups;
   assert(total <= INT32_MAX);
   const Rows rows = make_rows(out);
-  if (bf16_ops) {
+  if (arithmetic == Arithmetic::bf16_rounded) {
     layer_norm_bf16<T><<<static_cast<unsigned>(total), kThreads, 0, stream>>>(norm, rows, groups);
   } else if (norm.cols <= 1024) {
     constexpr int64_t kTeams = kThreads / 32;
@@ -357,8 +358,8 @@ void CudaBackend::norm(const Tensor& x, const NormArgs& args, Tensor& out) {
     x.dtype() == DType::bf16 ? cuda::run_norm_rows<BFloat16>(norm, x.rows(), targets, stream())
                              : cuda::run_norm_rows<float>(norm, x.rows(), targets, stream());
   } else {
-    x.dtype() == DType::bf16 ? cuda::run_norm_groups<BFloat16>(norm, args.bf16_ops, result, stream())
-                             : cuda::run_norm_groups<float>(norm, args.bf16_ops, result, stream());
+    x.dtype() == DType::bf16 ? cuda::run_norm_groups<BFloat16>(norm, args.arithmetic, result, stream())
+                             : cuda::run_norm_groups<float>(norm, args.arithmetic, result, stream());
   }
 }
 

@@ -1,3 +1,4 @@
+#include "backend/cuda/fast_operand.hpp"
 #include "backend/cuda/generic.hpp"
 #include "backend/cuda/native.hpp"
 #include "backend/cuda/operands.hpp"
@@ -17,12 +18,13 @@ FoldTarget fold_target(Operand& out) {
   FoldTarget target;
   const View codes = view(out.values);
   target.out = make_rows(codes.data, DType::u8, codes.stride, codes.stride);
-  target.row_scales = out.row_scales.row<float>(0);
+  FastOperand& fast = *fast_part(out);
+  target.row_scales = fast.scales.row<float>(0);
   set_format(target, *out.type.spec, codes.type == DType::f8_e5m2);
-  if (!out.inexact.empty()) {
-    target.inexact = out.inexact.row<BFloat16>(0);
-    target.inexact_stride = out.inexact.stride();
-    target.inexact_rows = out.inexact_rows.row<int32_t>(0);
+  if (!fast.inexact.empty()) {
+    target.inexact = fast.inexact.row<BFloat16>(0);
+    target.inexact_stride = fast.inexact.stride();
+    target.inexact_rows = fast.inexact_rows.row<int32_t>(0);
   }
   return target;
 }
@@ -90,7 +92,7 @@ void finish_operands(CudaBackend& backend, const OperandPlan& plan, std::span<co
     const mx::BlockFormat& format = *out->type.spec;
     const View values = view(out->values);
     if (is_native(*out)) {
-      encode_native(format, x, values, out->row_scales.data(), stream);
+      encode_native(format, x, values, fast_part(*out)->scales.data(), stream);
       continue;
     }
     if (!mx::has_row_scales(format)) {
