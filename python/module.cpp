@@ -12,7 +12,9 @@
 #include <future>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "mxlm/mxlm.hpp"
@@ -86,29 +88,104 @@ void quantize_into(const InArray& in, const std::string& spec, const OutArray& o
   }
 }
 
-struct Arguments {
-  EvaluateOptions options;
-  std::string bos = "template", dtype = "auto", gemm = "exact";
+using Row = Option<EvaluateOptions>;
+
+/// The word of its type in Python.
+struct TypeName {
+  const char* operator()(bool EvaluateOptions::*) const { return "bool"; }
+  const char* operator()(int EvaluateOptions::*) const { return "int"; }
+  const char* operator()(int64_t EvaluateOptions::*) const { return "int"; }
+  const char* operator()(double EvaluateOptions::*) const { return "float"; }
+  const char* operator()(std::string EvaluateOptions::*) const { return "str"; }
+  const char* operator()(std::filesystem::path EvaluateOptions::*) const { return "Union[str, os.PathLike[str]]"; }
+  const char* operator()(std::vector<int> EvaluateOptions::*) const { return "Sequence[int]"; }
+  const char* operator()(std::vector<std::string> EvaluateOptions::*) const { return "Union[str, Sequence[str]]"; }
+  const char* operator()(const Choice<EvaluateOptions>&) const { return "str"; }
 };
 
-template <typename T>
-T one_of(const char* what, const std::string& text, std::initializer_list<std::pair<const char*, T>> values) {
-  std::string names;
-  for (const auto& [name, value] : values) {
-    if (text == name) return value;
-    names += (names.empty() ? "" : ", ") + std::string(name);
-  }
-  throw UsageError(std::string(what) + " '" + text + "' is not known; it is one of " + names + ".");
+nb::object get(const EvaluateOptions& options, const Row& row) {
+  return std::visit(
+      [&]<typename Member>(const Member& member) -> nb::object {
+        if constexpr (std::is_same_v<Member, Choice<EvaluateOptions>>) {
+          return nb::cast(member.words.at(member.get(options)));
+        } else if constexpr (std::is_same_v<Member, std::filesystem::path EvaluateOptions::*>) {
+          return nb::cast((options.*member).native());
+        } else {
+          return nb::cast(options.*member);
+        }
+      },
+      row.member);
 }
 
-std::string evaluate_json(const Model& model, const Data& data, Arguments arguments, const nb::object& progress) {
-  EvaluateOptions& options = arguments.options;
-  options.bos = one_of<Bos>("bos", arguments.bos,
-                            {{"template", Bos::from_template}, {"always", Bos::always}, {"never", Bos::never}});
-  options.dtype = one_of<ComputeType>(
-      "dtype", arguments.dtype,
-      {{"auto", ComputeType::automatic}, {"float32", ComputeType::float32}, {"bfloat16", ComputeType::bfloat16}});
-  options.gemm = one_of<Gemm>("gemm", arguments.gemm, {{"exact", Gemm::exact}, {"fast", Gemm::fast}});
+void set(EvaluateOptions& options, const Row& row, const nb::handle& value) {
+  std::visit(
+      [&]<typename Member>(const Member& member) {
+        if constexpr (std::is_same_v<Member, Choice<EvaluateOptions>>) {
+          member.set(options, place_of_word(nb::cast<std::string>(value), member.words, row.command_line_flag()));
+        } else {
+          using Value = std::remove_cvref_t<decltype(options.*member)>;
+          if constexpr (std::is_same_v<Value, std::vector<std::string>>) {
+            if (nb::isinstance<nb::str>(value)) {
+              options.*member = {nb::cast<std::string>(value)};
+              return;
+            }
+          }
+          options.*member = nb::cast<Value>(value);
+        }
+      },
+      row.member);
+}
+
+/// The options of a dict by their names; None leaves the default.
+EvaluateOptions options_of(const nb::dict& values) {
+  EvaluateOptions options;
+  for (const Row& row : option_table()) {
+    const nb::object value = values.attr("get")(row.name);
+    if (value.is_none()) continue;
+    try {
+      set(options, row, value);
+    } catch (const nb::cast_error&) {
+      throw nb::type_error((row.name + " should be " + std::visit(TypeName(), row.member) + ", not " +
+                            nb::cast<std::string>(nb::repr(value)))
+                               .c_str());
+    }
+  }
+  return options;
+}
+
+/// All options of an evaluation that is asked for so.
+nb::dict resolved_options(const nb::dict& values) {
+  const EvaluateOptions options = options_of(values);
+  check_options(options);
+  nb::dict out;
+  for (const Row& row : option_table()) out[row.name.c_str()] = get(options, row);
+  return out;
+}
+
+/// The table, a dict a row.
+nb::list options_list() {
+  nb::list out;
+  const EvaluateOptions standard;
+  for (const Row& row : option_table()) {
+    const auto* const choice = std::get_if<Choice<EvaluateOptions>>(&row.member);
+    nb::dict entry;
+    entry["group"] = row.group;
+    entry["name"] = row.name;
+    entry["flag"] = row.command_line_flag();
+    entry["type"] = std::visit(TypeName(), row.member);
+    entry["default"] = get(standard, row);
+    entry["help"] = row.help;
+    entry["least"] = row.least;
+    entry["most"] = row.most;
+    entry["words"] = choice == nullptr ? std::vector<std::string>() : choice->words;
+    entry["former"] = row.former;
+    out.append(entry);
+  }
+  return out;
+}
+
+std::string evaluate_json(const Model& model, const Data& data, const nb::dict& values, const nb::object& progress) {
+  EvaluateOptions options = options_of(values);
   std::optional<nb::python_error> raised;
   std::atomic<bool> stop{false};
   if (!progress.is_none()) {
@@ -200,12 +277,11 @@ NB_MODULE(_core, m) {
   });
   m.def("embedded_data", [] { return Data::embedded(); });
   m.def("text_data", &data_of_texts);
-  m.def("read_data", [](const std::string& name, const std::string& field, int64_t max_documents, bool wikitext_rows) {
+  m.def("read_data", [](const std::string& name, const nb::dict& values) {
+    EvaluateOptions options = options_of(values);
     return interruptibly([&](const std::atomic<bool>& cancelled) {
-      return Data::read(name, {.field = field,
-                               .max_documents = max_documents,
-                               .wikitext_rows = wikitext_rows,
-                               .cancelled = asks(cancelled)});
+      options.cancelled = asks(cancelled);
+      return Data::read(name, options);
     });
   });
   m.def("quantize_into", &quantize_into, nb::arg("array").noconvert(), nb::arg("spec"), nb::arg("out").noconvert(),
@@ -224,26 +300,7 @@ NB_MODULE(_core, m) {
     });
   });
 
-  nb::class_<Arguments>(m, "Arguments")
-      .def(nb::init<>())
-      .def_prop_rw(
-          "variants", [](const Arguments& a) { return a.options.variants; },
-          [](Arguments& a, std::vector<std::string> v) { a.options.variants = std::move(v); })
-#define MXLM_OPTION(name)                                       \
-  .def_prop_rw(                                                 \
-      #name, [](const Arguments& a) { return a.options.name; }, \
-      [](Arguments& a, decltype(EvaluateOptions::name) v) { a.options.name = std::move(v); })
-      // clang-format off
-      MXLM_OPTION(protocol) MXLM_OPTION(context) MXLM_OPTION(stride) MXLM_OPTION(max_windows)
-      MXLM_OPTION(windows)
-      MXLM_OPTION(allow_long_context) MXLM_OPTION(device) MXLM_OPTION(threads) MXLM_OPTION(batch_windows)
-      MXLM_OPTION(round_tokens) MXLM_OPTION(stream) MXLM_OPTION(noise) MXLM_OPTION(jensen_shannon)
-      MXLM_OPTION(linear_errors) MXLM_OPTION(exponents) MXLM_OPTION(journal) MXLM_OPTION(resume)
-  // clang-format on
-#undef MXLM_OPTION
-      .def_rw("bos", &Arguments::bos)
-      .def_rw("dtype", &Arguments::dtype)
-      .def_rw("gemm", &Arguments::gemm);
-  m.def("evaluate", &evaluate_json, nb::arg("model"), nb::arg("data"), nb::arg("arguments"),
-        nb::arg("progress").none());
+  m.def("options", &options_list);
+  m.def("resolved_options", &resolved_options);
+  m.def("evaluate", &evaluate_json, nb::arg("model"), nb::arg("data"), nb::arg("options"), nb::arg("progress").none());
 }

@@ -27,7 +27,7 @@ class MXLM_API UsageError : public Error {
 };
 
 /// The work was called off: by Ctrl-C or SIGTERM in the program, which ends with code 130, by the caller's `cancelled`
-/// in the library. Finished rounds are kept where there is a journal.
+/// in the library. Finished shards are kept where there is a journal.
 class MXLM_API Interrupted : public std::exception {
  public:
   [[nodiscard]] const char* what() const noexcept override { return "interrupted"; }

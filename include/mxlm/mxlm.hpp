@@ -18,15 +18,12 @@
 #include <vector>
 
 #include "mxlm/error.hpp"
+#include "mxlm/options.hpp"
 
 namespace mxlm::api {
 
 /// The version of the library, "0.2.0".
 MXLM_API const char* version() noexcept;
-
-/// Asked now and then by all threads that do the work, several at once: true ends it within about a second, and the
-/// function that does it throws Interrupted, but for what evaluate() says of finished rounds. Must not throw.
-using Cancelled = std::function<bool()>;
 
 enum class LogLevel : uint8_t { information, warning, error };
 /// Lines that `mxlm` would log go to `handler`, from any thread, one at a time; null (as at the start): nowhere. Holds
@@ -115,16 +112,10 @@ class MXLM_API Data {
   /// Texts in UTF-8 (what is not valid becomes U+FFFD); `name` is for the result. Throws UsageError without any.
   static Data texts(std::vector<std::string> texts, std::string name = "text");
 
-  struct ReadOptions {
-    std::string field = "text";  // the JSON member or column that holds a document's text
-    int64_t max_documents = 0;   // 0 = all
-    bool wikitext_rows = false;  // rows of WikiText and ptb as documents, which the protocols document and self want
-    Cancelled cancelled;
-  };
   /// NAME_OR_PATH[:SPLIT[:SUBSET]] as --data takes it: a data set that is known by name, or a .txt, .jsonl, .jsonl.gz,
-  /// .jsonl.zst or .parquet file or a folder of them. Throws Error.
-  static Data read(const std::string& name, const ReadOptions& options);
-  static Data read(const std::string& name) { return read(name, ReadOptions()); }
+  /// .jsonl.zst or .parquet file or a folder of them. Of the options `field`, `max_samples`, `protocol` (whether rows
+  /// of WikiText and ptb are documents) and `cancelled` matter. Throws Error.
+  static Data read(const std::string& name, const EvaluateOptions& options = {});
 
   [[nodiscard]] int64_t documents() const;
   [[nodiscard]] bool is_text() const;  // and no set of documents
@@ -135,45 +126,6 @@ class MXLM_API Data {
 
  private:
   std::shared_ptr<const State> state_;
-};
-
-/// Work done so far, in tokens x variants through the whole model.
-struct Progress {
-  double done = 0, total = 0;
-  double seconds = 0;
-  size_t round = 0, rounds = 0;  // finished, in all
-};
-
-enum class ComputeType : uint8_t { automatic, float32, bfloat16 };  // automatic: the checkpoint's, F16 in float32
-enum class Bos : uint8_t { from_template, always, never };
-enum class Gemm : uint8_t { exact, fast };  // fast: a GPU's, in FP8
-
-/// As the options of `mxlm eval` in docs/guide.md.
-struct EvaluateOptions {
-  /// In the variant grammar, "w4: linear=mxfp4/none"; empty = the baseline alone.
-  std::vector<std::string> variants = {"attention=mxfp8_e4m3,mlp=mxfp8_e4m3"};
-  std::string protocol;     // "" = window for texts, document for documents
-  int64_t context = 0;      // tokens a window; 0 = the protocol's
-  int64_t stride = 0;       // tokens, of hf-stride; 0 = 512
-  int64_t max_windows = 0;  // the first ones; 0 = all
-  int64_t windows = 0;      // so many, spread evenly over the text; 0 = all
-  Bos bos = Bos::from_template;
-  bool allow_long_context = false;
-  ComputeType dtype = ComputeType::automatic;
-  std::string device = "auto";  // auto, cpu, cuda, cuda:0,2
-  Gemm gemm = Gemm::exact;
-  int threads = 0;              // 0 = as many as there are cores; changes no digit
-  int64_t batch_windows = 0;    // windows a micro-batch; 0 = chosen from memory; changes no digit
-  int64_t round_tokens = 0;     // tokens a round at most; 0 = chosen; changes no digit
-  bool stream = false;          // never keep weights between rounds; changes no digit
-  bool noise = false;           // run everything again with another order of float32 sums
-  bool jensen_shannon = false;  // also measure Jensen-Shannon divergences, in a second pass of the LM head
-  bool linear_errors = false, exponents = false;
-  std::filesystem::path journal;  // keep finished rounds in this folder; "" = none
-  bool resume = false;            // go on with those that it holds
-  /// By one thread at a time, not always the caller's. Must not throw.
-  std::function<void(const Progress&)> on_progress;
-  Cancelled cancelled;
 };
 
 /// Main figures of a variant.
@@ -190,12 +142,12 @@ struct Figures {
 };
 
 struct Evaluation {
-  bool complete = true;          // false: cancelled; the figures are those of the finished rounds
+  bool complete = true;          // false: cancelled; the figures are those of the finished shards
   std::vector<Figures> figures;  // the baseline first, then the variants in order
   std::string json;              // all there is: schema mxlm.eval/1 of docs/guide.md, one run
 };
 
-/// Baseline and variants of one model on one data set. Cancelled, it returns the finished rounds, or throws Interrupted
+/// Baseline and variants of one model on one data set. Cancelled, it returns the finished shards, or throws Interrupted
 /// if there is none. Throws UsageError for options that make no sense (an unknown protocol, a variant that matches
 /// nothing), Error for everything else.
 MXLM_API Evaluation evaluate(const Model& model, const Data& data, const EvaluateOptions& options = {});

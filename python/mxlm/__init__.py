@@ -11,13 +11,20 @@ would log goes to logging.getLogger("mxlm").
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
-from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar, Union
+import warnings
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar, Union
 
 from . import _core
 from ._core import Error, Model, UsageError, __version__
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._options import Options
 
 __all__ = ["Error", "Model", "UsageError", "__version__", "cast_file", "evaluate", "formats", "load", "quantize"]
 
@@ -105,76 +112,66 @@ def evaluate(
     *,
     text: Union[str, Sequence[str], None] = None,
     data: Union[str, "os.PathLike[str]", None] = None,
-    variants: Union[str, Sequence[str], None] = None,
-    protocol: Optional[str] = None,
-    context: int = 0,
-    stride: int = 0,
-    max_windows: int = 0,
-    windows: int = 0,
-    max_samples: int = 0,
-    field: str = "text",
-    bos: str = "template",
-    allow_long_context: bool = False,
-    dtype: str = "auto",
-    device: str = "auto",
-    gemm: str = "exact",
-    threads: int = 0,
-    batch_size: int = 0,
-    round_tokens: int = 0,
-    stream: bool = False,
-    noise: bool = False,
-    jensen_shannon: bool = False,
-    linear_errors: bool = False,
-    exponents: bool = False,
-    journal: Union[str, "os.PathLike[str]", None] = None,
-    resume: bool = False,
     progress: Optional[Callable[[float, float], None]] = None,
+    **options: Unpack[Options],
 ) -> Dict[str, Any]:
-    """Baseline and variants of a model side by side; the options are those of `mxlm eval`, 0 being its default.
+    """Baseline and variants of a model side by side, as `mxlm eval`.
 
     model: as for load(), or what load() gave.
     text: a text, or several. data: NAME_OR_PATH[:SPLIT[:SUBSET]] as --data takes it, files too. Neither: the text that is
         built in.
-    variants: in the variant grammar, "mlp=mxfp4/mxfp8"; None is attention and MLP in mxfp8_e4m3, [] the baseline alone.
-    context, stride: tokens. max_windows: the first so many; windows: so many, spread evenly over the text. journal: a folder that keeps finished rounds; resume: go on with those that it holds.
     progress: is given (done, total), tokens x variants, now and then; what it raises ends the work.
 
     Returns what `mxlm eval --json` writes (schema mxlm.eval/1), with one run: result["runs"][0]["variants"], the baseline
     first. The GIL is free meanwhile. Ctrl-C ends the work within about a second and raises KeyboardInterrupt; with a
-    journal, finished rounds are kept. Raises UsageError for options that make no sense, Error for everything else.
+    journal, finished shards are kept. Raises UsageError for options that make no sense, Error for everything else.
+
+    The options, of which None is the default; variants=[] is the baseline alone:
     """
     if text is not None and data is not None:
         raise UsageError("text and data exclude one another; leave one of them out.")
-    arguments = _core.Arguments()
-    if variants is not None:
-        arguments.variants = [variants] if isinstance(variants, str) else list(variants)
-    arguments.protocol = protocol or ""
-    arguments.context = context
-    arguments.stride = stride
-    arguments.max_windows = max_windows
-    arguments.windows = windows
-    arguments.bos = bos
-    arguments.allow_long_context = allow_long_context
-    arguments.dtype = dtype
-    arguments.device = device
-    arguments.gemm = gemm
-    arguments.threads = threads
-    arguments.batch_windows = batch_size
-    arguments.round_tokens = round_tokens
-    arguments.stream = stream
-    arguments.noise = noise
-    arguments.jensen_shannon = jensen_shannon
-    arguments.linear_errors = linear_errors
-    arguments.exponents = exponents
-    arguments.journal = "" if journal is None else os.fspath(journal)
-    arguments.resume = resume
-
+    given = _current_options(options)
     if text is not None:
         texts = [text] if isinstance(text, str) else list(text)
         source = _core.text_data([t.encode("utf-8", "surrogatepass") for t in texts])
     elif data is not None:
-        source = _core.read_data(os.fspath(data), field, max_samples, protocol in ("document", "self"))
+        source = _core.read_data(os.fspath(data), given)
     else:
         source = _core.embedded_data()
     opened = model if isinstance(model, Model) else load(model)
-    return json.loads(_core.evaluate(opened, source, arguments, progress))
+    return json.loads(_core.evaluate(opened, source, given, progress))
+
+
+_OPTIONS = {row["name"]: row for row in _core.options()}
+_FORMER = {row["former"][2:].replace("-", "_"): name for name, row in _OPTIONS.items() if row["former"]}
+
+
+def _current_options(options: Mapping[str, Any]) -> Dict[str, Any]:
+    """The options under their current names. Raises TypeError for a name that is none."""
+    out: Dict[str, Any] = {}
+    for name, value in options.items():
+        current = _FORMER.get(name, name)
+        if current != name:
+            warnings.warn(f"{name} is now called {current}", DeprecationWarning, stacklevel=3)
+        if current not in _OPTIONS:
+            raise TypeError(f"evaluate() got an unexpected keyword argument {name!r}")
+        if current in out:
+            raise TypeError(f"evaluate() got {name!r} and {current!r}, which are one option")
+        out[current] = value
+    return out
+
+
+def _describe(function: Callable[..., Any]) -> None:
+    """Gives `function`, which takes **options, the signature and the documentation that the table of options implies."""
+    signature = inspect.signature(function)
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for name, row in _OPTIONS.items():
+        default = None if row["default"] == "" else row["default"]
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=row["type"])
+        )
+        function.__doc__ = f"{function.__doc__}{name}: {row['help']}.\n    "
+    setattr(function, "__signature__", signature.replace(parameters=parameters))
+
+
+_describe(evaluate)

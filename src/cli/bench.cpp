@@ -154,7 +154,8 @@ void add_bench(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("bench", "This machine's peaks and the kernels' share of them, on CPU and GPUs");
   command->add_option("--threads", arguments->threads, "Threads")->check(CLI::Range(1, 4096));
-  command->add_option("--json", arguments->json, "Write the figures as JSON here ('-' is stdout, without the table)");
+  command->add_option("--json", arguments->json, "Write the figures as JSON here ('-' is stdout, without the table)")
+      ->type_name("FILE");
   command->footer("Example: mxlm bench --threads 1");
   command->callback([arguments] { run_bench(*arguments); });
 }

@@ -16,10 +16,11 @@ void add_cast(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   api::CastFileOptions& options = arguments->options;
   CLI::App* command = app.add_subcommand("cast", "Quantise the tensors of a safetensors file");
-  command->add_option("INPUT", arguments->input, "A safetensors file")->required();
-  command->add_option("-o,--output", arguments->output, "The safetensors file to write")->required();
+  command->add_option("INPUT", arguments->input, "A safetensors file")->required()->type_name("FILE");
+  command->add_option("-o,--output", arguments->output, "The safetensors file to write")->required()->type_name("FILE");
   command->add_option("--format", options.spec, "A format and its keys: mxfp4, mxfp8_e5m2@block=16@rule=rceil")
-      ->required();
+      ->required()
+      ->type_name("FORMAT");
   command->add_flag("--packed", options.packed, "Write codes (U8) and, as NAME.scale, scales (E8M0) instead of values");
   command->add_option("--threads", options.threads, "Threads (default: the cores this process may use)")
       ->check(CLI::Range(1, 1024));

@@ -4,9 +4,6 @@
 
 namespace mxlm::cli {
 
-/// Accepts counts of things: 1 and up, with bounds that read well in a message.
-inline CLI::Range a_count() { return CLI::Range(int64_t{1}, int64_t{1} << 40); }
-
 // One file a subcommand: each function adds its command with options, an example in the footer, and a callback that
 // does the work. Callbacks throw mxlm::Error, UsageError or Interrupted; main turns them into messages and exit codes.
 void add_bench(CLI::App& app);

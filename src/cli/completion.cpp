@@ -255,7 +255,7 @@ std::string fish_script(const CLI::App& app) {
 void add_completion(CLI::App& app) {
   auto shell = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand("completion", "Print a script that completes mxlm's words in a shell");
-  command->add_option("SHELL", *shell, "bash, zsh or fish")->required();
+  command->add_option("SHELL", *shell, "bash, zsh or fish")->required()->type_name("SHELL");
   command->footer(
       "Example: mxlm completion bash > ~/.local/share/bash-completion/completions/mxlm\n"
       "Example: mxlm completion zsh > ~/.zfunc/_mxlm   (a folder of $fpath)\n"

@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "base/quote.hpp"
+#include "cli/former_names.hpp"
 #include "io/file.hpp"
 
 namespace mxlm::cli {
@@ -78,7 +79,9 @@ std::vector<CLI::ConfigItem> read_items(std::string_view text, const std::string
 
 std::vector<std::string> with_config_file(const CLI::App& app, std::vector<std::string> arguments) {
   const CLI::App* command = named_command(app, arguments);
-  if (command == nullptr || command->get_option_no_throw("--config") == nullptr) return arguments;
+  if (command == nullptr) return arguments;
+  arguments = with_current_flags(*command, std::move(arguments));
+  if (command->get_option_no_throw("--config") == nullptr) return arguments;
   const auto path = config_path(arguments);
   if (!path) return arguments;
   return with_config_text(*command, FileView::map(*path).text(), *path, std::move(arguments));
@@ -93,7 +96,7 @@ std::vector<std::string> with_config_text(const CLI::App& app, std::string_view 
     const bool here = item.parents.empty() || item.parents == std::vector<std::string>{command->get_name()};
     std::string name = item.name;
     std::replace(name.begin(), name.end(), '_', '-');
-    const std::string option = "--" + name;
+    const std::string option = current_flag(*command, "--" + name);
     const CLI::Option* known = command->get_option_no_throw(option);
     if (!here || known == nullptr || name == "config" || name == "help") {
       fail("{}: {} is no option of '{}'; 'mxlm {} --help' lists them.", quote(path), quote(item.fullname()),

@@ -116,10 +116,12 @@ void add_fetch(CLI::App& app) {
       ->add_option("NAME", a.name,
                    fmt::format("org/name[@revision], a name of 'mxlm models', or a data set: {}; with [:SPLIT]",
                                fmt::join(hub::data_set_names(), ", ")))
-      ->required();
+      ->required()
+      ->type_name("NAME");
   command->add_flag("--dataset", a.data_set, "org/name is a data set");
   command->add_option("--include", a.include, "Of a data set only the files that match, as 'data/test-*.parquet'")
       ->expected(1)
+      ->type_name("GLOB")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_flag("--dry-run", a.dry_run, "List the files and their sizes, download nothing");
   command->footer("Example: mxlm fetch HuggingFaceTB/SmolLM2-135M");

@@ -11,8 +11,8 @@
 #include "base/parallel.hpp"
 #include "base/quote.hpp"
 #include "cli/commands.hpp"
+#include "cli/option_rows.hpp"
 #include "cli/options.hpp"
-#include "cli/prototype_options.hpp"
 #include "eval/device_rates.hpp"
 #include "eval/options.hpp"
 #include "eval/plan.hpp"
@@ -27,11 +27,9 @@ namespace mxlm::cli {
 namespace {
 
 struct InspectArguments {
-  std::string model, adapter, dtype = "auto", device = "cpu";
-  std::vector<std::string> variants;
-  int64_t context = 0, windows = 16, batch_size = 0;
-  bool stream = false, exponents = false;
-  std::string json;
+  std::string model, adapter, json;
+  api::EvaluateOptions options;
+  bool exponents = false;
 };
 
 std::string megabytes(uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
@@ -108,11 +106,11 @@ std::string describe_linears(const ModelSpec& model, const std::vector<Variant>&
 std::string kept_text(const Plan& plan) {
   switch (plan.kept) {
     case KeptForm::nothing:
-      return plan.on_device ? "streamed: read once a round" : "read once a round";
+      return plan.on_device ? "streamed: read once a shard" : "read once a shard";
     case KeptForm::codes:
-      return plan.on_device ? "resident: kept between rounds as codes" : "kept between rounds";
+      return plan.on_device ? "resident: kept between shards as codes" : "kept between shards";
     case KeptForm::prepared:
-      return "resident: kept between rounds as products read them";
+      return "resident: kept between shards as products read them";
   }
   return "?";
 }
@@ -122,7 +120,7 @@ std::string describe_streaming(const Plan& plan, Backend& backend) {
   const DeviceRates rates = measure_rates(backend);
   return fmt::format(
       "Measured: weights come at {:.1f} GB/s, BF16 products run at {:.0f} TFLOP/s. Streaming the {} of weights hides\n"
-      "behind the arithmetic from rounds of {} tokens on.\n",
+      "behind the arithmetic from shards of {} tokens on.\n",
       rates.bytes_per_second / 1e9, rates.flops_per_second / 1e12, megabytes(plan.source_bytes),
       tokens_to_hide_transfer(plan, rates));
 }
@@ -152,33 +150,34 @@ void run_inspect(const InspectArguments& arguments) {
   if (!arguments.json.empty() && !arguments.exponents) fail_usage("--json goes with --exponents; add that.");
   const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false, arguments.adapter);
   if (arguments.exponents) return inspect_exponents(loaded, arguments);
+  const api::EvaluateOptions& options = arguments.options;
   const ModelSpec& model = loaded.spec;
-  const DType compute = compute_dtype(model, parse_dtype(arguments.dtype));
+  const DType compute = compute_dtype(model, options.dtype);
   std::vector<Variant> variants;
-  variants.reserve(arguments.variants.size());
-  for (const std::string& text : arguments.variants) variants.push_back(Variant::parse(text));
+  variants.reserve(options.variants.size());
+  for (const std::string& text : options.variants) variants.push_back(Variant::parse(text));
   std::vector<ResolvedVariant> resolved = resolve(model, variants);
   std::string out = describe_model(loaded, compute) + describe_linears(model, variants, resolved);
 
-  const DeviceSet devices = choose_devices(arguments.device, "exact", {}, /*threads=*/0);
+  const DeviceSet devices = api::choose_devices(options);
   const auto backend = devices.make_backend(0);
   resolved.insert(resolved.begin(), resolve(model, Variant{.name = "baseline", .clauses = {}}));
   const VariantTree tree = build_tree(model, resolved);
-  const int64_t context = arguments.context > 0 ? arguments.context : std::min<int64_t>(model.max_positions, 2048);
+  const int64_t context = options.context > 0 ? options.context : std::min<int64_t>(model.max_positions, 2048);
   Window window;
   window.tokens.assign(static_cast<size_t>(context), 0);
-  const std::vector<Window> windows(static_cast<size_t>(arguments.windows), window);
+  const std::vector<Window> windows(static_cast<size_t>(options.max_windows), window);
   const Plan plan = make_plan(model, compute, tree, windows,
-                              {.batch_windows = arguments.batch_size,
-                               .keep = arguments.stream ? KeepWeights::never : KeepWeights::automatic,
+                              {.batch_windows = options.batch_size,
+                               .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
                                .memory_limit = memory_budget_bytes(),
                                .memory_in_use = resident_memory_bytes(),
                                .device_limit = devices.worker_limit(),
                                .workers = devices.workers()});
-  out +=
-      fmt::format("\nMemory plan for {} windows of {} tokens, {} variant{} beside the baseline, on {}:\n",
-                  arguments.windows, context, variants.size(), variants.size() == 1 ? "" : "s", backend->description());
-  out += fmt::format("  {} round{} of up to {} micro-batches; weights are {}\n", plan.rounds.size(),
+  out += fmt::format("\nMemory plan for {} windows of {} tokens, {} variant{} beside the baseline, on {}:\n",
+                     options.max_windows, context, variants.size(), variants.size() == 1 ? "" : "s",
+                     backend->description());
+  out += fmt::format("  {} shard{} of up to {} micro-batches; weights are {}\n", plan.rounds.size(),
                      plan.rounds.size() == 1 ? "" : "s", plan.rounds.empty() ? 0 : plan.rounds.front().size(),
                      kept_text(plan));
   const auto line = [&out](const char* what, uint64_t bytes) {
@@ -189,7 +188,7 @@ void run_inspect(const InspectArguments& arguments) {
   line("weights of one step", plan.step_weights);
   line("head", plan.head_weights);
   line(plan.on_device ? "weights on their way" : "a step's weights in files", plan.staging);
-  line("hidden states of a round", plan.hidden_states);
+  line("hidden states of a shard", plan.hidden_states);
   line("scratch of a micro-batch", plan.scratch);
   if (!plan.on_device) line("scores", plan.scores);
   line("in all", plan.total());
@@ -198,7 +197,7 @@ void run_inspect(const InspectArguments& arguments) {
     line("scores, in host memory", plan.scores);
     out += describe_streaming(plan, *backend);
   }
-  if (!variants.empty()) out += wrapped(power_forecast(arguments.windows * (context - 1)));
+  if (!variants.empty()) out += wrapped(power_forecast(options.max_windows * (context - 1)));
   print_result(out);
 }
 
@@ -209,22 +208,19 @@ void add_inspect(CLI::App& app) {
   InspectArguments& a = *arguments;
   CLI::App* command = app.add_subcommand(
       "inspect", "A model's sizes, every Linear and what a variant would replace, and the memory plan");
-  command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
-  add_adapter_option(*command, a.adapter);
-  command->add_option("--mx", a.variants, "A variant to show; repeatable")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--dtype", a.dtype, "auto, float32 or bfloat16")->capture_default_str();
-  command->add_option("--device", a.device, "Plan for cpu, or for a GPU (auto, cuda, cuda:1) and measure what it reads")
-      ->capture_default_str();
-  command->add_option("--context", a.context, "Tokens a window of the plan")->check(a_count());
-  command->add_option("--max-windows", a.windows, "Windows of the plan")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")->check(a_count());
-  command->add_flag("--stream", a.stream, "Plan as eval --stream does");
+  add_model(*command, a.model, a.adapter);
+  a.options.variants.clear();
+  a.options.device = "cpu";
+  a.options.max_windows = 16;
+  for (const char* name : {"variants", "dtype", "device", "context", "max_windows", "batch_size", "stream"}) {
+    add_option(*command, a.options, api::option_row(name));
+  }
+  command->get_option("--device")
+      ->description("Plan for cpu, or for a GPU (auto, cuda, cuda:1) and measure what it reads");
+  command->get_option("--max-windows")->description("Windows of the plan")->check(CLI::Range(1, 1 << 20));
   command->add_flag("--exponents", a.exponents, "Histograms of the weights' exponents instead");
-  command->add_option("--json", a.json, "Write the histograms as JSON here ('-' is stdout, without the bars)");
+  command->add_option("--json", a.json, "Write the histograms as JSON here ('-' is stdout, without the bars)")
+      ->type_name("FILE");
   command->footer("Example: mxlm inspect ./SmolLM2-135M --mx mlp=mxfp4,attention=mxfp8");
   command->callback([arguments] { run_inspect(*arguments); });
 }

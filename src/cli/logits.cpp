@@ -9,8 +9,8 @@
 
 #include "base/error.hpp"
 #include "cli/commands.hpp"
+#include "cli/option_rows.hpp"
 #include "cli/options.hpp"
-#include "cli/prototype_options.hpp"
 #include "eval/options.hpp"
 #include "eval/resolve.hpp"
 #include "io/safetensors.hpp"
@@ -19,10 +19,9 @@ namespace mxlm::cli {
 namespace {
 
 struct LogitsArguments {
-  std::string model, adapter, tokens, out, variant, dtype = "auto", device = "auto", gemm = "exact";
+  std::string model, adapter, tokens, out, variant;
+  api::EvaluateOptions options;
   bool hidden = false;
-  int64_t batch_size = 0;
-  int threads = 0;
 };
 
 /// A JSON list of lists of token ids, all of one length.
@@ -65,7 +64,7 @@ void run_logits(const LogitsArguments& arguments) {
   const Variant variant =
       arguments.variant.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(arguments.variant);
   const ResolvedVariant resolved = resolve(model, variant);
-  const auto backend = choose_devices(arguments.device, arguments.gemm, {}, arguments.threads).make_backend(0);
+  const auto backend = api::choose_devices(arguments.options).make_backend(0);
 
   const auto count = static_cast<int64_t>(windows.size()), length = static_cast<int64_t>(windows.front().size());
   std::vector<SafetensorsWriter::Declared> declared;
@@ -78,8 +77,8 @@ void run_logits(const LogitsArguments& arguments) {
   const auto append = [&](std::span<const float> values) { writer.append(std::as_bytes(values)); };
   LogitsSinks sinks{.logits = append};
   if (arguments.hidden) sinks.hidden = append;
-  hidden_and_logits(model, *backend, compute_dtype(model, parse_dtype(arguments.dtype)), resolved, windows,
-                    arguments.batch_size, sinks);
+  hidden_and_logits(model, *backend, compute_dtype(model, arguments.options.dtype), resolved, windows,
+                    arguments.options.batch_size, sinks);
   writer.finish();
 }
 
@@ -89,18 +88,19 @@ void add_logits(CLI::App& app) {
   auto arguments = std::make_shared<LogitsArguments>();
   LogitsArguments& a = *arguments;
   CLI::App* command = app.add_subcommand("logits", "Logits of given token ids, as safetensors; needs no tokenizer");
-  command->add_option("MODEL", a.model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m");
-  add_adapter_option(*command, a.adapter);
-  command->add_option("--tokens", a.tokens, "JSON: a list of lists of token ids, all of one length")->required();
-  command->add_option("-o,--output", a.out, "Writes 'logits' F32 [windows, tokens, vocabulary]")->required();
-  command->add_option("--mx", a.variant, "A variant; none = the baseline");
+  add_model(*command, a.model, a.adapter);
+  command->add_option("--tokens", a.tokens, "JSON: a list of lists of token ids, all of one length")
+      ->required()
+      ->type_name("FILE");
+  command->add_option("-o,--output", a.out, "Writes 'logits' F32 [windows, tokens, vocabulary]")
+      ->required()
+      ->type_name("FILE");
+  command->add_option("--mx", a.variant, "A variant; none = the baseline")->type_name("VARIANT");
   command->add_flag("--hidden", a.hidden,
                     "Also writes 'hidden' F32 [layers + 1, windows, tokens, hidden], before the final norm");
-  command->add_option("--dtype", a.dtype, "auto, float32 or bfloat16")->capture_default_str();
-  command->add_option("--device", a.device, "auto, cpu, or a GPU: cuda, cuda:1")->capture_default_str();
-  command->add_option("--gemm", a.gemm, "exact or fast products (fast: a GPU's)")->capture_default_str();
-  command->add_option("--batch-size", a.batch_size, "Windows a micro-batch")->check(a_count());
-  command->add_option("--threads", a.threads, "Threads")->check(CLI::Range(1, 4096));
+  for (const char* name : {"dtype", "device", "gemm", "batch_size", "threads"}) {
+    add_option(*command, a.options, api::option_row(name));
+  }
   command->footer("Example: mxlm logits ./SmolLM2-135M --tokens ids.json --mx mlp=mxfp4 -o logits.safetensors");
   command->callback([arguments] { run_logits(*arguments); });
 }

@@ -15,19 +15,6 @@ GlobalOptions& global_options() {
   return options;
 }
 
-DTypeChoice parse_dtype(const std::string& text) {
-  if (text == "auto") return DTypeChoice::automatic;
-  if (text == "float32") return DTypeChoice::float32;
-  if (text == "bfloat16") return DTypeChoice::bfloat16;
-  fail_usage("--dtype '{}' is not known; it is auto, float32 or bfloat16.", text);
-}
-
-GemmRoute parse_gemm(const std::string& gemm) {
-  if (gemm == "exact") return GemmRoute::exact;
-  if (gemm == "fast") return GemmRoute::fast;
-  fail_usage("--gemm '{}' is not known; it is exact or fast.", gemm);
-}
-
 LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer, const std::string& adapter) {
   ProgressLine line(model, global_options().quiet);
   return load_model(
@@ -39,8 +26,15 @@ api::Model open_model_by_name(const std::string& model, const std::string& adapt
   return api::open_model(model, adapter, [&line](const hub::FetchProgress& progress) { line.update(progress); });
 }
 
-void add_adapter_option(CLI::App& command, std::string& adapter) {
-  command.add_option("--adapter", adapter, "The folder of a LoRA adapter (peft) to merge into the model's weights");
+void add_model(CLI::App& command, std::string& model, std::string& adapter) {
+  command.add_option("MODEL", model, "A folder, a hub id (org/name) or a name of 'mxlm models'; none = booklet-7m")
+      ->type_name("MODEL");
+  add_adapter(command, adapter);
+}
+
+void add_adapter(CLI::App& command, std::string& adapter) {
+  command.add_option("--adapter", adapter, "The folder of a LoRA adapter (peft) to merge into the model's weights")
+      ->type_name("DIR");
 }
 
 void print_result(std::string_view result) {

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "cluster/ranks.hpp"
-#include "eval/options.hpp"
+#include "eval/load.hpp"
 #include "library/state.hpp"
 
 namespace mxlm::cli {
@@ -23,19 +23,16 @@ struct GlobalOptions {
 };
 GlobalOptions& global_options();
 
-DTypeChoice parse_dtype(const std::string& text);
-
-/// Products by name: "exact" or "fast".
-GemmRoute parse_gemm(const std::string& gemm);
-
 /// load_model with a progress line for what has to be downloaded.
 LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer, const std::string& adapter = {});
 
 /// The same of the library's, with its tokenizer.
 api::Model open_model_by_name(const std::string& model, const std::string& adapter);
 
-/// --adapter, for the commands that open a model.
-void add_adapter_option(CLI::App& command, std::string& adapter);
+/// MODEL and --adapter, for the commands that open one model.
+void add_model(CLI::App& command, std::string& model, std::string& adapter);
+/// --adapter alone.
+void add_adapter(CLI::App& command, std::string& adapter);
 
 /// Prints a result that people read to stdout, as printable_lines makes it; throws Error if stdout cannot take it (a
 /// closed pipe, a full disk).

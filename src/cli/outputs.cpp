@@ -80,18 +80,18 @@ void check_outputs(const std::vector<std::pair<std::string, std::string>>& place
   }
 }
 
-Outputs::Outputs(const EvalArguments& arguments, size_t runs)
+Outputs::Outputs(const EvalArguments& arguments, size_t models)
     : arguments_(arguments),
       per_token_((check_outputs({{"--json", arguments.json},
-                                 {"--html", arguments.reports.html},
-                                 {"--csv", arguments.reports.csv},
-                                 {"--markdown", arguments.reports.markdown},
+                                 {"--html", arguments.html},
+                                 {"--csv", arguments.csv},
+                                 {"--markdown", arguments.markdown},
                                  {"--per-token", arguments.per_token}}),
                   arguments.per_token),
-                 runs, arguments.reports.formulas()) {}
+                 models * std::max<size_t>(data_names(arguments).size(), 1), arguments.formulas()) {}
 
 void Outputs::write(const EvalResult& result, const ResultViews& views) const {
-  const ReportFiles& files = arguments_.reports;
+  const ReportFiles& files = arguments_;
   Attempts attempts;
   if (!arguments_.per_token.empty()) attempts.attempt("--per-token", [&] { per_token_.finish(); });
   std::string json;

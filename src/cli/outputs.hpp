@@ -43,13 +43,13 @@ struct ResultViews {
 class Outputs {
  public:
   /// Checks all places. `arguments` is borrowed. Throws Error and UsageError.
-  Outputs(const EvalArguments& arguments, size_t runs);
+  Outputs(const EvalArguments& arguments, size_t models);
   /// Makes an evaluation write the tokens of --per-token.
-  void attach(EvaluateOptions& options) { per_token_.attach(options); }
+  void attach(ResolvedOptions& options) { per_token_.attach(options); }
 
   /// Writes all files, then the table to standard output unless a file goes there. Removes journals that nobody named
   /// once nothing needs them. Throws one Error that says what is missing and how to get it; then, if the last run is
-  /// not complete, Interrupted or an Error with what stopped it; then Error if a journal misses rounds.
+  /// not complete, Interrupted or an Error with what stopped it; then Error if a journal misses shards.
   void write(const EvalResult& result, const ResultViews& views) const;
 
  private:

@@ -7,13 +7,14 @@
 
 #include "base/quote.hpp"
 #include "base/suggest.hpp"
+#include "cli/former_names.hpp"
 
 namespace mxlm::cli {
 namespace {
 
 std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
-  for (const CLI::Option* option : app.get_options([](const CLI::Option*) { return true; })) {
+  for (const CLI::Option* option : app.get_options([](const CLI::Option* o) { return !is_former_name(*o); })) {
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
     for (const std::string& name : option->get_snames()) names.push_back("-" + name);
   }

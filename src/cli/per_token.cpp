@@ -15,7 +15,7 @@ PerTokenFile::PerTokenFile(const std::string& path, size_t runs, Formulas formul
   file_.emplace(path);
 }
 
-void PerTokenFile::attach(EvaluateOptions& options) {
+void PerTokenFile::attach(ResolvedOptions& options) {
   if (!file_) return;
   options.on_scores = [this](const ScoredTokens& tokens) {
     try {

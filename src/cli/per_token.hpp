@@ -18,7 +18,7 @@ class PerTokenFile {
   /// need a file each.
   PerTokenFile(const std::string& path, size_t runs, Formulas formulas);
   /// Makes an evaluation write this file, which must outlive it.
-  void attach(EvaluateOptions& options);
+  void attach(ResolvedOptions& options);
   /// Rethrows what went wrong while writing.
   void finish() const;
 

@@ -47,20 +47,18 @@ void write_reports(const report::Record& record, const ReportFiles& files, Attem
   write("--html", files.html, report::render_html);
 }
 
-void add_csv_raw(CLI::App& command, ReportFiles& files) {
-  command.add_flag("--csv-raw", files.csv_raw,
-                   "In CSV files: leave names that a spreadsheet would compute as they are, without an apostrophe");
-}
-
 void add_report(CLI::App& app) {
   auto arguments = std::make_shared<ReportArguments>();
   ReportArguments& a = *arguments;
   CLI::App* command = app.add_subcommand("report", "A page, CSV or Markdown table of the JSON files that eval wrote");
-  command->add_option("RESULT", a.results, "JSON files of 'mxlm eval --json'")->required();
-  command->add_option("-o,--output,--html", a.output, "Write one self-contained HTML page here ('-' is stdout)");
-  command->add_option("--csv", a.files.csv, "Write one row a run and variant with all figures here ('-' is stdout)");
-  add_csv_raw(*command, a.files);
-  command->add_option("--markdown", a.files.markdown, "Write a table for a paste here ('-' is stdout)");
+  command->add_option("RESULT", a.results, "JSON files of 'mxlm eval --json'")->required()->type_name("FILE");
+  command->add_option("-o,--output,--html", a.output, "Write one self-contained HTML page here ('-' is stdout)")
+      ->type_name("FILE");
+  command->add_option("--csv", a.files.csv, "Write one row a run and variant with all figures here ('-' is stdout)")
+      ->type_name("FILE");
+  command->add_flag("--csv-raw", a.files.csv_raw, kCsvRawHelp);
+  command->add_option("--markdown", a.files.markdown, "Write a table for a paste here ('-' is stdout)")
+      ->type_name("FILE");
   command->footer("Example: mxlm report llama.json phi.json -o compared.html");
   command->callback([arguments] {
     try {

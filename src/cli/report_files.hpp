@@ -1,6 +1,5 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 
 #include "report/record.hpp"
@@ -25,7 +24,7 @@ class Attempts;
 /// Writes them, each in spite of the others.
 void write_reports(const report::Record& record, const ReportFiles& files, Attempts& attempts);
 
-/// Adds --csv-raw.
-void add_csv_raw(CLI::App& command, ReportFiles& files);
+inline constexpr const char* kCsvRawHelp =
+    "In CSV files: leave names that a spreadsheet would compute as they are, without an apostrophe";
 
 }  // namespace mxlm::cli

@@ -17,8 +17,7 @@
 namespace mxlm::cli {
 namespace {
 
-std::string describe(const std::vector<const RegisteredModel*>& models, const std::vector<Variant>& variants,
-                     const EvalArguments& arguments) {
+std::string describe(const std::vector<const RegisteredModel*>& models, const EvalArguments& arguments) {
   const hub::Options options = hub::Options::from_environment();
   std::string out = fmt::format("{:<18}{:<36}{:>10}  {:<6}{}\n", "model", "hub id", "weights", "gated", "in cache");
   double total = 0, missing = 0;
@@ -33,13 +32,9 @@ std::string describe(const std::vector<const RegisteredModel*>& models, const st
   }
   out += fmt::format("{} models, {:.1f} GB of weights, {:.1f} GB to download{}\n\nvariants, beside the baseline:\n",
                      models.size(), total, missing, missing > 0 && options.offline ? " (HF_HUB_OFFLINE is set)" : "");
-  for (const Variant& variant : variants) {
-    out +=
-        fmt::format("  {}{}\n", variant.name.empty() || variant.name == variant.canonical() ? "" : variant.name + ": ",
-                    variant.canonical());
-  }
-  if (variants.empty()) out += "  none\n";
-  const std::vector<std::string> data = data_names(arguments).empty() ? arguments.texts : data_names(arguments);
+  for (const std::string& variant : arguments.variants) out += fmt::format("  {}\n", variant);
+  if (arguments.variants.empty()) out += "  none\n";
+  const std::vector<std::string> data = data_names(arguments).empty() ? arguments.text : data_names(arguments);
   out += fmt::format("data: {}\n", data.empty() ? "the embedded text" : fmt::format("{}", fmt::join(data, ", ")));
   return out;
 }
@@ -54,29 +49,25 @@ void add_suite(CLI::App& app) {
   auto arguments = std::make_shared<SuiteArguments>();
   CLI::App* command = app.add_subcommand("suite", "Evaluate the models of a suite, one after the other");
   command->add_option("SUITE", arguments->suite, "quick, medium, large or full; 'mxlm models' shows what they hold")
-      ->required();
+      ->required()
+      ->type_name("SUITE");
   command->add_flag("--dry-run", arguments->dry_run, "Print the plan: models, sizes, what is in the cache, variants");
-  add_data_options(*command, *arguments);
-  add_variant_options(*command, *arguments);
-  add_run_options(*command, *arguments);
-  add_report_options(*command, *arguments);
+  add_eval_options(*command, *arguments);
   command->footer("Example: mxlm suite quick --data pile --max-samples 100 --tier all --dry-run");
   command->callback([command, arguments] {
     if (followed(*arguments)) return;
     const auto models = suite_models(arguments->suite);
-    const std::vector<Variant> variants = collect_variants(*command, *arguments);
+    expand_variants(*command, *arguments);
     if (arguments->dry_run) {
-      print_result(describe(models, variants, *arguments));
+      print_result(describe(models, *arguments));
       return;
     }
     std::vector<std::string> names;
     names.reserve(models.size());
     for (const RegisteredModel* model : models) names.emplace_back(model->name);
-    Outputs outputs(*arguments, models.size() * task_count(*arguments));
-    std::vector<Task> tasks = read_tasks(*arguments, variants);
-    outputs.attach(tasks.front().options);
+    Outputs outputs(*arguments, models.size());
     // Hours of work are not lost for one model that is gated or too large.
-    evaluate_and_report(names, tasks, outputs);
+    Evaluations(*arguments).run_and_report(names, *arguments, outputs);
   });
 }
 

@@ -11,51 +11,63 @@
 #include "base/error.hpp"
 #include "cli/commands.hpp"
 #include "cli/eval_options.hpp"
+#include "cli/option_rows.hpp"
 #include "cli/options.hpp"
 #include "cli/outputs.hpp"
-#include "eval/evaluate.hpp"
 #include "eval/load.hpp"
 #include "report/sweep_table.hpp"
 
 namespace mxlm::cli {
 namespace {
 
-struct SweepArguments {
-  EvalArguments eval;
-  SweepAxes axes;
+struct SweepArguments : EvalArguments, SweepAxes {
   std::string sensitivity;
 };
 
+const std::vector<api::Option<SweepArguments>>& sweep_option_table() {
+  using S = SweepArguments;
+  const std::string group = "Variants";
+  static const std::vector<api::Option<SweepArguments>> table = {
+      {group, "formats", &S::formats, "FORMAT", "FORMAT or WEIGHTS/ACTIVATIONS (default: every named format)", 0, 0, "",
+       true},
+      {group, "blocks", &S::blocks, "N", "Block sizes; 0 is the row (32)", 0, 0, "", true},
+      {group, "scale_bits", &S::scale_bits, "N", "Bits of a scale (8)", 0, 0, "", true},
+      {group, "rules", &S::rules, "RULE", "Scale rules (floor)", 0, 0, "", true},
+      {group, "roundings", &S::roundings, "ROUNDING", "Roundings (even)", 0, 0, "", true, "--rounds"},
+      {group, "roles", &S::roles, "ROLES", "Targets, joined by commas where one variant has several (attention,mlp)", 0,
+       0, "", true},
+      {group, "weights_only", &S::weights_only, "", "Leave activations alone"},
+      {group, "sensitivity", &S::sensitivity, "UNIT",
+       "linear, role or layer: one variant for each of these that --roles names"},
+      {group, "max_variants", &S::max_variants, "N", "Refuse a sweep of more", 1, 1 << 20},
+  };
+  return table;
+}
+
 void run_sweep(const SweepArguments& arguments) {
-  const auto models = arguments.eval.models.empty() ? std::vector<std::string>{""} : arguments.eval.models;
-  const bool grid = arguments.sensitivity.empty();
+  const std::vector<std::string> models = model_names(arguments);
   // Mistakes of the command line are told before a large data set is read.
   std::vector<std::vector<SweepVariant>> variants;
-  if (grid) {
-    variants.assign(models.size(), grid_variants(arguments.axes));
+  if (arguments.sensitivity.empty()) {
+    variants.assign(models.size(), grid_variants(arguments));
   } else {
     const Sensitivity unit = parse_sensitivity(arguments.sensitivity);
     for (const std::string& name : models) {
       variants.push_back(
-          sensitivity_variants(arguments.axes, unit, load_model_by_name(name, /*with_tokenizer=*/false).spec));
+          sensitivity_variants(arguments, unit, load_model_by_name(name, /*with_tokenizer=*/false).spec));
     }
   }
-  Outputs outputs(arguments.eval, models.size() * task_count(arguments.eval));
-  std::vector<Task> tasks = read_tasks(arguments.eval, {});
-  for (Task& task : tasks) outputs.attach(task.options);
-
+  Outputs outputs(arguments, models.size());
+  const Evaluations evaluations(arguments);
   EvalResult result;
   for (size_t m = 0; m < models.size(); ++m) {
-    std::vector<Variant> plain;
-    for (const SweepVariant& v : variants[m]) plain.push_back(v.variant);
-    for (Task& task : tasks) {
-      task.options.variants = plain;
-      const std::filesystem::path folder = arguments.eval.journal;
-      if (!folder.empty() && models.size() > 1) task.options.journal.folder = folder / fmt::format("model-{}", m + 1);
-    }
-    EvalResult one = evaluate_models({models[m]}, tasks);
-    result.machine = one.machine;
-    for (RunResult& run : one.runs) {
+    EvalArguments one = arguments;
+    one.variants.clear();
+    for (const SweepVariant& v : variants[m]) one.variants.push_back(v.variant.text());
+    if (!one.journal.empty() && models.size() > 1) one.journal /= fmt::format("model-{}", m + 1);
+    EvalResult more = evaluations.run({models[m]}, one, outputs);
+    result.machine = more.machine;
+    for (RunResult& run : more.runs) {
       for (size_t v = 0; v < variants[m].size(); ++v) run.variants[v + 1].sweep = variants[m][v].point;
       rate_points(run);
       result.runs.push_back(std::move(run));
@@ -69,34 +81,17 @@ void run_sweep(const SweepArguments& arguments) {
 
 void add_sweep(CLI::App& app) {
   auto arguments = std::make_shared<SweepArguments>();
-  SweepAxes& axes = arguments->axes;
   CLI::App* command = app.add_subcommand(
       "sweep", "A grid of formats, blocks, scales, rules and roles, or one Linear at a time, in one pass");
-  command->add_option("MODEL,--models", arguments->eval.models,
-                      "Folders, hub ids (org/name) or names of 'mxlm models'; none = the embedded booklet-7m");
-  command->add_option("--formats", axes.formats, "FORMAT or WEIGHTS/ACTIVATIONS (default: every named format)");
-  command->add_option("--blocks", axes.blocks, "Block sizes; 0 is the row (32)");
-  command->add_option("--scale-bits", axes.scale_bits, "Bits of a scale (8)");
-  command->add_option("--rules", axes.rules, "Scale rules (floor)");
-  command->add_option("--rounds", axes.rounds, "Roundings (even)");
-  command->add_option("--roles", axes.roles, "Targets, joined by commas where one variant has several (attention,mlp)");
-  command->add_flag("--weights-only", axes.weights_only, "Leave activations alone");
-  command->add_option("--sensitivity", arguments->sensitivity,
-                      "linear, role or layer: one variant for each of these that --roles names");
-  command->add_option("--max-variants", axes.max_variants, "Refuse a sweep of more")
-      ->check(CLI::Range(size_t{1}, size_t{1} << 20))
-      ->capture_default_str();
-  add_data_options(*command, arguments->eval);
-  add_run_options(*command, arguments->eval);
-  command->add_option("--html", arguments->eval.reports.html, "Write the result as one self-contained page here");
-  command->add_option("--markdown", arguments->eval.reports.markdown, "Write the table in Markdown here");
-  command->add_option("--csv", arguments->eval.reports.csv,
-                      "Write the rows as CSV here ('-' is stdout, without the table)");
+  add_models(*command, *arguments);
+  add_options(*command, *arguments, sweep_option_table());
+  add_eval_options(*command, *arguments, {"Variants", "Stages of the prototype"});
+  command->get_option("--csv")->description("Write the rows as CSV here ('-' is stdout, without the table)");
   command->footer(
       "Example: mxlm sweep ./SmolLM2-135M --windows 16 --formats mxfp4 mxfp6 --blocks 16 32 --rules floor rceil\n"
       "Example: mxlm sweep ./SmolLM2-135M --windows 16 --sensitivity layer --formats mxfp4");
   command->callback([arguments] {
-    if (!followed(arguments->eval)) run_sweep(*arguments);
+    if (!followed(*arguments)) run_sweep(*arguments);
   });
 }
 

@@ -62,8 +62,11 @@ void add_tokenize(CLI::App& app) {
   command
       ->add_option("MODEL", options->model,
                    "A tokenizer.json, a folder that holds one, a hub id or a name of 'mxlm models'")
-      ->required();
-  command->add_option("--text", options->text, "The text (with --decode: the ids) to read; - is stdin")->required();
+      ->required()
+      ->type_name("MODEL");
+  command->add_option("--text", options->text, "The text (with --decode: the ids) to read; - is stdin")
+      ->required()
+      ->type_name("FILE");
   command->add_flag("--special", options->special, "Add the special tokens of the tokenizer's template");
   command->add_flag("--decode", options->decode, "Read a JSON list of ids and print their text");
   command->footer("Example: mxlm tokenize models/booklet-7m --text data/alice.txt");

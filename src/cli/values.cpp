@@ -1,14 +1,15 @@
 #include "cli/values.hpp"
 
 #include <algorithm>
-#include <map>
 #include <string_view>
 
+#include "cli/former_names.hpp"
 #include "eval/protocol.hpp"
 #include "eval/registry.hpp"
 #include "eval/shorthands.hpp"
 #include "io/hub/data_sets.hpp"
 #include "mx/format.hpp"
+#include "mxlm/options.hpp"
 
 namespace mxlm::cli {
 namespace {
@@ -46,8 +47,8 @@ Words model_and_data_names() {
   return words;
 }
 
-const std::vector<ValueKind>& kinds() {
-  static const std::vector<ValueKind> all = {
+std::vector<ValueKind> make_kinds() {
+  std::vector<ValueKind> all = {
       {"FILE", {}, true},
       {"DIR", {}, true},
       {"MODEL", model_names(), true},
@@ -60,36 +61,26 @@ const std::vector<ValueKind>& kinds() {
       {"ROLES", {"attention", "mlp", "linear", "lm_head", "qk", "pv"}, false},
       {"TIER", tier_names(), false},
       {"RULE", names_of(mx::kScaleRules), false},
-      {"ROUND", names_of(mx::kRoundings), false},
+      {"ROUNDING", names_of(mx::kRoundings), false},
       {"UNIT", {"linear", "role", "layer"}, false},
-      {"DTYPE", {"auto", "float32", "bfloat16"}, false},
       {"DEVICE", {"auto", "cpu", "cuda", "cuda:0"}, false},
-      {"BOS", {"template", "always", "never"}, false},
-      {"GEMM", {"exact", "fast"}, false},
       {"SHELL", {"bash", "zsh", "fish"}, false},
       {"FIELD", {}, false},
       {"GLOB", {}, false},
       {"N", {}, false},
       {"F", {}, false},
   };
+  for (const auto& row : api::option_table()) {
+    if (const auto* choice = std::get_if<api::Choice<api::EvaluateOptions>>(&row.member)) {
+      all.push_back({row.value, choice->words, false});
+    }
+  }
   return all;
 }
 
-/// The kinds of options and positionals that take text, by their names.
-const std::map<std::string_view, std::string_view>& kinds_by_option() {
-  static const std::map<std::string_view, std::string_view> map = {
-      {"MODEL", "MODEL"},     {"--models", "MODEL"},     {"SUITE", "SUITE"},      {"INPUT", "FILE"},
-      {"RESULT", "FILE"},     {"NAME", "NAME"},          {"SHELL", "SHELL"},      {"--text", "FILE"},
-      {"--tokens", "FILE"},   {"--output", "FILE"},      {"--json", "FILE"},      {"--html", "FILE"},
-      {"--csv", "FILE"},      {"--markdown", "FILE"},    {"--per-token", "FILE"}, {"--config", "FILE"},
-      {"--log-file", "FILE"}, {"--journal", "DIR"},      {"--adapter", "DIR"},    {"--data", "DATA"},
-      {"--datasets", "DATA"}, {"--field", "FIELD"},      {"--include", "GLOB"},   {"--protocol", "PROTOCOL"},
-      {"--mx", "VARIANT"},    {"--mx-format", "FORMAT"}, {"--format", "FORMAT"},  {"--formats", "FORMAT"},
-      {"--rules", "RULE"},    {"--rounds", "ROUND"},     {"--roles", "ROLES"},    {"--sensitivity", "UNIT"},
-      {"--tier", "TIER"},     {"--dtype", "DTYPE"},      {"--device", "DEVICE"},  {"--bos", "BOS"},
-      {"--gemm", "GEMM"},
-  };
-  return map;
+const std::vector<ValueKind>& kinds() {
+  static const std::vector<ValueKind> all = make_kinds();
+  return all;
 }
 
 const ValueKind& kind_of_word(std::string_view word) {
@@ -101,16 +92,11 @@ const ValueKind& kind_of_word(std::string_view word) {
 }  // namespace
 
 const ValueKind& value_kind(const CLI::Option& option) {
-  const auto& map = kinds_by_option();
-  auto found = map.find(option.get_name());
-  for (const std::string& name : option.get_lnames()) {
-    if (found == map.end()) found = map.find("--" + name);
-  }
-  if (found != map.end()) return kind_of_word(found->second);
+  // What follows a colon are the bounds of a number.
   const std::string type = option.get_type_name();
-  if (type.starts_with("FLOAT")) return kind_of_word("F");
-  if (type.starts_with("INT") || type.starts_with("UINT")) return kind_of_word("N");
-  return kind_of_word("");
+  const std::string_view word = std::string_view(type).substr(0, type.find(':'));
+  if (word == "FLOAT") return kind_of_word("F");
+  return kind_of_word(word == "INT" || word == "UINT" ? "N" : word);
 }
 
 const std::vector<std::string>& kind_words(std::string_view word) { return kind_of_word(word).words; }
@@ -119,7 +105,8 @@ bool takes_several(const CLI::Option& option) { return option.get_expected_max()
 
 std::vector<const CLI::Option*> named_options(const CLI::App& command) {
   return command.get_options([&](const CLI::Option* option) {
-    return option->nonpositional() && !option->get_lnames().empty() && option != command.get_help_ptr();
+    return option->nonpositional() && !option->get_lnames().empty() && option != command.get_help_ptr() &&
+           !is_former_name(*option);
   });
 }
 

@@ -60,19 +60,20 @@ void add_reversed(const ModelSpec& model, const DeviceSet& devices, const Prepar
   if (floor) measured.floor_kld = *floor;
 }
 
-void add_study(const ModelSpec& model, const EvaluateOptions& options, const PreparedRun& run, Measurements& measured) {
+void add_study(const ModelSpec& model, const ResolvedOptions& options, const PreparedRun& run, Measurements& measured) {
   auto study = measure_also(measured, [&] {
     DeviceSet devices = options.devices;
     devices.gemm = GemmRoute::exact;
-    return study_linears(model, *devices.make_backend(0), run.compute, run.resolved, run.set.windows,
-                         {.errors = options.linear_errors, .exponents = options.exponents, .threads = devices.threads});
+    return study_linears(
+        model, *devices.make_backend(0), run.compute, run.resolved, run.set.windows,
+        {.errors = options.asked.linear_errors, .exponents = options.asked.exponents, .threads = devices.threads});
   });
   if (study) measured.study = std::move(*study);
 }
 
 void tell_of_ranks(const PreparedRun& run) {
   if (!run.team) return;
-  log_info("{} ranks share the rounds{}", run.team->ranks(),
+  log_info("{} ranks share the shards{}", run.team->ranks(),
            run.journal ? fmt::format("; should one die, the same command with --journal {} --resume goes on, on any "
                                      "number of ranks",
                                      quote(run.journal->folder().native()))
@@ -89,7 +90,7 @@ void add_journal(const Journal& journal, RunResult& out) {
 
 }  // namespace
 
-RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
+RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const ResolvedOptions& options,
                    const std::function<void(const Progress&)>& on_progress) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
@@ -111,8 +112,8 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const E
   if (options.on_scores && !run.set.windows.empty()) {
     options.on_scores({.variants = run.variants, .windows = run.set.windows, .scores = measured.result.scores});
   }
-  if (measured.complete && options.noise) add_reversed(model.spec, options.devices, run, runner, measured);
-  if (measured.complete && (options.linear_errors || options.exponents)) {
+  if (measured.complete && options.asked.noise) add_reversed(model.spec, options.devices, run, runner, measured);
+  if (measured.complete && (options.asked.linear_errors || options.asked.exponents)) {
     add_study(model.spec, options, run, measured);
   }
 

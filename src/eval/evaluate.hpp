@@ -13,7 +13,7 @@ namespace mxlm {
 /// (`stopped`), the result holds the finished rounds and `complete` is false. With a journal, rounds that it holds are
 /// not run again: every digit is the same, but speeds are those of what this process ran, if it ran anything. Throws
 /// Error.
-RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
+RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const ResolvedOptions& options,
                    const std::function<void(const Progress&)>& on_progress);
 
 }  // namespace mxlm

@@ -93,7 +93,7 @@ Journal::Journal(fs::path folder, Open open, std::vector<JournalFact> facts, siz
   } else {
     // A header alone is what a run leaves that was ended before it had a plan.
     if (holds_rounds(folder_)) {
-      fail("{} holds rounds, but no {} that says of what; name another folder.", quote(folder_.native()), kPlan);
+      fail("{} holds shards, but no {} that says of what; name another folder.", quote(folder_.native()), kPlan);
     }
     facts_ = std::move(facts);
   }
@@ -254,17 +254,17 @@ size_t Journal::read_file(const fs::path& path, bool own) {
   JournalScan scan = scan_journal(FileView::map(path).bytes());
   if (scan.foreign) fail("{} is no journal's file; name another folder with --journal.", quote(path.native()));
   for (const std::string& where : scan.damaged) {
-    log_warn("'{}': {} is damaged; its round is done again", path.native(), where);
+    log_warn("'{}': {} is damaged; its shard is done again", path.native(), where);
   }
   if (scan.torn && own) {
-    log_info("'{}': the last record is not whole; its round is done again", path.native());
+    log_info("'{}': the last record is not whole; its shard is done again", path.native());
   }
   for (JournalRound& round : scan.rounds) {
     const size_t variants = round.segment < segments_.size() ? segments_[round.segment].size() : 0;
     const bool fits = round.result.seconds.size() == variants &&
                       std::all_of(round.windows.begin(), round.windows.end(), [&](uint32_t w) { return w < windows_; });
     if (!fits) {
-      log_warn("'{}': a record does not fit the plan; its round is done again", path.native());
+      log_warn("'{}': a record does not fit the plan; its shard is done again", path.native());
       continue;
     }
     const Key key{round.segment, round.reversed};

@@ -2,13 +2,13 @@
 
 namespace mxlm {
 
-DType compute_dtype(const ModelSpec& model, DTypeChoice choice) {
+DType compute_dtype(const ModelSpec& model, api::ComputeType choice) {
   switch (choice) {
-    case DTypeChoice::float32:
+    case api::ComputeType::float32:
       return DType::f32;
-    case DTypeChoice::bfloat16:
+    case api::ComputeType::bfloat16:
       return DType::bf16;
-    case DTypeChoice::automatic:
+    case api::ComputeType::automatic:
       break;
   }
   return model.dtype == DType::bf16 ? DType::bf16 : DType::f32;

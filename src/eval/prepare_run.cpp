@@ -9,7 +9,7 @@
 namespace mxlm {
 namespace {
 
-ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& tokenizer, const EvaluateOptions& options) {
+ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& tokenizer, const ResolvedOptions& options) {
   ProtocolOptions protocol = options.protocol;
   const int64_t longest = model.spec.max_positions;
   if (protocol.context == 0) protocol.context = default_context(protocol.name, longest);
@@ -17,7 +17,7 @@ ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& toke
     fail_usage("--context {} is above the {} positions of '{}', whose table of positions ends there.", protocol.context,
                longest, model.name);
   }
-  if (protocol.context > longest && !options.allow_long_context) {
+  if (protocol.context > longest && !options.asked.allow_long_context) {
     fail_usage(
         "--context {} is above the {} positions that '{}' was made for; pass --allow-long-context to run it all "
         "the same.",
@@ -47,7 +47,7 @@ ModelInfo info_of(const LoadedModel& model, DType compute) {
 
 }  // namespace
 
-PreparedRun prepare_run(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options) {
+PreparedRun prepare_run(const LoadedModel& model, const DocumentSource& data, const ResolvedOptions& options) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   PreparedRun out;
@@ -55,7 +55,7 @@ PreparedRun prepare_run(const LoadedModel& model, const DocumentSource& data, co
   out.variants.insert(out.variants.end(), options.variants.begin(), options.variants.end());
   out.resolved = resolve(model.spec, out.variants);
   if (!model.tokenizer) throw std::logic_error("evaluate needs a model that was loaded with its tokenizer");
-  out.compute = compute_dtype(model.spec, options.dtype);
+  out.compute = compute_dtype(model.spec, options.asked.dtype);
   if (options.ranks != nullptr) out.team = std::make_unique<Team>(*options.ranks, model, out.compute);
   out.protocol = resolve_protocol(model, *model.tokenizer, options);
   out.set = make_windows(out.protocol, data, *model.tokenizer);
@@ -68,9 +68,9 @@ PreparedRun prepare_run(const LoadedModel& model, const DocumentSource& data, co
     out.team->gather(out.model.sha256, backend, options.mixed_ranks);
     backend = out.team->backends();
   }
-  if (!options.journal.folder.empty() || !options.journal.root.empty()) {
+  if (!options.asked.journal.empty() || !options.journal_root.empty()) {
     out.journal = open_journal(
-        options.journal,
+        options,
         journal_facts(model, out.model.sha256, data, out.protocol, out.set.windows, out.compute, backend, options),
         out.set.windows.size());
   }

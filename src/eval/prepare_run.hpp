@@ -27,6 +27,6 @@ struct PreparedRun {
 };
 
 /// Tells the other ranks of the model, cuts the text into windows and opens the journal. Throws Error, Interrupted.
-PreparedRun prepare_run(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options);
+PreparedRun prepare_run(const LoadedModel& model, const DocumentSource& data, const ResolvedOptions& options);
 
 }  // namespace mxlm

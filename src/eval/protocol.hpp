@@ -7,6 +7,7 @@
 
 #include "backend/backend.hpp"
 #include "io/documents.hpp"
+#include "mxlm/options.hpp"
 #include "text/tokenizer.hpp"
 
 namespace mxlm {
@@ -44,18 +45,16 @@ enum class Aggregate : uint8_t {
 /// the text (see make_clusters).
 enum class ClusterUnit : uint8_t { document, page, stretch };
 
-/// Special tokens around a text: what the tokenizer's template adds; that, and BOS first if it is not there yet; none
-/// at all.
-enum class BosPolicy : uint8_t { from_template, always, never };
-
 struct ProtocolOptions {
   std::string name = "window";  // one of protocol_names()
   int64_t context = 0;          // tokens a window; set by the caller, see default_context()
   int64_t stride = 0;           // hf-stride: tokens between the starts of windows; 0 = min(512, context)
   int64_t max_windows = 0;      // the first of them; 0 = all
   int64_t windows = 0;          // so many, spread evenly over all of them; 0 = all
-  BosPolicy bos = BosPolicy::from_template;
-  int32_t bos_id = -1;     // for BosPolicy::always and llamacpp; -1 = none known
+  /// Special tokens around a text: what the tokenizer's template adds; that, and BOS first if it is not there yet; none
+  /// at all.
+  api::Bos bos = api::Bos::from_template;
+  int32_t bos_id = -1;     // for api::Bos::always and llamacpp; -1 = none known
   int32_t prefix_id = -1;  // lmeval: what a page begins with: the tokenizer's BOS, else its EOS
   int32_t pad_id = -1;     // self: what documents are padded with: the tokenizer's padding token, else its EOS
   int loader_workers = 1;  // threads that tokenise; changes no digit

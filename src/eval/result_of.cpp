@@ -15,13 +15,13 @@ namespace mxlm {
 namespace {
 
 /// "no template" etc. in the words of --bos.
-std::string bos_text(BosPolicy policy) {
+std::string bos_text(api::Bos policy) {
   switch (policy) {
-    case BosPolicy::from_template:
+    case api::Bos::from_template:
       return "template";
-    case BosPolicy::always:
+    case api::Bos::always:
       return "always";
-    case BosPolicy::never:
+    case api::Bos::never:
       return "never";
   }
   return "?";
@@ -227,7 +227,7 @@ std::vector<VariantResult> variant_results(const ModelSpec& model, const Prepare
 
 }  // namespace
 
-RunResult result_of(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
+RunResult result_of(const LoadedModel& model, const DocumentSource& data, const ResolvedOptions& options,
                     const PreparedRun& run, Measurements measured, const RunCosts& costs) {
   const EngineResult& result = measured.result;
   const SampleOf sample = whole_sample(run.set);

@@ -23,7 +23,7 @@ struct Measurements {
 };
 
 /// `run.set` holds the windows of `measured.result` alone. Times, memory, ranks and the journal are left to the caller.
-RunResult result_of(const LoadedModel& model, const DocumentSource& data, const EvaluateOptions& options,
+RunResult result_of(const LoadedModel& model, const DocumentSource& data, const ResolvedOptions& options,
                     const PreparedRun& run, Measurements measured, const RunCosts& costs);
 
 }  // namespace mxlm

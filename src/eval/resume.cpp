@@ -66,7 +66,7 @@ bool same_bits(const WindowScores& a, const WindowScores& b) {
 std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::string& model_sha256,
                                        const DocumentSource& data, const ProtocolOptions& protocol,
                                        std::span<const Window> windows, DType compute, const BackendKind& backend,
-                                       const EvaluateOptions& options) {
+                                       const ResolvedOptions& options) {
   return {
       {"version", kFiguresSince},
       // Tells a journal of an earlier layout apart before its records are read.
@@ -82,18 +82,19 @@ std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::stri
       {"dtype", compute == DType::f32 ? "float32" : "bfloat16"},
       {"backend", backend.description},
       {"libraries", backend.libraries},
-      {"noise", options.noise ? "measured" : "not measured"},
-      {"Jensen-Shannon divergence", options.jensen_shannon ? "measured" : "not measured"},
+      {"noise", options.asked.noise ? "measured" : "not measured"},
+      {"Jensen-Shannon divergence", options.asked.jensen_shannon ? "measured" : "not measured"},
   };
 }
 
-std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector<JournalFact> facts, size_t windows) {
+std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vector<JournalFact> facts, size_t windows) {
   namespace fs = std::filesystem;
+  const api::EvaluateOptions& asked = options.asked;
   using Open = Journal::Open;
-  const Open open = options.shared ? Open::share : options.resume ? Open::resume : Open::fresh;
-  if (!options.folder.empty()) {
-    if (options.resume && !holds_journal(options.folder)) log_info("nothing to resume yet: a new run begins");
-    return std::make_unique<Journal>(options.folder, open, std::move(facts), windows);
+  const Open open = asked.shared ? Open::share : asked.resume ? Open::resume : Open::fresh;
+  if (!asked.journal.empty()) {
+    if (asked.resume && !holds_journal(asked.journal)) log_info("nothing to resume yet: a new run begins");
+    return std::make_unique<Journal>(asked.journal, open, std::move(facts), windows);
   }
   Sha256 hash;
   for (const JournalFact& fact : facts) {
@@ -101,15 +102,15 @@ std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector
     hash.update(std::as_bytes(std::span(fact.value)));
     hash.update(std::as_bytes(std::span("\n", 1)));
   }
-  const fs::path folder = options.root / hash.hex().substr(0, 16);
-  make_private_folders(options.root);
-  if (options.resume && !holds_journal(folder)) {
+  const fs::path folder = options.journal_root / hash.hex().substr(0, 16);
+  make_private_folders(options.journal_root);
+  if (asked.resume && !holds_journal(folder)) {
     log_info("no unfinished run of this kind is there to resume: a new one begins");
   }
   try {
     // A journal without a round must not replace an older one that has some.
-    if (!options.resume && holds_journal(folder) && !holds_rounds(folder)) remove_journal(folder);
-    if (!options.resume && holds_journal(folder) && !journal_in_use(folder)) {
+    if (!asked.resume && holds_journal(folder) && !holds_rounds(folder)) remove_journal(folder);
+    if (!asked.resume && holds_journal(folder) && !journal_in_use(folder)) {
       fs::path aside = folder;
       aside += ".old";
       remove_journal(aside);
@@ -121,7 +122,7 @@ std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector
     }
     return std::make_unique<Journal>(folder, open, std::move(facts), windows);
   } catch (const Error& error) {
-    if (options.resume) throw;
+    if (asked.resume) throw;
     log_info("this run keeps no journal: {}", error.what());
   }
   return nullptr;

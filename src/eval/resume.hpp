@@ -18,11 +18,11 @@ namespace mxlm {
 std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::string& model_sha256,
                                        const DocumentSource& data, const ProtocolOptions& protocol,
                                        std::span<const Window> windows, DType compute, const BackendKind& backend,
-                                       const EvaluateOptions& options);
+                                       const ResolvedOptions& options);
 
 /// The journal of a run. One that has no folder of its own must not stand in its way: where its journal cannot be, it
 /// has none, and the log says why. Throws Error otherwise.
-std::unique_ptr<Journal> open_journal(const JournalOptions& options, std::vector<JournalFact> facts, size_t windows);
+std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vector<JournalFact> facts, size_t windows);
 
 /// One list of variants that are run together, and which of the run's they are.
 struct ResumedSegment {

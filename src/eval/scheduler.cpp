@@ -98,7 +98,7 @@ class RoundLoop {
           throw;
         }
         windows_ = most / 2;
-        log_warn("{} Round {} is run again with {} window{} a micro-batch instead of {}.", error.what(), round + 1,
+        log_warn("{} Shard {} is run again with {} window{} a micro-batch instead of {}.", error.what(), round + 1,
                  windows_, windows_ == 1 ? "" : "s", most);
       }
     }

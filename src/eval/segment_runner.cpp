@@ -67,11 +67,11 @@ SegmentRunner::SegmentRunner(const RunContext& context) : context_(context) {
                  [](const Window& window) { return window.scored(); });
   if (context.journal == nullptr) return;
   context.journal->drop_misfits(scored_);
-  segments_ = resume_segments(*context.journal, context.variants, context.options.noise);
+  segments_ = resume_segments(*context.journal, context.variants, context.options.asked.noise);
 }
 
 Plan SegmentRunner::plan_rounds(const VariantTree& tree, const Known& known, bool shared) const {
-  const EvaluateOptions& options = context_.options;
+  const ResolvedOptions& options = context_.options;
   const DeviceSet& devices = options.devices;
   const Team* const team = context_.team;
   std::vector<uint8_t> is_known;
@@ -80,14 +80,14 @@ Plan SegmentRunner::plan_rounds(const VariantTree& tree, const Known& known, boo
     std::transform(known.begin(), known.end(), std::back_inserter(is_known),
                    [](const auto& window) { return window ? 1 : 0; });
   }
-  PlanOptions plan{.batch_windows = options.batch_windows,
-                   .keep = options.stream ? KeepWeights::never : KeepWeights::automatic,
+  PlanOptions plan{.batch_windows = options.asked.batch_size,
+                   .keep = options.asked.stream ? KeepWeights::never : KeepWeights::automatic,
                    .memory_limit = memory_budget_bytes(),
                    .memory_in_use = resident_memory_bytes(),
                    .device_limit = devices.worker_limit(),
                    .workers = (shared ? kSharedWorkers : 1) * devices.workers(),
                    .known = is_known,
-                   .round_tokens = options.round_tokens};
+                   .round_tokens = options.asked.shard_tokens};
   if (team != nullptr) {  // rank 0 plans for all, so that every rank has the same rounds
     plan.memory_limit = team->memory_limit(plan.memory_limit / static_cast<uint64_t>(options.ranks->ranks_here()));
     plan.device_limit = team->device_limit(plan.device_limit);
@@ -137,7 +137,7 @@ EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, boo
                       .plan = plan,
                       .windows = set.windows,
                       .kind = set.kind,
-                      .jensen_shannon = context_.options.jensen_shannon};
+                      .jensen_shannon = context_.options.asked.jensen_shannon};
   if (team != nullptr) {
     JobNews news{.variants = {},
                  .reversed = reversed,
@@ -187,8 +187,8 @@ void SegmentRunner::read_again(const SharedRounds& shared, size_t rounds) const 
 // dies, and then has the whole result: a task of a Slurm array that ends has always printed what was asked for.
 EngineResult SegmentRunner::run_shared(const ResumedSegment& segment, bool reversed) {
   Journal& journal = *context_.journal;
-  const JournalOptions& options = context_.options.journal;
-  SharedRounds shared(journal.folder(), segment.segment, reversed, journal.records_name(), options.claim_seconds);
+  const double timeout = context_.options.asked.claim_timeout;
+  SharedRounds shared(journal.folder(), segment.segment, reversed, journal.records_name(), timeout);
   bool complete = true;
   std::string stopped;
   for (bool again = false; complete; again = true) {
@@ -244,7 +244,7 @@ EngineResult SegmentRunner::run_here(bool reversed) {
 
 EngineResult SegmentRunner::run(bool reversed) {
   if (context_.journal == nullptr) return run_rounds_of(context_.variants, reversed, {}, {});
-  if (!context_.options.journal.shared) return run_here(reversed);
+  if (!context_.options.asked.shared) return run_here(reversed);
   std::vector<EngineResult> results;
   results.reserve(segments_.size());
   for (const ResumedSegment& segment : segments_) results.push_back(run_shared(segment, reversed));

@@ -25,7 +25,7 @@ struct RunContext {
   DType compute;
   const WindowSet& set;
   std::span<const Variant> variants;  // the baseline first
-  const EvaluateOptions& options;
+  const ResolvedOptions& options;
   const std::function<void(const Progress&)>& on_progress;
   Team* team;        // null = this process alone
   Journal* journal;  // null = nothing is kept

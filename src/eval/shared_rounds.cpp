@@ -135,7 +135,7 @@ void SharedRounds::beat() {
   while (!ending_) {
     // The open file, not its name, which another may have by now. What fails here lets the claim expire.
     for (const auto& [round, file] : held_) {
-      if (::futimens(file.get(), nullptr) != 0) log_debug("the claim of round {} cannot be touched", round);
+      if (::futimens(file.get(), nullptr) != 0) log_debug("the claim of shard {} cannot be touched", round);
     }
     end_.wait_for(lock, std::chrono::duration<double>(seconds_ / kBeats), [this] { return ending_; });
   }
@@ -167,7 +167,7 @@ std::vector<std::vector<Plan::Range>> SharedRounds::agree(const std::vector<std:
   }
   const FileView file = FileView::map(path);
   const auto broken = [&path] {
-    fail("{} does not say how this run is cut into rounds; name another folder with --journal.", quote(path.native()));
+    fail("{} does not say how this run is cut into shards; name another folder with --journal.", quote(path.native()));
   };
   const std::string text(file.text());
   if (text.size() > kMostCutBytes) broken();
@@ -218,11 +218,11 @@ Claim SharedRounds::claim(size_t round) {
     if (::rename(path.c_str(), aside.c_str()) != 0) return Claim::busy;
     const auto moved = look_at(aside);
     const bool same = moved && moved->status.st_ino == state->status.st_ino && moved->text == state->text;
-    if (!same && ::link(aside.c_str(), path.c_str()) != 0) log_debug("round {} has another claim", round);
+    if (!same && ::link(aside.c_str(), path.c_str()) != 0) log_debug("shard {} has another claim", round);
     std::error_code ignored;
     fs::remove(aside, ignored);
     if (!same) return Claim::busy;
-    log_warn("round {} was claimed by {}, which has not been heard of for {:.0f} s; it is done again", round + 1,
+    log_warn("shard {} was claimed by {}, which has not been heard of for {:.0f} s; it is done again", round + 1,
              holder(state->text), seconds_);
   }
   return Claim::busy;
@@ -249,7 +249,7 @@ bool SharedRounds::put_aside(size_t round, const fs::path& path) {
     if (errno == ENOENT) return false;
     fail_errno("moved", path.native(), errno);
   }
-  log_warn("{} was no file of mxlm's and is now called {}; round {} is claimed anew", quote(path.native()),
+  log_warn("{} was no file of mxlm's and is now called {}; shard {} is claimed anew", quote(path.native()),
            quote(aside.filename().native()), round + 1);
   return true;
 }
@@ -260,7 +260,7 @@ void SharedRounds::tell_of_waiting(size_t round) {
   std::string& told = told_[round];
   if (told == state->text) return;
   told = state->text;
-  log_info("waiting for round {}, claimed by {}", round + 1, holder(state->text));
+  log_info("waiting for shard {}, claimed by {}", round + 1, holder(state->text));
 }
 
 void SharedRounds::finished(size_t round) {
@@ -271,7 +271,7 @@ void SharedRounds::finished(size_t round) {
   const int fd = found->second.get();
   // A claim that cannot say so expires, and the round is done again, with the same digits.
   if (::pwrite(fd, text.data(), text.size(), 0) < 0 || ::fsync(fd) != 0) {
-    log_warn("the claim of round {} cannot be written; another process may do it again", round + 1);
+    log_warn("the claim of shard {} cannot be written; another process may do it again", round + 1);
   }
   held_.erase(found);
 }

@@ -27,7 +27,7 @@ std::string format_text(const std::string& text, bool weights_only) {
   if (text.find_first_of("@,=:") != std::string::npos) {
     fail_usage(
         "--formats {} is no format; write FORMAT or WEIGHTS/ACTIVATIONS, and give keys by --blocks, --scale-bits, "
-        "--rules and --rounds.",
+        "--rules and --roundings.",
         quote(text));
   }
   if (weights_only && text.find('/') != std::string::npos) {
@@ -92,7 +92,8 @@ std::vector<Combination> combinations(const SweepAxes& axes) {
     for (const int block : or_default(axes.blocks, standard.block_size)) {
       for (const int scale_bits : or_default(axes.scale_bits, standard.scale_bits)) {
         for (const std::string& rule : or_default(axes.rules, std::string(mx::rule_name(standard.rule)))) {
-          for (const std::string& round : or_default(axes.rounds, std::string(mx::rounding_name(standard.rounding)))) {
+          for (const std::string& round :
+               or_default(axes.roundings, std::string(mx::rounding_name(standard.rounding)))) {
             Combination c;
             c.point.format = format;
             c.point.block = block;
@@ -130,7 +131,7 @@ Variant variant_of(const std::vector<std::string>& targets, const std::string& s
 
 /// Throws if `count` variants are more than allowed. Asked before they are made.
 void check_count(size_t count, const SweepAxes& axes, std::string_view how) {
-  if (count <= axes.max_variants) return;
+  if (std::cmp_less_equal(count, axes.max_variants)) return;
   fail_usage(
       "This sweep has {} variants ({}), more than the {} of --max-variants; give fewer values, or a higher limit.",
       count, how, axes.max_variants);
@@ -155,10 +156,10 @@ std::vector<SweepVariant> grid_variants(const SweepAxes& axes) {
   const size_t formats = axes.formats.empty() ? mx::kElements.size() : axes.formats.size();
   const std::string how = fmt::format("{} formats x {} blocks x {} scale bits x {} rules x {} roundings x {} roles",
                                       formats, count(axes.blocks.size()), count(axes.scale_bits.size()),
-                                      count(axes.rules.size()), count(axes.rounds.size()), roles.size());
+                                      count(axes.rules.size()), count(axes.roundings.size()), roles.size());
   // Before all of them are made: a product of long axes can be huge.
   check_count(formats * count(axes.blocks.size()) * count(axes.scale_bits.size()) * count(axes.rules.size()) *
-                  count(axes.rounds.size()) * roles.size(),
+                  count(axes.roundings.size()) * roles.size(),
               axes, how);
   std::vector<SweepVariant> out;
   std::set<std::string> seen;

@@ -4,7 +4,7 @@
 // layer at a time. They run as the variants of one evaluation, so they share the reading of the model, the baseline and
 // every step until they differ.
 
-#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,11 +21,11 @@ namespace mxlm {
 struct SweepAxes {
   /// "mxfp4", or weights/activations "mxfp4/mxfp8"; default: the table's element formats.
   std::vector<std::string> formats = {};
-  std::vector<int> blocks = {}, scale_bits = {};     // defaults 32 and 8
-  std::vector<std::string> rules = {}, rounds = {};  // defaults floor and even
-  std::vector<std::string> roles = {};               // targets joined by commas; default "attention,mlp"
-  bool weights_only = false;                         // every format as FORMAT/none
-  size_t max_variants = 256;
+  std::vector<int> blocks = {}, scale_bits = {};        // defaults 32 and 8
+  std::vector<std::string> rules = {}, roundings = {};  // defaults floor and even
+  std::vector<std::string> roles = {};                  // targets joined by commas; default "attention,mlp"
+  bool weights_only = false;                            // every format as FORMAT/none
+  int64_t max_variants = 256;
 };
 
 enum class Sensitivity : uint8_t { linear, role, layer };

@@ -400,10 +400,16 @@ std::string Variant::canonical() const {
   return out;
 }
 
+std::string Variant::text() const {
+  const std::string form = canonical();
+  return name.empty() || name == form ? form : name + ": " + form;
+}
+
 Variant Variant::with_quantized_outputs() const {
   Variant out = *this;
   for (Clause& clause : out.clauses) {
-    if (is_special_target(clause.target) || clause.spec.outputs || !clause.spec.replaced()) continue;
+    const bool logits = clause.target == role_name(Role::lm_head);
+    if (is_special_target(clause.target) || logits || clause.spec.outputs || !clause.spec.replaced()) continue;
     const OperandSpec& outputs = clause.spec.activations ? clause.spec.activations : clause.spec.weights;
     if (mx::needs_whole_tensor(*outputs)) {
       fail_usage(

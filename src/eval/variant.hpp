@@ -36,6 +36,8 @@ struct Variant {
   static Variant parse(std::string_view text);
   /// The one canonical form, without NAME; parses to itself.
   [[nodiscard]] std::string canonical() const;
+  /// The canonical form with NAME, where a name is given: parses to this variant.
+  [[nodiscard]] std::string text() const;
   /// The variant with the outputs of every replaced Linear quantised as its activations are, or as its weights where
   /// activations are not; but the LM head's, which are the logits. A name that is the canonical text follows it. Throws
   /// UsageError for formats whose scale depends on a whole tensor.

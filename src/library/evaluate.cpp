@@ -15,46 +15,6 @@
 namespace mxlm::api {
 namespace {
 
-BosPolicy policy_of(Bos bos) {
-  switch (bos) {
-    case Bos::from_template:
-      return BosPolicy::from_template;
-    case Bos::always:
-      return BosPolicy::always;
-    case Bos::never:
-      return BosPolicy::never;
-  }
-  fail_usage("EvaluateOptions::bos holds no value of Bos; give one.");
-}
-
-DTypeChoice choice_of(ComputeType type) {
-  switch (type) {
-    case ComputeType::automatic:
-      return DTypeChoice::automatic;
-    case ComputeType::float32:
-      return DTypeChoice::float32;
-    case ComputeType::bfloat16:
-      return DTypeChoice::bfloat16;
-  }
-  fail_usage("EvaluateOptions::dtype holds no value of ComputeType; give one.");
-}
-
-/// The command line bounds these in its own words.
-void check_counts(const EvaluateOptions& options) {
-  const auto not_negative = [](const char* name, int64_t value) {
-    if (value < 0) fail_usage("{} is {}; give 0 or a positive number.", name, value);
-  };
-  not_negative("context", options.context);
-  not_negative("stride", options.stride);
-  not_negative("max_windows", options.max_windows);
-  not_negative("windows", options.windows);
-  not_negative("batch_windows", options.batch_windows);
-  not_negative("round_tokens", options.round_tokens);
-  not_negative("threads", options.threads);
-  if (options.threads > 4096) fail_usage("threads is {}; give at most 4096.", options.threads);
-  if (options.resume && options.journal.empty()) fail_usage("resume needs a journal; name its folder.");
-}
-
 Figures figures_of(const VariantResult& variant) {
   const VariantFigures& f = variant.figures;
   Figures out{.name = variant.name,
@@ -111,16 +71,17 @@ Data data_of(DocumentSource source) {
   return Data(std::move(state));
 }
 
-Data read_data(const std::string& name, const Data::ReadOptions& options, const hub::OnFetch& on_fetch) {
+Data read_data(const std::string& name, const EvaluateOptions& options, const hub::OnFetch& on_fetch) {
   const hub::DataRequest request = hub::parse_data_request(name);
+  // These protocols take each row for a document; the others take WikiText as the one text that it was.
+  const bool rows = options.protocol == "document" || options.protocol == "self";
   return data_of(hub::read_data_set(
       request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
-      {.field = options.field, .max_documents = options.max_documents, .wikitext_rows = options.wikitext_rows},
-      on_fetch));
+      {.field = options.field, .max_documents = options.max_samples, .wikitext_rows = rows}, on_fetch));
 }
 
-Data Data::read(const std::string& name, const ReadOptions& options) {
-  if (options.max_documents < 0) fail_usage("max_documents is {}; give 0 or a positive number.", options.max_documents);
+Data Data::read(const std::string& name, const EvaluateOptions& options) {
+  check_options(options);
   const CancellationScope scope(&options.cancelled);
   return read_data(name, options, {});
 }
@@ -154,31 +115,40 @@ Data Data::texts(std::vector<std::string> texts, std::string name) {
   return data_of(std::move(source));
 }
 
-mxlm::EvaluateOptions resolve(const EvaluateOptions& options, const Data& data) {
-  check_counts(options);
-  mxlm::EvaluateOptions out;
+DeviceSet choose_devices(const EvaluateOptions& options) {
+  return mxlm::choose_devices({.request = DeviceRequest::parse(options.device),
+                               .min_free_ratio = options.min_free_ratio,
+                               .workers_per_device = options.workers_per_device,
+                               .gemm = options.gemm == Gemm::fast ? GemmRoute::fast : GemmRoute::exact},
+                              options.threads);
+}
+
+ResolvedOptions resolve_options(const EvaluateOptions& options, const Data& data, DeviceSet devices) {
+  check_options(options);
+  // As in PyTorch, 0 loader workers are the calling thread alone.
+  const int loaders = options.loader_workers >= 0 ? std::max(options.loader_workers, 1)
+                      : options.threads > 0       ? options.threads
+                                                  : default_thread_count();
+  ResolvedOptions out{.asked = options,
+                      .protocol = {.name = !options.protocol.empty() ? options.protocol
+                                           : data.is_text()          ? "window"
+                                                                     : "document",
+                                   .context = options.context,
+                                   .stride = options.stride,
+                                   .max_windows = options.max_windows,
+                                   .windows = options.windows,
+                                   .bos = options.bos,
+                                   .loader_workers = loaders},
+                      .variants = {},
+                      .devices = std::move(devices),
+                      .journal_root = {},
+                      .on_scores = {}};
+  out.variants.reserve(options.variants.size());
   for (const std::string& variant : options.variants) out.variants.push_back(Variant::parse(variant));
-  out.dtype = choice_of(options.dtype);
-  out.allow_long_context = options.allow_long_context;
-  out.noise = options.noise;
-  out.jensen_shannon = options.jensen_shannon;
-  out.linear_errors = options.linear_errors;
-  out.exponents = options.exponents;
-  out.stream = options.stream;
-  out.batch_windows = options.batch_windows;
-  out.round_tokens = options.round_tokens;
-  out.protocol.context = options.context;
-  out.protocol.stride = options.stride;
-  out.protocol.max_windows = options.max_windows;
-  out.protocol.windows = options.windows;
-  out.protocol.loader_workers = options.threads > 0 ? options.threads : default_thread_count();
-  out.protocol.bos = policy_of(options.bos);
-  out.protocol.name = !options.protocol.empty() ? options.protocol : data.is_text() ? "window" : "document";
-  out.journal = {.folder = options.journal, .root = {}, .resume = options.resume};
   return out;
 }
 
-RunResult run(const Model& model, const Data& data, const mxlm::EvaluateOptions& options,
+RunResult run(const Model& model, const Data& data, const ResolvedOptions& options,
               const std::function<void(const mxlm::Progress&)>& on_progress) {
   RunResult run = mxlm::evaluate(model.state().loaded, data.state().source, options, on_progress);
   run.seconds_load = model.state().seconds;
@@ -196,16 +166,14 @@ void warn_about(const RunResult& run) {
 }
 
 Evaluation evaluate(const Model& model, const Data& data, const EvaluateOptions& options) {
+  if (options.resume && options.journal.empty()) fail_usage("--resume needs --journal, the folder to go on with.");
   const CancellationScope scope(&options.cancelled);
-  mxlm::EvaluateOptions resolved = resolve(options, data);
-  resolved.devices = choose_devices({.request = DeviceRequest::parse(options.device),
-                                     .gemm = options.gemm == Gemm::fast ? GemmRoute::fast : GemmRoute::exact},
-                                    options.threads);
+  const ResolvedOptions resolved = resolve_options(options, data, choose_devices(options));
   EvalResult result;
   result.machine = machine_info(resolved.devices);
   result.runs.push_back(run(model, data, resolved, [&options](const mxlm::Progress& p) {
     if (!options.on_progress) return;
-    options.on_progress({.done = p.done, .total = p.total, .seconds = p.seconds, .round = p.round, .rounds = p.rounds});
+    options.on_progress({.done = p.done, .total = p.total, .seconds = p.seconds, .shard = p.round, .shards = p.rounds});
   }));
   const RunResult& only = result.runs.front();
   if (!only.stopped.empty()) {

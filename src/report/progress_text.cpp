@@ -82,7 +82,7 @@ std::string progress_text(const std::string& what, const Progress& progress) {
   const double left = rate > 0 ? (progress.total - progress.done) / rate : 0;
   const double percent = progress.total > 0 ? 100 * progress.done / progress.total : 0;
   const size_t round = std::min(progress.round + 1, progress.rounds);
-  std::string full = fmt::format("{}: {:.0f}% (round {} of {}), {:.0f} tokens/s, {} left", what.substr(0, kName),
+  std::string full = fmt::format("{}: {:.0f}% (shard {} of {}), {:.0f} tokens/s, {} left", what.substr(0, kName),
                                  percent, round, progress.rounds, rate, duration_text(left));
   const auto room = [](const std::string& line) { return line.size() < kColumns ? kColumns - line.size() : 0; };
   if (progress.devices.size() <= 1) {

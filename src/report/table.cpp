@@ -240,7 +240,7 @@ std::string plural(int64_t n, std::string_view noun) {
   return fmt::format("{} {}{}", count_text(n), noun, n == 1 ? "" : "s");
 }
 
-/// "NVIDIA H100 (cuda:0,1): 12 + 11 rounds, 0.51 J/token (...)."
+/// "NVIDIA H100 (cuda:0,1): 12 + 11 shards, 0.51 J/token (...)."
 std::string devices_text(const RunResult& run) {
   std::string out;
   for (size_t i = 0; i < run.devices.size();) {
@@ -251,7 +251,7 @@ std::string devices_text(const RunResult& run) {
       indices.push_back(run.devices[i].index);
       rounds.push_back(run.devices[i].rounds);
     }
-    out += fmt::format("{}{} (cuda:{}): {} round{}", out.empty() ? "" : "; ", printable_text(name),
+    out += fmt::format("{}{} (cuda:{}): {} shard{}", out.empty() ? "" : "; ", printable_text(name),
                        fmt::join(indices, ","), fmt::join(rounds, " + "), rounds == std::vector<int64_t>{1} ? "" : "s");
   }
   if (run.joules_per_token) {

@@ -467,7 +467,7 @@ TEST(Eval, AnInterruptEndsItCleanlyAndWritesTheJson) {
       command += std::string(" --mx linear=") + format + key;
     }
   }
-  command += " --round-tokens 256 --context 128 --journal " + quoted(folder / "j");
+  command += " --shard-tokens 256 --context 128 --journal " + quoted(folder / "j");
   // A shell with job control gives the program SIGINT as a terminal does.
   const Outcome outcome = run_mxlm(command + " & pid=$!; " + wait_until(a_record_in(quoted(folder / "j/rounds.mxj"))) +
                                    "kill -INT $pid; wait $pid");

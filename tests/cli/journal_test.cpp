@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::HasSubstr;
 
-const std::string kJournalRun = "eval --device cpu --max-windows 12 --context 64 --round-tokens 128 ";
+const std::string kJournalRun = "eval --device cpu --max-windows 12 --context 64 --shard-tokens 128 ";
 
 class CliJournal : public testing::Test {
  protected:
@@ -41,7 +41,7 @@ TEST_F(CliJournal, AResumedRunHasTheSameDigitsHoweverItIsCut) {
   const json peace = out();
   ASSERT_EQ(run(variants + keep_).code, 0);
   EXPECT_EQ(out(), peace);
-  for (const char* how : {"--threads 1", "--batch-size 1", "--stream --threads 2 --round-tokens 64"}) {
+  for (const char* how : {"--threads 1", "--batch-size 1", "--stream --threads 2 --shard-tokens 64"}) {
     tear(0.6);
     const Outcome resumed = run(variants + keep_ + "--resume " + how);
     ASSERT_EQ(resumed.code, 0) << resumed.err;
@@ -109,7 +109,7 @@ TEST_F(CliJournal, WithoutAFolderItLiesInTheStateAndGoesWhenDone) {
   const std::string script = folder_.file(
       "term.sh", "\"$@\" & pid=$!; " + wait_until(a_record_in(quoted(journals.string()) + "/*/rounds.mxj")) +
                      "kill -TERM $pid; wait $pid\n");
-  const std::string many = "eval --device cpu --context 64 --round-tokens 128 --max-windows 400 --no-variants";
+  const std::string many = "eval --device cpu --context 64 --shard-tokens 128 --max-windows 400 --no-variants";
   const Outcome killed = run_mxlm(many, state + "bash '" + script + "'");
   EXPECT_EQ(killed.code, 130) << killed.err;
   EXPECT_EQ(std::distance(fs::directory_iterator(journals), fs::directory_iterator()), 1);

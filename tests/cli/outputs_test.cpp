@@ -28,7 +28,7 @@ using testing::Not;
 // Windows of a run that something happens to after its first round. More than a fast machine does by then.
 constexpr int kLong = kSanitized ? 80 : 400;
 
-const std::string kOutputRun = "eval --device cpu --threads 1 --context 64 --round-tokens 128 --mx mlp=mxfp4 ";
+const std::string kOutputRun = "eval --device cpu --threads 1 --context 64 --shard-tokens 128 --mx mlp=mxfp4 ";
 
 class CliOutputs : public testing::Test {
  protected:
@@ -153,12 +153,12 @@ TEST_F(CliOutputs, ARunWithoutAFinishedRoundLeavesWhatIsThere) {
   // One round, which takes seconds, and a signal right after it has begun.
   const std::string state = folder_ / "state";
   const Outcome outcome =
-      run_mxlm("eval --device cpu --threads 1 --context 64 --round-tokens 1000000 --mx linear=mxfp4 --mx mlp=mxfp6 " +
+      run_mxlm("eval --device cpu --threads 1 --context 64 --shard-tokens 1000000 --mx linear=mxfp4 --mx mlp=mxfp6 " +
                    all_files() + "& pid=$!; " + wait_until("[ -e " + quoted(state) + "/mxlm/journals/*/plan.json ]") +
                    "sleep 0.2; kill -INT $pid; wait $pid",
                "export XDG_STATE_HOME=" + quoted(state) + ";");
   EXPECT_EQ(outcome.code, 130) << outcome.err;
-  EXPECT_THAT(outcome.err, HasSubstr("no round was finished: files of earlier results stay as they are"));
+  EXPECT_THAT(outcome.err, HasSubstr("no shard was finished: files of earlier results stay as they are"));
   for (const char* name : {"out.json", "out.html", "out.csv", "out.markdown", "tokens.csv"}) {
     EXPECT_EQ(slurp(folder_ / name), "good") << name;
   }

@@ -24,7 +24,7 @@ using nlohmann::json;
 using testing::HasSubstr;
 
 // Under a sanitizer ranks are slow, and wait for each other in loops that never sleep: one test and short runs do.
-const std::string kRanksRun = "eval --device cpu --threads 1 --context 64 --round-tokens 128 --mx mlp=mxfp4 ";
+const std::string kRanksRun = "eval --device cpu --threads 1 --context 64 --shard-tokens 128 --mx mlp=mxfp4 ";
 const std::string kShortRun = kRanksRun + "--max-windows 12 ";
 
 /// What a shell needs before the program for so many ranks. What Open MPI leaks at its end is not ours.
@@ -115,7 +115,7 @@ TEST_F(CliRanks, OthersOfAnotherKindAreRefusedUnlessTheyMayBeMixed) {
 TEST_F(CliRanks, ASweepIsSharedToo) {
   if (kSanitized) GTEST_SKIP() << "one test of ranks is run with sanitizers";
   const std::string sweep =
-      "sweep --device cpu --threads 1 --context 64 --round-tokens 128 --max-windows 6 --formats "
+      "sweep --device cpu --threads 1 --context 64 --shard-tokens 128 --max-windows 6 --formats "
       "mxfp4 mxint8 --no-journal ";
   ASSERT_EQ(run_mxlm(sweep + to("peace.json")).code, 0);
   const Outcome outcome = run_mxlm(sweep + to("out.json"), mpirun(2));
@@ -154,7 +154,7 @@ TEST_F(CliShared, ProcessesShareTheRoundsAndEachHasTheResult) {
 }
 
 TEST_F(CliShared, TheClaimOfOneThatIsKilledExpires) {
-  const std::string run = kRanksRun + (kSanitized ? "--max-windows 8 " : "--max-windows 40 ") + "--round-tokens 1024 ";
+  const std::string run = kRanksRun + (kSanitized ? "--max-windows 8 " : "--max-windows 40 ") + "--shard-tokens 1024 ";
   ASSERT_EQ(run_mxlm(run + "--no-journal " + to("peace.json")).code, 0);
   const std::string shared = run + keep_ + "--shared --claim-timeout 2 ";
   // Killed as soon as it holds a claim.
@@ -181,11 +181,11 @@ TEST_F(CliShared, AClaimThatCannotBeTrueIsNotWaitedForLong) {
   const Outcome other =
       run_mxlm(shared + to("out.json"), "touch -d 2099-01-01 " + quoted(journal + "/claim.0.0") + ";");
   ASSERT_EQ(other.code, 0) << other.err;
-  EXPECT_THAT(other.err, HasSubstr("waiting for round 1, claimed by process '4711' on 'elsewhere'"));
+  EXPECT_THAT(other.err, HasSubstr("waiting for shard 1, claimed by process '4711' on 'elsewhere'"));
   EXPECT_THAT(other.err,
-              HasSubstr("round 1 was claimed by process '4711' on 'elsewhere', which has not been heard of"));
+              HasSubstr("shard 1 was claimed by process '4711' on 'elsewhere', which has not been heard of"));
   for (const char* round : {"2", "3", "4"}) {
-    EXPECT_THAT(other.err, HasSubstr(std::string("round ") + round + " is claimed anew"));
+    EXPECT_THAT(other.err, HasSubstr(std::string("shard ") + round + " is claimed anew"));
   }
   EXPECT_THAT(other.err, HasSubstr("'foreign.0.1."));
   EXPECT_EQ(figures(folder_ / "out.json"), figures(folder_ / "peace.json"));

@@ -282,7 +282,7 @@ TEST(Terminal, FoldersWithSuchNamesAreShownHarmlessly) {
   expect_harmless(run_mxlm("inspect " + quoted(model.string())), "inspect");
   const std::string text = MXLM_SOURCE_DIR "/data/alice.txt";
   const Outcome outcome = run_mxlm("eval " + quoted(model.string()) + " --text " + quoted(text) +
-                                   " --max-windows 4 --context 64 --round-tokens 64 --journal " +
+                                   " --max-windows 4 --context 64 --shard-tokens 64 --journal " +
                                    quoted(folder / ("j" + kEvil)) + " --log-file " + quoted(folder / "log"));
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   expect_harmless(outcome, "eval");

@@ -36,11 +36,11 @@ TEST(ProtocolFigures, EqualThoseOfOtherImplementations) {
     SCOPED_TRACE(protocol + " on " + test["text"].get<std::string>() + ", context " + std::to_string(context));
     const auto& text = golden["texts"][test["text"].get<std::string>()];
     const DocumentSource source = first_bytes(text["file"], test.value("bytes", text["bytes"].get<size_t>()));
-    EvaluateOptions options;
+    ResolvedOptions options;
     options.protocol.name = protocol;
     options.protocol.context = context;
     options.protocol.stride = test.value("stride", 0);
-    options.dtype = DTypeChoice::float32;
+    options.asked.dtype = api::ComputeType::float32;
     const RunResult result = evaluate(model, source, options, {});
     const VariantFigures& figures = result.variants[0].figures;
     const auto& want = test["figures"];

@@ -58,8 +58,8 @@ TEST(Protocol, WindowsEqualThoseCutInPython) {
   for (const auto& [name, processor] : data["post_processors"].items()) {
     tokenizers.emplace(name, make_tokenizer(processor));
   }
-  const std::map<std::string, BosPolicy> policies{
-      {"template", BosPolicy::from_template}, {"always", BosPolicy::always}, {"never", BosPolicy::never}};
+  const std::map<std::string, api::Bos> policies{
+      {"template", api::Bos::from_template}, {"always", api::Bos::always}, {"never", api::Bos::never}};
   std::set<std::string> protocols;
   for (const json& test : data["cases"]) {
     SCOPED_TRACE(test["text"].get<std::string>() + ", " + test["protocol"].get<std::string>() + ", tokenizer " +
@@ -225,7 +225,7 @@ TEST_F(ProtocolErrors, SayWhatIsWrong) {
   EXPECT_THAT(message({.context = 8, .max_windows = -1}, {text}), HasSubstr("usage: --max-windows"));
   EXPECT_THAT(message({.context = 8, .windows = -1}, {text}), HasSubstr("usage: --windows"));
   EXPECT_THAT(message({.context = 8, .max_windows = 2, .windows = 2}, {text}), HasSubstr("exclude one another"));
-  EXPECT_THAT(message({.context = 8, .bos = BosPolicy::always}, {text}), HasSubstr("usage: --bos always"));
+  EXPECT_THAT(message({.context = 8, .bos = api::Bos::always}, {text}), HasSubstr("usage: --bos always"));
   EXPECT_THAT(message({.context = 8}, {""}), HasSubstr("'text.txt' has no token to score"));
   EXPECT_THAT(message({.context = 8}, {}), HasSubstr("'text.txt' has no token to score"));
   EXPECT_THAT(message({.name = "document", .context = 8}, {"", "", "a"}), HasSubstr("no token to score"));

@@ -27,11 +27,11 @@ nlohmann::json read_json(const fs::path& path) {
 RunResult run(const std::vector<std::string>& variants, int64_t max_windows) {
   const LoadedModel model = load_model("", /*with_tokenizer=*/true);
   const DocumentSource text = read_text((fs::path(MXLM_SOURCE_DIR) / "data/alice.txt").string());
-  EvaluateOptions options;
+  ResolvedOptions options;
   options.protocol.name = "window";
   options.protocol.context = 1024;
   options.protocol.max_windows = max_windows;
-  options.dtype = DTypeChoice::float32;
+  options.asked.dtype = api::ComputeType::float32;
   for (const std::string& variant : variants) options.variants.push_back(Variant::parse(variant));
   return evaluate(model, text, options, {});
 }

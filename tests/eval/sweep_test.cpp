@@ -57,7 +57,7 @@ TEST(Grid, EveryAxis) {
                                        .blocks = {8},
                                        .scale_bits = {4, 5},
                                        .rules = {"rceil", "mse"},
-                                       .rounds = {"nearest"},
+                                       .roundings = {"nearest"},
                                        .roles = {"attention", "model.layers.0.*,mlp"},
                                        .weights_only = true});
   EXPECT_EQ(variants.size(), 8U);
@@ -92,7 +92,7 @@ TEST(Grid, RefusesWhatCannotBe) {
   EXPECT_THAT(error({.blocks = {7}}), HasSubstr("block"));
   EXPECT_THAT(error({.scale_bits = {7}}), HasSubstr("scale_bits"));
   EXPECT_THAT(error({.rules = {"flor"}}), HasSubstr("floor"));
-  EXPECT_THAT(error({.rounds = {"up"}}), HasSubstr("round"));
+  EXPECT_THAT(error({.roundings = {"up"}}), HasSubstr("round"));
   EXPECT_THAT(error({.roles = {"mlp,"}}), HasSubstr("empty"));
   const std::string huge = error({.blocks = std::vector<int>(100, 32), .rules = std::vector<std::string>(100, "ct")});
   EXPECT_THAT(huge, HasSubstr("60000 variants"));

@@ -194,8 +194,8 @@ TEST(Evaluate, DigitsDoNotDependOnHowItRuns) {
   EvaluateOptions options = small_run();
   const Evaluation first = evaluate(model, Data::embedded(), options);
   options.threads = 1;
-  options.batch_windows = 1;
-  options.round_tokens = 64;
+  options.batch_size = 1;
+  options.shard_tokens = 64;
   options.stream = true;
   const Evaluation second = evaluate(model, Data::embedded(), options);
   for (size_t v = 0; v < 2; ++v) EXPECT_EQ(first.figures[v].nll, second.figures[v].nll);
@@ -229,10 +229,10 @@ TEST(Evaluate, TakesTextsAndRefusesWhatMakesNoSense) {
 TEST(Evaluate, CancelledKeepsFinishedRounds) {
   const Model model = Model::load();
   EvaluateOptions options = small_run();
-  options.round_tokens = 64;  // a window a round
+  options.shard_tokens = 64;  // a window a shard
   std::atomic<bool> stop{false};
   options.on_progress = [&](const Progress& p) {
-    if (p.round == 1) stop = true;
+    if (p.shard == 1) stop = true;
   };
   options.cancelled = [&] { return stop.load(); };
   const Evaluation result = evaluate(model, Data::embedded(), options);

@@ -1,5 +1,6 @@
 """evaluate() against the program, and how it ends early."""
 
+import inspect
 import json
 import logging
 import os
@@ -10,9 +11,11 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 
 import mxlm
 import pytest
+from mxlm import _core
 
 SMALL = {"context": 64, "max_windows": 3, "device": "cpu"}
 
@@ -85,6 +88,54 @@ def test_errors_are_exceptions(tmp_path):
         mxlm.evaluate(str(tmp_path / "nothing-here"), **SMALL)
     with pytest.raises(mxlm.Error):
         mxlm.load(tmp_path)
+
+
+def changed(row):
+    """A value of an option that is not the default."""
+    if row["words"]:
+        return row["words"][-1]
+    if row["type"] == "bool":
+        return not row["default"]
+    if row["type"] in ("int", "float"):
+        return type(row["default"])(row["least"] + 1 if row["type"] == "int" else (row["least"] + row["most"]) / 2)
+    return ["mlp=mxfp4", "w: linear=mxint8"] if isinstance(row["default"], list) else "7"
+
+
+def test_every_option_of_the_table_is_a_keyword():
+    rows = _core.options()
+    parameters = inspect.signature(mxlm.evaluate).parameters
+    assert len(rows) > 25
+    for row in rows:
+        name, value = row["name"], changed(row)
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[name].default == (None if row["default"] == "" else row["default"])
+        assert f"\n    {name}: {row['help']}." in mxlm.evaluate.__doc__
+        if name == "shared":  # which needs a journal
+            resolved = _core.resolved_options({name: value, "journal": "here"})
+        else:
+            resolved = _core.resolved_options({name: value})
+        assert value != row["default"] and resolved[name] == value, name
+        assert _core.resolved_options({name: None}) == _core.resolved_options({})
+        for wrong in (object(), "many" if row["type"] in ("int", "float", "bool") else 3):
+            with pytest.raises(TypeError, match=name):
+                _core.resolved_options({name: wrong})
+        if row["most"] > 0:
+            with pytest.raises(mxlm.UsageError, match=row["flag"]):
+                _core.resolved_options({name: row["default"].__class__(row["most"] + 1)})
+    annotations = (pathlib.Path(mxlm.__file__).parent / "_options.pyi").read_text()
+    assert [line.split(":")[0].strip() for line in annotations.splitlines() if ": Optional" in line] == [
+        row["name"] for row in rows
+    ]
+
+
+def test_former_and_unknown_keywords():
+    with pytest.warns(DeprecationWarning, match="round_tokens is now called shard_tokens"):
+        run = mxlm.evaluate(variants=[], round_tokens=64, **SMALL)["runs"][0]
+    assert len(run["seconds"]["by_round"][0]) == 3
+    for wrong in ({"contxt": 3}, {"round_tokens": 64, "shard_tokens": 64}):
+        with pytest.raises(TypeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mxlm.evaluate(**wrong)
 
 
 def test_progress():

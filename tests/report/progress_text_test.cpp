@@ -27,7 +27,7 @@ Progress progress_of(int devices) {
 
 TEST(ProgressText, WithoutDevicesIsAsItAlwaysWas) {
   EXPECT_EQ(progress_text("booklet-7m", progress_of(0)),
-            "booklet-7m: 50% (round 500 of 1000), 166667 tokens/s, 50 min 0 s left");
+            "booklet-7m: 50% (shard 500 of 1000), 166667 tokens/s, 50 min 0 s left");
 }
 
 TEST(ProgressText, FitsIn80ColumnsWithEveryDevice) {

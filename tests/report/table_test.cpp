@@ -272,9 +272,9 @@ TEST(Table, NamesTheDevicesAndTheirEnergy) {
   result.runs[0].devices = {
       {.index = 0, .name = "NVIDIA H100", .peak_memory_bytes = 1, .energy_joules = 9, .rounds = 4},
       {.index = 2, .name = "NVIDIA H100", .peak_memory_bytes = 1, .energy_joules = 9, .rounds = 5}};
-  EXPECT_THAT(render_table(result), testing::HasSubstr("NVIDIA H100 (cuda:0,2): 4 + 5 rounds."));
+  EXPECT_THAT(render_table(result), testing::HasSubstr("NVIDIA H100 (cuda:0,2): 4 + 5 shards."));
   result.runs[0].joules_per_token = 0.01234;
-  EXPECT_THAT(render_table(result), testing::HasSubstr("NVIDIA H100 (cuda:0,2): 4 + 5 rounds, 0.012 J/token"));
+  EXPECT_THAT(render_table(result), testing::HasSubstr("NVIDIA H100 (cuda:0,2): 4 + 5 shards, 0.012 J/token"));
 }
 
 TEST(Table, BaselineAlone) {

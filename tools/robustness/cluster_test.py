@@ -25,7 +25,7 @@ import time
 from crash_test import digits
 
 PARTS = ("loopback", "namespaces", "kills", "efficiency", "memory")
-RUN = ["--device", "cpu", "--threads", "1", "--context", "128", "--round-tokens", "1024", "--max-windows", "96",
+RUN = ["--device", "cpu", "--threads", "1", "--context", "128", "--shard-tokens", "1024", "--max-windows", "96",
        "--mx", "mlp=mxfp4", "--mx", "linear=mxfp8"]
 TEXT = pathlib.Path(__file__).resolve().parents[2] / "data/wiki.test.raw"
 SPEED_RUN = ["--device", "cpu", "--context", "512", "--text", str(TEXT), "--max-windows", "400", "--mx", "mlp=mxfp4",

@@ -40,7 +40,7 @@ def main():
     if "--" in ours:
         ours, rest = ours[:ours.index("--")], ours[ours.index("--") + 1:]
     args = parser.parse_args(ours)
-    rest = rest or ["--device", "cpu", "--context", "128", "--round-tokens", "2048", "--mx", "mlp=mxfp4", "--mx", "linear=mxfp8"]
+    rest = rest or ["--device", "cpu", "--context", "128", "--shard-tokens", "2048", "--mx", "mlp=mxfp4", "--mx", "linear=mxfp8"]
     randoms = random.Random(args.seed)
     number = getattr(signal, "SIG" + args.signal)
 

@@ -40,9 +40,9 @@ int32_t required_bos(const ProtocolOptions& options) {
 }
 
 std::vector<int32_t> encode(const Job& job, std::string_view text, bool parse_special, size_t enough) {
-  const BosPolicy bos = job.options.bos;
-  std::vector<int32_t> ids = job.tokenizer.encode(text, bos != BosPolicy::never, parse_special, enough);
-  if (bos == BosPolicy::always) {
+  const api::Bos bos = job.options.bos;
+  std::vector<int32_t> ids = job.tokenizer.encode(text, bos != api::Bos::never, parse_special, enough);
+  if (bos == api::Bos::always) {
     const int32_t id = required_bos(job.options);
     if (ids.empty() || ids.front() != id) ids.insert(ids.begin(), id);
   }
@@ -50,7 +50,7 @@ std::vector<int32_t> encode(const Job& job, std::string_view text, bool parse_sp
 }
 
 std::vector<int32_t> encode_truncated(const Job& job, std::string_view text) {
-  const bool special = job.options.bos != BosPolicy::never;
+  const bool special = job.options.bos != api::Bos::never;
   const std::vector<int32_t> suffix = special ? job.tokenizer.suffix() : std::vector<int32_t>{};
   const size_t added = suffix.size() + (special ? job.tokenizer.prefix().size() : 0);
   if (added >= job.context()) {

@@ -68,7 +68,7 @@ void lmeval(const Job& job) {
       job, pages.size(),
       [&](size_t p) {
         // A text with its own prefix gets no special tokens.
-        if (job.options.bos == BosPolicy::from_template && pages[p].text.starts_with(prefix)) {
+        if (job.options.bos == api::Bos::from_template && pages[p].text.starts_with(prefix)) {
           return job.tokenizer.encode(pages[p].text, false);
         }
         return encode(job, pages[p].text);

@@ -68,8 +68,8 @@ void llamacpp(const Job& job) {
         job.options.context, job.source.name, stream.size());
   }
   std::optional<int32_t> bos;
-  if (job.options.bos == BosPolicy::always) bos = required_bos(job.options);
-  if (job.options.bos == BosPolicy::from_template && !job.tokenizer.prefix().empty()) {
+  if (job.options.bos == api::Bos::always) bos = required_bos(job.options);
+  if (job.options.bos == api::Bos::from_template && !job.tokenizer.prefix().empty()) {
     bos = job.tokenizer.prefix().front();
   }
   for (size_t begin = 0; begin + job.context() <= stream.size() && !job.full(); begin += job.context()) {

@@ -31,9 +31,9 @@ def trials(ctx):
     for batch in (1, 2, 5, 64):
         yield f"--batch-size {batch}", same("--batch-size", batch)
     for tokens in (1, 48, 100, 1000):
-        yield f"--round-tokens {tokens}", same("--round-tokens", tokens)
+        yield f"--shard-tokens {tokens}", same("--shard-tokens", tokens)
     yield "--stream", same("--stream")
-    yield "--stream with small rounds and threads", same("--stream", "--round-tokens", "48", "--threads", "3")
+    yield "--stream with small rounds and threads", same("--stream", "--shard-tokens", "48", "--threads", "3")
     yield "--loader-workers 0", same("--loader-workers", "0")
     yield "--loader-workers 5", same("--loader-workers", "5")
     yield "--exponents", same("--exponents")

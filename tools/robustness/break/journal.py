@@ -11,7 +11,7 @@ from ._common import (digits, end_of, ended_well, evaluation, has_round, own_mod
 
 
 def trials(ctx):
-    long = ("--max-windows", "60", "--round-tokens", "128")
+    long = ("--max-windows", "60", "--shard-tokens", "128")
     right = peace(ctx, *long)
 
     def resumed(folder, *more):
@@ -126,7 +126,7 @@ def trials(ctx):
 
     def second():
         folder = ctx.folder()
-        process = start(ctx, evaluation(ctx, "--max-windows", "600", "--round-tokens", "128", "--journal", folder / "j"),
+        process = start(ctx, evaluation(ctx, "--max-windows", "600", "--shard-tokens", "128", "--journal", folder / "j"),
                         folder)
         wait_for(lambda: has_round(folder / "j"))
         outcome = ctx.run(*evaluation(ctx, "--max-windows", "600", "--journal", folder / "j", "--resume"))
@@ -137,7 +137,7 @@ def trials(ctx):
 
     def default_twice():
         state = {"XDG_STATE_HOME": str(ctx.folder() / "state")}
-        args = evaluation(ctx, "--max-windows", "600", "--round-tokens", "128")
+        args = evaluation(ctx, "--max-windows", "600", "--shard-tokens", "128")
         process = start(ctx, args, ctx.tmp, env=state)
         root = pathlib.Path(state["XDG_STATE_HOME"]) / "mxlm" / "journals"
         wait_for(lambda: any(has_round(j) for j in root.glob("*")))
@@ -190,10 +190,10 @@ def trials(ctx):
         os.utime(path, (4e9, 4e9))
 
     yield "a claim dated ahead", claim(ahead, "is done again")
-    yield "a claim that is a folder", claim(lambda p: p.mkdir(), "round 3 is claimed anew")
-    yield "a claim that is a full folder", claim(lambda p: (p / "x").mkdir(parents=True), "round 3 is claimed anew")
-    yield "a claim that is a link", claim(lambda p: p.symlink_to("/nowhere"), "round 3 is claimed anew")
-    yield "a claim that is a pipe", claim(os.mkfifo, "round 3 is claimed anew")
+    yield "a claim that is a folder", claim(lambda p: p.mkdir(), "shard 3 is claimed anew")
+    yield "a claim that is a full folder", claim(lambda p: (p / "x").mkdir(parents=True), "shard 3 is claimed anew")
+    yield "a claim that is a link", claim(lambda p: p.symlink_to("/nowhere"), "shard 3 is claimed anew")
+    yield "a claim that is a pipe", claim(os.mkfifo, "shard 3 is claimed anew")
     yield "a claim of another's words", claim(lambda p: (p.write_text("\x1b[31m\n"), os.utime(p, (1, 1))), "done again")
     yield "a claim that names no file", claim(lambda p: p.write_text("done rounds.none.1.0.mxj\n"))
 

@@ -6,7 +6,7 @@ from ._common import digits, end_of, ended_well, evaluation, has_round, own_mode
 
 
 def trials(ctx):
-    size = ("--max-windows", "60", "--round-tokens", "128")
+    size = ("--max-windows", "60", "--shard-tokens", "128")
     right = peace(ctx, *size)
 
     def disturbed(change, *more, rounds=1):
@@ -44,7 +44,7 @@ def trials(ctx):
                 if result["complete"]:
                     return "a complete result of weights that changed"
                 # The figures are of windows before the change: those of a run of so many windows.
-                same = peace(ctx, "--max-windows", str(result["windows"]), "--round-tokens", "128")[0]["variants"]
+                same = peace(ctx, "--max-windows", str(result["windows"]), "--shard-tokens", "128")[0]["variants"]
                 if digits(result["variants"]) != same:
                     return "other digits than without the change"
             shutil.copyfile(ctx.model / "model.safetensors", folder / "m" / "model.safetensors")

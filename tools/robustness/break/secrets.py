@@ -79,7 +79,7 @@ def trials(ctx):
 
     def no_core():
         folder = ctx.folder()
-        process = start(ctx, evaluation(ctx, "--max-windows", "600", "--round-tokens", "128", "--journal", "j"), folder)
+        process = start(ctx, evaluation(ctx, "--max-windows", "600", "--shard-tokens", "128", "--journal", "j"), folder)
         wait_for(lambda: has_round(folder / "j"))
         limits = pathlib.Path(f"/proc/{process.pid}/limits").read_text()
         signalled(process, 6)

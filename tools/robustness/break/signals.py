@@ -21,7 +21,7 @@ def trials(ctx):
             folder = ctx.folder()
             for name in outputs:
                 (folder / name).write_text("good")
-            process = start(ctx, with_outputs("--max-windows", "500", "--round-tokens", "1000000"), folder)
+            process = start(ctx, with_outputs("--max-windows", "500", "--shard-tokens", "1000000"), folder)
             time.sleep(seconds)
             outcome, late = signalled(process, number)
             if outcome.returncode == -number:  # before its handler
@@ -41,7 +41,7 @@ def trials(ctx):
     def with_a_round(number):
         def trial():
             folder = ctx.folder()
-            process = start(ctx, with_outputs("--max-windows", "600", "--round-tokens", "128", "--journal", "j"), folder)
+            process = start(ctx, with_outputs("--max-windows", "600", "--shard-tokens", "128", "--journal", "j"), folder)
             wait_for(lambda: has_round(folder / "j"))
             outcome, late = signalled(process, number)
             if late or outcome.returncode != 130:
@@ -121,7 +121,7 @@ def trials(ctx):
     def waiting_for_others(number):
         def trial():
             folder = ctx.folder()
-            args = evaluation(ctx, "--max-windows", "4", "--round-tokens", "128", "--journal", "j", "--shared")
+            args = evaluation(ctx, "--max-windows", "4", "--shard-tokens", "128", "--journal", "j", "--shared")
             (folder / "j").mkdir()
             for round_ in range(2):
                 path = folder / "j" / f"claim.0.{round_}"
@@ -151,7 +151,7 @@ def trials(ctx):
     def twice(first, second):
         def trial():
             folder = ctx.folder()
-            process = start(ctx, evaluation(ctx, "--max-windows", "600", "--round-tokens", "128", "--journal", "j",
+            process = start(ctx, evaluation(ctx, "--max-windows", "600", "--shard-tokens", "128", "--journal", "j",
                                             "--json", "o.json"), folder)
             wait_for(lambda: has_round(folder / "j"))
             process.send_signal(first)
@@ -164,7 +164,7 @@ def trials(ctx):
 
     def hangup_twice():
         folder = ctx.folder()
-        process = start(ctx, evaluation(ctx, "--max-windows", "600", "--round-tokens", "128", "--journal", "j", "--json",
+        process = start(ctx, evaluation(ctx, "--max-windows", "600", "--shard-tokens", "128", "--journal", "j", "--json",
                                         "o.json"), folder)
         wait_for(lambda: has_round(folder / "j"))
         process.send_signal(signal.SIGHUP)
@@ -176,7 +176,7 @@ def trials(ctx):
     def nohup():
         folder = ctx.folder()
         outcome = ctx.shell("trap '' HUP; \"$M\" eval " + " ".join(SHORT) + f" --text {ctx.text} --max-windows 60 "
-                            "--round-tokens 128 --no-journal --json o.json & pid=$!; "
+                            "--shard-tokens 128 --no-journal --json o.json & pid=$!; "
                             "for i in 1 2 3; do sleep 0.1; kill -HUP $pid; done; wait $pid", cwd=folder)
         return ended_well(outcome) or (None if runs(folder / "o.json")[0]["complete"] else "ended early")
 
@@ -185,7 +185,7 @@ def trials(ctx):
     def other(number):
         def trial():
             folder = ctx.folder()
-            process = start(ctx, evaluation(ctx, "--max-windows", "60", "--round-tokens", "128", "--no-journal", "--json",
+            process = start(ctx, evaluation(ctx, "--max-windows", "60", "--shard-tokens", "128", "--no-journal", "--json",
                                             "o.json"), folder)
             time.sleep(0.3)
             process.send_signal(number)

@@ -10,7 +10,7 @@ from ._common import SHORT, digits, evaluation, runs
 
 
 def trials(ctx):
-    size = " ".join(SHORT) + f" --text {ctx.text} --max-windows 30 --round-tokens 128"
+    size = " ".join(SHORT) + f" --text {ctx.text} --max-windows 30 --shard-tokens 128"
     files = "--json o.json --html o.html --csv o.csv --markdown o.md --per-token t.csv --journal j"
     right = {}
 
@@ -63,7 +63,7 @@ def trials(ctx):
                 null = os.open("/dev/null", os.O_WRONLY)
                 os.dup2(null, 1)
                 os.execv(ctx.mxlm, [str(ctx.mxlm), *evaluation(ctx, "--max-windows", "400", "--no-journal",
-                                                               "--round-tokens", "128")])
+                                                               "--shard-tokens", "128")])
             said = b""
             try:
                 while piece := os.read(fd, 4096):

@@ -93,7 +93,7 @@ def trials(ctx):
     def terminal(ignored):
         def trial():
             folder = ctx.folder()
-            args = [str(ctx.mxlm), *evaluation(ctx, "--max-windows", "300", "--round-tokens", "128", "--journal", "j",
+            args = [str(ctx.mxlm), *evaluation(ctx, "--max-windows", "300", "--shard-tokens", "128", "--journal", "j",
                                                "--json", "o.json", "--html", "o.html")]
             pid, fd = pty.fork()
             if pid == 0:

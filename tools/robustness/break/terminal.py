@@ -169,7 +169,7 @@ def trials(ctx):
                 return material.harmless(done, quotes=None) if done.returncode else "is taken"
             yield f"{words.replace('{}', 'NAME')}{kind}", option
 
-    run = ("--text", str(ctx.text), "--context", "32", "--max-windows", "2", "--threads", "1", "--round-tokens", "32")
+    run = ("--text", str(ctx.text), "--context", "32", "--max-windows", "2", "--threads", "1", "--shard-tokens", "32")
 
     def names_in_a_run():
         folder = folder_with(ctx, "m" + EVIL)

@@ -62,7 +62,7 @@ int run(int argc, char** argv) {
   app.fallthrough();
   mxlm::cli::GlobalOptions& global = mxlm::cli::global_options();
   app.add_flag("--quiet", global.quiet, "No progress; warnings and errors stay");
-  app.add_option("--log-file", global.log_file, "Write the log here too");
+  app.add_option("--log-file", global.log_file, "Write the log here too")->type_name("FILE");
   app.footer(
       "Example: mxlm eval --mx attention=mxfp8,mlp=mxfp4\nEvery command has --help with an example.\n"
       "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.");
