@@ -13,8 +13,8 @@
 #include "backend/cuda/backend.hpp"
 #include "backend/nvml/nvml.hpp"
 #include "cluster/ranks.hpp"
+#include "eval/device_records.hpp"
 #include "eval/progress.hpp"
-#include "eval/results.hpp"
 #include "eval/round.hpp"
 
 namespace mxlm {

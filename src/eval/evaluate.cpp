@@ -11,7 +11,7 @@
 #include "base/memory.hpp"
 #include "base/quote.hpp"
 #include "eval/linear_study.hpp"
-#include "eval/noise.hpp"
+#include "eval/noise_floor.hpp"
 #include "eval/prepare_run.hpp"
 #include "eval/result_of.hpp"
 #include "eval/segment_runner.hpp"

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "eval/statistics.hpp"
-#include "model/spec.hpp"
 
 namespace mxlm {
 
@@ -25,11 +24,5 @@ struct NoiseFigures {
 /// [variant], without the floors' KL divergence; `reversed` holds the scores of the same windows in the other order.
 std::vector<NoiseFigures> measure_noise(std::span<const std::vector<WindowScores>> scores,
                                         std::span<const std::vector<WindowScores>> reversed, const Sample& sample);
-
-/// KL(baseline || baseline with sums in the other order), the mean over the scored tokens of windows spread over the
-/// run's, up to about 8192 tokens. The head's own sums, in float32, are those of `backend` for both. Throws
-/// Interrupted, Error.
-double measure_floor(const ModelSpec& model, Backend& backend, Backend& reversed, DType compute,
-                     std::span<const Window> windows, ScoreKind kind);
 
 }  // namespace mxlm

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 
 namespace mxlm {
@@ -62,6 +63,26 @@ std::vector<std::pair<size_t, size_t>> neighbours(std::span<const VariantResult>
     if (const auto other = others[order[i]]) add(*other, order[i]);
   }
   return {out.begin(), out.end()};
+}
+
+void rate_points(RunResult& run) {
+  const auto kld = [](const VariantResult& v) {
+    return v.figures.vs_baseline ? v.figures.vs_baseline->kld_mean : 0.0;  // the baseline's own is zero
+  };
+  for (VariantResult& variant : run.variants) {
+    if (!variant.sweep) continue;
+    SweepPoint& point = *variant.sweep;
+    point.bits_saved = variant.weight_bits_baseline - variant.weight_bits_variant;
+    point.kld_per_bit =
+        point.bits_saved > 0 ? kld(variant) / point.bits_saved : std::numeric_limits<double>::quiet_NaN();
+    point.pareto =
+        std::isfinite(kld(variant)) &&
+        std::none_of(run.variants.begin(), run.variants.end(), [&](const VariantResult& other) {
+          const bool as_good = kld(other) <= kld(variant) && other.weight_bits_variant <= variant.weight_bits_variant;
+          const bool better = kld(other) < kld(variant) || other.weight_bits_variant < variant.weight_bits_variant;
+          return as_good && better;
+        });
+  }
 }
 
 }  // namespace mxlm

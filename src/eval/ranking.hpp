@@ -1,6 +1,6 @@
 #pragma once
 
-// The order of a sweep's table, and which of its rows have to be compared with one another.
+// The order of a sweep's table, which of its rows have to be compared with one another, and which points are best.
 
 #include <optional>
 #include <span>
@@ -22,5 +22,10 @@ std::vector<std::optional<size_t>> rivals(std::span<const VariantResult> variant
 /// Pairs (a < b) that a table of many variants needs: each with the one before it in the ranking, with the first, and
 /// with its rival. In order, each once.
 std::vector<std::pair<size_t, size_t>> neighbours(std::span<const VariantResult> variants);
+
+/// Fills bits_saved, kld_per_bit and pareto of the points of variants[1...], from the run's figures. A point is
+/// Pareto-optimal if no other variant, nor the baseline, is at least as good in both mean KL divergence and bits a
+/// weight, and better in one.
+void rate_points(RunResult& run);
 
 }  // namespace mxlm

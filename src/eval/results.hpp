@@ -9,36 +9,13 @@
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "eval/device_records.hpp"
 #include "eval/noise.hpp"
 #include "eval/quantization_error.hpp"
 #include "eval/statistics.hpp"
+#include "eval/sweep_point.hpp"
 
 namespace mxlm {
-
-/// A GPU that was used.
-struct DeviceInfo {
-  std::string name;
-  int index = 0;
-  std::string architecture;  // "sm_90"
-  uint64_t memory_bytes = 0;
-  std::string driver;  // its version, "" if unknown
-};
-
-struct MachineInfo {
-  std::string cpu, backend, os;
-  int cores = 0, threads = 0;
-  uint64_t memory_bytes = 0;
-  std::vector<DeviceInfo> devices = {};  // empty for the CPU
-};
-
-/// What a run took of a GPU.
-struct DeviceUse {
-  int index = 0;
-  std::string name;
-  uint64_t peak_memory_bytes = 0;       // of our workers; 0 = not measured
-  std::optional<double> energy_joules;  // of the whole device while the rounds ran
-  int64_t rounds = 0;
-};
 
 /// What the rounds of a run took, in the usual order of float32 sums.
 struct RunCosts {
@@ -92,19 +69,6 @@ struct LinearExponents {
   std::string tensor, role;
   ExponentHistogram weight;
   std::optional<ExponentHistogram> activation;  // none where no token reached it (an expert)
-};
-
-/// Where a variant lies in a sweep.
-struct SweepPoint {
-  std::string format;  // "mxfp4_e2m1", "mxfp4_e2m1/mxfp8_e4m3", "mxfp4_e2m1/none"
-  int block = 0, scale_bits = 0;
-  std::string rule, round;
-  std::string roles;  // targets joined by commas
-  std::string unit;   // of a sensitivity scan: the Linear, role or layer; else empty
-  // Set by rate_points:
-  double bits_saved = 0;   // mean bits a weight of all Linears, against the stored dtype
-  double kld_per_bit = 0;  // mean KL divergence / bits_saved; NaN where no bits are saved
-  bool pareto = false;     // nothing has at most this KL divergence with at most these bits
 };
 
 struct PhaseSeconds {

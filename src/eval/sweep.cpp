@@ -4,8 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <set>
 #include <utility>
 
@@ -238,26 +236,6 @@ std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivit
     }
   }
   return out;
-}
-
-void rate_points(RunResult& run) {
-  const auto kld = [](const VariantResult& v) {
-    return v.figures.vs_baseline ? v.figures.vs_baseline->kld_mean : 0.0;  // the baseline's own is zero
-  };
-  for (VariantResult& variant : run.variants) {
-    if (!variant.sweep) continue;
-    SweepPoint& point = *variant.sweep;
-    point.bits_saved = variant.weight_bits_baseline - variant.weight_bits_variant;
-    point.kld_per_bit =
-        point.bits_saved > 0 ? kld(variant) / point.bits_saved : std::numeric_limits<double>::quiet_NaN();
-    point.pareto =
-        std::isfinite(kld(variant)) &&
-        std::none_of(run.variants.begin(), run.variants.end(), [&](const VariantResult& other) {
-          const bool as_good = kld(other) <= kld(variant) && other.weight_bits_variant <= variant.weight_bits_variant;
-          const bool better = kld(other) < kld(variant) || other.weight_bits_variant < variant.weight_bits_variant;
-          return as_good && better;
-        });
-  }
 }
 
 }  // namespace mxlm

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "eval/results.hpp"
+#include "eval/sweep_point.hpp"
 #include "eval/variant.hpp"
 #include "model/spec.hpp"
 
@@ -49,10 +49,5 @@ std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivit
 /// The name of the layer that a module belongs to: up to and with its first number ("model.layers.3"), or the module's
 /// own name where it has none.
 std::string layer_of(std::string_view module);
-
-/// Fills bits_saved, kld_per_bit and pareto of the points of variants[1...], from the run's figures. A point is
-/// Pareto-optimal if no other variant, nor the baseline, is at least as good in both mean KL divergence and bits a
-/// weight, and better in one.
-void rate_points(RunResult& run);
 
 }  // namespace mxlm

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "cluster/ranks.hpp"
+#include "eval/device_records.hpp"
 #include "eval/devices.hpp"
 #include "eval/load.hpp"
-#include "eval/results.hpp"
 #include "eval/round.hpp"
 #include "eval/team_messages.hpp"
 

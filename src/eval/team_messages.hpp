@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "cluster/ranks.hpp"
+#include "eval/device_records.hpp"
 #include "eval/devices.hpp"
 #include "eval/plan.hpp"
 #include "eval/protocol.hpp"
-#include "eval/results.hpp"
 #include "eval/round.hpp"
 
 namespace mxlm {

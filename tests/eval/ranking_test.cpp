@@ -1,14 +1,19 @@
 #include "eval/ranking.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <random>
 #include <vector>
 
 namespace mxlm {
 namespace {
+
+using testing::ElementsAre;
 
 /// The definition, one variant after the other.
 std::optional<size_t> rival_of(const std::vector<VariantResult>& variants, size_t v) {
@@ -36,6 +41,37 @@ TEST(Ranking, RivalsAreTheLeastDivergentOfNoMoreBits) {
     EXPECT_FALSE(found[0]);
     for (size_t v = 1; v < count; ++v) EXPECT_EQ(found[v], rival_of(variants, v)) << v << " of " << count;
   }
+}
+
+TEST(Points, AreRatedByKlAndBits) {
+  RunResult run;
+  const auto add = [&](double kld, double bits, bool swept = true) {
+    VariantResult v;
+    v.figures.vs_baseline.emplace();
+    v.figures.vs_baseline->kld_mean = kld;
+    v.weight_bits_baseline = 16;
+    v.weight_bits_variant = bits;
+    if (swept) v.sweep.emplace();
+    run.variants.push_back(v);
+  };
+  add(0, 16, false);
+  run.variants[0].figures.vs_baseline.reset();
+  add(0.1, 8);                                       // best at 8 bits
+  add(0.2, 8);                                       // worse than the one before
+  add(0.4, 4);                                       // the fewest bits
+  add(0.4, 4);                                       // as good
+  add(0.01, 16);                                     // activations only: the baseline has no KL at as many bits
+  add(std::numeric_limits<double>::quiet_NaN(), 2);  // no figures
+  rate_points(run);
+  const auto& v = run.variants;
+  EXPECT_FALSE(v[0].sweep);
+  EXPECT_DOUBLE_EQ(v[1].sweep->bits_saved, 8);
+  EXPECT_DOUBLE_EQ(v[1].sweep->kld_per_bit, 0.1 / 8);
+  EXPECT_DOUBLE_EQ(v[3].sweep->kld_per_bit, 0.4 / 12);
+  EXPECT_TRUE(std::isnan(v[5].sweep->kld_per_bit));
+  std::vector<bool> pareto;
+  for (size_t i = 1; i < v.size(); ++i) pareto.push_back(v[i].sweep->pareto);
+  EXPECT_THAT(pareto, ElementsAre(true, false, true, true, false, false));
 }
 
 }  // namespace
