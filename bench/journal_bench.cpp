@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "eval/journal.hpp"
-#include "eval/journal_records.hpp"
+#include "journal/journal.hpp"
+#include "journal/records.hpp"
 
 namespace {
 

@@ -8,7 +8,7 @@
 #include <set>
 #include <vector>
 
-#include "eval/protocol.hpp"
+#include "protocols/protocol.hpp"
 #include "model/spec.hpp"
 
 namespace mxlm::bench {

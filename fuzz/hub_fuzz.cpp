@@ -5,10 +5,10 @@
 #include <string_view>
 
 #include "base/error.hpp"
-#include "io/hub/api.hpp"
-#include "io/hub/cache.hpp"
-#include "io/hub/fetch.hpp"
-#include "io/hub/http.hpp"
+#include "hub/api.hpp"
+#include "hub/cache.hpp"
+#include "hub/fetch.hpp"
+#include "hub/http.hpp"
 #include "io/shard_index.hpp"
 
 namespace {

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "eval/journal_plan.hpp"
-#include "eval/journal_records.hpp"
+#include "journal/identity.hpp"
+#include "journal/records.hpp"
 
 namespace {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "eval/resolve.hpp"
+#include "variants/resolve.hpp"
 
 namespace {
 

@@ -20,8 +20,8 @@
 #include "cli/parse_error.hpp"
 #include "cli/values.hpp"
 #include "cluster/ranks.hpp"
-#include "eval/follow.hpp"
-#include "eval/team.hpp"
+#include "ranks/follow.hpp"
+#include "ranks/team.hpp"
 #include "io/cut_files.hpp"
 
 namespace {

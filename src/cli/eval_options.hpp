@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "cli/report_files.hpp"
-#include "eval/results.hpp"
+#include "run/results.hpp"
 #include "library/state.hpp"
 #include "mxlm/options.hpp"
 

@@ -1,6 +1,6 @@
 // mxlm fetch: download into the Hugging Face cache.
 
-#include "io/hub/fetch.hpp"
+#include "hub/fetch.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -18,10 +18,10 @@
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "cli/progress.hpp"
-#include "eval/load.hpp"
-#include "eval/registry.hpp"
+#include "load/load.hpp"
+#include "load/registry.hpp"
 #include "io/file.hpp"
-#include "io/hub/data_sets.hpp"
+#include "hub/data_sets.hpp"
 
 namespace mxlm::cli {
 namespace {

@@ -1,4 +1,4 @@
-#include "eval/logits.hpp"
+#include "engine/logits.hpp"
 
 #include <simdjson.h>
 
@@ -11,8 +11,8 @@
 #include "cli/commands.hpp"
 #include "cli/option_rows.hpp"
 #include "cli/options.hpp"
-#include "eval/options.hpp"
-#include "eval/resolve.hpp"
+#include "run/options.hpp"
+#include "variants/resolve.hpp"
 #include "io/safetensors.hpp"
 
 namespace mxlm::cli {

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "cluster/ranks.hpp"
-#include "eval/load.hpp"
+#include "load/load.hpp"
 #include "library/state.hpp"
 
 namespace mxlm::cli {

@@ -11,7 +11,7 @@
 #include "base/log.hpp"
 #include "base/quote.hpp"
 #include "cli/options.hpp"
-#include "eval/journal.hpp"
+#include "journal/journal.hpp"
 #include "io/file.hpp"
 #include "io/output_file.hpp"
 #include "report/report.hpp"

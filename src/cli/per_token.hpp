@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "eval/options.hpp"
+#include "run/options.hpp"
 #include "io/output_file.hpp"
 #include "report/text_layout.hpp"
 

@@ -3,8 +3,8 @@
 #include <chrono>
 #include <string>
 
-#include "eval/progress.hpp"
-#include "io/hub/fetch.hpp"
+#include "rounds/progress.hpp"
+#include "hub/fetch.hpp"
 
 namespace mxlm::cli {
 

@@ -1,6 +1,6 @@
 // mxlm sweep: a grid of formats and their keys, or one Linear, role or layer at a time, in one pass over the model.
 
-#include "eval/sweep.hpp"
+#include "variants/sweep.hpp"
 
 #include <fmt/format.h>
 
@@ -14,7 +14,7 @@
 #include "cli/option_rows.hpp"
 #include "cli/options.hpp"
 #include "cli/outputs.hpp"
-#include "eval/load.hpp"
+#include "load/load.hpp"
 #include "report/sweep_table.hpp"
 
 namespace mxlm::cli {

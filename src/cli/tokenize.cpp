@@ -8,7 +8,7 @@
 
 #include "base/error.hpp"
 #include "cli/commands.hpp"
-#include "eval/load.hpp"
+#include "load/load.hpp"
 #include "io/documents.hpp"
 #include "io/file.hpp"
 

@@ -4,10 +4,10 @@
 #include <string_view>
 
 #include "cli/former_names.hpp"
-#include "eval/protocol.hpp"
-#include "eval/registry.hpp"
-#include "eval/shorthands.hpp"
-#include "io/hub/data_sets.hpp"
+#include "protocols/protocol.hpp"
+#include "load/registry.hpp"
+#include "variants/shorthands.hpp"
+#include "hub/data_sets.hpp"
 #include "mx/format.hpp"
 #include "mxlm/options.hpp"
 

@@ -9,7 +9,7 @@
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/quote.hpp"
-#include "eval/variant.hpp"
+#include "variants/variant.hpp"
 #include "mx/stage.hpp"
 
 namespace mxlm {

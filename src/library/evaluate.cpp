@@ -7,7 +7,7 @@
 #include "base/log.hpp"
 #include "base/parallel.hpp"
 #include "io/embedded.hpp"
-#include "io/hub/data_sets.hpp"
+#include "hub/data_sets.hpp"
 #include "io/sha256.hpp"
 #include "library/state.hpp"
 #include "report/report.hpp"

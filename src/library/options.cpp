@@ -9,7 +9,7 @@
 
 #include "base/error.hpp"
 #include "base/suggest.hpp"
-#include "eval/protocol.hpp"
+#include "protocols/protocol.hpp"
 
 namespace mxlm::api {
 namespace {

@@ -4,8 +4,8 @@
 
 #include <functional>
 
-#include "eval/evaluate.hpp"
-#include "eval/load.hpp"
+#include "run/evaluate.hpp"
+#include "load/load.hpp"
 #include "mxlm/mxlm.hpp"
 
 namespace mxlm::api {

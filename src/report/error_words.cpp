@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/quote.hpp"
-#include "eval/clusters.hpp"
+#include "statistics/clusters.hpp"
 #include "report/digits.hpp"
 #include "report/text_layout.hpp"
 #include "report/verdict.hpp"

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "eval/results.hpp"
+#include "run/results.hpp"
 
 namespace mxlm {
 

@@ -4,7 +4,7 @@
 #include <span>
 #include <string>
 
-#include "eval/results.hpp"
+#include "run/results.hpp"
 
 namespace mxlm {
 

@@ -4,9 +4,9 @@
 
 #include <span>
 
-#include "eval/protocol.hpp"
-#include "eval/statistics.hpp"
-#include "eval/variant.hpp"
+#include "protocols/protocol.hpp"
+#include "statistics/statistics.hpp"
+#include "variants/variant.hpp"
 #include "io/output_file.hpp"
 #include "report/text_layout.hpp"
 

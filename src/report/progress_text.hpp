@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/progress.hpp"
+#include "rounds/progress.hpp"
 
 namespace mxlm {
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/memory.hpp"
-#include "eval/results.hpp"
+#include "run/results.hpp"
 
 namespace mxlm::report {
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/quote.hpp"
-#include "eval/ranking.hpp"
+#include "run/ranking.hpp"
 #include "report/digits.hpp"
 #include "report/error_words.hpp"
 #include "report/text_layout.hpp"

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "eval/student_t.hpp"
+#include "statistics/student_t.hpp"
 
 namespace mxlm {
 

@@ -1,5 +1,5 @@
 // Data sets by name, from a hub on the loopback device and from the cache.
-#include "io/hub/data_sets.hpp"
+#include "hub/data_sets.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

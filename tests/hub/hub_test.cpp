@@ -13,7 +13,7 @@
 
 #include "base/error.hpp"
 #include "hub_server.hpp"
-#include "io/hub/fetch.hpp"
+#include "hub/fetch.hpp"
 
 namespace mxlm::hub {
 namespace {

@@ -1,4 +1,4 @@
-#include "io/hub/options.hpp"
+#include "hub/options.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

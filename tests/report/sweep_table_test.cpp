@@ -8,7 +8,7 @@
 #include <sstream>
 #include <vector>
 
-#include "eval/sweep.hpp"
+#include "variants/sweep.hpp"
 #include "report/text_layout.hpp"
 
 namespace mxlm {

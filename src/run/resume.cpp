@@ -1,0 +1,247 @@
+#include "run/resume.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <bit>
+#include <iterator>
+#include <memory>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+#include "journal/records.hpp"
+#include "io/sha256.hpp"
+
+namespace mxlm {
+namespace {
+
+/// All that makes windows what they are: texts, tokenizer, protocol.
+std::string hash_of(std::span<const Window> windows) {
+  Sha256 hash;
+  for (const Window& window : windows) {
+    const int32_t numbers[] = {static_cast<int32_t>(window.tokens.size()), window.score_begin, window.next,
+                               window.keys};
+    hash.update(std::as_bytes(std::span(numbers)));
+    hash.update(std::as_bytes(std::span(window.tokens)));
+  }
+  return hash.hex();
+}
+
+/// The first version whose figures of windows are those of this version. A release that changes such a figure, be it in
+/// one family or on one device, sets its own number here, and journals of versions before it are refused.
+constexpr const char* kFiguresSince = "0.1.0";
+
+std::string text_of(const Variant& variant, bool baseline) { return baseline ? "" : variant.canonical(); }
+
+std::string listed(const std::vector<std::string>& variants) {
+  std::vector<std::string> out;
+  std::transform(variants.begin(), variants.end(), std::back_inserter(out),
+                 [](const std::string& v) { return v.empty() ? "baseline" : v; });
+  return fmt::format("{}", fmt::join(out, " + "));
+}
+
+/// Makes the folders that are missing, for their user alone whatever the umask, as the XDG specification wants those of
+/// its state. What goes wrong shows when a journal is made in them.
+void make_private_folders(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  if (folder.empty() || std::filesystem::exists(folder, ignored)) return;
+  make_private_folders(folder.parent_path());
+  if (mkdir(folder.c_str(), 0700) != 0) log_debug("'{}' cannot be made", folder.native());
+}
+
+bool same_bits(const WindowScores& a, const WindowScores& b) {
+  return std::equal(a.tokens.begin(), a.tokens.end(), b.tokens.begin(), b.tokens.end(),
+                    [](const TokenScore& x, const TokenScore& y) {
+                      return std::bit_cast<uint64_t>(x.nll) == std::bit_cast<uint64_t>(y.nll) &&
+                             std::bit_cast<uint32_t>(x.p) == std::bit_cast<uint32_t>(y.p) &&
+                             std::bit_cast<uint32_t>(x.entropy) == std::bit_cast<uint32_t>(y.entropy) &&
+                             x.top1 == y.top1 && x.finite == y.finite;
+                    });
+}
+
+}  // namespace
+
+std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::string& model_sha256,
+                                       const DocumentSource& data, const ProtocolOptions& protocol,
+                                       std::span<const Window> windows, DType compute, const BackendKind& backend,
+                                       const ResolvedOptions& options) {
+  return {
+      {"version", kFiguresSince},
+      // Tells a journal of an earlier layout apart before its records are read.
+      {"records", std::string(kJournalHeader)},
+      {"model", model_sha256},
+      {"adapter", model.adapter ? model.adapter->sha256() : "none"},
+      {"configuration", model.config_sha256},
+      {"data", data.sha256},
+      {"protocol",
+       fmt::format("{}, context {}, stride {}, at most {} windows{}", protocol.name, protocol.context, protocol.stride,
+                   protocol.max_windows, protocol.windows > 0 ? fmt::format(", {} spread", protocol.windows) : "")},
+      {"windows", fmt::format("{} {}", windows.size(), hash_of(windows))},
+      {"dtype", compute == DType::f32 ? "float32" : "bfloat16"},
+      {"backend", backend.description},
+      {"libraries", backend.libraries},
+      {"noise", options.asked.noise ? "measured" : "not measured"},
+      {"Jensen-Shannon divergence", options.asked.jensen_shannon ? "measured" : "not measured"},
+  };
+}
+
+std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vector<JournalFact> facts, size_t windows) {
+  namespace fs = std::filesystem;
+  const api::EvaluateOptions& asked = options.asked;
+  using Open = Journal::Open;
+  const Open open = asked.shared ? Open::share : asked.resume ? Open::resume : Open::fresh;
+  if (!asked.journal.empty()) {
+    if (asked.resume && !holds_journal(asked.journal)) log_info("nothing to resume yet: a new run begins");
+    return std::make_unique<Journal>(asked.journal, open, std::move(facts), windows);
+  }
+  Sha256 hash;
+  for (const JournalFact& fact : facts) {
+    hash.update(std::as_bytes(std::span(fact.name)));
+    hash.update(std::as_bytes(std::span(fact.value)));
+    hash.update(std::as_bytes(std::span("\n", 1)));
+  }
+  const fs::path folder = options.journal_root / hash.hex().substr(0, 16);
+  make_private_folders(options.journal_root);
+  if (asked.resume && !holds_journal(folder)) {
+    log_info("no unfinished run of this kind is there to resume: a new one begins");
+  }
+  try {
+    // A journal without a round must not replace an older one that has some.
+    if (!asked.resume && holds_journal(folder) && !holds_rounds(folder)) remove_journal(folder);
+    if (!asked.resume && holds_journal(folder) && !journal_in_use(folder)) {
+      fs::path aside = folder;
+      aside += ".old";
+      remove_journal(aside);
+      std::error_code error;
+      fs::rename(folder, aside, error);
+      if (!error) {
+        log_warn("an unfinished run of this kind is there; to go on with it: --journal '{}' --resume", aside.native());
+      }
+    }
+    return std::make_unique<Journal>(folder, open, std::move(facts), windows);
+  } catch (const Error& error) {
+    if (asked.resume) throw;
+    log_info("this run keeps no journal: {}", error.what());
+  }
+  return nullptr;
+}
+
+std::vector<ResumedSegment> resume_segments(Journal& journal, std::span<const Variant> variants, bool noise) {
+  std::vector<std::string> wanted;
+  for (size_t v = 0; v < variants.size(); ++v) wanted.push_back(text_of(variants[v], v == 0));
+  const auto complete = [&](size_t s) { return journal.complete(s, false) && (!noise || journal.complete(s, true)); };
+  const auto holds = [](const std::vector<std::string>& list, const std::string& variant) {
+    return std::find(list.begin(), list.end(), variant) != list.end();
+  };
+  std::vector<std::string> missing{""};
+  for (const std::string& variant : wanted) {
+    const auto& all = journal.segments();
+    const bool there = std::any_of(all.begin(), all.end(), [&](const auto& list) { return holds(list, variant); });
+    if (!there && !holds(missing, variant)) missing.push_back(variant);
+  }
+  for (size_t s = 0; s < journal.segments().size(); ++s) {
+    const std::vector<std::string>& list = journal.segments()[s];
+    const bool all_wanted = std::all_of(list.begin(), list.end(), [&](const auto& v) { return holds(wanted, v); });
+    if (complete(s) || (all_wanted && missing.size() == 1)) continue;
+    fail(
+        "The variants differ from those of the journal's run, which is not finished: {} there, {} now; finish that run "
+        "first, then add variants or leave some out.",
+        listed(list), listed(wanted));
+  }
+  if (journal.segments().empty() || missing.size() > 1) journal.add_segment(missing);
+
+  std::vector<ResumedSegment> out;
+  std::vector<bool> placed(variants.size(), false);
+  for (size_t s = 0; s < journal.segments().size(); ++s) {
+    const std::vector<std::string>& list = journal.segments()[s];
+    ResumedSegment segment{.segment = s, .variants = {}, .place = {}};
+    segment.place.resize(variants.size());
+    bool used = variants.size() == 1;  // the baseline alone is no reason to look at others' segments
+    for (size_t v = 0; v < variants.size(); ++v) {
+      const auto found = std::find(list.begin(), list.end(), wanted[v]);
+      if (placed[v] || found == list.end()) continue;
+      segment.place[v] = static_cast<size_t>(found - list.begin());
+      used = used || v > 0;
+    }
+    if (!used || (variants.size() == 1 && !out.empty())) continue;
+    for (size_t v = 0; v < variants.size(); ++v) placed[v] = placed[v] || segment.place[v].has_value();
+    for (const std::string& text : list) {
+      segment.variants.push_back(text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text));
+    }
+    out.push_back(std::move(segment));
+  }
+  return out;
+}
+
+EngineResult journaled_result(const Journal& journal, size_t segment, bool reversed, std::span<const size_t> windows) {
+  const size_t variants = journal.segments().at(segment).size();
+  EngineResult out;
+  out.windows.assign(windows.begin(), windows.end());
+  out.scores.resize(variants);
+  out.layer_errors.resize(variants);
+  out.routes.resize(variants);
+  auto known = journal.known(segment, reversed);
+  for (const size_t w : windows) {
+    for (size_t v = 0; v < variants; ++v) {
+      out.scores[v].push_back(std::move(known[w]->scores[v]));
+      auto& sums = out.layer_errors[v];
+      const auto& steps = known[w]->layer_errors[v];
+      sums.resize(std::max(sums.size(), steps.size()));
+      for (size_t s = 0; s < steps.size(); ++s) sums[s] += steps[s];
+    }
+  }
+  const JournalTimes times = journal.times(segment, reversed);
+  out.seconds = times.seconds;
+  WorkerReport& worker = out.workers.emplace_back();
+  worker.rounds = 1;
+  worker.positions = times.positions;
+  worker.seconds = times.seconds;
+  return out;
+}
+
+EngineResult assemble(std::span<const ResumedSegment> segments, std::vector<EngineResult> results) {
+  const size_t variants = segments.front().place.size();
+  EngineResult out;
+  out.windows = results.front().windows;
+  out.scores.resize(variants);
+  out.layer_errors.resize(variants);
+  out.seconds.resize(variants);
+  out.routes.resize(variants);
+  for (size_t s = 0; s < segments.size(); ++s) {
+    EngineResult& result = results[s];
+    for (size_t i = 0; i < out.windows.size(); ++i) {
+      if (same_bits(result.scores[0][i], results[0].scores[0][i])) continue;
+      fail(
+          "The baseline of window {} is not what the journal holds of it, so its other variants cannot stand beside "
+          "new ones; run them all again into another journal.",
+          out.windows[i]);
+    }
+    out.complete = out.complete && result.complete;
+    if (out.stopped.empty()) out.stopped = result.stopped;
+    out.positions += result.positions;
+    out.wall_seconds += result.wall_seconds;
+    for (WorkerReport& worker : result.workers) {
+      std::vector<VariantSeconds> seconds(variants);
+      for (size_t v = 0; v < variants; ++v) {
+        const auto place = segments[s].place[v];
+        // One that had no memory to begin has no times.
+        if (place && *place < worker.seconds.size()) seconds[v] = worker.seconds[*place];
+      }
+      worker.seconds = std::move(seconds);
+      out.workers.push_back(std::move(worker));
+    }
+    for (size_t v = 0; v < variants; ++v) {
+      const auto place = segments[s].place[v];
+      if (!place) continue;
+      out.scores[v] = result.scores[*place];
+      out.layer_errors[v] = result.layer_errors[*place];
+      out.seconds[v] = result.seconds[*place];
+      out.routes[v] = result.routes[*place];
+    }
+  }
+  return out;
+}
+
+}  // namespace mxlm
