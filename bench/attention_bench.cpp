@@ -45,7 +45,7 @@ void run(benchmark::State& state, DType type, const ProductSpec& spec, const Fea
   args.kv_heads = static_cast<int>(state.range(3));
   args.head_dim = static_cast<int>(state.range(4));
   args.scale = 1 / std::sqrt(static_cast<float>(args.head_dim));
-  args.window = features.window;
+  args.sliding_window = features.window;
   args.softcap = features.softcap;
   const std::vector<float> slopes(features.slopes ? static_cast<size_t>(args.heads) : 0, 0.01F);
   const std::vector<float> sinks(features.sinks ? static_cast<size_t>(args.heads) : 0, 0.5F);
@@ -86,7 +86,7 @@ void bf16_softcap(benchmark::State& state) { run(state, DType::bf16, {}, {.softc
 void bf16_sinks(benchmark::State& state) { run(state, DType::bf16, {}, {.sinks = true}); }
 void f32(benchmark::State& state) { run(state, DType::f32, {}); }
 void bf16_mxfp8(benchmark::State& state) {
-  constexpr mx::BlockFormat format{.element = mx::parse_element("mxfp8").value_or(mx::ElementFormat{})};
+  constexpr mx::Format format{.element = mx::parse_element("mxfp8").value_or(mx::ElementFormat{})};
   static_assert(format.element.bits() == 8);
   run(state, DType::bf16, {format, format});
 }

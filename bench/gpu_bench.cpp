@@ -452,7 +452,7 @@ Json run_quantize(const Settings& settings) {
             {"backend_copy_bytes_per_second", own_copy}};
   fmt::print("\nOperands of a bfloat16 tensor of {0} x {0}; a copy moves {1:.0f} GB/s\n", size, 1e-9 * bandwidth);
   for (const mx::NamedElement& element : mx::kElements) {
-    mx::BlockFormat format;
+    mx::Format format;
     format.element = element.format;
     // As a product of a bfloat16 model asks for it.
     const DType storage = mx::decodes_exactly_to_bf16(format) ? DType::bf16 : DType::f32;

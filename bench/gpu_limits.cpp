@@ -175,7 +175,7 @@ class Attention {
                 .v_head = s.head_dim,
                 .out_row = q_width,
                 .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.head_dim))),
-                .window = 0,
+                .sliding_window = 0,
                 .q = q_.data,
                 .k = k_.data,
                 .v = v_.data,

@@ -94,7 +94,7 @@ void append_and_sync(benchmark::State& state) {
   const JournalRound& round = round_of_bench();
   {
     Journal journal(folder, Journal::Open::fresh, {{"benchmark", "journal_bench"}}, round.windows.size());
-    const size_t segment = journal.add_segment(std::vector<std::string>(static_cast<size_t>(variants()), ""));
+    const size_t segment = journal.add_pass(std::vector<std::string>(static_cast<size_t>(variants()), ""));
     for (auto _ : state) {
       journal.append(segment, false, round.windows, round.result);
       journal.flush();

@@ -53,7 +53,7 @@ OperandSpec spec_of(const std::string& name) {
   if (name.empty()) return std::nullopt;
   const auto element = mx::parse_element(name);
   if (!element) std::abort();
-  mx::BlockFormat format;
+  mx::Format format;
   format.element = *element;
   return format;
 }

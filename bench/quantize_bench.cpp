@@ -74,7 +74,7 @@ void large_memcpy(benchmark::State& state) {
   count_bytes(state, 2 * a.bytes);
 }
 
-void large_quantize(benchmark::State& state, const mx::BlockFormat& format) {
+void large_quantize(benchmark::State& state, const mx::Format& format) {
   Arrays& a = Arrays::get();
   const cpu::Isa isa = cpu::detect_isa();
   const auto n = static_cast<int64_t>(a.bytes / sizeof(float));
@@ -87,7 +87,7 @@ void large_quantize(benchmark::State& state, const mx::BlockFormat& format) {
 }
 
 template <typename In, typename Out>
-void in_cache(benchmark::State& state, const mx::BlockFormat& format) {
+void in_cache(benchmark::State& state, const mx::Format& format) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   std::vector<In> in(kInCache);
@@ -110,7 +110,7 @@ void in_cache(benchmark::State& state, const mx::BlockFormat& format) {
 }
 
 template <typename Out>
-void decode_in_cache(benchmark::State& state, const mx::BlockFormat& format) {
+void decode_in_cache(benchmark::State& state, const mx::Format& format) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   std::vector<float> in(kInCache);
@@ -128,7 +128,7 @@ void decode_in_cache(benchmark::State& state, const mx::BlockFormat& format) {
                                                    benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
-void encode_in_cache(benchmark::State& state, const mx::BlockFormat& format) {
+void encode_in_cache(benchmark::State& state, const mx::Format& format) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   std::vector<BFloat16> in(kInCache);
@@ -149,7 +149,7 @@ void encode_in_cache(benchmark::State& state, const mx::BlockFormat& format) {
 int main(int argc, char** argv) {
   for (const auto& e : mx::kElements) {
     const std::string name(e.name);
-    const mx::BlockFormat format{e.format};
+    const mx::Format format{e.format};
     benchmark::RegisterBenchmark(("cache/f32_to_f32/" + name).c_str(), in_cache<float, float>, format);
     benchmark::RegisterBenchmark(("cache/f32_to_bf16/" + name).c_str(), in_cache<float, BFloat16>, format);
     benchmark::RegisterBenchmark(("cache/bf16_to_bf16/" + name).c_str(), in_cache<BFloat16, BFloat16>, format);
@@ -157,13 +157,13 @@ int main(int argc, char** argv) {
     benchmark::RegisterBenchmark(("cache/encode/" + name).c_str(), encode_in_cache, format);
   }
   for (const auto& rule : mx::kScaleRules) {
-    mx::BlockFormat format{mx::kElements[0].format};
+    mx::Format format{mx::kElements[0].format};
     format.rule = rule.rule;
     benchmark::RegisterBenchmark(("cache/bf16_to_bf16/rule_" + std::string(rule.name)).c_str(),
                                  in_cache<BFloat16, BFloat16>, format);
   }
   for (const auto& rounding : mx::kRoundings) {
-    mx::BlockFormat format{mx::kElements[0].format};
+    mx::Format format{mx::kElements[0].format};
     format.rounding = rounding.rounding;
     benchmark::RegisterBenchmark(("cache/bf16_to_bf16/round_" + std::string(rounding.name)).c_str(),
                                  in_cache<BFloat16, BFloat16>, format);
@@ -171,7 +171,7 @@ int main(int argc, char** argv) {
   benchmark::RegisterBenchmark("large/memcpy", large_memcpy)->Iterations(1)->Repetitions(5);
   for (const auto& e : mx::kElements) {
     benchmark::RegisterBenchmark(("large/f32_to_f32/" + std::string(e.name)).c_str(), large_quantize,
-                                 mx::BlockFormat{e.format})
+                                 mx::Format{e.format})
         ->Iterations(1)
         ->Repetitions(5);
   }

@@ -163,8 +163,8 @@ ModelSpec llama_model(RandomWeights& weights, const LlamaShape& shape) {
       gated(at + "mlp.", layer.mlp.in, layer.mlp.out);
     } else {
       layer.mlp.router = linear(weights, at + "mlp.gate", Role::router, shape.experts, shape.hidden, false);
-      layer.mlp.route.top_k = shape.top_k;
-      layer.mlp.route.normalise = true;
+      layer.mlp.routing.top_k = shape.top_k;
+      layer.mlp.routing.normalise = true;
       for (int e = 0; e < shape.experts; ++e) {
         ExpertSpec& expert = layer.mlp.experts.emplace_back();
         gated(fmt::format("{}mlp.experts.{}.", at, e), expert.in, expert.out);
@@ -173,7 +173,7 @@ ModelSpec llama_model(RandomWeights& weights, const LlamaShape& shape) {
     spec.layers.push_back(std::move(layer));
   }
   spec.final_norm = norm(weights, NormKind::rms, shape.hidden);
-  spec.head = linear(weights, "lm_head", Role::lm_head, shape.vocabulary, shape.hidden, false);
+  spec.lm_head = linear(weights, "lm_head", Role::lm_head, shape.vocabulary, shape.hidden, false);
   return spec;
 }
 
@@ -193,7 +193,7 @@ ModelSpec phi_model(RandomWeights& weights, const PlainShape& shape) {
     spec.layers.push_back(std::move(layer));
   }
   spec.final_norm = norm(weights, NormKind::layer, shape.hidden);
-  spec.head = linear(weights, "lm_head", Role::lm_head, shape.vocabulary, shape.hidden, true);
+  spec.lm_head = linear(weights, "lm_head", Role::lm_head, shape.vocabulary, shape.hidden, true);
   return spec;
 }
 
@@ -207,16 +207,16 @@ ModelSpec gpt_neo_model(RandomWeights& weights, const PlainShape& shape) {
     layer.attention = attention(weights, spec, at + "attn.", false, true);
     layer.attention.norm = norm(weights, NormKind::layer, shape.hidden);
     layer.attention.scale = 1;
-    layer.attention.window = i % 2 == 1 ? 256 : 0;
+    layer.attention.sliding_window = i % 2 == 1 ? 256 : 0;
     layer.mlp = plain_mlp(weights, at + "mlp.", shape.hidden);
     layer.mlp.norm = norm(weights, NormKind::layer, shape.hidden);
     spec.layers.push_back(std::move(layer));
   }
   spec.final_norm = norm(weights, NormKind::layer, shape.hidden);
   spec.tied_head = true;
-  spec.head.module = "lm_head";
-  spec.head.role = Role::lm_head;
-  spec.head.weight = spec.embedding;
+  spec.lm_head.module = "lm_head";
+  spec.lm_head.role = Role::lm_head;
+  spec.lm_head.weight = spec.embedding;
   return spec;
 }
 

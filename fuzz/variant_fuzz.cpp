@@ -39,7 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const mxlm::UsageError&) {
   }
   try {
-    const mxlm::mx::BlockFormat format = mxlm::parse_block_format(text);
+    const mxlm::mx::Format format = mxlm::parse_block_format(text);
     require(mxlm::parse_block_format(mxlm::to_text(mxlm::OperandSpec(format))) == format);
   } catch (const mxlm::UsageError&) {
   }

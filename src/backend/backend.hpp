@@ -19,7 +19,7 @@
 namespace mxlm {
 
 /// One side of a matrix product: a block format, or nothing (the values as they are in the model dtype).
-using OperandSpec = std::optional<mx::BlockFormat>;
+using OperandSpec = std::optional<mx::Format>;
 
 /// How operands and results of operations are rounded.
 enum class Arithmetic : uint8_t {
@@ -132,7 +132,7 @@ struct AttentionArgs {
   int q_head_stride = 0, kv_head_stride = 0;
   float scale = 1;
   float softcap = 0;                   // scores become softcap * tanh(scores / softcap), after the scale; 0 = none
-  int64_t window = 0;                  // query q sees keys k > q - window; 0 = all before it
+  int64_t sliding_window = 0;                  // query q sees keys k > q - window; 0 = all before it
   std::span<const float> slopes = {};  // [heads] ALiBi: score += slope * (k - q); empty = none
   std::span<const float> sinks = {};   // [heads] a logit that takes part in the softmax and is dropped; empty = none
   ProductSpec qk = {};                 // weights: Q (the first operand), activations: K
@@ -170,7 +170,7 @@ struct Routing {
 };
 
 /// From router logits to experts, in float32; ties go to the lower id.
-struct RouteArgs {
+struct RoutingArgs {
   enum class Score : uint8_t { softmax_all, softmax_chosen };  // softmax before choosing / over the chosen logits
   int top_k = 1;
   Score score = Score::softmax_all;
@@ -290,9 +290,9 @@ class Backend {
   /// Sums over each row of two tensors of one shape and dtype; `rows` has an entry a row. A row's sums depend on that
   /// row alone.
   virtual void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) = 0;
-  /// The same, added up by windows (`windows` + 1 offsets) in a fixed order. A device fills `sums` no earlier than
+  /// The same, added up by windows (`window_offsets` + 1 offsets) in a fixed order. A device fills `sums` no earlier than
   /// `settle`; until then they stay where they are.
-  virtual void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+  virtual void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> window_offsets,
                                std::span<ErrorSums> sums) = 0;
   /// Waits for the sums of compare_windows.
   virtual void settle() = 0;
@@ -324,14 +324,14 @@ class Backend {
 
   // --- products and vector operations. Activations are [rows, width] of the model dtype, and may be column views of
   //     wider activations where no operand is asked of them. `outs` have their type set; the backend makes their
-  //     values. `windows` are the row offsets of the windows (windows + 1 entries), for formats whose scale depends on
+  //     values. `window_offsets` are the row offsets of the windows (windows + 1 entries), for formats whose scale depends on
   //     a whole window.
-  virtual void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows,
+  virtual void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
                     std::span<Operand> outs) = 0;
   /// The same, in place or into a tensor (`out` may be `x`).
   virtual void norm(const Tensor& x, const NormArgs& args, Tensor& out) = 0;
   /// Operands of an activation that is there already; they may share its memory, so it stays as it is while they live.
-  virtual void operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) = 0;
+  virtual void operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) = 0;
   virtual void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) = 0;
   /// Rotates the first rotary_dim of every head of x in place; heads are `head_stride` columns apart.
   virtual void rotate(Tensor& x, int heads, int head_stride, const Rotary& rotary) = 0;
@@ -344,14 +344,14 @@ class Backend {
                          const AttentionArgs& args, std::span<Operand> outs) = 0;
   /// `arithmetic` as in GatedArgs.
   virtual void activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
-                          std::span<const int64_t> windows, std::span<Operand> outs) = 0;
+                          std::span<const int64_t> window_offsets, std::span<Operand> outs) = 0;
   virtual void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
-                                std::span<const int64_t> windows, std::span<Operand> outs) = 0;
+                                std::span<const int64_t> window_offsets, std::span<Operand> outs) = 0;
   /// out = round(round(a) * multiplier) + b, rounded; `a` may be float32 in a bfloat16 model; `out` may be either.
   virtual void add(const Tensor& a, const Tensor& b, float multiplier, Tensor& out) = 0;
 
   // --- experts
-  virtual Routing route(const Tensor& logits, const RouteArgs& args) = 0;
+  virtual Routing choose_experts(const Tensor& logits, const RoutingArgs& args) = 0;
   /// sum[rows[i]] += weights[i] * y[i] in float32; `sum` is float32, every row occurs at most once in `rows`.
   virtual void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights,
                           Tensor& sum) = 0;

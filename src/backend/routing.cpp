@@ -6,7 +6,7 @@
 
 namespace mxlm {
 
-Routing empty_routing(int64_t rows, const RouteArgs& args) {
+Routing empty_routing(int64_t rows, const RoutingArgs& args) {
   const auto size = static_cast<size_t>(rows * args.top_k);
   return {.top_k = args.top_k, .experts = std::vector<int32_t>(size), .weights = std::vector<float>(size)};
 }
@@ -20,7 +20,7 @@ bool Router::precedes(const Choice& a, const Choice& b) {
   return a.expert < b.expert;
 }
 
-void Router::route(std::span<const float> logits, int64_t r, Routing& out) {
+void Router::choose(std::span<const float> logits, int64_t r, Routing& out) {
   assert(args_.top_k >= 1 && static_cast<size_t>(args_.top_k) <= logits.size());
   choices_.resize(logits.size());
   for (size_t e = 0; e < logits.size(); ++e) choices_[e] = {logits[e], static_cast<int32_t>(e)};
@@ -28,7 +28,7 @@ void Router::route(std::span<const float> logits, int64_t r, Routing& out) {
   std::partial_sort(choices_.begin(), chosen, choices_.end(), precedes);
   const float max = choices_.front().logit;
   float sum = 0;
-  const auto summed = args_.score == RouteArgs::Score::softmax_all ? choices_.end() : chosen;
+  const auto summed = args_.score == RoutingArgs::Score::softmax_all ? choices_.end() : chosen;
   for (auto c = choices_.begin(); c != summed; ++c) sum += std::exp(c->logit - max);
   float chosen_sum = 0;
   for (auto c = choices_.begin(); c != chosen; ++c) {

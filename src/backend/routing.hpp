@@ -10,15 +10,15 @@
 namespace mxlm {
 
 /// A Routing of `rows` rows with room for its experts and weights.
-Routing empty_routing(int64_t rows, const RouteArgs& args);
+Routing empty_routing(int64_t rows, const RoutingArgs& args);
 
 /// Routes rows one after the other; one of each a thread.
 class Router {
  public:
   /// `model`: the dtype that weights are rounded to where args.round_weights.
-  Router(const RouteArgs& args, DType model) : args_(args), model_(model) {}
+  Router(const RoutingArgs& args, DType model) : args_(args), model_(model) {}
   /// The experts of row r, whose logits these are (at least args.top_k), into its places of `out`.
-  void route(std::span<const float> logits, int64_t r, Routing& out);
+  void choose(std::span<const float> logits, int64_t r, Routing& out);
 
  private:
   /// A logit and whose it is.
@@ -28,7 +28,7 @@ class Router {
   };
   static bool precedes(const Choice& a, const Choice& b);
 
-  RouteArgs args_;
+  RoutingArgs args_;
   DType model_;
   std::vector<Choice> choices_;
 };

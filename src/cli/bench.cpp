@@ -138,7 +138,7 @@ void run_bench(const BenchArguments& arguments) {
   };
   prepare("none", std::nullopt);
   for (const auto& element : mx::kElements) {
-    mx::BlockFormat format;
+    mx::Format format;
     format.element = element.format;
     prepare(std::string(element.name), format);
   }

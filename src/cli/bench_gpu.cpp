@@ -96,7 +96,7 @@ std::string bench_gpu(const CudaDevice& device, const RandomRows& random, nlohma
   out += fmt::format("\nQuantising {0} x {0} BF16 activations{1:>25} {2:>9}\n", kTokens, "GB/s", "of a copy");
   const std::vector<int64_t> window{0, kTokens};
   for (const mx::NamedElement& element : mx::kElements) {
-    mx::BlockFormat format;
+    mx::Format format;
     format.element = element.format;
     const DType storage = mx::decodes_exactly_to_bf16(format) ? DType::bf16 : DType::f32;
     const double seconds = best_seconds(*backend, [&] {

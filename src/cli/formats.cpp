@@ -33,8 +33,8 @@ std::string table() {
       "mxintN      N bits (2 to {}), two's complement, N - 2 of them a fraction, clipped symmetrically\n",
       mx::kMaxExponentBits, mx::kMaxElementBits, mx::kMaxElementBits);
   text += "\nstages to compare with (none takes a key but round, and that only where it says so):\n";
-  for (const auto& stage : mx::kStages) {
-    text += fmt::format("  {:<24}{}{}{}\n", stage.name, stage.note, stage.rounds ? "; takes round" : "",
+  for (const auto& stage : mx::kReferenceFormats) {
+    text += fmt::format("  {:<24}{}{}{}\n", stage.name, stage.note, stage.takes_rounding ? "; takes round" : "",
                         stage.alias.empty() ? "" : fmt::format("; also called {}", stage.alias));
   }
   text += fmt::format(

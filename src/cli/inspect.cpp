@@ -70,10 +70,10 @@ std::string describe_model(const LoadedModel& loaded, DType compute) {
   if (!model.alibi_slopes.empty()) out += "  ALiBi\n";
   const MlpSpec& mlp = model.layers.back().mlp;
   if (mlp.is_mixture()) {
-    out += fmt::format("  {} experts, {} of them for each token\n", mlp.experts.size(), mlp.route.top_k);
+    out += fmt::format("  {} experts, {} of them for each token\n", mlp.experts.size(), mlp.routing.top_k);
   }
   const auto windowed = std::count_if(model.layers.begin(), model.layers.end(),
-                                      [](const LayerSpec& layer) { return layer.attention.window > 0; });
+                                      [](const LayerSpec& layer) { return layer.attention.sliding_window > 0; });
   if (windowed > 0) out += fmt::format("  {} layers with a sliding window\n", windowed);
   out += fmt::format("  {} head\n", model.tied_head ? "tied" : "free");
   return out;

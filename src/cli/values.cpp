@@ -24,7 +24,7 @@ Words format_names() {
       if (!alias.empty()) words.emplace_back(alias);
     }
   }
-  for (const mx::NamedStage& stage : mx::kStages) words.emplace_back(stage.name);
+  for (const mx::ReferenceFormat& stage : mx::kReferenceFormats) words.emplace_back(stage.name);
   return words;
 }
 

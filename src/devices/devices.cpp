@@ -187,7 +187,7 @@ DeviceMonitor::DeviceMonitor(const DeviceSet& devices)
   for (const CudaDevice& gpu : devices.gpus) energy_.push_back(nvml_.energy_joules(gpu.bus_id));
 }
 
-void DeviceMonitor::complete(Progress& progress) {
+void DeviceMonitor::annotate(Progress& progress) {
   if (devices_.on_cpu()) {
     progress.devices.clear();
     return;

@@ -80,7 +80,7 @@ class DeviceMonitor {
   /// `devices` is borrowed.
   explicit DeviceMonitor(const DeviceSet& devices);
   /// Gives the progress of GPUs their indices and, twice a second, new figures.
-  void complete(Progress& progress);
+  void annotate(Progress& progress);
   /// What the run cost each device so far, with what its workers report.
   [[nodiscard]] std::vector<DeviceUse> use(const std::vector<WorkerReport>& workers) const;
 

@@ -76,9 +76,9 @@ class Engine::Round final : public WalkVisitor {
   }
 
   RoundResult run(std::span<const Plan::Range> batches) {
-    const bool first = engine_.heads_.empty();
+    const bool first = engine_.lm_heads_.empty();
     if (first) {
-      for (const ProductSpec& product : job_.tree.head) engine_.prefetch(job_.model.head, product);
+      for (const ProductSpec& product : job_.tree.lm_head) engine_.prefetch(job_.model.lm_head, product);
     }
     if (!forward_.steps().empty()) engine_.prefetch(0);
     WalkState state;
@@ -170,15 +170,15 @@ class Engine::Round final : public WalkVisitor {
 
   void prepare_heads() {
     std::vector<StepLinear> heads;
-    for (size_t v = 0; v < job_.tree.head.size(); ++v) {
-      const ProductSpec& product = job_.tree.head[v];
+    for (size_t v = 0; v < job_.tree.lm_head.size(); ++v) {
+      const ProductSpec& product = job_.tree.lm_head[v];
       const Mark from = backend_.mark();
-      auto [weight, made] = engine_.store_.get(job_.model.head, product);
+      auto [weight, made] = engine_.store_.get(job_.model.lm_head, product);
       if (made) timer_.add(from, backend_.mark(), &VariantSeconds::prepare, {&v, 1});
       heads.push_back({.weight = std::move(weight), .product = product});
     }
-    engine_.heads_ = std::move(heads);
-    engine_.forget(job_.model.head);
+    engine_.lm_heads_ = std::move(heads);
+    engine_.forget(job_.model.lm_head);
   }
 
   void score_batch(std::span<const Window> windows, const WalkState& state, size_t b) {
@@ -198,7 +198,7 @@ class Engine::Round final : public WalkVisitor {
     std::vector<HeadJob> inputs;
     operands.reserve(variants);
     for (size_t v = 0; v < variants; ++v) {
-      const StepLinear& head = engine_.heads_[v];
+      const StepLinear& head = engine_.lm_heads_[v];
       const Mark from = backend_.mark();
       operands.push_back(forward_.head_operand(state.hidden[job_.tree.leaf[v]][b], rows, offsets, head));
       timer_.add(from, backend_.mark(), &VariantSeconds::head, {&v, 1});
@@ -281,7 +281,7 @@ std::vector<std::map<std::string, std::string>> Engine::routes() const {
       }
     }
   }
-  for (size_t v = 0; v < out.size(); ++v) add(v, job_.model.head, job_.tree.head[v]);
+  for (size_t v = 0; v < out.size(); ++v) add(v, job_.model.lm_head, job_.tree.lm_head[v]);
   return out;
 }
 

@@ -57,7 +57,7 @@ class Engine {
   Backend& backend_;
   const ForwardPass& forward_;
   WeightStore store_;
-  std::vector<StepLinear> heads_;                       // [variant]
+  std::vector<StepLinear> lm_heads_;                       // [variant]
   std::map<const LinearSpec*, HostMatrix> prefetched_;  // not yet forgotten
 };
 

@@ -26,9 +26,9 @@ class ForwardingBackend : public Backend {
   void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override {
     inner_.compare(reference, other, rows);
   }
-  void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+  void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> window_offsets,
                        std::span<ErrorSums> sums) override {
-    inner_.compare_windows(reference, other, windows, sums);
+    inner_.compare_windows(reference, other, window_offsets, sums);
   }
   void settle() override { inner_.settle(); }
   void prefetch(const HostMatrix& source) override { inner_.prefetch(source); }
@@ -52,12 +52,12 @@ class ForwardingBackend : public Backend {
              int64_t position_offset, Tensor& hidden) override {
     inner_.embed(batch, table, multiplier, positions, position_offset, hidden);
   }
-  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows, std::span<Operand> outs) override {
-    inner_.norm(x, args, windows, outs);
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets, std::span<Operand> outs) override {
+    inner_.norm(x, args, window_offsets, outs);
   }
   void norm(const Tensor& x, const NormArgs& args, Tensor& out) override { inner_.norm(x, args, out); }
-  void operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) override {
-    inner_.operands(x, windows, outs);
+  void operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) override {
+    inner_.operands(x, window_offsets, outs);
   }
   void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) override {
     inner_.linear(x, weight, epilogue, out);
@@ -71,18 +71,18 @@ class ForwardingBackend : public Backend {
                  std::span<Operand> outs) override {
     inner_.attention(q, k, v, batch, args, outs);
   }
-  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> windows,
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> window_offsets,
                   std::span<Operand> outs) override {
-    inner_.activation(x, activation, arithmetic, windows, outs);
+    inner_.activation(x, activation, arithmetic, window_offsets, outs);
   }
-  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> window_offsets,
                         std::span<Operand> outs) override {
-    inner_.gated_activation(gate, up, args, windows, outs);
+    inner_.gated_activation(gate, up, args, window_offsets, outs);
   }
   void add(const Tensor& a, const Tensor& b, float multiplier, Tensor& out) override {
     inner_.add(a, b, multiplier, out);
   }
-  Routing route(const Tensor& logits, const RouteArgs& args) override { return inner_.route(logits, args); }
+  Routing choose_experts(const Tensor& logits, const RoutingArgs& args) override { return inner_.choose_experts(logits, args); }
   void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights,
                   Tensor& sum) override {
     inner_.accumulate(y, rows, weights, sum);

@@ -125,20 +125,20 @@ class Study final : public WalkVisitor {
 
   /// The head, whose rows are taken a few at a time.
   void run_head() {
-    linears_ = {&model_.head};
+    linears_ = {&model_.lm_head};
     plain_weights_.assign(1, nullptr);
     std::vector<std::pair<ProductSpec, size_t>> done;  // (spec, leaf) -> the first variant's figures serve the others
-    for (size_t v = 0; v < tree_.head.size(); ++v) {
-      const ProductSpec& spec = tree_.head[v];
+    for (size_t v = 0; v < tree_.lm_head.size(); ++v) {
+      const ProductSpec& spec = tree_.lm_head[v];
       const bool wanted = (spec.replaced() && options_.errors) || (v == 0 && options_.exponents);
       if (!wanted || std::find(done.begin(), done.end(), std::pair(spec, tree_.leaf[v])) != done.end()) continue;
       done.emplace_back(spec, tree_.leaf[v]);
       std::vector<size_t> same;
-      for (size_t w = v; w < tree_.head.size(); ++w) {
-        if (tree_.head[w] == spec && tree_.leaf[w] == tree_.leaf[v]) same.push_back(w);
+      for (size_t w = v; w < tree_.lm_head.size(); ++w) {
+        if (tree_.lm_head[w] == spec && tree_.leaf[w] == tree_.leaf[v]) same.push_back(w);
       }
       begin_products({&spec, 1}, v == 0);
-      const StepLinear head{.weight = prepare(model_.head, spec), .product = spec};
+      const StepLinear head{.weight = prepare(model_.lm_head, spec), .product = spec};
       which_[head.weight.get()] = 0;
       for (const Tensor& hidden : state_.hidden[tree_.leaf[v]]) {
         for (int64_t begin = 0; begin < hidden.rows(); begin += kHeadRows) {
@@ -152,9 +152,9 @@ class Study final : public WalkVisitor {
           if (const Tensor* plain = observing_.plain(x)) look(x, *plain, *head.weight);
         }
       }
-      record(model_.head, spec, same, 0);
+      record(model_.lm_head, spec, same, 0);
     }
-    model_.head.weight.release();
+    model_.lm_head.weight.release();
   }
 
   /// Takes in one product: what its operand was made of, and what it would have been.
@@ -195,14 +195,14 @@ class Study final : public WalkVisitor {
     for (const ErrorSums& row : sums_) seen.output += row;
   }
 
-  static QuantizationError start_of(const mx::BlockFormat& format) {
+  static QuantizationError start_of(const mx::Format& format) {
     QuantizationError out;
     out.blocks = format.scaling == mx::Scaling::block;
     return out;
   }
 
   /// Adds the errors of an operand whose plain values are in values_.
-  void add_operand_error(const mx::BlockFormat& format, const Operand& x, int64_t rows, int64_t cols,
+  void add_operand_error(const mx::Format& format, const Operand& x, int64_t rows, int64_t cols,
                          QuantizationError& sum) {
     const auto row_of = [cols](std::vector<float>& matrix, int64_t r) {
       return std::span<float>(matrix.data() + r * cols, static_cast<size_t>(cols));
@@ -237,7 +237,7 @@ class Study final : public WalkVisitor {
   }
 
   /// Of a weight in a stage: quantised as an activation of its shape is, the whole weight being one window.
-  QuantizationError stage_weight_error(const LinearSpec& linear, const mx::BlockFormat& format) {
+  QuantizationError stage_weight_error(const LinearSpec& linear, const mx::Format& format) {
     QuantizationError out = start_of(format);
     const auto plain_weight = prepare(linear, {});
     with_source(linear, Arithmetic::model_dtype, [&](const HostMatrix& source) {
@@ -269,7 +269,7 @@ class Study final : public WalkVisitor {
   }
 
   /// Computed once for each Linear and format of a step.
-  QuantizationError weight_error(const LinearSpec& linear, const mx::BlockFormat& format) {
+  QuantizationError weight_error(const LinearSpec& linear, const mx::Format& format) {
     auto& known = weight_errors_[&linear];
     auto found = std::find_if(known.begin(), known.end(), [&](const auto& k) { return k.first == format; });
     if (found == known.end()) {
@@ -303,7 +303,7 @@ class Study final : public WalkVisitor {
   std::vector<std::shared_ptr<const PreparedWeight>> plain_weights_;  // made when they are needed
   std::map<const PreparedWeight*, size_t> which_;
   std::vector<Seen> seen_;
-  std::map<const LinearSpec*, std::vector<std::pair<mx::BlockFormat, QuantizationError>>> weight_errors_;
+  std::map<const LinearSpec*, std::vector<std::pair<mx::Format, QuantizationError>>> weight_errors_;
   std::vector<float> values_;
   std::vector<QuantizationError> row_errors_;
   std::vector<ErrorSums> sums_;

@@ -99,7 +99,7 @@ double measure_floor(const ModelSpec& model, Backend& backend, Backend& reversed
     sum.add(window_divergence(backend, forward, head, *some[w], kind, both));
     tokens += static_cast<int64_t>(some[w]->scored());
   }
-  model.head.weight.release();
+  model.lm_head.weight.release();
   return sum.value() / static_cast<double>(tokens);
 }
 

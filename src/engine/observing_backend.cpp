@@ -35,13 +35,13 @@ const Tensor* ObservingBackend::plain(const Operand& operand) const {
   return nullptr;
 }
 
-void ObservingBackend::norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows,
+void ObservingBackend::norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
                             std::span<Operand> outs) {
-  produce(outs, [&](std::span<Operand> all) { inner_.norm(x, args, windows, all); });
+  produce(outs, [&](std::span<Operand> all) { inner_.norm(x, args, window_offsets, all); });
 }
 
-void ObservingBackend::operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) {
-  produce(outs, [&](std::span<Operand> all) { inner_.operands(x, windows, all); });
+void ObservingBackend::operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) {
+  produce(outs, [&](std::span<Operand> all) { inner_.operands(x, window_offsets, all); });
 }
 
 void ObservingBackend::attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch,
@@ -50,13 +50,13 @@ void ObservingBackend::attention(const Tensor& q, const Tensor& k, const Tensor&
 }
 
 void ObservingBackend::activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
-                                  std::span<const int64_t> windows, std::span<Operand> outs) {
-  produce(outs, [&](std::span<Operand> all) { inner_.activation(x, activation, arithmetic, windows, all); });
+                                  std::span<const int64_t> window_offsets, std::span<Operand> outs) {
+  produce(outs, [&](std::span<Operand> all) { inner_.activation(x, activation, arithmetic, window_offsets, all); });
 }
 
 void ObservingBackend::gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
-                                        std::span<const int64_t> windows, std::span<Operand> outs) {
-  produce(outs, [&](std::span<Operand> all) { inner_.gated_activation(gate, up, args, windows, all); });
+                                        std::span<const int64_t> window_offsets, std::span<Operand> outs) {
+  produce(outs, [&](std::span<Operand> all) { inner_.gated_activation(gate, up, args, window_offsets, all); });
 }
 
 void ObservingBackend::linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue,

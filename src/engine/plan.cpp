@@ -121,7 +121,7 @@ struct Planner {
   }
   [[nodiscard]] uint64_t code_bytes(const LinearSpec& linear, const OperandSpec& spec) const {
     if (!spec || !mx::keeps_codes(*spec)) return prepared_bytes(linear, spec);
-    mx::BlockFormat in_bytes = *spec;
+    mx::Format in_bytes = *spec;
     in_bytes.scale_bits = 8;  // fewer bits are kept in a byte each
     return kept_weight_bytes(linear.parameters(), linear.weight.matrix.cols, in_bytes, DType::bf16);
   }
@@ -181,12 +181,12 @@ struct Planner {
     }
     plan.staging = on_device() ? std::min(plan.staging, options.device_limit / kStagingShare) : largest_source;
     WeightSet heads;
-    for (const ProductSpec& head : tree.head) {
-      if (heads.insert(head).second) plan.head_weights += prepared_bytes(model.head, head.weights);
+    for (const ProductSpec& head : tree.lm_head) {
+      if (heads.insert(head).second) plan.head_weights += prepared_bytes(model.lm_head, head.weights);
     }
     const HostMatrix& table = model.embedding.matrix;
     const uint64_t table_bytes = static_cast<uint64_t>(table.rows * table.cols) * dtype_size(table.type);
-    if (!on_device()) plan.head_source = model.head.weight.entry.size;
+    if (!on_device()) plan.head_source = model.lm_head.weight.entry.size;
     if (on_device() && table_bytes <= options.device_limit / kTableShare) plan.head_weights += table_bytes;
   }
 
@@ -221,12 +221,12 @@ struct Planner {
     // Operands of a float32 run on a device are three bfloat16 parts.
     const uint64_t wide = on_device() && compute == DType::f32 ? 6 : size;
     const uint64_t step_scratch = static_cast<uint64_t>(largest * widest) * wide;
-    const uint64_t head_scratch = static_cast<uint64_t>(largest * model.hidden) * wide * tree.head.size();
+    const uint64_t head_scratch = static_cast<uint64_t>(largest * model.hidden) * wide * tree.lm_head.size();
     // In the host's memory the two take turns, and a buffer may be a quarter larger than what it holds.
     plan.scratch = on_device() ? step_scratch + head_scratch : std::max(step_scratch, head_scratch) / 4 * 5;
     int64_t scored = 0;
     for (const Window& window : windows) scored += static_cast<int64_t>(window.scored());
-    plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.head.size();
+    plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.lm_head.size();
     // A mixture keeps the normed state and the float32 sum of its experts for the whole round.
     hidden_a_token = static_cast<uint64_t>(model.hidden) * (size * tree.width() + (mixture ? size + sizeof(float) : 0));
   }
@@ -239,11 +239,11 @@ struct Planner {
         step_flops += 2.0 * static_cast<double>(linear->parameters());
       }
       if (steps[s].linears_an_expert > 0) {
-        step_flops *= static_cast<double>(mlp.route.top_k) / static_cast<double>(mlp.experts.size());
+        step_flops *= static_cast<double>(mlp.routing.top_k) / static_cast<double>(mlp.experts.size());
       }
       plan.flops_a_token += step_flops * static_cast<double>(tree.levels[s].size());
     }
-    plan.flops_a_token += 2.0 * static_cast<double>(model.head.parameters()) * static_cast<double>(tree.head.size());
+    plan.flops_a_token += 2.0 * static_cast<double>(model.lm_head.parameters()) * static_cast<double>(tree.lm_head.size());
   }
 
   /// Rounds of at most so many tokens, and kRoundWindows windows (but one micro-batch at least), and what they hold.

@@ -48,7 +48,7 @@ QuantizationError& QuantizationError::operator+=(const QuantizationError& more) 
   return *this;
 }
 
-QuantizationError row_error(const mx::BlockFormat& format, std::span<const float> row) {
+QuantizationError row_error(const mx::Format& format, std::span<const float> row) {
   assert(format.scaling == mx::Scaling::block);
   const cpu::Isa isa = cpu::detect_isa();
   const auto n = static_cast<int64_t>(row.size());
@@ -101,7 +101,7 @@ QuantizationError decoded_row_error(std::span<const float> row, std::span<const 
   return out;
 }
 
-QuantizationError matrix_error(const mx::BlockFormat& format, const HostMatrix& matrix, ThreadPool& pool) {
+QuantizationError matrix_error(const mx::Format& format, const HostMatrix& matrix, ThreadPool& pool) {
   std::vector<QuantizationError> rows(static_cast<size_t>(matrix.rows));
   for_each_row(matrix, pool,
                [&](int64_t r, std::span<const float> row) { rows[static_cast<size_t>(r)] = row_error(format, row); });

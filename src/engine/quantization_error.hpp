@@ -34,14 +34,14 @@ struct QuantizationError {
 };
 
 /// Of one row of a format with block scaling.
-QuantizationError row_error(const mx::BlockFormat& format, std::span<const float> row);
+QuantizationError row_error(const mx::Format& format, std::span<const float> row);
 
 /// Of one row and what it was quantised to, however that was done.
 QuantizationError decoded_row_error(std::span<const float> row, std::span<const float> decoded);
 
 /// Of a matrix in host memory, in a format with block scaling; rows are added in order, so no digit depends on the
 /// threads.
-QuantizationError matrix_error(const mx::BlockFormat& format, const HostMatrix& matrix, ThreadPool& pool);
+QuantizationError matrix_error(const mx::Format& format, const HostMatrix& matrix, ThreadPool& pool);
 
 /// Counts of floor(log2 |x|).
 class ExponentHistogram {

@@ -2,7 +2,7 @@
 
 namespace mxlm {
 
-double EngineResult::tokens_per_second(size_t variant) const {
+double RunScores::tokens_per_second(size_t variant) const {
   double sum = 0;
   for (const WorkerReport& worker : workers) {
     if (worker.rounds == 0) continue;

@@ -48,7 +48,7 @@ struct WorkerReport {
   RouteCounts routes;
 };
 
-struct EngineResult {
+struct RunScores {
   /// [variant][i], of window windows[i]; variant 0 is the baseline.
   std::vector<std::vector<WindowScores>> scores;
   std::vector<size_t> windows;  // those of finished rounds and known ones, ascending

@@ -63,7 +63,7 @@ VariantTree build_tree(const ModelSpec& model, std::span<const ResolvedVariant> 
       tree.leaf[v] = node;
     }
   }
-  for (const ResolvedVariant& variant : variants) tree.head.push_back(variant.head());
+  for (const ResolvedVariant& variant : variants) tree.lm_head.push_back(variant.head());
   return tree;
 }
 

@@ -69,7 +69,7 @@ void StreamingVisitor::end_step(const WalkStep& at, const WalkState& /*state*/) 
 }
 
 StepLinear StreamingVisitor::head(const ModelSpec& model, const ProductSpec& product) {
-  return {.weight = store_.get(model.head, product).prepared, .product = product};
+  return {.weight = store_.get(model.lm_head, product).prepared, .product = product};
 }
 
 }  // namespace mxlm

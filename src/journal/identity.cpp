@@ -26,8 +26,8 @@ JournalPlan parse_journal_plan(std::string_view text, const std::string& name) {
   const json plan = json::parse(text, depth_limit, /*allow_exceptions=*/false);
   if (!plan.is_object()) broken("it is no JSON object");
   if (plan.value("schema", json()) != kSchema) broken("it is of another version of mxlm");
-  const json stored = plan.value("facts", json()), segments = plan.value("segments", json());
-  if (!stored.is_object() || !segments.is_array()) broken("parts of it are missing");
+  const json stored = plan.value("facts", json()), passes = plan.value("segments", json());
+  if (!stored.is_object() || !passes.is_array()) broken("parts of it are missing");
   JournalPlan out;
   for (const auto& [fact, value] : stored.items()) {
     if (!value.is_string()) broken("a fact is no text");
@@ -38,10 +38,10 @@ JournalPlan parse_journal_plan(std::string_view text, const std::string& name) {
   const json writer = plan.value("written_by", json(fact != out.facts.end() ? fact->second : "unknown"));
   if (!writer.is_string()) broken("its version is no text");
   out.written_by = writer.get<std::string>();
-  for (const json& segment : segments) {
-    if (!segment.is_array() || segment.empty()) broken("a list of variants is none");
-    auto& variants = out.segments.emplace_back();
-    for (const json& variant : segment) {
+  for (const json& pass : passes) {
+    if (!pass.is_array() || pass.empty()) broken("a list of variants is none");
+    auto& variants = out.passes.emplace_back();
+    for (const json& variant : pass) {
       if (!variant.is_string()) broken("a variant is no text");
       variants.push_back(variant.get<std::string>());
     }
@@ -55,7 +55,7 @@ std::string journal_plan_text(const JournalPlan& plan, size_t windows) {
                     {"written_by", plan.written_by},
                     {"facts", plan.facts},
                     {"windows", windows},
-                    {"segments", plan.segments}};
+                    {"segments", plan.passes}};
   return out.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

@@ -143,7 +143,7 @@ void Journal::lock(bool shared) {
 
 void Journal::read_plan(const std::vector<JournalFact>& facts) {
   facts_.clear();
-  segments_.clear();
+  passes_.clear();
   const fs::path path = folder_ / kPlan;
   JournalPlan plan = parse_journal_plan(FileView::map(path).text(), path.native());
   std::vector<std::string> differences;
@@ -168,13 +168,13 @@ void Journal::read_plan(const std::vector<JournalFact>& facts) {
     fail("{} is the journal of another run ({}); repeat that run's command, or name another folder with --journal.",
          quote(folder_.native()), fmt::join(differences, "; "));
   }
-  segments_ = std::move(plan.segments);
+  passes_ = std::move(plan.passes);
 }
 
 std::string Journal::plan_text() const {
-  JournalPlan plan{.facts = {}, .written_by = MXLM_VERSION, .segments = {}};
+  JournalPlan plan{.facts = {}, .written_by = MXLM_VERSION, .passes = {}};
   for (const JournalFact& fact : facts_) plan.facts.emplace(fact.name, fact.value);
-  plan.segments = segments_;
+  plan.passes = passes_;
   return journal_plan_text(plan, windows_);
 }
 
@@ -199,30 +199,30 @@ bool Journal::write_first_plan() {
   return error == 0;
 }
 
-size_t Journal::add_segment(std::vector<std::string> variants) {
+size_t Journal::add_pass(std::vector<std::string> variants) {
   if (shared_) {
-    if (!segments_.empty()) {
+    if (!passes_.empty()) {
       fail("Variants cannot be added to {}, which several processes may share; name another folder with --journal.",
            quote(folder_.native()));
     }
-    segments_.push_back(variants);
+    passes_.push_back(variants);
     if (!write_first_plan()) {
       read_plan(std::vector<JournalFact>(facts_));
-      if (segments_.empty() || segments_.front() != variants) {
+      if (passes_.empty() || passes_.front() != variants) {
         fail("{} has been begun by another process with other variants; give all of them the same.",
              quote(folder_.native()));
       }
     }
     return 0;
   }
-  segments_.push_back(std::move(variants));
+  passes_.push_back(std::move(variants));
   try {
     write_plan();
   } catch (const Error&) {
-    segments_.pop_back();
+    passes_.pop_back();
     throw;
   }
-  return segments_.size() - 1;
+  return passes_.size() - 1;
 }
 
 void Journal::reread(const std::vector<std::string>& files) {
@@ -260,14 +260,14 @@ size_t Journal::read_file(const fs::path& path, bool own) {
     log_info("'{}': the last record is not whole; its shard is done again", path.native());
   }
   for (JournalRound& round : scan.rounds) {
-    const size_t variants = round.segment < segments_.size() ? segments_[round.segment].size() : 0;
+    const size_t variants = round.pass < passes_.size() ? passes_[round.pass].size() : 0;
     const bool fits = round.result.seconds.size() == variants &&
                       std::all_of(round.windows.begin(), round.windows.end(), [&](uint32_t w) { return w < windows_; });
     if (!fits) {
       log_warn("'{}': a record does not fit the plan; its shard is done again", path.native());
       continue;
     }
-    const Key key{round.segment, round.reversed};
+    const Key key{round.pass, round.reversed};
     JournalTimes& times = times_[key];
     times.positions += round.result.positions;
     times.seconds.resize(variants);
@@ -332,33 +332,33 @@ void Journal::open_rounds() {
   good_bytes_ = header.size();
 }
 
-std::vector<std::optional<WindowResult>> Journal::known(size_t segment, bool reversed) const {
+std::vector<std::optional<WindowResult>> Journal::known(size_t pass, bool reversed) const {
   std::vector<std::optional<WindowResult>> out(windows_);
-  const auto found = known_.find({segment, reversed});
+  const auto found = known_.find({pass, reversed});
   if (found == known_.end()) return out;
   for (const auto& [window, result] : found->second) out[window] = result;
   return out;
 }
 
-size_t Journal::known_windows(size_t segment, bool reversed) const {
-  const auto found = known_.find({segment, reversed});
+size_t Journal::known_windows(size_t pass, bool reversed) const {
+  const auto found = known_.find({pass, reversed});
   return found == known_.end() ? 0 : found->second.size();
 }
 
-bool Journal::complete(size_t segment, bool reversed) const {
-  const auto found = known_.find({segment, reversed});
+bool Journal::complete(size_t pass, bool reversed) const {
+  const auto found = known_.find({pass, reversed});
   return found != known_.end() && found->second.size() == windows_;
 }
 
-JournalTimes Journal::times(size_t segment, bool reversed) const {
-  const auto found = times_.find({segment, reversed});
+JournalTimes Journal::times(size_t pass, bool reversed) const {
+  const auto found = times_.find({pass, reversed});
   if (found != times_.end()) return found->second;
-  return {.positions = 0, .seconds = std::vector<VariantSeconds>(segments_.at(segment).size())};
+  return {.positions = 0, .seconds = std::vector<VariantSeconds>(passes_.at(pass).size())};
 }
 
-void Journal::append(size_t segment, bool reversed, std::vector<uint32_t> windows, const RoundResult& result) {
+void Journal::append(size_t pass, bool reversed, std::vector<uint32_t> windows, const RoundResult& result) {
   if (is_gone()) restore();
-  each_record(static_cast<uint32_t>(segment), reversed, windows, result,
+  each_record(static_cast<uint32_t>(pass), reversed, windows, result,
               [this](std::span<const std::byte> record) { write(record); });
   sync(kSyncSeconds);
 }

@@ -48,13 +48,13 @@ class Journal {
 
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
   /// Lists of variants, as canonical text, that were run together, the baseline ("") first in each.
-  [[nodiscard]] const std::vector<std::vector<std::string>>& segments() const { return segments_; }
+  [[nodiscard]] const std::vector<std::vector<std::string>>& passes() const { return passes_; }
   /// Forgets windows whose records do not hold `scored`[window] tokens of every variant, with a warning: those of a
   /// file that this program did not write. How many they were.
   size_t drop_misfits(std::span<const size_t> scored);
   /// Writes down a new list. In a shared folder only the first process can, and the others must want the same. Throws
   /// Error.
-  size_t add_segment(std::vector<std::string> variants);
+  size_t add_pass(std::vector<std::string> variants);
 
   /// Reads again what is there, by other processes too: besides the files that the folder lists, which on a network
   /// file system may be a minute behind, those of `files` that exist.
@@ -62,24 +62,24 @@ class Journal {
   /// The name of the file that this process's records go to.
   [[nodiscard]] const std::string& records_name() const { return records_name_; }
 
-  /// What is there of a segment: [window].
-  [[nodiscard]] std::vector<std::optional<WindowResult>> known(size_t segment, bool reversed) const;
+  /// What is there of a pass: [window].
+  [[nodiscard]] std::vector<std::optional<WindowResult>> known(size_t pass, bool reversed) const;
   /// How many windows are there of it.
-  [[nodiscard]] size_t known_windows(size_t segment, bool reversed) const;
-  [[nodiscard]] bool complete(size_t segment, bool reversed) const;
-  [[nodiscard]] JournalTimes times(size_t segment, bool reversed) const;
+  [[nodiscard]] size_t known_windows(size_t pass, bool reversed) const;
+  [[nodiscard]] bool complete(size_t pass, bool reversed) const;
+  [[nodiscard]] JournalTimes times(size_t pass, bool reversed) const;
 
   /// Writes a finished round down; `windows` are those of `result`. What finished more than a second before is on the
   /// disk then. A folder that somebody removed is made again, with all that it held, unless processes share it. Never
   /// throws: after a failure nothing more is written, and failure() says why.
-  void append(size_t segment, bool reversed, std::vector<uint32_t> windows, const RoundResult& result);
+  void append(size_t pass, bool reversed, std::vector<uint32_t> windows, const RoundResult& result);
   /// Puts everything on the disk.
   void flush();
   /// Why the journal misses what was appended, if it does.
   [[nodiscard]] const std::optional<std::string>& failure() const { return failure_; }
 
  private:
-  using Key = std::pair<size_t, bool>;  // segment, reversed
+  using Key = std::pair<size_t, bool>;  // pass, reversed
   void make_folder() const;
   void lock(bool shared);
   void read_plan(const std::vector<JournalFact>& facts);
@@ -102,7 +102,7 @@ class Journal {
   std::string records_name_;
   std::optional<Descriptor> lock_, rounds_;
   std::vector<JournalFact> facts_;
-  std::vector<std::vector<std::string>> segments_;
+  std::vector<std::vector<std::string>> passes_;
   size_t windows_;
   std::map<Key, std::map<uint32_t, WindowResult>> known_;
   std::map<Key, JournalTimes> times_;

@@ -168,7 +168,7 @@ std::vector<std::byte> encode_record(const JournalRound& round) {
   out.put(kMagic);
   out.put(uint32_t{0});
   out.put(uint32_t{0});
-  out.put(round.segment);
+  out.put(round.pass);
   out.put(static_cast<uint8_t>(round.reversed ? 1 : 0));
   out.put(round.result.positions);
   out.count(round.result.seconds.size());
@@ -189,7 +189,7 @@ std::vector<std::byte> encode_record(const JournalRound& round) {
 std::optional<JournalRound> decode_payload(std::span<const std::byte> payload) {
   Reader in(payload);
   JournalRound round;
-  round.segment = in.get<uint32_t>();
+  round.pass = in.get<uint32_t>();
   round.reversed = in.get<uint8_t>() != 0;
   round.result.positions = in.get<int64_t>();
   round.result.seconds.resize(in.count(3 * sizeof(double)));
@@ -215,9 +215,9 @@ std::optional<JournalRound> decode_record(std::span<const std::byte> record) {
   return decode_payload(*payload);
 }
 
-void each_record(uint32_t segment, bool reversed, std::span<const uint32_t> windows, const RoundResult& result,
+void each_record(uint32_t pass, bool reversed, std::span<const uint32_t> windows, const RoundResult& result,
                  const std::function<void(std::span<const std::byte>)>& take) {
-  JournalRound round{.segment = segment, .reversed = reversed, .windows = {}, .result = {}};
+  JournalRound round{.pass = pass, .reversed = reversed, .windows = {}, .result = {}};
   round.result.positions = result.positions;
   round.result.seconds = result.seconds;
   size_t bytes = 0;

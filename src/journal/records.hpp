@@ -18,7 +18,7 @@ namespace mxlm {
 
 /// A finished round as it stands in a journal.
 struct JournalRound {
-  uint32_t segment = 0;           // which list of variants
+  uint32_t pass = 0;           // which list of variants
   bool reversed = false;          // sums in the other order, for --noise
   std::vector<uint32_t> windows;  // of all windows of the run
   RoundResult result;             // of these windows
@@ -38,7 +38,7 @@ std::vector<std::byte> encode_record(const JournalRound& round);
 
 /// The records of a finished round one after the other; several where one would be very long. `windows` are those of
 /// `result`.
-void each_record(uint32_t segment, bool reversed, std::span<const uint32_t> windows, const RoundResult& result,
+void each_record(uint32_t pass, bool reversed, std::span<const uint32_t> windows, const RoundResult& result,
                  const std::function<void(std::span<const std::byte>)>& take);
 
 /// One whole record, with nothing after it; nullopt if it is none.

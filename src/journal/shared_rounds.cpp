@@ -106,9 +106,9 @@ bool is_records_name(const std::string& name) {
   return name.starts_with("rounds.") && name.ends_with(".mxj") && name.find('/') == std::string::npos;
 }
 
-SharedRounds::SharedRounds(fs::path folder, size_t segment, bool reversed, std::string records, double seconds)
+SharedRounds::SharedRounds(fs::path folder, size_t pass, bool reversed, std::string records, double seconds)
     : folder_(std::move(folder)),
-      pass_(fmt::format("{}{}", segment, reversed ? "r" : "")),
+      pass_(fmt::format("{}{}", pass, reversed ? "r" : "")),
       records_(std::move(records)),
       seconds_(seconds),
       clock_path_(folder_ / ("clock." + records_)),

@@ -28,7 +28,7 @@ class SharedRounds {
   /// Claims of this process name `records` as the file, in `folder`, that finished rounds go to. A claim that has not
   /// been touched for `seconds`, by the clock of the file system, is anybody's. Throws Error if the folder cannot be
   /// written.
-  SharedRounds(std::filesystem::path folder, size_t segment, bool reversed, std::string records, double seconds);
+  SharedRounds(std::filesystem::path folder, size_t pass, bool reversed, std::string records, double seconds);
   /// Gives up what is claimed and not finished.
   ~SharedRounds();
   SharedRounds(const SharedRounds&) = delete;
@@ -56,7 +56,7 @@ class SharedRounds {
   [[nodiscard]] std::filesystem::path path_of(size_t round) const;
 
   std::filesystem::path folder_;
-  std::string pass_;     // "0", "0r": a segment, in the other order of sums
+  std::string pass_;     // "0", "0r": a pass, in the other order of sums
   std::string records_;  // where this process's results go
   double seconds_;
   std::filesystem::path clock_path_;

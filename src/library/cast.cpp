@@ -42,7 +42,7 @@ StoredRows rows_of(const TensorEntry& tensor) {
 }
 
 std::vector<SafetensorsWriter::Declared> declare(const Checkpoint& input, const CastFileOptions& options,
-                                                 const mx::BlockFormat& format) {
+                                                 const mx::Format& format) {
   std::vector<SafetensorsWriter::Declared> all;
   for (const auto& [name, tensor] : input.tensors()) {
     if (!is_floating(tensor.type)) {

@@ -10,7 +10,7 @@
 #include "base/interrupt.hpp"
 #include "base/quote.hpp"
 #include "variants/variant.hpp"
-#include "mx/stage.hpp"
+#include "mx/reference_format.hpp"
 
 namespace mxlm {
 namespace {
@@ -71,7 +71,7 @@ uint16_t to_half(float x) {
   return static_cast<uint16_t>(sign | half);
 }
 
-Pieces::Pieces(int64_t r, int64_t c, const mx::BlockFormat& format) : rows(r), cols(c) {
+Pieces::Pieces(int64_t r, int64_t c, const mx::Format& format) : rows(r), cols(c) {
   length = std::max<int64_t>(cols, 1);
   if (format.block_size != 0) length = std::min(length, cpu::round_up(kLong, int64_t{8} * format.block_size));
   per_row = (cols + length - 1) / length;

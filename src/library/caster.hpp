@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "backend/cpu/quantize.hpp"
-#include "backend/cpu/stages.hpp"
+#include "backend/cpu/reference_formats.hpp"
 #include "base/parallel.hpp"
 #include "tensor/dtype.hpp"
 
@@ -33,7 +33,7 @@ uint16_t to_half(float x);
 struct Pieces {
   int64_t rows = 1, cols = 1, length = 1, per_row = 1;
 
-  Pieces(int64_t r, int64_t c, const mx::BlockFormat& format);
+  Pieces(int64_t r, int64_t c, const mx::Format& format);
   [[nodiscard]] int64_t count() const { return rows * per_row; }
   [[nodiscard]] int64_t column(int64_t piece) const;
   /// Values before a piece.
@@ -46,7 +46,7 @@ class Caster {
   /// Throws UsageError if the format is none of one tensor (`spec` names it).
   Caster(std::string_view spec, int threads);
 
-  [[nodiscard]] const mx::BlockFormat& format() const { return format_; }
+  [[nodiscard]] const mx::Format& format() const { return format_; }
   /// Throws UsageError if codes with a scale a block cannot hold the format.
   void require_packable() const;
 
@@ -68,7 +68,7 @@ class Caster {
   void quantize(const float* values, int64_t n, float* out) const;
 
   std::string spec_;
-  mx::BlockFormat format_;
+  mx::Format format_;
   cpu::OuterScale tensor_scale_;
   cpu::Isa isa_;
   ThreadPool pool_;

@@ -83,17 +83,17 @@ void read_head(const SpecReader& reader, const std::string& module, bool tied, b
       log_warn("The head of the checkpoint is not for tokens ({}); the embedding is taken for a language model head",
                quote(other));
     }
-    spec.head.module = module;
-    spec.head.role = Role::lm_head;
+    spec.lm_head.module = module;
+    spec.lm_head.role = Role::lm_head;
     // peft changes the one tensor of a tied pair by what it adds to either.
     if (!head_alone) spec.embedding = reader.adapted_in_memory(module, spec.embedding);
     spec.embedding = reader.adapted_in_memory(spec.embedding_module, spec.embedding);
-    spec.head.weight = spec.embedding;
-    if (bias) spec.head.bias = reader.matrix(module + ".bias", 1, spec.vocabulary);
+    spec.lm_head.weight = spec.embedding;
+    if (bias) spec.lm_head.bias = reader.matrix(module + ".bias", 1, spec.vocabulary);
   } else {
     if (!reader.holds_weight(module)) fail_without_head(reader, module);
     spec.embedding = reader.adapted_in_memory(spec.embedding_module, spec.embedding);
-    spec.head = reader.linear(module, Role::lm_head, spec.vocabulary, spec.hidden, bias);
+    spec.lm_head = reader.linear(module, Role::lm_head, spec.vocabulary, spec.hidden, bias);
   }
 }
 

@@ -107,11 +107,11 @@ ForwardPass::ForwardPass(const ModelSpec& spec, Backend& backend, DType compute)
 
 ForwardPass::~ForwardPass() { backend_.drop_table(spec_.embedding.matrix); }
 
-MicroBatch ForwardPass::make_batch(std::span<const std::span<const int32_t>> windows) const {
+MicroBatch ForwardPass::make_batch(std::span<const std::span<const int32_t>> window_offsets) const {
   MicroBatch out;
   out.batch.offsets.push_back(0);
   std::vector<int64_t> lengths;
-  for (const auto& window : windows) {
+  for (const auto& window : window_offsets) {
     for (const int32_t id : window) {
       if (id < 0 || id >= spec_.vocabulary) {
         fail("Token id {} is outside the model's vocabulary of {}; tokenizer and model do not belong together.", id,
@@ -142,7 +142,7 @@ Tensor ForwardPass::embed(const MicroBatch& batch) const {
   return hidden;
 }
 
-Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t> rows, std::span<const int64_t> windows,
+Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t> rows, std::span<const int64_t> window_offsets,
                                   const StepLinear& head) const {
   Tensor selected = backend_.gather(hidden, rows);
   Operand operand{.type = backend_.operand_type(head.product.activations, *head.weight, compute_),
@@ -152,11 +152,11 @@ Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t>
   if (head.product.arithmetic == Arithmetic::bf16_rounded) {
     if (spec_.final_norm) backend_.norm(selected, constants_->norm(*spec_.final_norm, head.product.arithmetic), selected);
     backend_.round_to_bf16(selected);
-    backend_.operands(selected, windows, {&operand, 1});
+    backend_.operands(selected, window_offsets, {&operand, 1});
   } else if (spec_.final_norm) {
-    backend_.norm(selected, constants_->norm(*spec_.final_norm, head.product.arithmetic), windows, {&operand, 1});
+    backend_.norm(selected, constants_->norm(*spec_.final_norm, head.product.arithmetic), window_offsets, {&operand, 1});
   } else {
-    backend_.operands(selected, windows, {&operand, 1});
+    backend_.operands(selected, window_offsets, {&operand, 1});
   }
   return operand;
 }
@@ -164,7 +164,7 @@ Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t>
 HeadJob ForwardPass::head_job(const Operand& operand, const StepLinear& head) const {
   return {.hidden = &operand,
           .weight = head.weight.get(),
-          .bias = constants_->bias(spec_.head),
+          .bias = constants_->bias(spec_.lm_head),
           .logit_multiplier = spec_.logit_multiplier,
           .logit_softcap = spec_.logit_softcap,
           .arithmetic = head.product.arithmetic};

@@ -64,18 +64,18 @@ struct ForwardPass::Piece {
 
   /// The operands that `linears` read of x, normed where there is a norm.
   [[nodiscard]] Operands inputs(const Tensor& x, const std::optional<NormSpec>& norm,
-                                std::span<const StepLinear> linears, std::span<const int64_t> windows) const {
+                                std::span<const StepLinear> linears, std::span<const int64_t> window_offsets) const {
     Operands out = operands_of(backend, linears, compute);
     const Arithmetic arithmetic = linears.front().product.arithmetic;
     if (arithmetic == Arithmetic::bf16_rounded) {
       Tensor rounded = backend.empty(compute, x.rows(), x.cols());
       norm ? backend.norm(x, constants.norm(*norm, arithmetic), rounded) : backend.copy(x, rounded);
       backend.round_to_bf16(rounded);
-      backend.operands(rounded, windows, out.operands);
+      backend.operands(rounded, window_offsets, out.operands);
     } else if (norm) {
-      backend.norm(x, constants.norm(*norm, arithmetic), windows, out.operands);
+      backend.norm(x, constants.norm(*norm, arithmetic), window_offsets, out.operands);
     } else {
-      backend.operands(x, windows, out.operands);
+      backend.operands(x, window_offsets, out.operands);
     }
     return out;
   }
@@ -144,7 +144,7 @@ struct ForwardPass::Piece {
          .kv_head_stride = head_stride,
          .scale = attention.scale,
          .softcap = attention.softcap,
-         .window = attention.window,
+         .sliding_window = attention.sliding_window,
          .slopes = spec.alibi_slopes,
          .sinks = sinks == constants.sinks.end() ? std::span<const float>() : std::span<const float>(sinks->second),
          .qk = weights.qk,
@@ -155,36 +155,36 @@ struct ForwardPass::Piece {
 
   /// The operand that `out` reads of the MLP's first products.
   [[nodiscard]] Operands activated(const MlpSpec& mlp, const std::vector<Tensor>& in, const StepLinear& out,
-                                   std::span<const int64_t> windows) const {
+                                   std::span<const int64_t> window_offsets) const {
     Operands operands = operands_of(backend, {&out, 1}, compute);
     if (out.product.arithmetic != Arithmetic::bf16_rounded) {
-      activate(mlp, in, Arithmetic::model_dtype, windows, operands.operands);
+      activate(mlp, in, Arithmetic::model_dtype, window_offsets, operands.operands);
     } else {
       Operand rounded{.type = {.spec = std::nullopt, .storage = compute}, .values = {}};
-      activate(mlp, in, Arithmetic::bf16_rounded, windows, {&rounded, 1});
+      activate(mlp, in, Arithmetic::bf16_rounded, window_offsets, {&rounded, 1});
       backend.round_to_bf16(rounded.values);
-      backend.operands(rounded.values, windows, operands.operands);
+      backend.operands(rounded.values, window_offsets, operands.operands);
     }
     return operands;
   }
 
   void activate(const MlpSpec& mlp, const std::vector<Tensor>& in, Arithmetic arithmetic,
-                std::span<const int64_t> windows, std::span<Operand> outs) const {
+                std::span<const int64_t> window_offsets, std::span<Operand> outs) const {
     GatedArgs args = mlp.activation;
     args.arithmetic = arithmetic;
     switch (mlp.kind) {
       case MlpSpec::Kind::plain:
-        backend.activation(in[0], args.activation, arithmetic, windows, outs);
+        backend.activation(in[0], args.activation, arithmetic, window_offsets, outs);
         break;
       case MlpSpec::Kind::gated:
-        backend.gated_activation(in[0], in[1], args, windows, outs);
+        backend.gated_activation(in[0], in[1], args, window_offsets, outs);
         break;
       case MlpSpec::Kind::gated_fused: {
         const int64_t half = in[0].cols() / 2;
         if (mlp.activation.interleaved) {
-          backend.gated_activation(in[0], in[0], args, windows, outs);
+          backend.gated_activation(in[0], in[0], args, window_offsets, outs);
         } else {
-          backend.gated_activation(in[0].columns(0, half), in[0].columns(half, half), args, windows, outs);
+          backend.gated_activation(in[0].columns(0, half), in[0].columns(half, half), args, window_offsets, outs);
         }
         break;
       }
@@ -240,8 +240,8 @@ void ForwardPass::run_mlp(const LayerSpec& layer, const StepWeights& weights, co
   const std::span<const StepLinear> linears(weights.linears);
   const std::span<const int64_t> windows(batch.batch.offsets);
   const std::vector<Tensor> products =
-      piece.products(pointers(mlp.in), linears, piece.inputs(in, mlp.norm, linears.first(n), windows));
-  piece.finish(mlp.out, linears[n], piece.activated(mlp, products, linears[n], windows)[0], mlp.post_norm, in, out);
+      piece.products(pointers(mlp.in), linears, piece.inputs(in, mlp.norm, linears.first(n), window_offsets));
+  piece.finish(mlp.out, linears[n], piece.activated(mlp, products, linears[n], window_offsets)[0], mlp.post_norm, in, out);
 }
 
 void ForwardPass::run_parallel(const LayerSpec& layer, const StepWeights& weights, const MicroBatch& batch,
@@ -262,11 +262,11 @@ void ForwardPass::run_parallel(const LayerSpec& layer, const StepWeights& weight
     first.insert(first.end(), mlp_linears.begin(), mlp_linears.begin() + static_cast<std::ptrdiff_t>(m));
     for (const LinearSpec& linear : mlp.in) specs.push_back(&linear);
   }
-  std::vector<Tensor> products = piece.products(specs, first, piece.inputs(in, attention.norm, first, windows));
+  std::vector<Tensor> products = piece.products(specs, first, piece.inputs(in, attention.norm, first, window_offsets));
   std::vector<Tensor> mlp_products;
   if (mlp.norm) {
     mlp_products =
-        piece.products(pointers(mlp.in), mlp_linears, piece.inputs(in, mlp.norm, mlp_linears.first(m), windows));
+        piece.products(pointers(mlp.in), mlp_linears, piece.inputs(in, mlp.norm, mlp_linears.first(m), window_offsets));
   } else {
     std::move(products.begin() + static_cast<std::ptrdiff_t>(n), products.end(), std::back_inserter(mlp_products));
     products.resize(n);
@@ -277,7 +277,7 @@ void ForwardPass::run_parallel(const LayerSpec& layer, const StepWeights& weight
   Tensor sum = backend_.empty(compute_, in.rows(), in.cols());
   piece.linear(attention.o, o, attended[0], nullptr, sum);
   Tensor mlp_out = backend_.empty(compute_, in.rows(), in.cols());
-  piece.linear(mlp.out, mlp_linears[m], piece.activated(mlp, mlp_products, mlp_linears[m], windows)[0], nullptr,
+  piece.linear(mlp.out, mlp_linears[m], piece.activated(mlp, mlp_products, mlp_linears[m], window_offsets)[0], nullptr,
                mlp_out);
   backend_.add(mlp_out, sum, 1, sum);
   backend_.add(sum, in, spec_.residual_multiplier, out);
@@ -289,11 +289,11 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
   const Piece piece{*this};
   const MlpSpec& mlp = layer.mlp;
   assert(!mlp.post_norm);
-  std::vector<int64_t> windows{0};  // of all micro-batches
+  std::vector<int64_t> window_offsets{0};  // of all micro-batches
   std::vector<int64_t> first_row{0};
   for (const MicroBatch& batch : batches) {
     for (size_t w = 1; w < batch.batch.offsets.size(); ++w)
-      windows.push_back(first_row.back() + batch.batch.offsets[w]);
+      window_offsets.push_back(first_row.back() + batch.batch.offsets[w]);
     first_row.push_back(first_row.back() + batch.batch.rows());
   }
   const int64_t rows = first_row.back();
@@ -315,7 +315,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
     const Operands router = piece.inputs(part, std::nullopt, {weights.linears.data(), 1}, batches[b].batch.offsets);
     Tensor logits = backend_.empty(compute_, part.rows(), mlp.router->outputs());
     piece.linear(*mlp.router, weights.linears[0], router[0], nullptr, logits);
-    const Routing routing = backend_.route(logits, mlp.route);
+    const Routing routing = backend_.choose_experts(logits, mlp.routing);
     for (size_t i = 0; i < routing.experts.size(); ++i) {
       Share& share = shares[static_cast<size_t>(routing.experts[i])];
       share.rows.push_back(static_cast<int32_t>(first_row[b]) +
@@ -339,7 +339,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
       for (size_t begin = 0; begin < share.rows.size();) {
         std::vector<int64_t> offsets{0};
         size_t end = begin;
-        auto window = std::upper_bound(windows.begin(), windows.end(), share.rows[begin]);
+        auto window = std::upper_bound(window_offsets.begin(), window_offsets.end(), share.rows[begin]);
         while (end < share.rows.size()) {
           size_t next = end;
           while (next < share.rows.size() && share.rows[next] < *window) ++next;
@@ -360,7 +360,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
         begin = end;
       }
     }
-    progress += static_cast<double>(share.rows.size()) / mlp.route.top_k;
+    progress += static_cast<double>(share.rows.size()) / mlp.routing.top_k;
     const auto whole = e + 1 == mlp.experts.size() ? rows : static_cast<int64_t>(progress);
     on_rows(whole - told);
     told = whole;

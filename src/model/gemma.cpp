@@ -100,7 +100,7 @@ ModelSpec read_gemma2(const SpecReader& reader) {
   const auto windows = layer_windows(config, g.sizes.layers, window, [](int64_t i) { return i % 2 == 0; });
   for (int64_t i = 0; i < g.sizes.layers; ++i) {
     LayerSpec layer = sandwich_layer(reader, g, i);
-    layer.attention.window = windows[static_cast<size_t>(i)];
+    layer.attention.sliding_window = windows[static_cast<size_t>(i)];
     layer.attention.softcap = softcap(config, "attn_logit_softcapping");
     g.spec.layers.push_back(std::move(layer));
   }
@@ -139,8 +139,8 @@ ModelSpec read_gemma3(const SpecReader& reader) {
     layer.attention.q_norm = gemma_norm(reader, at + "q_norm", g.spec.head_dim, g.epsilon);
     layer.attention.k_norm = gemma_norm(reader, at + "k_norm", g.spec.head_dim, g.epsilon);
     layer.attention.q_norm->group = layer.attention.k_norm->group = g.spec.head_dim;
-    layer.attention.window = windows[static_cast<size_t>(i)];
-    layer.attention.rope = layer.attention.window > 0 ? 1 : 0;
+    layer.attention.sliding_window = windows[static_cast<size_t>(i)];
+    layer.attention.rope = layer.attention.sliding_window > 0 ? 1 : 0;
     layer.attention.softcap = softcap(config, "attn_logit_softcapping");
     g.spec.layers.push_back(std::move(layer));
   }

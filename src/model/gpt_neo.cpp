@@ -56,7 +56,7 @@ ModelSpec read_gpt_neo(const SpecReader& reader) {
     layer.attention = separate_attention(reader, spec, at + "attn.attention.", false, true, "out_proj");
     layer.attention.norm = reader.layer_norm(at + "ln_1", spec.hidden, epsilon, true);
     layer.attention.scale = 1;
-    layer.attention.window = kinds[static_cast<size_t>(i)] == "local" ? window : 0;
+    layer.attention.sliding_window = kinds[static_cast<size_t>(i)] == "local" ? window : 0;
     layer.mlp = plain_mlp(reader, spec, at + "mlp.c_fc", at + "mlp.c_proj", intermediate, true, activation);
     layer.mlp.norm = reader.layer_norm(at + "ln_2", spec.hidden, epsilon, true);
     spec.layers.push_back(std::move(layer));

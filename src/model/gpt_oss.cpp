@@ -16,10 +16,10 @@ ModelSpec read_gpt_oss(const SpecReader& reader) {
   const int64_t experts = config.integer("num_local_experts", 1, 1 << 16);
   const int64_t window = config.integer_or("sliding_window", 0, 1, int64_t{1} << 31);
   const auto windows = layer_windows(config, sizes.layers, window, [](int64_t i) { return i % 2 == 0; });
-  RouteArgs route;
-  route.top_k = static_cast<int>(config.integer("num_experts_per_tok", 1, experts));
-  route.score = RouteArgs::Score::softmax_chosen;
-  route.round_weights = true;
+  RoutingArgs routing;
+  routing.top_k = static_cast<int>(config.integer("num_experts_per_tok", 1, experts));
+  routing.score = RoutingArgs::Score::softmax_chosen;
+  routing.round_weights = true;
   // The weight is multiplied in float32.
   const auto norm = [&](const std::string& name) {
     NormSpec out = reader.rms_norm(name, spec.hidden, epsilon);
@@ -32,14 +32,14 @@ ModelSpec read_gpt_oss(const SpecReader& reader) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
     layer.attention.norm = norm(at + "input_layernorm");
-    layer.attention.window = windows[static_cast<size_t>(i)];
+    layer.attention.sliding_window = windows[static_cast<size_t>(i)];
     layer.attention.sinks = reader.matrix(at + "self_attn.sinks", 1, spec.heads);
     layer.mlp.norm = norm(at + "post_attention_layernorm");
     layer.mlp.kind = MlpSpec::Kind::gated_fused;
     layer.mlp.activation = {.activation = Activation::swiglu_oai,
                             .interleaved = true,
                             .limit = static_cast<float>(config.number("swiglu_limit"))};
-    layer.mlp.route = route;
+    layer.mlp.routing = routing;
     layer.mlp.router = reader.linear(at + "mlp.router", Role::router, experts, spec.hidden, true);
     for (int64_t e = 0; e < experts; ++e) {
       // One tensor holds all experts, [experts, inputs, outputs] (in codes, [experts, outputs, inputs]), gate and up

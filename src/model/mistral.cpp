@@ -18,7 +18,7 @@ ModelSpec read_mistral(const SpecReader& reader) {
   const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", false, false);
-    layer.attention.window = windows[i];
+    layer.attention.sliding_window = windows[i];
     layer.mlp = gated_mlp(reader, spec, at + "mlp.", intermediate, false, activation);
     return layer;
   };

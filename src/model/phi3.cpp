@@ -20,7 +20,7 @@ ModelSpec read_phi3(const SpecReader& reader) {
     layer.attention.o = reader.linear(at + "self_attn.o_proj", Role::attention, spec.hidden, sizes.q_width, false);
     layer.attention.rope = 0;
     layer.attention.scale = default_scale(spec);
-    layer.attention.window = window;
+    layer.attention.sliding_window = window;
     layer.mlp.kind = MlpSpec::Kind::gated_fused;
     layer.mlp.activation.activation = activation;
     layer.mlp.in.push_back(reader.linear(at + "mlp.gate_up_proj", Role::mlp, 2 * intermediate, spec.hidden, false));

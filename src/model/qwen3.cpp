@@ -17,7 +17,7 @@ ModelSpec read_qwen3(const SpecReader& reader) {
   const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
-    layer.attention.window = windows[i];
+    layer.attention.sliding_window = windows[i];
     read_head_norms(reader, spec, at + "self_attn.", epsilon, layer.attention);
     layer.mlp = gated_mlp(reader, spec, at + "mlp.", intermediate, false, activation);
     return layer;

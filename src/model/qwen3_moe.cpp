@@ -21,20 +21,20 @@ ModelSpec read_qwen3_moe(const SpecReader& reader) {
   const int64_t experts = config.integer("num_experts", 1, 1 << 16);
   const int64_t step = config.integer("decoder_sparse_step", 1, 1 << 20);
   const std::vector<double> dense = config.numbers("mlp_only_layers");
-  RouteArgs route;
-  route.top_k = static_cast<int>(config.integer("num_experts_per_tok", 1, experts));
-  route.normalise = config.boolean("norm_topk_prob");
-  route.round_weights = true;
+  RoutingArgs routing;
+  routing.top_k = static_cast<int>(config.integer("num_experts_per_tok", 1, experts));
+  routing.normalise = config.boolean("norm_topk_prob");
+  routing.round_weights = true;
   const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
-    layer.attention.window = window;
+    layer.attention.sliding_window = window;
     read_head_norms(reader, spec, at + "self_attn.", epsilon, layer.attention);
     const auto index = static_cast<int64_t>(i);
     const bool mixture = (index + 1) % step == 0 && std::find(dense.begin(), dense.end(), index) == dense.end();
     if (mixture) {
       layer.mlp.activation.activation = activation;
-      layer.mlp.route = route;
+      layer.mlp.routing = routing;
       layer.mlp.router = reader.linear(at + "mlp.gate", Role::router, experts, spec.hidden, false);
       read_experts(reader, spec, at + "mlp.experts.", experts, expert_width, {"gate_proj", "up_proj", "down_proj"},
                    layer.mlp);

@@ -28,7 +28,7 @@ ModelSpec read_smollm3(const SpecReader& reader) {
   const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
-    layer.attention.window = windows[i];
+    layer.attention.sliding_window = windows[i];
     if (rotates[i] == 0) layer.attention.rope = -1;
     layer.mlp = gated_mlp(reader, spec, at + "mlp.", intermediate, mlp_bias, activation);
     return layer;

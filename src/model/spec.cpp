@@ -126,7 +126,7 @@ int64_t ModelSpec::parameters() const {
   const auto norm = [&](const std::optional<NormSpec>& n) { return n ? source(n->weight) + source(n->bias) : 0; };
   int64_t n = source(embedding) + source(positions) + norm(final_norm);
   for (const LinearSpec* linear : linears()) {
-    if (linear != &head || !tied_head) n += linear->parameters();
+    if (linear != &lm_head || !tied_head) n += linear->parameters();
     n += source(linear->bias);
   }
   for (const LayerSpec& layer : layers) {

@@ -87,7 +87,7 @@ struct AttentionSpec {
   std::optional<NormSpec> q_norm, k_norm;  // before the rotation
   float clip = 0;                          // |q|, |k|, |v| at most this; 0 = any
   int rope = -1;                           // index into ModelSpec::ropes; -1 = no rotation
-  int64_t window = 0;                      // query q sees keys k > q - window; 0 = all before it
+  int64_t sliding_window = 0;                      // query q sees keys k > q - window; 0 = all before it
   float scale = 1;
   float softcap = 0;
   std::optional<WeightSource> sinks;  // [1, heads]
@@ -113,7 +113,7 @@ struct MlpSpec {
   LinearSpec out;
   /// A mixture of experts instead of `in` and `out`, each of `kind`.
   std::optional<LinearSpec> router;
-  RouteArgs route;
+  RoutingArgs routing;
   std::vector<ExpertSpec> experts;
   [[nodiscard]] bool is_mixture() const { return router.has_value(); }
 };
@@ -140,7 +140,7 @@ struct ModelSpec {
   std::vector<LayerSpec> layers;
   std::optional<NormSpec> final_norm;
   std::string embedding_module;  // name without ".weight"; the head's where a file holds a tied pair's head alone
-  LinearSpec head;               // shares the embedding's weight when tied
+  LinearSpec lm_head;               // shares the embedding's weight when tied
   bool tied_head = false;
   float logit_multiplier = 1, logit_softcap = 0;
   int32_t bos_id = -1;  // from config.json; -1 = none

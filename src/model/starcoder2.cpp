@@ -21,7 +21,7 @@ ModelSpec read_starcoder2(const SpecReader& reader) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", bias, bias);
     layer.attention.norm = reader.layer_norm(at + "input_layernorm", spec.hidden, epsilon, true);
-    layer.attention.window = window;
+    layer.attention.sliding_window = window;
     layer.mlp = plain_mlp(reader, spec, at + "mlp.c_fc", at + "mlp.c_proj", intermediate, bias, activation);
     layer.mlp.norm = reader.layer_norm(at + "post_attention_layernorm", spec.hidden, epsilon, true);
     spec.layers.push_back(std::move(layer));

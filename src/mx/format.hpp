@@ -38,10 +38,10 @@ struct ElementFormat {
 };
 
 enum class ScaleRule : uint8_t { floor, ceil, even, rceil, ct, mse };
-enum class Rounding : uint8_t { even, nearest, floor };
+enum class Rounding : uint8_t { even, nearest, toward_zero };
 
 /// What scales the elements of a format. `block` is Microscaling; the others belong to the reference formats that
-/// Microscaling is compared with (mx/stage.hpp defines them).
+/// Microscaling is compared with (mx/reference_format.hpp defines them).
 enum class Scaling : uint8_t {
   block,          // a power of two for each block (E8M0)
   none,           // nothing: a cast
@@ -54,14 +54,14 @@ enum class Scaling : uint8_t {
 
 /// A format of a tensor. With block scaling, each `block_size` values along the last axis share one power-of-two scale.
 /// Other scalings ignore `block_size`, `scale_bits` and `rule` unless stage.hpp says otherwise.
-struct BlockFormat {
+struct Format {
   ElementFormat element;
   int block_size = 32;  // 0 = the whole row
   int scale_bits = 8;
   ScaleRule rule = ScaleRule::floor;
   Rounding rounding = Rounding::even;
   Scaling scaling = Scaling::block;
-  friend constexpr bool operator==(const BlockFormat&, const BlockFormat&) = default;
+  friend constexpr bool operator==(const Format&, const Format&) = default;
 };
 
 // --- making element formats
@@ -143,11 +143,11 @@ inline constexpr std::array<NamedElement, 6> kElements{{
 
 /// A reference format: a number format, or a way of scaling, that Microscaling is compared with. Its settings are
 /// fixed, except for the rounding where `rounds` is true.
-struct NamedStage {
+struct ReferenceFormat {
   std::string_view name;  // canonical
   std::string_view alias;
-  BlockFormat format;
-  bool rounds = false;  // takes the key `round`
+  Format format;
+  bool takes_rounding = false;  // takes the key `round`
   std::string_view note;
 };
 
@@ -158,8 +158,8 @@ inline constexpr ElementFormat kE5M2 = kElements[1].format;
 inline constexpr ElementFormat kE2M1 = kElements[4].format;
 inline constexpr ElementFormat kInt8 = kElements[5].format;
 
-constexpr BlockFormat stage(const ElementFormat& element, Scaling scaling, int block_size) {
-  BlockFormat f;
+constexpr Format reference_format(const ElementFormat& element, Scaling scaling, int block_size) {
+  Format f;
   f.element = element;
   f.block_size = block_size;
   f.scaling = scaling;
@@ -168,22 +168,22 @@ constexpr BlockFormat stage(const ElementFormat& element, Scaling scaling, int b
 
 }  // namespace detail
 
-inline constexpr std::array<NamedStage, 12> kStages{{
-    {"bf16", "bfp16", detail::stage(make_bfloat16(), Scaling::none, 1), true, "a cast to bfloat16"},
-    {"fp8_e4m3_unscaled", "", detail::stage(detail::kE4M3, Scaling::none, 1), true, "a saturating cast"},
-    {"fp8_e5m2_unscaled", "", detail::stage(detail::kE5M2, Scaling::none, 1), true, "a saturating cast"},
-    {"fp8_e4m3_own_exponent", "", detail::stage(detail::kE4M3, Scaling::element, 1), true,
+inline constexpr std::array<ReferenceFormat, 12> kReferenceFormats{{
+    {"bf16", "bfp16", detail::reference_format(make_bfloat16(), Scaling::none, 1), true, "a cast to bfloat16"},
+    {"fp8_e4m3_unscaled", "", detail::reference_format(detail::kE4M3, Scaling::none, 1), true, "a saturating cast"},
+    {"fp8_e5m2_unscaled", "", detail::reference_format(detail::kE5M2, Scaling::none, 1), true, "a saturating cast"},
+    {"fp8_e4m3_own_exponent", "", detail::reference_format(detail::kE4M3, Scaling::element, 1), true,
      "each element its own power of two"},
-    {"fp8_e5m2_own_exponent", "", detail::stage(detail::kE5M2, Scaling::element, 1), true,
+    {"fp8_e5m2_own_exponent", "", detail::reference_format(detail::kE5M2, Scaling::element, 1), true,
      "each element its own power of two"},
-    {"fp8_e4m3_tensor", "", detail::stage(detail::kE4M3, Scaling::tensor, 0), false, "float32 scale amax / 448"},
-    {"fp8_e5m2_tensor", "", detail::stage(detail::kE5M2, Scaling::tensor, 0), false, "float32 scale amax / 57344"},
-    {"fp8_e4m3_row", "", detail::stage(detail::kE4M3, Scaling::row, 0), false, "float32 scale amax / 448 a row"},
-    {"fp8_e5m2_row", "", detail::stage(detail::kE5M2, Scaling::row, 0), false, "float32 scale amax / 57344 a row"},
-    {"int8_row", "", detail::stage(detail::kInt8, Scaling::row, 0), false, "float32 scale amax / 127 a row"},
-    {"llm_int8", "", detail::stage(detail::kInt8, Scaling::int8_outliers, 0), false,
+    {"fp8_e4m3_tensor", "", detail::reference_format(detail::kE4M3, Scaling::tensor, 0), false, "float32 scale amax / 448"},
+    {"fp8_e5m2_tensor", "", detail::reference_format(detail::kE5M2, Scaling::tensor, 0), false, "float32 scale amax / 57344"},
+    {"fp8_e4m3_row", "", detail::reference_format(detail::kE4M3, Scaling::row, 0), false, "float32 scale amax / 448 a row"},
+    {"fp8_e5m2_row", "", detail::reference_format(detail::kE5M2, Scaling::row, 0), false, "float32 scale amax / 57344 a row"},
+    {"int8_row", "", detail::reference_format(detail::kInt8, Scaling::row, 0), false, "float32 scale amax / 127 a row"},
+    {"llm_int8", "", detail::reference_format(detail::kInt8, Scaling::int8_outliers, 0), false,
      "int8_row, columns of outliers apart"},
-    {"nvfp4", "", detail::stage(detail::kE2M1, Scaling::nvfp4, 16), false,
+    {"nvfp4", "", detail::reference_format(detail::kE2M1, Scaling::nvfp4, 16), false,
      "blocks of 16: E4M3 scale; float32 scale a tensor"},
 }};
 
@@ -231,7 +231,7 @@ struct NamedRounding {
 inline constexpr std::array<NamedRounding, 3> kRoundings{{
     {"even", Rounding::even, "to nearest, ties to even"},
     {"nearest", Rounding::nearest, "to nearest, ties away from zero"},
-    {"floor", Rounding::floor, "toward zero"},
+    {"floor", Rounding::toward_zero, "toward zero"},
 }};
 
 // --- names
@@ -299,41 +299,41 @@ inline std::string known_elements() {
 }
 
 /// The reference format of a name or alias; otherwise nullopt.
-constexpr std::optional<BlockFormat> parse_stage(std::string_view name) {
-  for (const NamedStage& s : kStages) {
+constexpr std::optional<Format> parse_reference_format(std::string_view name) {
+  for (const ReferenceFormat& s : kReferenceFormats) {
     if (name == s.name || (!s.alias.empty() && name == s.alias)) return s.format;
   }
   return std::nullopt;
 }
 
 /// The reference format of a name, or the block format with default settings of an element's name; otherwise nullopt.
-constexpr std::optional<BlockFormat> parse_format(std::string_view name) {
-  if (const auto stage = parse_stage(name)) return stage;
+constexpr std::optional<Format> parse_format(std::string_view name) {
+  if (const auto stage = parse_reference_format(name)) return stage;
   const auto element = parse_element(name);
   if (!element) return std::nullopt;
-  BlockFormat f;
+  Format f;
   f.element = *element;
   return f;
 }
 
 /// The reference format that a format is, whatever its rounding; nullptr for block formats.
-constexpr const NamedStage* stage_of(const BlockFormat& f) {
-  for (const NamedStage& s : kStages) {
+constexpr const ReferenceFormat* reference_format_of(const Format& f) {
+  for (const ReferenceFormat& s : kReferenceFormats) {
     if (f.scaling == s.format.scaling && f.element == s.format.element) return &s;
   }
   return nullptr;
 }
 
 /// The canonical name of a format without its keys: the name of the reference format, or else of the element.
-inline std::string format_name(const BlockFormat& f) {
-  const NamedStage* stage = stage_of(f);
+inline std::string format_name(const Format& f) {
+  const ReferenceFormat* stage = reference_format_of(f);
   return stage != nullptr ? std::string(stage->name) : element_name(f.element);
 }
 
 /// The names that parse_format accepts, for messages.
 inline std::string known_formats() {
   std::string text = known_elements() + ", and the stages ";
-  for (const NamedStage& s : kStages) text += (&s == kStages.data() ? "" : ", ") + std::string(s.name);
+  for (const ReferenceFormat& s : kReferenceFormats) text += (&s == kReferenceFormats.data() ? "" : ", ") + std::string(s.name);
   return text;
 }
 
@@ -341,9 +341,9 @@ inline std::string known_formats() {
 enum class Key : uint8_t { block, scale_bits, rule, round };
 
 /// True if the key has a meaning in formats of this kind.
-constexpr bool takes_key(const BlockFormat& f, Key key) {
-  const NamedStage* stage = stage_of(f);
-  return stage == nullptr || (key == Key::round && stage->rounds);
+constexpr bool takes_key(const Format& f, Key key) {
+  const ReferenceFormat* stage = reference_format_of(f);
+  return stage == nullptr || (key == Key::round && stage->takes_rounding);
 }
 
 constexpr std::string_view rule_name(ScaleRule rule) {
@@ -389,7 +389,7 @@ constexpr bool valid_scale_bits(int n) {
 }
 
 /// What is wrong with the format, as the end of a sentence; empty if the format is valid.
-inline std::string check(const BlockFormat& f) {
+inline std::string check(const Format& f) {
   if (f.scaling != Scaling::block) return {};
   if (!valid_block_size(f.block_size)) {
     return "block " + std::to_string(f.block_size) + " is neither 0 (the whole row) nor from " +
@@ -412,24 +412,24 @@ MXLM_HOST_DEVICE constexpr int ct_mantissa_bits(const ElementFormat& e) {
 MXLM_HOST_DEVICE constexpr int max_scale_exponent(int scale_bits) { return (1 << (scale_bits - 1)) - 1; }
 
 /// True if the values come with a separate float32 scale for each row (of the row itself or of its tensor).
-MXLM_HOST_DEVICE constexpr bool has_row_scales(const BlockFormat& f) {
+MXLM_HOST_DEVICE constexpr bool has_row_scales(const Format& f) {
   return f.scaling == Scaling::row || f.scaling == Scaling::tensor || f.scaling == Scaling::nvfp4 ||
          f.scaling == Scaling::int8_outliers;
 }
 
 /// True if a value depends on more than its own row: on the tensor's largest magnitude, or on outliers.
-MXLM_HOST_DEVICE constexpr bool needs_whole_tensor(const BlockFormat& f) {
+MXLM_HOST_DEVICE constexpr bool needs_whole_tensor(const Format& f) {
   return f.scaling == Scaling::tensor || f.scaling == Scaling::nvfp4 || f.scaling == Scaling::int8_outliers;
 }
 
 /// True if a weight in this format can be kept as codes and block scales of at most a byte each. (A scale for each
 /// element would save nothing.)
-constexpr bool keeps_codes(const BlockFormat& f) {
+constexpr bool keeps_codes(const Format& f) {
   return f.element.bits() <= 8 && f.scale_bits <= 8 && f.scaling != Scaling::element;
 }
 
 /// The bits of a weight [rows, row] in this format, with all scales.
-constexpr uint64_t storage_bits(const BlockFormat& f, uint64_t rows, uint64_t row) {
+constexpr uint64_t storage_bits(const Format& f, uint64_t rows, uint64_t row) {
   constexpr uint64_t kFloatScale = 32;
   const uint64_t codes = rows * row * static_cast<uint64_t>(f.element.bits());
   const auto blocks = [&](uint64_t length, uint64_t bits) { return rows * ((row + length - 1) / length) * bits; };
@@ -457,7 +457,7 @@ constexpr uint64_t storage_bits(const BlockFormat& f, uint64_t rows, uint64_t ro
 /// Scales of has_row_scales are separate from the values and do not count. The only exception is the bottom of
 /// bfloat16's range: parts of a value below 2^-133 (the smallest subnormal) are rounded away. A bfloat16 source has no
 /// such parts, so for it there is no exception.
-MXLM_HOST_DEVICE constexpr bool decodes_exactly_to_bf16(const BlockFormat& f) {
+MXLM_HOST_DEVICE constexpr bool decodes_exactly_to_bf16(const Format& f) {
   return f.element.mantissa_bits <= 7 && f.scale_bits <= 8;
 }
 

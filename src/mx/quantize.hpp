@@ -61,7 +61,7 @@ MXLM_HOST_DEVICE constexpr int limit_exponent(int e, int scale_bits) {
 
 /// The scale exponent that a rule gives a block whose largest magnitude has the bits `amax` (a NaN counts as largest);
 /// kNanExponent if the block is NaN. For `mse` it is the exponent of `floor`, and block_exponent searches around it.
-MXLM_HOST_DEVICE constexpr int shared_exponent(const BlockFormat& f, uint32_t amax) {
+MXLM_HOST_DEVICE constexpr int shared_exponent(const Format& f, uint32_t amax) {
   if (amax >= detail::kInfinity) return kNanExponent;
   // microxcaling replaces a zero by the smallest normal float, which only packed scales show.
   if (amax == 0) return detail::limit_exponent(-126 - f.element.emax, f.scale_bits);
@@ -154,7 +154,7 @@ MXLM_HOST_DEVICE constexpr uint32_t block_max(const float* x, int64_t n) {
 }
 
 /// The scale exponent of a block; kNanExponent if the block is NaN.
-MXLM_HOST_DEVICE constexpr int block_exponent(const BlockFormat& f, const float* x, int64_t n) {
+MXLM_HOST_DEVICE constexpr int block_exponent(const Format& f, const float* x, int64_t n) {
   const int floor = shared_exponent(f, block_max(x, n));
   if (f.rule != ScaleRule::mse || floor == kNanExponent) return floor;
   const int limit = max_scale_exponent(f.scale_bits);
@@ -178,7 +178,7 @@ MXLM_HOST_DEVICE constexpr int block_exponent(const BlockFormat& f, const float*
 }
 
 /// Quantises a block and decodes it to float32; a NaN block becomes quiet NaNs. `out` may be `x`.
-MXLM_HOST_DEVICE constexpr void quantize_decode_block(const BlockFormat& f, const float* x, int64_t n, float* out) {
+MXLM_HOST_DEVICE constexpr void quantize_decode_block(const Format& f, const float* x, int64_t n, float* out) {
   const int e = block_exponent(f, x, n);
   for (int64_t i = 0; i < n; ++i) {
     out[i] = e == kNanExponent ? detail::float_of(detail::kQuietNan) : quantize_decode(f.element, f.rounding, e, x[i]);
@@ -239,7 +239,7 @@ MXLM_HOST_DEVICE constexpr int64_t packed_bytes(const ElementFormat& element, in
   return (n * element.bits() + 7) / 8;
 }
 
-MXLM_HOST_DEVICE constexpr int64_t block_count(const BlockFormat& f, int64_t n) {
+MXLM_HOST_DEVICE constexpr int64_t block_count(const Format& f, int64_t n) {
   if (f.block_size == 0) return n > 0 ? 1 : 0;
   return (n + f.block_size - 1) / f.block_size;
 }

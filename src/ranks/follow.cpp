@@ -26,7 +26,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // While a job runs; and between jobs, which may be long.
-constexpr auto kPoll = std::chrono::milliseconds(1);
+constexpr auto kPollRank0 = std::chrono::milliseconds(1);
 constexpr auto kIdlePoll = std::chrono::milliseconds(5);
 constexpr auto kTellWork = std::chrono::milliseconds(200);
 
@@ -127,7 +127,7 @@ class HandedRounds final : public RoundSource {
       }
       for (const Mail& mail : mails) say(ranks_, 0, mail.kind, mail.envelope, mail.body);
       if (last) return;
-      if (!heard && mails.empty()) std::this_thread::sleep_for(kPoll);
+      if (!heard && mails.empty()) std::this_thread::sleep_for(kPollRank0);
     }
   }
 

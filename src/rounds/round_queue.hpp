@@ -40,7 +40,7 @@ class RoundQueue final : public RoundSource {
 
   [[nodiscard]] std::exception_ptr error() const;
   [[nodiscard]] bool interrupted() const;
-  /// As EngineResult::stopped.
+  /// As RunScores::stopped.
   [[nodiscard]] std::string stopped() const;
   /// [round]; to be used when no worker is left.
   std::vector<std::optional<RoundResult>>& results() { return results_; }

@@ -151,7 +151,7 @@ std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
   return outcomes;
 }
 
-EngineResult run_rounds(const EngineJob& job, Worker& first,
+RunScores run_rounds(const EngineJob& job, Worker& first,
                         std::span<const std::function<std::unique_ptr<Worker>()>> others,
                         const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks,
                         std::vector<std::optional<WindowResult>> known) {
@@ -170,7 +170,7 @@ EngineResult run_rounds(const EngineJob& job, Worker& first,
   if (rounds.error()) std::rethrow_exception(rounds.error());
 
   const size_t variants = job.tree.leaf.size();
-  EngineResult result;
+  RunScores result;
   result.complete = !rounds.interrupted();
   result.stopped = rounds.stopped();
   result.scores.resize(variants);

@@ -85,7 +85,7 @@ std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
 /// cuts its micro-batches in halves and runs it again; where nothing can be halved, it leaves the round and all others
 /// to the other workers. `on_progress` is called by one thread at a time. `known`: [window], results of windows that no
 /// round of the plan holds; empty = nothing is known.
-EngineResult run_rounds(const EngineJob& job, Worker& first,
+RunScores run_rounds(const EngineJob& job, Worker& first,
                         std::span<const std::function<std::unique_ptr<Worker>()>> others,
                         const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks = {},
                         std::vector<std::optional<WindowResult>> known = {});

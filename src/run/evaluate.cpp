@@ -14,7 +14,7 @@
 #include "engine/noise_floor.hpp"
 #include "run/prepare_run.hpp"
 #include "run/result_of.hpp"
-#include "run/segment_runner.hpp"
+#include "run/pass_runner.hpp"
 #include "io/file.hpp"
 
 namespace mxlm {
@@ -46,9 +46,9 @@ auto measure_also(Measurements& measured, const Measure& measure) -> std::option
 }
 
 /// Runs everything again with another order of float32 sums.
-void add_reversed(const ModelSpec& model, const DeviceSet& devices, const PreparedRun& run, SegmentRunner& runner,
+void add_reversed(const ModelSpec& model, const DeviceSet& devices, const PreparedRun& run, PassRunner& runner,
                   Measurements& measured) {
-  EngineResult reversed = runner.run(/*reversed=*/true);
+  RunScores reversed = runner.run(/*reversed=*/true);
   measured.complete = reversed.complete;
   measured.stopped = reversed.stopped;
   if (!reversed.complete) return;
@@ -95,7 +95,7 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const R
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   PreparedRun run = prepare_run(model, data, options);
-  SegmentRunner runner({.model = model,
+  PassRunner runner({.model = model,
                         .compute = run.compute,
                         .set = run.set,
                         .variants = run.variants,

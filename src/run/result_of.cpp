@@ -106,14 +106,14 @@ std::vector<ReplacedLinear> replaced_linears(std::span<const LinearSpec* const> 
   if (variant.qk.replaced()) out.push_back(replaced("qk", "attention product", variant.qk));
   if (variant.pv.replaced()) out.push_back(replaced("pv", "attention product", variant.pv));
   if (variant.arithmetic == Arithmetic::bf16_rounded) {
-    const OperandSpec bf16 = mx::kStages[0].format;
+    const OperandSpec bf16 = mx::kReferenceFormats[0].format;
     out.push_back(replaced("vector", "vector operations", {.weights = {}, .activations = bf16, .outputs = bf16}));
   }
   return out;
 }
 
 /// Figures of each subset name that documents carry, by first appearance; `set` has the windows of the result.
-std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSource& data, const EngineResult& result) {
+std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSource& data, const RunScores& result) {
   std::vector<std::pair<std::string, std::vector<size_t>>> subsets;  // name, windows
   std::unordered_map<std::string, size_t> places;
   for (size_t w = 0; w < set.windows.size(); ++w) {
@@ -163,7 +163,7 @@ void add_noise(const VariantFigures& again, const NoiseFigures& noise, VariantRe
   }
 }
 
-void add_device_figures(GemmRoute gemm, const EngineResult& result, RunResult& run) {
+void add_device_figures(GemmRoute gemm, const RunScores& result, RunResult& run) {
   run.gemm_route = gemm == GemmRoute::fast ? "fast" : "exact";
   run.seconds_rounds = result.wall_seconds;
   for (const WorkerReport& worker : result.workers) {
@@ -184,7 +184,7 @@ void add_device_figures(GemmRoute gemm, const EngineResult& result, RunResult& r
 /// Every variant's figures; those of `measured.study` are moved from.
 std::vector<VariantResult> variant_results(const ModelSpec& model, const PreparedRun& run, Measurements& measured,
                                            std::span<const VariantFigures> figures, const Sample& sample) {
-  const EngineResult& result = measured.result;
+  const RunScores& result = measured.result;
   const std::vector<Step> steps = steps_of(model);
   const std::vector<const LinearSpec*> linears = model.linears();
   int64_t parameters = 0;
@@ -229,7 +229,7 @@ std::vector<VariantResult> variant_results(const ModelSpec& model, const Prepare
 
 RunResult result_of(const LoadedModel& model, const DocumentSource& data, const ResolvedOptions& options,
                     const PreparedRun& run, Measurements measured, const RunCosts& costs) {
-  const EngineResult& result = measured.result;
+  const RunScores& result = measured.result;
   const SampleOf sample = whole_sample(run.set);
   const auto figures = summarize(result.scores, sample.get());
   RunResult out;

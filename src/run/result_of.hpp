@@ -14,8 +14,8 @@
 namespace mxlm {
 
 struct Measurements {
-  EngineResult result;
-  std::optional<EngineResult> reversed = std::nullopt;  // all windows with float32 sums in the other order (--noise)
+  RunScores result;
+  std::optional<RunScores> reversed = std::nullopt;  // all windows with float32 sums in the other order (--noise)
   double floor_kld = std::numeric_limits<double>::quiet_NaN();  // as NoiseFigures
   LinearStudy study = {};
   bool complete = true;  // as RunResult; `result` alone may be complete where what follows it is not

@@ -128,7 +128,7 @@ std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vecto
   return nullptr;
 }
 
-std::vector<ResumedSegment> resume_segments(Journal& journal, std::span<const Variant> variants, bool noise) {
+std::vector<ResumedPass> resume_passes(Journal& journal, std::span<const Variant> variants, bool noise) {
   std::vector<std::string> wanted;
   for (size_t v = 0; v < variants.size(); ++v) wanted.push_back(text_of(variants[v], v == 0));
   const auto complete = [&](size_t s) { return journal.complete(s, false) && (!noise || journal.complete(s, true)); };
@@ -137,12 +137,12 @@ std::vector<ResumedSegment> resume_segments(Journal& journal, std::span<const Va
   };
   std::vector<std::string> missing{""};
   for (const std::string& variant : wanted) {
-    const auto& all = journal.segments();
+    const auto& all = journal.passes();
     const bool there = std::any_of(all.begin(), all.end(), [&](const auto& list) { return holds(list, variant); });
     if (!there && !holds(missing, variant)) missing.push_back(variant);
   }
-  for (size_t s = 0; s < journal.segments().size(); ++s) {
-    const std::vector<std::string>& list = journal.segments()[s];
+  for (size_t s = 0; s < journal.passes().size(); ++s) {
+    const std::vector<std::string>& list = journal.passes()[s];
     const bool all_wanted = std::all_of(list.begin(), list.end(), [&](const auto& v) { return holds(wanted, v); });
     if (complete(s) || (all_wanted && missing.size() == 1)) continue;
     fail(
@@ -150,39 +150,39 @@ std::vector<ResumedSegment> resume_segments(Journal& journal, std::span<const Va
         "first, then add variants or leave some out.",
         listed(list), listed(wanted));
   }
-  if (journal.segments().empty() || missing.size() > 1) journal.add_segment(missing);
+  if (journal.passes().empty() || missing.size() > 1) journal.add_pass(missing);
 
-  std::vector<ResumedSegment> out;
+  std::vector<ResumedPass> out;
   std::vector<bool> placed(variants.size(), false);
-  for (size_t s = 0; s < journal.segments().size(); ++s) {
-    const std::vector<std::string>& list = journal.segments()[s];
-    ResumedSegment segment{.segment = s, .variants = {}, .place = {}};
-    segment.place.resize(variants.size());
-    bool used = variants.size() == 1;  // the baseline alone is no reason to look at others' segments
+  for (size_t s = 0; s < journal.passes().size(); ++s) {
+    const std::vector<std::string>& list = journal.passes()[s];
+    ResumedPass pass{.pass = s, .variants = {}, .place = {}};
+    pass.place.resize(variants.size());
+    bool used = variants.size() == 1;  // the baseline alone is no reason to look at others' passes
     for (size_t v = 0; v < variants.size(); ++v) {
       const auto found = std::find(list.begin(), list.end(), wanted[v]);
       if (placed[v] || found == list.end()) continue;
-      segment.place[v] = static_cast<size_t>(found - list.begin());
+      pass.place[v] = static_cast<size_t>(found - list.begin());
       used = used || v > 0;
     }
     if (!used || (variants.size() == 1 && !out.empty())) continue;
-    for (size_t v = 0; v < variants.size(); ++v) placed[v] = placed[v] || segment.place[v].has_value();
+    for (size_t v = 0; v < variants.size(); ++v) placed[v] = placed[v] || pass.place[v].has_value();
     for (const std::string& text : list) {
-      segment.variants.push_back(text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text));
+      pass.variants.push_back(text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text));
     }
-    out.push_back(std::move(segment));
+    out.push_back(std::move(pass));
   }
   return out;
 }
 
-EngineResult journaled_result(const Journal& journal, size_t segment, bool reversed, std::span<const size_t> windows) {
-  const size_t variants = journal.segments().at(segment).size();
-  EngineResult out;
+RunScores journaled_result(const Journal& journal, size_t pass, bool reversed, std::span<const size_t> windows) {
+  const size_t variants = journal.passes().at(pass).size();
+  RunScores out;
   out.windows.assign(windows.begin(), windows.end());
   out.scores.resize(variants);
   out.layer_errors.resize(variants);
   out.routes.resize(variants);
-  auto known = journal.known(segment, reversed);
+  auto known = journal.known(pass, reversed);
   for (const size_t w : windows) {
     for (size_t v = 0; v < variants; ++v) {
       out.scores[v].push_back(std::move(known[w]->scores[v]));
@@ -192,7 +192,7 @@ EngineResult journaled_result(const Journal& journal, size_t segment, bool rever
       for (size_t s = 0; s < steps.size(); ++s) sums[s] += steps[s];
     }
   }
-  const JournalTimes times = journal.times(segment, reversed);
+  const JournalTimes times = journal.times(pass, reversed);
   out.seconds = times.seconds;
   WorkerReport& worker = out.workers.emplace_back();
   worker.rounds = 1;
@@ -201,16 +201,16 @@ EngineResult journaled_result(const Journal& journal, size_t segment, bool rever
   return out;
 }
 
-EngineResult assemble(std::span<const ResumedSegment> segments, std::vector<EngineResult> results) {
-  const size_t variants = segments.front().place.size();
-  EngineResult out;
+RunScores assemble(std::span<const ResumedPass> passes, std::vector<RunScores> results) {
+  const size_t variants = passes.front().place.size();
+  RunScores out;
   out.windows = results.front().windows;
   out.scores.resize(variants);
   out.layer_errors.resize(variants);
   out.seconds.resize(variants);
   out.routes.resize(variants);
-  for (size_t s = 0; s < segments.size(); ++s) {
-    EngineResult& result = results[s];
+  for (size_t s = 0; s < passes.size(); ++s) {
+    RunScores& result = results[s];
     for (size_t i = 0; i < out.windows.size(); ++i) {
       if (same_bits(result.scores[0][i], results[0].scores[0][i])) continue;
       fail(
@@ -225,7 +225,7 @@ EngineResult assemble(std::span<const ResumedSegment> segments, std::vector<Engi
     for (WorkerReport& worker : result.workers) {
       std::vector<VariantSeconds> seconds(variants);
       for (size_t v = 0; v < variants; ++v) {
-        const auto place = segments[s].place[v];
+        const auto place = passes[s].place[v];
         // One that had no memory to begin has no times.
         if (place && *place < worker.seconds.size()) seconds[v] = worker.seconds[*place];
       }
@@ -233,7 +233,7 @@ EngineResult assemble(std::span<const ResumedSegment> segments, std::vector<Engi
       out.workers.push_back(std::move(worker));
     }
     for (size_t v = 0; v < variants; ++v) {
-      const auto place = segments[s].place[v];
+      const auto place = passes[s].place[v];
       if (!place) continue;
       out.scores[v] = result.scores[*place];
       out.layer_errors[v] = result.layer_errors[*place];

@@ -25,22 +25,22 @@ std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::stri
 std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vector<JournalFact> facts, size_t windows);
 
 /// One list of variants that are run together, and which of the run's they are.
-struct ResumedSegment {
-  size_t segment = 0;             // of the journal
+struct ResumedPass {
+  size_t pass = 0;             // of the journal
   std::vector<Variant> variants;  // the baseline first
-  /// [variant of the run] -> its place in `variants`; none where another segment has it.
+  /// [variant of the run] -> its place in `variants`; none where another pass has it.
   std::vector<std::optional<size_t>> place;
 };
 
-/// What has to be run, or looked up, for these variants (the baseline first). New ones become a segment of their own,
+/// What has to be run, or looked up, for these variants (the baseline first). New ones become a pass of their own,
 /// beside a baseline that must come out as it was. Throws Error where the journal's own run has to be finished first.
-std::vector<ResumedSegment> resume_segments(Journal& journal, std::span<const Variant> variants, bool noise);
+std::vector<ResumedPass> resume_passes(Journal& journal, std::span<const Variant> variants, bool noise);
 
-/// These windows of a segment, all of which the journal has.
-EngineResult journaled_result(const Journal& journal, size_t segment, bool reversed, std::span<const size_t> windows);
+/// These windows of a pass, all of which the journal has.
+RunScores journaled_result(const Journal& journal, size_t pass, bool reversed, std::span<const size_t> windows);
 
-/// The variants of the run from the results of its segments, which are of the same windows. Throws Error if their
+/// The variants of the run from the results of its passes, which are of the same windows. Throws Error if their
 /// baselines differ.
-EngineResult assemble(std::span<const ResumedSegment> segments, std::vector<EngineResult> results);
+RunScores assemble(std::span<const ResumedPass> passes, std::vector<RunScores> results);
 
 }  // namespace mxlm

@@ -20,11 +20,11 @@ constexpr Tier kTiers[] = {
     {"D", "attention=mxfp6,mlp=mxfp4"},
 };
 
-struct NamedStage {
+struct PrototypeStage {
   PipelineStage stage;
   std::string_view name, format;
 };
-constexpr NamedStage kStages[] = {
+constexpr PrototypeStage kPrototypeStages[] = {
     {PipelineStage::bf16, "bf16", "bf16"},
     {PipelineStage::bfp16, "bfp16", "bfp16"},
     {PipelineStage::int8, "int8", "llm_int8"},
@@ -67,7 +67,7 @@ const std::vector<std::string>& tier_names() {
 
 std::vector<Variant> stage_variants(PipelineStage stage, const std::vector<std::string>& targets) {
   std::vector<Variant> out;
-  for (const NamedStage& s : kStages) {
+  for (const PrototypeStage& s : kPrototypeStages) {
     if (s.stage != stage) continue;
     out.push_back(Variant::parse(fmt::format("{}:{}", s.name, uniform_text(targets, s.format))));
   }

@@ -69,14 +69,14 @@ std::vector<Combination> combinations(const SweepAxes& axes) {
   if (formats.empty()) {
     for (const auto& element : mx::kElements) formats.emplace_back(element.name);
   }
-  const mx::BlockFormat standard;
+  const mx::Format standard;
   std::vector<Combination> out;
   std::set<std::string> seen;
   for (const std::string& typed : formats) {
     const std::string format = format_text(typed, axes.weights_only);
     const ProductSpec spec = Variant::parse("linear=" + format).clauses.front().spec;
     if (has_stage(spec)) {
-      const mx::BlockFormat& side = spec.weights ? *spec.weights : *spec.activations;
+      const mx::Format& side = spec.weights ? *spec.weights : *spec.activations;
       Combination c;
       c.point.format = format;
       c.point.block = side.block_size;

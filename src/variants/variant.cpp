@@ -94,7 +94,7 @@ struct Keys {
 
 struct ParsedOperand {
   std::string_view text;
-  std::optional<mx::BlockFormat> format;  // with the settings of its name; empty: none
+  std::optional<mx::Format> format;  // with the settings of its name; empty: none
   Keys keys;
 };
 
@@ -163,7 +163,7 @@ void parse_key(const Context& context, std::string_view text, Keys& keys) {
 }
 
 /// Refuses a key, just parsed into `keys`, that its own operand's format has no use for.
-void require_key(const Context& context, std::string_view at, const mx::BlockFormat& format, const Keys& keys) {
+void require_key(const Context& context, std::string_view at, const mx::Format& format, const Keys& keys) {
   const auto require = [&](mx::Key key, bool given, std::string_view name) {
     if (!given || mx::takes_key(format, key)) return;
     context.wrong(at, "key {} means nothing for {}, {}", name, mx::format_name(format),
@@ -183,7 +183,7 @@ ParsedOperand parse_operand(const Context& context, std::string_view text) {
     out.format = mx::parse_format(out.text);
     if (!out.format) {
       std::vector<std::string_view> names = names_of(mx::kElements);
-      for (const auto& row : mx::kStages) {
+      for (const auto& row : mx::kReferenceFormats) {
         names.push_back(row.name);
         if (!row.alias.empty()) names.push_back(row.alias);
       }
@@ -212,7 +212,7 @@ ParsedOperand parse_operand(const Context& context, std::string_view text) {
 /// A format with the keys that mean something for it.
 OperandSpec to_spec(const ParsedOperand& operand, const Keys& keys) {
   if (!operand.format) return std::nullopt;
-  mx::BlockFormat format = *operand.format;
+  mx::Format format = *operand.format;
   const auto set = [&](mx::Key key, auto& setting, const auto& given) {
     if (given && mx::takes_key(format, key)) setting = *given;
   };
@@ -316,7 +316,7 @@ Clause parse_clause(const Context& context, std::string_view text) {
   if (target == kTargetVector) {
     // The one dtype that vector operations can be rounded to; a format's name for it, but no format of an operand.
     const std::string given = to_text(clause.spec);
-    const std::string_view bf16 = mx::kStages[0].name;
+    const std::string_view bf16 = mx::kReferenceFormats[0].name;
     if (given != bf16 && given != kNone) context.wrong(spec_text, "vector operations are rounded to {} alone", bf16);
     clause.spec = {};
     if (given == bf16) clause.spec.arithmetic = Arithmetic::bf16_rounded;
@@ -336,33 +336,33 @@ Clause parse_clause(const Context& context, std::string_view text) {
 
 /// "@key=value" for each key that `format` takes and that differs from the default, or that `also` sets (so that it is
 /// not taken from there).
-std::string keys_text(const mx::BlockFormat& format, const mx::BlockFormat& also) {
-  const mx::BlockFormat standard;
+std::string keys_text(const mx::Format& format, const mx::Format& also) {
+  const mx::Format standard;
   std::string out;
   const auto shows = [&](mx::Key key, auto member) {
-    const auto differs = [&](const mx::BlockFormat& f) {
+    const auto differs = [&](const mx::Format& f) {
       return mx::takes_key(f, key) && f.*member != standard.*member;
     };
     return mx::takes_key(format, key) && (differs(format) || differs(also));
   };
-  if (shows(mx::Key::block, &mx::BlockFormat::block_size)) out += fmt::format("@block={}", format.block_size);
-  if (shows(mx::Key::scale_bits, &mx::BlockFormat::scale_bits)) out += fmt::format("@scale_bits={}", format.scale_bits);
-  if (shows(mx::Key::rule, &mx::BlockFormat::rule)) out += fmt::format("@rule={}", mx::rule_name(format.rule));
-  if (shows(mx::Key::round, &mx::BlockFormat::rounding)) {
+  if (shows(mx::Key::block, &mx::Format::block_size)) out += fmt::format("@block={}", format.block_size);
+  if (shows(mx::Key::scale_bits, &mx::Format::scale_bits)) out += fmt::format("@scale_bits={}", format.scale_bits);
+  if (shows(mx::Key::rule, &mx::Format::rule)) out += fmt::format("@rule={}", mx::rule_name(format.rule));
+  if (shows(mx::Key::round, &mx::Format::rounding)) {
     out += fmt::format("@round={}", mx::rounding_name(format.rounding));
   }
   return out;
 }
 
 /// True if a side without keys of its own would take all of `last`'s keys and be `format`.
-bool takes_keys_from(const mx::BlockFormat& format, const mx::BlockFormat& last) {
+bool takes_keys_from(const mx::Format& format, const mx::Format& last) {
   const auto same = [&](mx::Key key, auto member) {
     return !mx::takes_key(format, key) ||
-           format.*member == (mx::takes_key(last, key) ? last.*member : mx::BlockFormat{}.*member);
+           format.*member == (mx::takes_key(last, key) ? last.*member : mx::Format{}.*member);
   };
-  return same(mx::Key::block, &mx::BlockFormat::block_size) &&
-         same(mx::Key::scale_bits, &mx::BlockFormat::scale_bits) && same(mx::Key::rule, &mx::BlockFormat::rule) &&
-         same(mx::Key::round, &mx::BlockFormat::rounding);
+  return same(mx::Key::block, &mx::Format::block_size) &&
+         same(mx::Key::scale_bits, &mx::Format::scale_bits) && same(mx::Key::rule, &mx::Format::rule) &&
+         same(mx::Key::round, &mx::Format::rounding);
 }
 
 /// A side before the last one, whose keys hold for it too where it names none of that kind.
@@ -395,7 +395,7 @@ std::string Variant::canonical() const {
   for (const Clause& clause : clauses) {
     if (!out.empty()) out += ',';
     out += clause.target + '=';
-    out += clause.spec.arithmetic == Arithmetic::bf16_rounded ? std::string(mx::kStages[0].name) : to_text(clause.spec);
+    out += clause.spec.arithmetic == Arithmetic::bf16_rounded ? std::string(mx::kReferenceFormats[0].name) : to_text(clause.spec);
   }
   return out;
 }
@@ -461,7 +461,7 @@ std::string to_text(const ProductSpec& spec) {
   return side_text(spec.weights, spec.activations) + '/' + to_text(spec.activations);
 }
 
-mx::BlockFormat parse_block_format(std::string_view text) {
+mx::Format parse_block_format(std::string_view text) {
   const Context context{.text = text, .what = "format"};
   if (text.size() > kMaxText) fail_usage("a format has {} characters at most, this one has {}", kMaxText, text.size());
   const std::string_view operand_text = trim(text);

@@ -57,6 +57,6 @@ struct NamedLinear {
 std::string to_text(const OperandSpec& spec);
 std::string to_text(const ProductSpec& spec);
 /// One operand with its keys, for `cast --format`: "mxfp4@rule=rceil". Throws UsageError.
-mx::BlockFormat parse_block_format(std::string_view text);
+mx::Format parse_block_format(std::string_view text);
 
 }  // namespace mxlm

@@ -54,7 +54,7 @@ struct FeatureProblem {
     args.head_dim = head_dim;
     args.scale = 1 / std::sqrt(static_cast<float>(head_dim));
     if (f.strides) args.q_head_stride = args.kv_head_stride = head_dim + 6;
-    args.window = f.window;
+    args.sliding_window = f.window;
     args.softcap = f.softcap;
     for (int h = 0; h < heads; ++h) {
       if (f.slopes) slopes.push_back(std::exp2(-static_cast<float>(h + 1)));
@@ -102,7 +102,7 @@ TEST_P(AttentionFeatures, AgreeWithFloat64) {
 // Through the route that quantises, with a format so fine that little of it shows.
 TEST_P(AttentionFeatures, AgreeWithFloat64WhereQuantised) {
   const OperandSpec fine =
-      mx::BlockFormat{.element = mx::parse_element("mxint16").value_or(mx::ElementFormat{}), .block_size = 32};
+      mx::Format{.element = mx::parse_element("mxint16").value_or(mx::ElementFormat{}), .block_size = 32};
   for (const int head_dim : {10, 40}) {
     for (const DType type : {DType::bf16, DType::f32}) {
       FeatureProblem fp(GetParam(), type, kWindows, 2, 1, head_dim, 7);
@@ -130,7 +130,7 @@ TEST_P(AttentionFeatures, BitsDependOnTheWindowAlone) {
     for (const DType type : {DType::bf16, DType::f32}) {
       FeatureProblem fp(GetParam(), type, {33, 290, 1, 64}, 2, 1, 40, 3);
       Problem& whole = fp.problem;
-      const OperandSpec fp8 = mx::BlockFormat{.element = mx::parse_element("mxfp8_e4m3").value_or(mx::ElementFormat{})};
+      const OperandSpec fp8 = mx::Format{.element = mx::parse_element("mxfp8_e4m3").value_or(mx::ElementFormat{})};
       if (quantised) whole.args.qk = whole.args.pv = {fp8, fp8};
       for (const Isa isa : isas()) {
         const Tensor one = attend(whole, isa, 1);
@@ -261,7 +261,7 @@ TEST(AttentionGoldens, AgreeWithTransformers) {
     const std::vector<float> sink_values = read(static_cast<size_t>(sinks));
     problem.args.scale = scale;
     problem.args.softcap = softcap;
-    problem.args.window = window;
+    problem.args.sliding_window = window;
     problem.args.slopes = slope_values;
     problem.args.sinks = sink_values;
     if (keys > 0) problem.keys = {keys};

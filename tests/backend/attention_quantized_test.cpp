@@ -21,7 +21,7 @@ OperandSpec parse(const std::string& format, int block, const std::string& round
   const auto element = mx::parse_element(format);
   const auto rule = mx::parse_rounding(rounding);
   if (!element || !rule) throw std::invalid_argument(format + " " + rounding);
-  return mx::BlockFormat{.element = *element, .block_size = block, .rounding = *rule};
+  return mx::Format{.element = *element, .block_size = block, .rounding = *rule};
 }
 
 // tests/data/backend/attention_mx.{txt,bin}, from microxcaling and torch. Where only Q, K and V are quantised both

@@ -137,7 +137,7 @@ struct Reference {
 
 /// True if query i of window w sees key j (both of the window).
 inline bool sees(const Problem& p, size_t w, int64_t i, int64_t j) {
-  return j <= i && (p.keys.empty() || j < p.keys[w]) && (p.args.window == 0 || j > i - p.args.window);
+  return j <= i && (p.keys.empty() || j < p.keys[w]) && (p.args.sliding_window == 0 || j > i - p.args.sliding_window);
 }
 
 inline Reference attend_reference(const Problem& p) {

@@ -23,13 +23,13 @@ std::vector<float> as_floats(const std::vector<int32_t>& ids) { return {ids.begi
 TEST_P(ExpertsOnEachIsa, RoutesAsTransformers) {
   const auto b = backend(GetParam());
   const Tensor logits = b->upload(view(golden("router.logits").bf16, 6), DType::bf16);
-  using Score = RouteArgs::Score;
-  const std::pair<std::string, RouteArgs> models[] = {
+  using Score = RoutingArgs::Score;
+  const std::pair<std::string, RoutingArgs> models[] = {
       {"mixtral", {.top_k = 2, .score = Score::softmax_all, .normalise = true}},
       {"qwen3", {.top_k = 4, .score = Score::softmax_all, .round_weights = true}},
       {"gpt_oss", {.top_k = 4, .score = Score::softmax_chosen, .round_weights = true}}};
   for (const auto& [name, args] : models) {
-    const Routing routing = b->route(logits, args);
+    const Routing routing = b->choose_experts(logits, args);
     EXPECT_EQ(routing.top_k, args.top_k);
     EXPECT_EQ(as_floats(routing.experts), golden("router." + name + ".experts").values) << name;
     const std::vector<float>& want = golden("router." + name + ".weights").values;
@@ -50,22 +50,22 @@ TEST(Route, TiesGoToTheLowerIdAndNansAreNoCrash) {
   const std::vector<float> logits{1,   3,   3,   3,   0,  //
                                   nan, 1,   nan, 2,   0,  //
                                   nan, nan, nan, nan, nan, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
-  for (const auto score : {RouteArgs::Score::softmax_all, RouteArgs::Score::softmax_chosen}) {
-    const Routing routing = b->route(b->upload(view(logits, 4), DType::f32), {.top_k = 2, .score = score});
+  for (const auto score : {RoutingArgs::Score::softmax_all, RoutingArgs::Score::softmax_chosen}) {
+    const Routing routing = b->choose_experts(b->upload(view(logits, 4), DType::f32), {.top_k = 2, .score = score});
     EXPECT_EQ(routing.experts, (std::vector<int32_t>{1, 2, 1, 3, 0, 1, 0, 1}));
   }
-  const Routing all = b->route(b->upload(view(std::vector<float>{0, 0}, 1), DType::f32), {.top_k = 2});
+  const Routing all = b->choose_experts(b->upload(view(std::vector<float>{0, 0}, 1), DType::f32), {.top_k = 2});
   EXPECT_EQ(all.experts, (std::vector<int32_t>{0, 1}));
   EXPECT_EQ(all.weights, (std::vector<float>{0.5F, 0.5F}));
-  EXPECT_TRUE(b->route(b->empty(DType::bf16, 0, 8), {.top_k = 2}).experts.empty());
+  EXPECT_TRUE(b->choose_experts(b->empty(DType::bf16, 0, 8), {.top_k = 2}).experts.empty());
 }
 
 TEST(Route, RowsDoNotDependOnTheBatch) {
   const auto b = backend();
   const Tensor logits = b->upload(view(random_values(900UL * 64, 20, 0), 900), DType::bf16);
-  const RouteArgs args{.top_k = 8, .normalise = true};
-  const Routing all = b->route(logits, args);
-  const Routing one = backend(cpu::detect_isa(), 1)->route(logits.view(700, 1, 0, 64), args);
+  const RoutingArgs args{.top_k = 8, .normalise = true};
+  const Routing all = b->choose_experts(logits, args);
+  const Routing one = backend(cpu::detect_isa(), 1)->choose_experts(logits.view(700, 1, 0, 64), args);
   float sum = 0;
   for (size_t i = 0; i < 8; ++i) {
     EXPECT_EQ(all.experts[700 * 8 + i], one.experts[i]);
@@ -272,7 +272,7 @@ TEST_P(ExpertsOnEachIsa, LinearMultipliesBeforeTheResidual) {
 
 TEST_P(ExpertsOnEachIsa, OperandsOfAView) {
   const auto b = backend(GetParam());
-  const mx::BlockFormat fp8{.element = mx::parse_element("mxfp8_e4m3").value_or(mx::ElementFormat{})};
+  const mx::Format fp8{.element = mx::parse_element("mxfp8_e4m3").value_or(mx::ElementFormat{})};
   for (const DType type : {DType::bf16, DType::f32}) {
     const Tensor wide = b->upload(view(random_values(5UL * 90, 31), 5), type);
     const Tensor x = wide.view(1, 3, 20, 45);

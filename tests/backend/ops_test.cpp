@@ -67,16 +67,16 @@ struct Host {
   HostMatrix matrix;
 };
 
-mx::BlockFormat format_of(const char* name) {
+mx::Format format_of(const char* name) {
   const auto element = mx::parse_element(name);
   if (!element) throw Error("no such element format");
-  mx::BlockFormat format;
+  mx::Format format;
   format.element = *element;
   return format;
 }
 
-std::vector<mx::BlockFormat> formats() {
-  std::vector<mx::BlockFormat> all;
+std::vector<mx::Format> formats() {
+  std::vector<mx::Format> all;
   for (const char* name : {"mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8", "mxint4",
                            "mxint12", "mxe5m10"}) {
     all.push_back(format_of(name));
@@ -84,7 +84,7 @@ std::vector<mx::BlockFormat> formats() {
   all[0].block_size = 0;
   all[4].block_size = 16;
   all[5].scale_bits = 4;
-  mx::BlockFormat wide = all[0];
+  mx::Format wide = all[0];
   wide.scale_bits = 16;
   all.push_back(wide);
   return all;
@@ -192,7 +192,7 @@ std::vector<std::vector<float>> unchanging(Backend& b, DType type, int64_t cols)
   const Tensor weight = b.upload(view(random_values(static_cast<size_t>(cols), 41), 1), type);
   std::vector<Operand> outs;
   outs.push_back(operand(type));
-  const mx::BlockFormat format = format_of("mxfp6_e2m3");
+  const mx::Format format = format_of("mxfp6_e2m3");
   outs.push_back(operand(DType::bf16, format));
   b.norm(x, {.weight = &weight}, {}, outs);
   std::vector<std::vector<float>> results{download(b, outs[0].values), download(b, outs[1].values)};
@@ -344,7 +344,7 @@ TEST_P(OpsOnEachIsa, ProducersQuantiseTheValueInTheModelDtype) {
       const Tensor weight = b->upload(view(w, 1), type);
       for (int producer = 0; producer < 2; ++producer) {
         std::vector<Operand> outs;
-        for (const mx::BlockFormat& f : formats()) {
+        for (const mx::Format& f : formats()) {
           outs.push_back(operand(DType::f32, f));
           if (mx::decodes_exactly_to_bf16(f)) outs.push_back(operand(DType::bf16, f));
         }
@@ -433,7 +433,7 @@ TEST_P(OpsOnEachIsa, PreparedWeightsHoldTheQuantisedValues) {
   constexpr int64_t kK = 75;
   const std::vector<float> values = random_values(kN * kK, 7);
   std::vector<OperandSpec> specs{std::nullopt};
-  for (const mx::BlockFormat& f : formats()) specs.emplace_back(f);
+  for (const mx::Format& f : formats()) specs.emplace_back(f);
   for (const DType type : {DType::bf16, DType::f32, DType::f16}) {
     Host source(type, kN, kK, kK + 3, 1);  // an odd address
     for (int64_t n = 0; n < kN; ++n) {
@@ -473,7 +473,7 @@ TEST_P(OpsOnEachIsa, PreparedWeightsHoldTheQuantisedValues) {
 TEST_P(OpsOnEachIsa, SubnormalQuantisedWeightsAreKeptInFloat32) {
   MXLM_CPU_ONLY("of what the instructions for bfloat16 flush");
   const auto b = backend(GetParam());
-  const mx::BlockFormat format = format_of("mxfp8_e4m3");
+  const mx::Format format = format_of("mxfp8_e4m3");
   for (const DType type : {DType::bf16, DType::f32}) {
     for (const float tiny : {0x1p-125F, 0x1p-126F, 0x1p-127F, 0x1p-130F}) {
       Host source(type, 3, 64, 64);
@@ -495,7 +495,7 @@ TEST_P(OpsOnEachIsa, SubnormalQuantisedWeightsAreKeptInFloat32) {
 
 TEST_P(OpsOnEachIsa, NanBlocksOfAWeightStayNan) {
   const auto b = backend(GetParam());
-  const mx::BlockFormat format = format_of("mxfp4_e2m1");
+  const mx::Format format = format_of("mxfp4_e2m1");
   Host source(DType::bf16, 2, 64, 64);
   for (int64_t c = 0; c < 64; ++c) {
     source.set(0, c, 1);
@@ -517,8 +517,8 @@ TEST(Ops, OperandTypesAreBf16WhereThatIsExact) {
   const auto b = backend();
   const auto exact = b->prepare(view(random_bf16(64, 8), 2), std::nullopt);
   const auto wide = b->prepare(view(random_values(64, 8), 2), std::nullopt);
-  const mx::BlockFormat fp8 = formats()[1];
-  const mx::BlockFormat int12 = formats()[7];
+  const mx::Format fp8 = formats()[1];
+  const mx::Format int12 = formats()[7];
   ASSERT_FALSE(mx::decodes_exactly_to_bf16(int12));
   const auto storage = [&](const OperandSpec& spec, const auto& weight, DType model) {
     const OperandType type = b->operand_type(spec, *weight, model);

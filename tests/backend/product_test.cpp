@@ -24,13 +24,13 @@ using cpu::Order;
 
 struct NamedFormat {
   const char* name;
-  mx::BlockFormat format;
+  mx::Format format;
 };
 
 std::vector<NamedFormat> formats() {
   std::vector<NamedFormat> out;
   for (const char* name : {"mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8"}) {
-    mx::BlockFormat format;
+    mx::Format format;
     format.element = mx::parse_element(name).value();
     out.push_back({name, format});
   }

@@ -16,7 +16,7 @@
 namespace mxlm::cpu {
 namespace {
 
-using mx::BlockFormat;
+using mx::Format;
 using mx::Rounding;
 using mx::ScaleRule;
 
@@ -87,7 +87,7 @@ auto bits_of(T x) {
 }
 
 template <typename In, typename Out>
-void expect_same(const BlockFormat& f, const std::vector<In>& in, const std::string& what) {
+void expect_same(const Format& f, const std::vector<In>& in, const std::string& what) {
   const auto n = static_cast<int64_t>(in.size());
   std::vector<Out> portable(in.size()), fast(in.size());
   quantize_decode_row(Isa::portable, f, in.data(), n, portable.data());
@@ -100,14 +100,14 @@ void expect_same(const BlockFormat& f, const std::vector<In>& in, const std::str
 
 mx::ElementFormat named(const char* name) { return mx::parse_element(name).value_or(mx::ElementFormat{}); }
 
-std::string describe(const BlockFormat& f) {
+std::string describe(const Format& f) {
   return mx::element_name(f.element) + " block " + std::to_string(f.block_size) + " bits " +
          std::to_string(f.scale_bits) + " " + std::string(mx::rule_name(f.rule)) + " " +
          std::string(mx::rounding_name(f.rounding));
 }
 
 /// Every named format and some generic ones, in all rules and roundings, scale bits and block sizes in turn.
-std::vector<BlockFormat> formats() {
+std::vector<Format> formats() {
   std::vector<mx::ElementFormat> elements;
   for (const auto& e : mx::kElements) elements.push_back(e.format);
   for (const char* name :
@@ -115,7 +115,7 @@ std::vector<BlockFormat> formats() {
     elements.push_back(named(name));
   }
   constexpr std::array<int, 8> kBlocks{32, 16, 8, 32, 0, 40, 256, 9};
-  std::vector<BlockFormat> all;
+  std::vector<Format> all;
   size_t i = 0;
   for (const auto& e : elements) {
     for (const auto& rule : mx::kScaleRules) {
@@ -132,7 +132,7 @@ std::vector<BlockFormat> formats() {
 
 TEST(QuantizeRows, FastPathsGiveThePortableBits) {
   Hard hard(7);
-  for (const BlockFormat& f : formats()) {
+  for (const Format& f : formats()) {
     for (const int64_t n : {int64_t{576}, int64_t{1}, int64_t{31}, int64_t{1543}}) {
       const std::vector<float> x = hard.row(n);
       std::vector<BFloat16> narrow(x.size());
@@ -161,7 +161,7 @@ TEST(QuantizeRows, EveryExponentOfTheMaximum) {
           }
         }
       }
-      const BlockFormat f{e.format, 8, 8, rule.rule, Rounding::even};
+      const Format f{e.format, 8, 8, rule.rule, Rounding::even};
       ASSERT_NO_FATAL_FAILURE((expect_same<float, float>(f, x, describe(f))));
       ASSERT_NO_FATAL_FAILURE((expect_same<float, BFloat16>(f, x, describe(f))));
     }
@@ -170,7 +170,7 @@ TEST(QuantizeRows, EveryExponentOfTheMaximum) {
 
 TEST(QuantizeRows, MayWorkInPlace) {
   Hard hard(11);
-  for (const BlockFormat& f : formats()) {
+  for (const Format& f : formats()) {
     std::vector<float> x = hard.row(1000), apart(1000);
     quantize_decode_row(detect_isa(), f, x.data(), 1000, apart.data());
     quantize_decode_row(detect_isa(), f, x.data(), 1000, x.data());
@@ -181,7 +181,7 @@ TEST(QuantizeRows, MayWorkInPlace) {
 /// Decoding codes gives what quantise-and-decode gives; integers have one zero either way.
 TEST(QuantizeRows, CodesDecodeToTheSameValues) {
   Hard hard(13);
-  for (const BlockFormat& f : formats()) {
+  for (const Format& f : formats()) {
     if (f.scale_bits > 8) continue;
     for (const int64_t n : {int64_t{576}, int64_t{1}, int64_t{31}, int64_t{1543}}) {
       const std::vector<float> x = hard.row(n);
@@ -217,7 +217,7 @@ TEST(QuantizeRows, CodesDecodeToTheSameValues) {
 /// Any bytes decode alike: codes beyond the largest element, every scale.
 TEST(QuantizeRows, AnyBytesDecodeAlike) {
   std::mt19937 random(17);
-  for (const BlockFormat& f : formats()) {
+  for (const Format& f : formats()) {
     if (!mx::decodes_exactly_to_bf16(f)) continue;
     constexpr int64_t kN = 900;
     std::vector<uint8_t> codes(static_cast<size_t>(code_bytes(f, kN))), scales(static_cast<size_t>(scale_bytes(f, kN)));

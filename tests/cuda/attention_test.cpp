@@ -118,7 +118,7 @@ TEST_F(CudaAttention, LongWindowsAgreeWithFloat64) {
   for (const auto& [shape, window] : cases) {
     for (const DType type : {DType::bf16, DType::f32}) {
       Problem problem = make_problem(type, {512, 256}, shape.heads, shape.kv_heads, shape.head_dim, 9);
-      problem.args.window = window;
+      problem.args.sliding_window = window;
       expect_accurate(attend_reference(problem), attend(gpu(), problem),
                       "head_dim " + std::to_string(shape.head_dim) + " window " + std::to_string(window));
     }
@@ -152,7 +152,7 @@ TEST_F(CudaAttention, BitsDoNotDependOnTheNumberOfWindows) {
        std::vector<WindowedShape>{{{8, 2, 128}, 0}, {{8, 2, 128}, 130}, {{8, 8, 64}, 0}}) {
     const std::vector<int64_t> lengths(5, shape.head_dim == 64 ? 320 : 512);
     Problem problem = make_problem(DType::bf16, lengths, shape.heads, shape.kv_heads, shape.head_dim, 5);
-    problem.args.window = window;
+    problem.args.sliding_window = window;
     expect_windows_alone_give_the_same_bits(gpu(), problem, "head_dim " + std::to_string(shape.head_dim));
   }
 }
@@ -202,7 +202,7 @@ struct FeatureProblem {
     args.head_dim = head_dim;
     args.scale = 1 / std::sqrt(static_cast<float>(head_dim));
     if (f.strides) args.q_head_stride = args.kv_head_stride = head_dim + 6;
-    args.window = f.window;
+    args.sliding_window = f.window;
     args.softcap = f.softcap;
     for (int h = 0; h < heads; ++h) {
       if (f.slopes) slopes.push_back(std::exp2(-static_cast<float>(h + 1)));
@@ -235,7 +235,7 @@ TEST_F(CudaAttention, FeaturesAgreeWithFloat64) {
 OperandSpec format(const std::string& name, int block = 32, mx::Rounding rounding = mx::Rounding::even) {
   const auto f = mx::parse_format(name);
   if (!f) throw std::invalid_argument(name);
-  mx::BlockFormat out = *f;
+  mx::Format out = *f;
   if (out.scaling == mx::Scaling::block) out.block_size = block;
   out.rounding = rounding;
   return out;

@@ -205,14 +205,14 @@ TEST_F(Elementwise, RoutesAndAccumulates) {
     auto logits = random_values(40 * 9, 12, 2);
     logits[9] = logits[10] = logits[11];  // ties
     logits[20] = NAN;
-    for (const auto score : {RouteArgs::Score::softmax_all, RouteArgs::Score::softmax_chosen}) {
-      RouteArgs args;
+    for (const auto score : {RoutingArgs::Score::softmax_all, RoutingArgs::Score::softmax_chosen}) {
+      RoutingArgs args;
       args.top_k = 3;
       args.score = score;
-      args.normalise = score == RouteArgs::Score::softmax_all;
+      args.normalise = score == RoutingArgs::Score::softmax_all;
       args.round_weights = true;
       std::vector<Routing> routings;
-      for (Backend* b : {&gpu(), &cpu()}) routings.push_back(b->route(b->upload(matrix(logits, 40, 9), type), args));
+      for (Backend* b : {&gpu(), &cpu()}) routings.push_back(b->choose_experts(b->upload(matrix(logits, 40, 9), type), args));
       EXPECT_EQ(routings[0].experts, routings[1].experts);
       EXPECT_EQ(different(routings[0].weights, routings[1].weights), 0U);
     }
@@ -230,7 +230,7 @@ TEST_F(Elementwise, RoutesAndAccumulates) {
     }
     Tensor sum = gpu().empty(DType::f32, 0, 8);
     gpu().accumulate(gpu().empty(type, 0, 8), {}, {}, sum);
-    EXPECT_TRUE(gpu().route(gpu().empty(type, 0, 8), {}).experts.empty());
+    EXPECT_TRUE(gpu().choose_experts(gpu().empty(type, 0, 8), {}).experts.empty());
   }
 }
 

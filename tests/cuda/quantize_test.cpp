@@ -2,7 +2,7 @@
 
 #include "mx/quantize.hpp"
 
-#include "mx/stage.hpp"
+#include "mx/reference_format.hpp"
 #include "support.hpp"
 
 namespace mxlm::cuda_test {
@@ -10,7 +10,7 @@ namespace {
 
 using Quantize = CudaTest;
 
-std::string describe(const mx::BlockFormat& f) {
+std::string describe(const mx::Format& f) {
   return mx::format_name(f) + " block " + std::to_string(f.block_size) + " scale_bits " + std::to_string(f.scale_bits) +
          ' ' + std::string(mx::rule_name(f.rule)) + ' ' + std::string(mx::rounding_name(f.rounding));
 }
@@ -85,7 +85,7 @@ class Inputs {
 };
 
 /// Storages that a spec may have in a model of this dtype.
-std::vector<DType> storages(const mx::BlockFormat& f) {
+std::vector<DType> storages(const mx::Format& f) {
   if (mx::decodes_exactly_to_bf16(f)) return {DType::bf16, DType::f32};
   return {DType::f32};
 }
@@ -105,10 +105,10 @@ size_t nonzero_padding(Backend& gpu, const Tensor& values) {
   return count;
 }
 
-void expect_same_operands(Backend& gpu, Backend& cpu, const Pair& x, const std::vector<mx::BlockFormat>& formats,
+void expect_same_operands(Backend& gpu, Backend& cpu, const Pair& x, const std::vector<mx::Format>& formats,
                           std::span<const int64_t> windows) {
   std::vector<Operand> on_gpu, on_cpu;
-  for (const mx::BlockFormat& f : formats) {
+  for (const mx::Format& f : formats) {
     for (const DType storage : storages(f)) {
       for (auto* list : {&on_gpu, &on_cpu}) {
         list->push_back({.type = {f, storage}, .values = {}, .row_scales = {}, .outliers = {}});
@@ -118,7 +118,7 @@ void expect_same_operands(Backend& gpu, Backend& cpu, const Pair& x, const std::
   gpu.operands(x.gpu, windows, on_gpu);
   cpu.operands(x.cpu, windows, on_cpu);
   for (size_t i = 0; i < on_gpu.size(); ++i) {
-    const mx::BlockFormat& f = *on_gpu[i].type.spec;
+    const mx::Format& f = *on_gpu[i].type.spec;
     const std::string what = describe(f) + (on_gpu[i].type.storage == DType::bf16 ? " bf16" : " f32") + " from " +
                              (x.gpu.dtype() == DType::bf16 ? "bf16 " : "f32 ") + std::to_string(x.gpu.rows()) + " x " +
                              std::to_string(x.gpu.cols());
@@ -154,10 +154,10 @@ TEST_F(Quantize, EveryElementRuleAndRoundingInBlocksOf32) {
     for (const int64_t cols : {100, 576}) {
       const Inputs inputs(gpu(), cpu(), 40, cols, type);
       for (const mx::ElementFormat& element : elements()) {
-        std::vector<mx::BlockFormat> formats;
+        std::vector<mx::Format> formats;
         for (const auto& rule : mx::kScaleRules) {
           for (const auto& rounding : mx::kRoundings) {
-            mx::BlockFormat f;
+            mx::Format f;
             f.element = element;
             f.rule = rule.rule;
             f.rounding = rounding.rounding;
@@ -174,13 +174,13 @@ TEST_F(Quantize, EveryBlockSizeAndScaleWidth) {
   for (const DType type : {DType::bf16, DType::f32}) {
     for (const int64_t cols : {1, 31, 100, 576, 4099}) {
       const Inputs inputs(gpu(), cpu(), cols > 1000 ? 5 : 33, cols, type);
-      std::vector<mx::BlockFormat> formats;
+      std::vector<mx::Format> formats;
       for (const char* name : {"mxfp8_e4m3", "mxfp4_e2m1", "mxint8", "mxe5m10"}) {
         for (const int block : {0, 8, 12, 16, 32, 33, 64, 128, 255, 256}) {
           for (const int bits : mx::kScaleBits) {
             for (const mx::ScaleRule rule : {mx::ScaleRule::floor, mx::ScaleRule::rceil, mx::ScaleRule::mse}) {
               if (rule == mx::ScaleRule::mse && (bits != 8 || block > 33)) continue;
-              mx::BlockFormat f = *mx::parse_format(name);
+              mx::Format f = *mx::parse_format(name);
               f.block_size = block;
               f.scale_bits = bits;
               f.rule = rule;
@@ -204,10 +204,10 @@ TEST_F(Quantize, EveryStageByWindows) {
       values[static_cast<size_t>(7 * cols)] = NAN;
       values[static_cast<size_t>(16 * cols + cols / 2)] = INFINITY;
       const Pair pair{gpu().upload(matrix(values, rows, cols), type), cpu().upload(matrix(values, rows, cols), type)};
-      std::vector<mx::BlockFormat> formats;
-      for (const auto& stage : mx::kStages) {
+      std::vector<mx::Format> formats;
+      for (const auto& stage : mx::kReferenceFormats) {
         formats.push_back(stage.format);
-        if (!stage.rounds) continue;
+        if (!stage.takes_rounding) continue;
         for (const auto& rounding : mx::kRoundings) {
           formats.push_back(stage.format);
           formats.back().rounding = rounding.rounding;
@@ -236,7 +236,7 @@ TEST_F(Quantize, PlainValuesKeepTheirBits) {
 }
 
 TEST_F(Quantize, TakesColumnViewsAndEmptyTensors) {
-  mx::BlockFormat f = *mx::parse_format("mxfp6_e2m3");
+  mx::Format f = *mx::parse_format("mxfp6_e2m3");
   for (const DType type : {DType::bf16, DType::f32}) {
     const Inputs inputs(gpu(), cpu(), 12, 200, type);
     for (const int64_t first : {0, 1, 3, 8, 16}) {
@@ -271,12 +271,12 @@ TEST_F(Quantize, WeightsAndTheirKeptCodesHaveTheValuesOfTheCpu) {
     for (size_t i = 0; i < values.size(); i += 31) values[i] = 0;
     const auto narrow = to_bf16(values);
     for (const HostMatrix& source : {matrix(values, rows, cols), matrix(narrow, rows, cols)}) {
-      std::vector<mx::BlockFormat> formats;
+      std::vector<mx::Format> formats;
       for (const mx::ElementFormat& element : elements()) {
         if (element.bits() > 8 || element.exponent_bits > 5) continue;
         for (const int block : {0, 12, 16, 32}) {
           for (const mx::Rounding rounding : {mx::Rounding::even, mx::Rounding::nearest}) {
-            mx::BlockFormat f;
+            mx::Format f;
             f.element = element;
             f.block_size = block;
             f.rounding = rounding;
@@ -287,7 +287,7 @@ TEST_F(Quantize, WeightsAndTheirKeptCodesHaveTheValuesOfTheCpu) {
       for (const char* name : {"fp8_e4m3_row", "int8_row", "nvfp4", "fp8_e5m2_tensor", "llm_int8", "bf16"}) {
         formats.push_back(*mx::parse_format(name));
       }
-      for (const mx::BlockFormat& f : formats) {
+      for (const mx::Format& f : formats) {
         const auto want = weight_values(cpu(), *cpu().prepare(source, f));
         EXPECT_EQ(different(weight_values(gpu(), *gpu().prepare(source, f)), want), 0U) << describe(f) << ' ' << cols;
         const auto kept = gpu().keep(source, f);

@@ -162,7 +162,7 @@ TEST_F(DevicePlans, KeepWhatFits) {
   // Every Linear in three bfloat16 parts for the float32 baseline and in one for each variant, rows in steps of 64.
   uint64_t baseline = 0, variant = 0;
   for (const LinearSpec* linear : loaded_.spec.linears()) {
-    if (linear == &loaded_.spec.head) continue;
+    if (linear == &loaded_.spec.lm_head) continue;
     const auto elements = static_cast<uint64_t>(linear->outputs() * ((linear->inputs() + 63) / 64 * 64));
     baseline += 6 * elements;
     variant += 2 * elements;

@@ -70,7 +70,7 @@ struct Cut {
 struct Outcome {
   Plan plan;
   size_t nodes = 0;
-  EngineResult result;
+  RunScores result;
 };
 
 Outcome run(const ModelSpec& model, const std::vector<Variant>& variants, const std::vector<Window>& windows,
@@ -107,7 +107,7 @@ std::vector<uint64_t> bits(const std::vector<WindowScores>& windows) {
   return out;
 }
 
-std::vector<std::vector<uint64_t>> bits(const EngineResult& result) {
+std::vector<std::vector<uint64_t>> bits(const RunScores& result) {
   std::vector<std::vector<uint64_t>> out;
   for (const auto& scores : result.scores) out.push_back(bits(scores));
   return out;

@@ -156,7 +156,7 @@ TEST(LayerErrors, EqualTransformersHiddenStates) {
   for (const int64_t batch : {1, 2, 3}) {
     const Plan plan = make_plan(g.model.spec, DType::f32, tree, g.windows,
                                 {.batch_windows = batch, .memory_limit = uint64_t{1} << 30, .round_tokens = 30});
-    const EngineResult result =
+    const RunScores result =
         run_rounds({.model = g.model.spec, .tree = tree, .plan = plan, .windows = g.windows}, worker, {}, {});
     ASSERT_EQ(result.layer_errors.size(), g.variants.size());
     if (first.empty()) first = result.layer_errors;
@@ -174,7 +174,7 @@ TEST(LayerErrors, EqualTransformersHiddenStates) {
 
 TEST(QuantizationError, ByHand) {
   // One block of E2M1 (largest element 6, smallest normal 1, subnormal 0.5) whose largest magnitude 7 gives scale 1.
-  const mx::BlockFormat format = parse_block_format("mxfp4@block=8");
+  const mx::Format format = parse_block_format("mxfp4@block=8");
   const std::vector<float> one{7, -0.1F, 0.6F, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 28, 0, 0, 0, 0, 0, 0, 0};
   const QuantizationError error = row_error(format, one);
   EXPECT_EQ(error.elements, 24);

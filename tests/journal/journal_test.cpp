@@ -147,10 +147,10 @@ class JournalTest : public testing::Test {
   }
   /// Three rounds of two windows each, those that the journal does not hold.
   static void run(Journal& journal) {
-    const size_t segment = journal.segments().empty() ? journal.add_segment({"", "mlp=mxfp4_e2m1"}) : 0;
+    const size_t pass = journal.passes().empty() ? journal.add_pass({"", "mlp=mxfp4_e2m1"}) : 0;
     for (uint32_t w = 0; w < kWindows; w += 2) {
       const Windows windows{w, w + 1};
-      if (!journal.known(segment, false)[w]) journal.append(segment, false, windows, some_round(windows));
+      if (!journal.known(pass, false)[w]) journal.append(pass, false, windows, some_round(windows));
       journal.flush();
     }
   }
@@ -191,7 +191,7 @@ class JournalTest : public testing::Test {
 TEST_F(JournalTest, GivesBackEveryBit) {
   run(*open());
   const auto journal = open();
-  EXPECT_EQ(journal->segments(), (std::vector<std::vector<std::string>>{{"", "mlp=mxfp4_e2m1"}}));
+  EXPECT_EQ(journal->passes(), (std::vector<std::vector<std::string>>{{"", "mlp=mxfp4_e2m1"}}));
   EXPECT_TRUE(journal->complete(0, false));
   EXPECT_FALSE(journal->complete(0, true));
   EXPECT_EQ(count(*journal), kWindows);
@@ -208,12 +208,12 @@ TEST_F(JournalTest, AFolderThatGoesIsMadeAgainWithAllThatItHeld) {
   for (const std::function<void()>& gone : std::vector<std::function<void()>>{away, removed, emptied}) {
     {
       const auto journal = open();
-      const size_t segment = journal->add_segment({"", "mlp=mxfp4_e2m1"});
-      journal->append(segment, false, first, some_round(first));
+      const size_t pass = journal->add_pass({"", "mlp=mxfp4_e2m1"});
+      journal->append(pass, false, first, some_round(first));
       gone();
-      journal->append(segment, false, second, some_round(second));
+      journal->append(pass, false, second, some_round(second));
       removed();
-      journal->append(segment, false, third, some_round(third));
+      journal->append(pass, false, third, some_round(third));
       EXPECT_FALSE(journal->failure()) << *journal->failure();
     }
     const auto journal = open();
@@ -225,13 +225,13 @@ TEST_F(JournalTest, AFolderThatGoesIsMadeAgainWithAllThatItHeld) {
 
 TEST_F(JournalTest, AFolderThatAnotherRunHasTakenIsLeftToIt) {
   const auto journal = open();
-  const size_t segment = journal->add_segment({"", "mlp=mxfp4_e2m1"});
+  const size_t pass = journal->add_pass({"", "mlp=mxfp4_e2m1"});
   const Windows first{0, 1}, second{2, 3};
-  journal->append(segment, false, first, some_round(first));
+  journal->append(pass, false, first, some_round(first));
   fs::remove_all(folder_);
   const std::vector<JournalFact> others{{"model", "other"}, {"data", "def"}};
-  Journal(folder_, Journal::Open::resume, others, kWindows).add_segment({"", "mlp=mxint8"});
-  journal->append(segment, false, second, some_round(second));
+  Journal(folder_, Journal::Open::resume, others, kWindows).add_pass({"", "mlp=mxint8"});
+  journal->append(pass, false, second, some_round(second));
   ASSERT_TRUE(journal->failure());
   EXPECT_THAT(*journal->failure(), HasSubstr("holds the journal of another run by now"));
   EXPECT_EQ(count(*std::make_unique<Journal>(folder_, Journal::Open::resume, others, kWindows)), 0U);
@@ -254,9 +254,9 @@ TEST_F(JournalTest, EveryFaultOfTheDiskCostsWhatItHitAlone) {
         size_t promised = 0;  // windows of which the journal said that they are on the disk
         try {
           const auto journal = open(faulty);
-          const size_t segment = journal->add_segment({"", "mlp=mxfp4_e2m1"});
+          const size_t pass = journal->add_pass({"", "mlp=mxfp4_e2m1"});
           for (uint32_t w = 0; w < kWindows; w += 2) {
-            journal->append(segment, false, {w, w + 1}, some_round({w, w + 1}));
+            journal->append(pass, false, {w, w + 1}, some_round({w, w + 1}));
             journal->flush();
             if (!journal->failure()) promised += 2;
           }
@@ -267,7 +267,7 @@ TEST_F(JournalTest, EveryFaultOfTheDiskCostsWhatItHitAlone) {
           EXPECT_EQ(promised, 0U);
         }
         const auto resumed = open();
-        if (resumed->segments().empty()) {
+        if (resumed->passes().empty()) {
           EXPECT_EQ(promised, 0U) << where;
         } else {
           EXPECT_GE(count(*resumed), promised) << where;
@@ -295,7 +295,7 @@ TEST_F(JournalTest, ALargeRoundIsSeveralRecords) {
   }
   {
     const auto journal = open();
-    journal->append(journal->add_segment({"", "mlp=mxfp4_e2m1"}), false, {1, 2, 3}, round);
+    journal->append(journal->add_pass({"", "mlp=mxfp4_e2m1"}), false, {1, 2, 3}, round);
     EXPECT_FALSE(journal->failure().has_value());
   }
   const std::string bytes = rounds();
@@ -354,7 +354,7 @@ TEST_F(JournalTest, TheNamesOfItsFilesAreMadeDurable) {
     std::map<int, std::string> folders;
     std::set<std::string> synced;
   } calls;
-  EXPECT_TRUE(open(calls)->segments().empty());
+  EXPECT_TRUE(open(calls)->passes().empty());
   EXPECT_EQ(calls.synced, (std::set<std::string>{root_.native(), folder_.native()}));
 }
 

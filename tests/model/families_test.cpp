@@ -55,8 +55,8 @@ struct Case {
   }
 };
 
-mx::BlockFormat format_of(const std::string& name) {
-  mx::BlockFormat format;
+mx::Format format_of(const std::string& name) {
+  mx::Format format;
   format.element = mx::parse_element(name).value();
   return format;
 }
@@ -197,10 +197,10 @@ TEST(FamilyKeys, AbsentIsNotNull) {
     const Checkpoint checkpoint = Checkpoint::open(kFamilies / name);
     return load_spec(Config::parse(config.dump(), name), checkpoint);
   };
-  EXPECT_EQ(read("mistral", "sliding_window", false).layers[0].attention.window, 4096);
-  EXPECT_EQ(read("mistral", "sliding_window", true).layers[0].attention.window, 0);
-  EXPECT_EQ(read("starcoder2", "sliding_window", false).layers[0].attention.window, 0);
-  EXPECT_EQ(read("gemma2", "sliding_window", false).layers[0].attention.window, 4096);
+  EXPECT_EQ(read("mistral", "sliding_window", false).layers[0].attention.sliding_window, 4096);
+  EXPECT_EQ(read("mistral", "sliding_window", true).layers[0].attention.sliding_window, 0);
+  EXPECT_EQ(read("starcoder2", "sliding_window", false).layers[0].attention.sliding_window, 0);
+  EXPECT_EQ(read("gemma2", "sliding_window", false).layers[0].attention.sliding_window, 4096);
   EXPECT_EQ(read("gemma2", "attn_logit_softcapping", false).layers[0].attention.softcap, 50.0F);
   EXPECT_EQ(read("gemma2", "attn_logit_softcapping", true).layers[0].attention.softcap, 0.0F);
   EXPECT_EQ(read("gemma2", "final_logit_softcapping", false).logit_softcap, 30.0F);
@@ -236,7 +236,7 @@ TEST(FamilyProducts, AreTheFloat64SumsOfTheQuantisedOperands) {
     const Tensor values = model.backend->upload(x, DType::f32);
     const HostMatrix source = (*linear)->weight.view(storage);
     for (const auto& [format_name, figures] : model.golden["weight_only"].items()) {
-      const mx::BlockFormat format = format_of(format_name);
+      const mx::Format format = format_of(format_name);
       const auto weight = model.backend->prepare(source, format);
       Operand operand{.type = model.backend->operand_type(format, *weight, DType::f32), .values = {}};
       const std::vector<int64_t> window{0, x.rows};

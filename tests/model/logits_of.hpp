@@ -44,7 +44,7 @@ inline std::vector<float> logits_of(const ModelSpec& spec, Backend& backend, DTy
     forward.run(
         step, weights, [&](size_t l) { return prepare(*step.linears[l]); }, batches, in, out, [](int64_t) {});
   }
-  const StepLinear head{.weight = prepare(spec.head), .product = product_of(spec.head)};
+  const StepLinear head{.weight = prepare(spec.lm_head), .product = product_of(spec.lm_head)};
   std::vector<int32_t> rows(static_cast<size_t>(hidden.rows()));
   for (size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<int32_t>(r);
   const Operand operand = forward.head_operand(hidden, rows, batches.front().batch.offsets, head);

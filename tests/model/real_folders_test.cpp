@@ -176,7 +176,7 @@ TEST(Ties, AreThoseOfTheTensors) {
   different.add("lm_head.weight", different.tensors.at(tied.embedding), tied.others);
   EXPECT_THAT(warnings_of([&] { spec = different.load(); }), HasSubstr("they are not tied"));
   EXPECT_FALSE(spec.tied_head);
-  EXPECT_EQ(spec.head.weight.matrix.data, different.tensors.at("lm_head.weight").data());
+  EXPECT_EQ(spec.lm_head.weight.matrix.data, different.tensors.at("lm_head.weight").data());
   different.config["tie_word_embeddings"] = false;
   const std::vector<float> untied = logits_of(spec);
   EXPECT_EQ(warnings_of([&] { spec = different.load(); }), "");

@@ -43,7 +43,7 @@ void expect_places(const ModelSpec& model, const std::vector<Step>& steps) {
     count += step.linears.size();
   }
   EXPECT_EQ(all.size(), count + 1);
-  EXPECT_EQ(all.back(), &model.head);
+  EXPECT_EQ(all.back(), &model.lm_head);
 }
 
 TEST(Steps, AreAttentionAndMlpOfEachLayer) {

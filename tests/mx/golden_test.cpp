@@ -48,7 +48,7 @@ Goldens read_goldens() {
   return g;
 }
 
-BlockFormat format_of(const Case& c) {
+Format format_of(const Case& c) {
   return {*parse_element(c.format), c.block, c.scale_bits, *parse_rule(c.rule), *parse_rounding(c.rounding)};
 }
 
@@ -65,7 +65,7 @@ TEST(Goldens, ValuesAreTheOracles) {
   int skipped = 0;
   for (const Case& c : g.cases) {
     if (c.kind != "values") continue;
-    const BlockFormat f = format_of(c);
+    const Format f = format_of(c);
     const auto n = static_cast<int64_t>(c.words.size());
     std::vector<float> x = g.inputs.at(c.input);
     ASSERT_GE(x.size(), c.words.size());
@@ -106,7 +106,7 @@ TEST(Goldens, CodesAndScalesAreTorchaos) {
   for (const Case& c : g.cases) {
     if (c.kind != "codes") continue;
     ASSERT_EQ(c.words.size(), 2U);
-    const BlockFormat f = format_of(c);
+    const Format f = format_of(c);
     const std::vector<float>& x = g.inputs.at(c.input);
     const std::vector<uint8_t> scales = bytes_of(c.words[0]), codes = bytes_of(c.words[1]);
     const int64_t n = static_cast<int64_t>(scales.size()) * f.block_size;

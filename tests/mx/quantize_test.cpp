@@ -50,7 +50,7 @@ double nearest_of(const std::vector<double>& grid, Rounding rounding, double v, 
   if (grid[above] == v || above == 0) return grid[above];
   const size_t below = above - 1;
   const double to_below = v - grid[below], to_above = grid[above] - v;
-  if (rounding == Rounding::floor || to_below < to_above) return grid[below];
+  if (rounding == Rounding::toward_zero || to_below < to_above) return grid[below];
   if (to_above < to_below || rounding == Rounding::nearest) return grid[above];
   if (one_digit) return below == 0 ? grid[below] : grid[above];
   return below % 2 == 0 ? grid[below] : grid[above];
@@ -103,7 +103,7 @@ TEST(Quantize, KeepsTheSignOfZeroButInIntegers) {
 }
 
 /// Rules by their definitions, searched in double.
-int brute_exponent(const BlockFormat& f, double amax) {
+int brute_exponent(const Format& f, double amax) {
   const int floor = std::ilogb(amax) - f.element.emax;
   const double fraction = amax / std::ldexp(1.0, std::ilogb(amax));
   switch (f.rule) {
@@ -134,7 +134,7 @@ TEST(Quantize, ScaleRulesAreTheirDefinitions) {
   for (const ElementFormat& e : elements()) {
     for (const auto& rule : kScaleRules) {
       for (const int bits : kScaleBits) {
-        const BlockFormat f{e, 32, bits, rule.rule, Rounding::even};
+        const Format f{e, 32, bits, rule.rule, Rounding::even};
         const int limit = (1 << (bits - 1)) - 1;
         for (int i = 0; i < 300; ++i) {
           const float amax = std::abs(random_value(random, static_cast<int>(random() % 256)));
@@ -157,7 +157,7 @@ TEST(Quantize, MseTakesTheLeastErrorOfThree) {
     for (int i = 0; i < 200; ++i) {
       std::vector<float> x(32);
       for (float& v : x) v = normal(random);
-      const BlockFormat f{entry.format, 32, 8, ScaleRule::mse, Rounding::even};
+      const Format f{entry.format, 32, 8, ScaleRule::mse, Rounding::even};
       const int floor = shared_exponent(f, block_max(x.data(), 32));
       int best = floor;
       double least = std::numeric_limits<double>::infinity();
@@ -178,19 +178,19 @@ TEST(Quantize, MseTakesTheLeastErrorOfThree) {
 }
 
 TEST(Quantize, MseTiesGoToFloor) {
-  const BlockFormat f{named("mxfp4"), 32, 8, ScaleRule::mse, Rounding::even};
+  const Format f{named("mxfp4"), 32, 8, ScaleRule::mse, Rounding::even};
   const std::array<float, 2> exact{4, 2};  // no error under floor nor under floor + 1
   EXPECT_EQ(block_exponent(f, exact.data(), 2), 0);
 }
 
 // --- blocks with something special
 
-BlockFormat plain(const char* name) { return {named(name)}; }
+Format plain(const char* name) { return {named(name)}; }
 
 TEST(Quantize, NanAndInfSpoilTheirBlockOnly) {
   for (const float bad : {kNan, kInf, -kInf}) {
     for (const auto& rule : kScaleRules) {
-      BlockFormat f = plain("mxfp8");
+      Format f = plain("mxfp8");
       f.rule = rule.rule;
       const std::array<float, 4> x{1, bad, 0, 2};
       std::array<float, 4> y{};
@@ -201,7 +201,7 @@ TEST(Quantize, NanAndInfSpoilTheirBlockOnly) {
 }
 
 TEST(Quantize, ScalesOutOfRange) {
-  BlockFormat f = plain("mxfp4");  // emax 2
+  Format f = plain("mxfp4");  // emax 2
   f.scale_bits = 4;                // -7..7
   std::array<float, 2> x{512, 1}, y{};
   quantize_decode_block(f, x.data(), 2, y.data());  // 2^9: scale 7
@@ -217,7 +217,7 @@ TEST(Quantize, ScalesOutOfRange) {
 
 TEST(Quantize, ZerosAndSubnormals) {
   for (const auto& e : kElements) {
-    const BlockFormat f{e.format};
+    const Format f{e.format};
     const std::array<float, 3> zero{0, -0.0F, 0};
     std::array<float, 3> y{1, 1, 1};
     quantize_decode_block(f, zero.data(), 3, y.data());
@@ -233,7 +233,7 @@ TEST(Quantize, ZerosAndSubnormals) {
 }
 
 TEST(Quantize, RoundingUpPastFloat32IsInf) {
-  BlockFormat f = plain("mxfp8");
+  Format f = plain("mxfp8");
   f.rule = ScaleRule::ceil;
   const float x = std::numeric_limits<float>::max();
   float y = 0;
@@ -249,7 +249,7 @@ TEST(Quantize, RoundingUpPastFloat32IsInf) {
 TEST(Quantize, AmaxJustUnderAPowerOfTwo) {
   // A rounded log2 says 5 of 2^5 - 1 ulp; its exponent is 4.
   const float under = std::nextafter(32.0F, 0.0F);
-  const BlockFormat f = plain("mxfp4");
+  const Format f = plain("mxfp4");
   EXPECT_EQ(shared_exponent(f, std::bit_cast<uint32_t>(under)), 2);
   EXPECT_EQ(shared_exponent(f, std::bit_cast<uint32_t>(32.0F)), 3);
   EXPECT_EQ(shared_exponent(f, std::bit_cast<uint32_t>(std::nextafter(0x1p-3F, 0.0F))), -6);
@@ -267,11 +267,11 @@ TEST(Quantize, JustUnderHalfTheSmallestStepIsZero) {
 }
 
 TEST(Quantize, ElementJustUnderAPowerOfTwoRoundedDown) {
-  EXPECT_EQ(quantize_decode(named("mxfp8_e5m2"), Rounding::floor, 0, -0x1.fffffap-9F), -0x1.cp-9F);
+  EXPECT_EQ(quantize_decode(named("mxfp8_e5m2"), Rounding::toward_zero, 0, -0x1.fffffap-9F), -0x1.cp-9F);
 }
 
 TEST(Quantize, SixteenScaleBitsReachTinyBlocks) {
-  BlockFormat f = plain("mxfp8_e5m2");
+  Format f = plain("mxfp8_e5m2");
   f.scale_bits = 16;
   const float x = 0x1p-149F;
   float y = 0;
@@ -281,7 +281,7 @@ TEST(Quantize, SixteenScaleBitsReachTinyBlocks) {
 }
 
 TEST(Quantize, RceilJustAboveTheLargestElement) {
-  BlockFormat f = plain("mxfp4");
+  Format f = plain("mxfp4");
   f.rule = ScaleRule::rceil;
   EXPECT_EQ(shared_exponent(f, std::bit_cast<uint32_t>(192.0F)), 5);  // 6 x 2^5
   EXPECT_EQ(shared_exponent(f, std::bit_cast<uint32_t>(std::nextafter(192.0F, 200.0F))), 6);

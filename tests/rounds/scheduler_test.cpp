@@ -129,7 +129,7 @@ std::vector<Window> some_windows(const ModelSpec& model, size_t count) {
 }
 
 /// Every bit of the scores and of the layers' errors.
-std::vector<uint64_t> bits(const EngineResult& result) {
+std::vector<uint64_t> bits(const RunScores& result) {
   std::vector<uint64_t> out;
   for (const auto& windows : result.scores) {
     for (const WindowScores& window : windows) {
@@ -153,7 +153,7 @@ std::vector<uint64_t> bits(const EngineResult& result) {
 class Scheduler : public testing::Test {
  protected:
   /// Runs rounds of `round_windows` windows on workers that behave so.
-  EngineResult run(const std::vector<Behaviour>& behaviours, KeptForm kept = KeptForm::nothing,
+  RunScores run(const std::vector<Behaviour>& behaviours, KeptForm kept = KeptForm::nothing,
                    int64_t round_windows = 3) {
     Worker first = make(behaviours, 0);
     std::vector<std::function<std::unique_ptr<Worker>()>> others;
@@ -166,7 +166,7 @@ class Scheduler : public testing::Test {
     for (size_t begin = 0; begin < windows_.size(); begin += static_cast<size_t>(round_windows)) {
       plan.rounds.push_back({{begin, std::min(windows_.size(), begin + static_cast<size_t>(round_windows))}});
     }
-    EngineResult result = run_rounds({.model = loaded_.spec, .tree = tree, .plan = plan, .windows = windows_}, first,
+    RunScores result = run_rounds({.model = loaded_.spec, .tree = tree, .plan = plan, .windows = windows_}, first,
                                      others, [this](const Progress& p) { progress_ = p; });
     rounds_ = plan.rounds.size();
     first_ = dynamic_cast<TestDevice&>(*first.backend);
@@ -205,7 +205,7 @@ class Scheduler : public testing::Test {
 };
 
 TEST_F(Scheduler, WorkersOfUnevenSpeedGiveTheSameDigits) {
-  const EngineResult one = run({{}});
+  const RunScores one = run({{}});
   ASSERT_TRUE(one.complete);
   ASSERT_EQ(one.windows.size(), windows_.size());
   ASSERT_EQ(one.workers.size(), 1U);
@@ -214,7 +214,7 @@ TEST_F(Scheduler, WorkersOfUnevenSpeedGiveTheSameDigits) {
   for (const size_t count : {2U, 3U, 8U, 12U}) {  // the last: more workers than rounds
     std::vector<Behaviour> uneven(count);
     for (size_t w = 0; w < count; ++w) uneven[w].delay = microseconds(200 * ((w * 2) % 5));
-    const EngineResult many = run(uneven);
+    const RunScores many = run(uneven);
     EXPECT_EQ(bits(many), bits(one)) << count;
     EXPECT_EQ(many.positions, one.positions);
     EXPECT_EQ(many.windows, one.windows);
@@ -244,14 +244,14 @@ TEST_F(Scheduler, WorkersOfUnevenSpeedGiveTheSameDigits) {
 }
 
 TEST_F(Scheduler, AFastWorkerTakesMoreRounds) {
-  const EngineResult result = run({{.delay = std::chrono::milliseconds(3)}, {}}, KeptForm::nothing, 1);
+  const RunScores result = run({{.delay = std::chrono::milliseconds(3)}, {}}, KeptForm::nothing, 1);
   EXPECT_GT(result.workers[1].rounds, result.workers[0].rounds);
 }
 
 TEST_F(Scheduler, WithoutMemoryMicroBatchesHalveAndTheRoundIsRunAgain) {
   const auto expected = bits(run({{}}, KeptForm::nothing, 7));
   for (const int64_t most : {1, 2, 3, 6}) {
-    const EngineResult result = run({{.most_windows = most}}, KeptForm::nothing, 7);
+    const RunScores result = run({{.most_windows = most}}, KeptForm::nothing, 7);
     EXPECT_TRUE(result.complete);
     EXPECT_EQ(bits(result), expected) << most;
     EXPECT_EQ(result.workers[0].rounds, rounds_);
@@ -267,7 +267,7 @@ TEST_F(Scheduler, AWorkerWithoutMemoryForOneWindowLeavesItsRoundToTheOthers) {
   for (const bool first : {true, false}) {
     std::vector<Behaviour> behaviours(3);
     behaviours[first ? 0 : 1].no_memory = true;
-    const EngineResult result = run(behaviours);
+    const RunScores result = run(behaviours);
     EXPECT_TRUE(result.complete);
     EXPECT_EQ(bits(result), expected);
     EXPECT_EQ(result.workers[first ? 0 : 1].rounds, 0U);
@@ -296,7 +296,7 @@ TEST_F(Scheduler, AnErrorOfAWorkerEndsTheRunAfterTheOthersRounds) {
 }
 
 TEST_F(Scheduler, TimeIsTheDevicesAndAskedForAtTheEndOfARound) {
-  const EngineResult result = run({{}});
+  const RunScores result = run({{}});
   EXPECT_EQ(first_.asked_early, 0);
   // gqa_tied: 2 layers of 4 + 3 Linears. A product takes a second; each variant has its own, and the prefix it shares.
   const auto rounds = static_cast<double>(rounds_);
@@ -324,7 +324,7 @@ TEST_F(Scheduler, WeightsAreBroughtAheadAndForgotten) {
 }
 
 TEST_F(Scheduler, SaysWhichRouteAWeightTook) {
-  const EngineResult result = run({{}});
+  const RunScores result = run({{}});
   ASSERT_EQ(result.routes.size(), 3U);
   EXPECT_EQ(result.routes[0].at("model.layers.0.mlp.down_proj"), "float32");
   EXPECT_EQ(result.routes[1].at("model.layers.0.mlp.down_proj"), "bf16");
@@ -343,7 +343,7 @@ class InterruptedScheduler : public Scheduler {
       std::fprintf(stderr, "not so: %s\n", what);
       std::_Exit(1);
     };
-    const EngineResult whole = run({{}}, KeptForm::nothing, 1);
+    const RunScores whole = run({{}}, KeptForm::nothing, 1);
     // The first worker hangs in round 1 until the other has finished some, and is then interrupted.
     std::atomic<int> others{0};
     const Behaviour slow{.on_round = [&] {
@@ -351,7 +351,7 @@ class InterruptedScheduler : public Scheduler {
       std::raise(SIGINT);
     }};
     const Behaviour fast{.on_round = [&] { ++others; }};
-    const EngineResult part = run({slow, fast}, KeptForm::nothing, 1);
+    const RunScores part = run({slow, fast}, KeptForm::nothing, 1);
     check(whole.complete && !part.complete, "the interrupted run is not complete");
     check(part.windows.size() >= 4 && part.windows.size() < 20, "the finished rounds are kept, and only they");
     for (size_t v = 0; v < 3; ++v) {

@@ -142,7 +142,7 @@ TEST(Variant, NameIsTheCanonicalTextUnlessGiven) {
 }
 
 TEST(Variant, KeysOfBothSides) {
-  const auto side = [](const OperandSpec& spec) { return spec.value_or(mx::BlockFormat{}); };
+  const auto side = [](const OperandSpec& spec) { return spec.value_or(mx::Format{}); };
   const ProductSpec own = Variant::parse("mlp=mxfp4@block=16/mxfp8@block=64@rule=ceil").clauses[0].spec;
   EXPECT_EQ(side(own.weights).block_size, 16);
   EXPECT_EQ(side(own.weights).rule, mx::ScaleRule::ceil);
@@ -150,7 +150,7 @@ TEST(Variant, KeysOfBothSides) {
   EXPECT_EQ(side(own.activations).rule, mx::ScaleRule::ceil);
   const ProductSpec weights_only = Variant::parse("mlp=mxfp4/none@scale_bits=4@round=floor").clauses[0].spec;
   EXPECT_EQ(side(weights_only.weights).scale_bits, 4);
-  EXPECT_EQ(side(weights_only.weights).rounding, mx::Rounding::floor);
+  EXPECT_EQ(side(weights_only.weights).rounding, mx::Rounding::toward_zero);
   EXPECT_FALSE(weights_only.activations.has_value());
 }
 
@@ -264,8 +264,8 @@ TEST(Variant, ATargetThatMatchesNothingListsWhatThereIs) {
   EXPECT_THAT(message("*gate=mxfp8"), HasSubstr("target '*gate' matches no Linear"));
 }
 
-TEST(Variant, BlockFormat) {
-  const mx::BlockFormat format = parse_block_format("mxfp4@rule=rceil@block=16");
+TEST(Variant, Format) {
+  const mx::Format format = parse_block_format("mxfp4@rule=rceil@block=16");
   EXPECT_EQ(format.block_size, 16);
   EXPECT_EQ(format.rule, mx::ScaleRule::rceil);
   EXPECT_EQ(to_text(OperandSpec(format)), "mxfp4_e2m1@block=16@rule=rceil");

@@ -143,7 +143,7 @@ class BlockedAttention {
                   .padded_length = round_up(length(task.window), kDepth),
                   .key_limit = key_limit(task.window) < length(task.window) ? key_limit(task.window)
                                                                             : round_up(length(task.window), kDepth),
-                  .window = args_.window,
+                  .window = args_.sliding_window,
                   .transform = score_transform(args_, task.head),
                   .log2_sink = log2_sink(args_, task.head),
                   .q = q_.row<T>(first(task.window)) + task.head * q_head_stride(args_),
@@ -190,7 +190,7 @@ class BlockedAttention {
     const ScoreTransform transform = score_transform(args_, head);
     const int64_t limit = key_limit(w);
 
-    const int64_t first_block = args_.window == 0 ? 0 : std::max<int64_t>(begin - args_.window + 1, 0) / kKeyBlock;
+    const int64_t first_block = args_.sliding_window == 0 ? 0 : std::max<int64_t>(begin - args_.sliding_window + 1, 0) / kKeyBlock;
     const int64_t end_block = (std::min(end, limit) + kKeyBlock - 1) / kKeyBlock;
     for (int64_t n = first_block; n < end_block; ++n) {
       const int64_t block = order_ == Order::forward ? n : first_block + end_block - 1 - n;
@@ -205,7 +205,7 @@ class BlockedAttention {
                      .keys = block_keys,
                      .visible = begin - key + 1,
                      .limit = limit - key,
-                     .hidden = args_.window == 0 ? -kAllKeys : begin - key - args_.window + 1,
+                     .hidden = args_.sliding_window == 0 ? -kAllKeys : begin - key - args_.sliding_window + 1,
                      .log2_scale = transform.needed() ? 1.0F : args_.scale * kLog2e,
                      .scores = scores,
                      .score_stride = kKeyBlock,
@@ -252,7 +252,7 @@ void attention(Isa isa, Order order, ThreadPool& pool, const Tensor& q, const Te
                std::span<const int64_t> offsets, std::span<const int32_t> keys, const AttentionArgs& args,
                Tensor& out) {
   assert(args.kv_heads > 0 && args.heads % args.kv_heads == 0);
-  assert(args.head_dim > 0 && args.head_dim <= 256 && args.scale > 0 && args.window >= 0 && args.softcap >= 0);
+  assert(args.head_dim > 0 && args.head_dim <= 256 && args.scale > 0 && args.sliding_window >= 0 && args.softcap >= 0);
   assert(q_head_stride(args) >= args.head_dim && kv_head_stride(args) >= args.head_dim);
   assert(q.cols() >= (args.heads - 1) * q_head_stride(args) + args.head_dim);
   assert(k.cols() >= (args.kv_heads - 1) * kv_head_stride(args) + args.head_dim);

@@ -12,7 +12,7 @@
 #include "backend/cpu/product_scales.hpp"
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/scratch.hpp"
-#include "backend/cpu/stages.hpp"
+#include "backend/cpu/reference_formats.hpp"
 #include "base/error.hpp"
 
 namespace mxlm {

@@ -17,7 +17,7 @@ constexpr int kMaxCodeBits = 8;
 constexpr int kLanes = 32;
 constexpr int64_t kCodeAlign = 8;  // codes that take whole bytes, whatever their width
 
-int64_t block_length(const BlockFormat& f, int64_t n) { return f.block_size == 0 ? n : f.block_size; }
+int64_t block_length(const Format& f, int64_t n) { return f.block_size == 0 ? n : f.block_size; }
 
 /// Every code of an element format as a bfloat16, and how to spread 32 codes to lanes.
 struct Decoder {
@@ -106,7 +106,7 @@ MXLM_AVX512_INLINE void store_lanes(__m512i values, int64_t n, float* out) {
 }
 
 template <typename Out>
-__attribute__((noinline)) void decode_slowly(const BlockFormat& f, const uint8_t* codes, uint8_t scale, int64_t n,
+__attribute__((noinline)) void decode_slowly(const Format& f, const uint8_t* codes, uint8_t scale, int64_t n,
                                              Out* out) {
   for (int64_t i = 0; i < n; ++i) {
     const float value =
@@ -118,7 +118,7 @@ __attribute__((noinline)) void decode_slowly(const BlockFormat& f, const uint8_t
 }
 
 template <int kBits, typename Out>
-MXLM_AVX512 void decode_all(const BlockFormat& f, const Decoder& d, const uint8_t* codes, const uint8_t* scales,
+MXLM_AVX512 void decode_all(const Format& f, const Decoder& d, const uint8_t* codes, const uint8_t* scales,
                             int64_t n, Out* out) {
   constexpr int kVectors = kBits <= 5 ? 1 : (1 << kBits) / kLanes;
   __m512i table[kVectors];
@@ -155,7 +155,7 @@ const Decoder& decoder_of(const mx::ElementFormat& element) {
 }
 
 template <typename Out>
-void decode_by_bits(const BlockFormat& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
+void decode_by_bits(const Format& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
   const Decoder& d = decoder_of(f.element);
   switch (d.bits) {
     case 2:
@@ -209,7 +209,7 @@ MXLM_AVX512_INLINE void pack16(__m128i codes, int bits, uint64_t mask, uint8_t* 
   std::memcpy(to + bits, &high, sizeof high);
 }
 
-__attribute__((noinline)) void encode_slowly(const BlockFormat& f, int e, const float* in, int64_t n, uint8_t* codes) {
+__attribute__((noinline)) void encode_slowly(const Format& f, int e, const float* in, int64_t n, uint8_t* codes) {
   const int bits = f.element.bits();
   std::memset(codes, 0, static_cast<size_t>((n * bits + 7) / 8));
   if (e == mx::kNanExponent) return;
@@ -217,7 +217,7 @@ __attribute__((noinline)) void encode_slowly(const BlockFormat& f, int e, const 
 }
 
 template <ElementKind kKind, Rounding kRounding>
-MXLM_AVX512 void encode_all(const BlockFormat& f, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+MXLM_AVX512 void encode_all(const Format& f, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   constexpr int64_t kPart = 256;
   const Plan p = make_plan(f, n);
   const int bits = f.element.bits();
@@ -252,24 +252,24 @@ MXLM_AVX512 void encode_all(const BlockFormat& f, const float* in, int64_t n, ui
 }
 
 template <ElementKind kKind>
-void encode_by_rounding(const BlockFormat& f, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+void encode_by_rounding(const Format& f, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   switch (f.rounding) {
     case Rounding::even:
       return encode_all<kKind, Rounding::even>(f, in, n, codes, scales);
     case Rounding::nearest:
       return encode_all<kKind, Rounding::nearest>(f, in, n, codes, scales);
-    case Rounding::floor:
-      return encode_all<kKind, Rounding::floor>(f, in, n, codes, scales);
+    case Rounding::toward_zero:
+      return encode_all<kKind, Rounding::toward_zero>(f, in, n, codes, scales);
   }
 }
 
 }  // namespace
 
-bool packs_fast(const mx::BlockFormat& format) {
+bool packs_fast(const mx::Format& format) {
   return format.element.bits() <= kMaxCodeBits && format.block_size % kCodeAlign == 0;
 }
 
-void encode_row(const mx::BlockFormat& format, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+void encode_row(const mx::Format& format, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   if (format.element.kind == ElementKind::integer) {
     encode_by_rounding<ElementKind::integer>(format, in, n, codes, scales);
   } else {
@@ -277,17 +277,17 @@ void encode_row(const mx::BlockFormat& format, const float* in, int64_t n, uint8
   }
 }
 
-void encode_row(const mx::BlockFormat& format, const BFloat16* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+void encode_row(const mx::Format& format, const BFloat16* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   std::vector<float> wide(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) wide[static_cast<size_t>(i)] = to_float(in[i]);
   encode_row(format, wide.data(), n, codes, scales);
 }
 
-void decode_row(const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n, BFloat16* out) {
+void decode_row(const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n, BFloat16* out) {
   decode_by_bits(format, codes, scales, n, out);
 }
 
-void decode_row(const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n, float* out) {
+void decode_row(const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n, float* out) {
   decode_by_bits(format, codes, scales, n, out);
 }
 

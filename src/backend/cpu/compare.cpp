@@ -95,13 +95,13 @@ void CpuBackend::compare(const Tensor& reference, const Tensor& other, std::span
   });
 }
 
-void CpuBackend::compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+void CpuBackend::compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> window_offsets,
                                  std::span<ErrorSums> sums) {
   std::vector<ErrorSums> rows(static_cast<size_t>(reference.rows()));
   compare(reference, other, rows);
-  for (size_t w = 0; w + 1 < windows.size(); ++w) {
+  for (size_t w = 0; w + 1 < window_offsets.size(); ++w) {
     sums[w] = {};
-    for (int64_t r = windows[w]; r < windows[w + 1]; ++r) sums[w] += rows[static_cast<size_t>(r)];
+    for (int64_t r = window_offsets[w]; r < window_offsets[w + 1]; ++r) sums[w] += rows[static_cast<size_t>(r)];
   }
 }
 

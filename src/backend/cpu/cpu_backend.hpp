@@ -30,7 +30,7 @@ class CpuBackend final : public Backend {
   void copy(const Tensor& from, Tensor& to) override;
   void download(const Tensor& from, std::span<float> out) override;
   void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override;
-  void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+  void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> window_offsets,
                        std::span<ErrorSums> sums) override;
   void settle() override {}
 
@@ -47,22 +47,22 @@ class CpuBackend final : public Backend {
 
   void embed(const Batch& batch, const HostMatrix& table, float multiplier, const HostMatrix* positions,
              int64_t position_offset, Tensor& hidden) override;
-  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows, std::span<Operand> outs) override;
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
   void norm(const Tensor& x, const NormArgs& args, Tensor& out) override;
-  void operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) override;
+  void operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
   void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) override;
   void rotate(Tensor& x, int heads, int head_stride, const Rotary& rotary) override;
   void clamp(Tensor& x, float limit) override;
   void round_to_bf16(Tensor& x) override;
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
                  std::span<Operand> outs) override;
-  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> windows,
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> window_offsets,
                   std::span<Operand> outs) override;
-  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> window_offsets,
                         std::span<Operand> outs) override;
   void add(const Tensor& a, const Tensor& b, float multiplier, Tensor& out) override;
 
-  Routing route(const Tensor& logits, const RouteArgs& args) override;
+  Routing choose_experts(const Tensor& logits, const RoutingArgs& args) override;
   void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights, Tensor& sum) override;
   void zero(Tensor& x) override;
 
@@ -75,14 +75,14 @@ class CpuBackend final : public Backend {
   void for_rows(int64_t rows, int64_t row_bytes, const std::function<void(int64_t begin, int64_t end)>& body);
   /// Makes the operands' memory, then fills them from rows that `produce(row, y)` computes in dtype T.
   template <typename T, typename Produce>
-  void make_operands(int64_t rows, int64_t cols, std::span<const int64_t> windows, std::span<Operand> outs,
+  void make_operands(int64_t rows, int64_t cols, std::span<const int64_t> window_offsets, std::span<Operand> outs,
                      const Produce& produce);
   /// The same from the rows of a tensor that is there already.
   template <typename T>
-  void fill_operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs);
+  void fill_operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs);
   /// Fills an operand whose format looks at whole windows (mx::needs_whole_tensor), from the activation.
   template <typename T>
-  void fill_by_window(const Tensor& x, std::span<const int64_t> windows, Operand& out);
+  void fill_by_window(const Tensor& x, std::span<const int64_t> window_offsets, Operand& out);
   /// float32 [rows, outputs], what the operand's outliers contribute to the product; empty if there are none.
   Tensor outlier_product(const Operand& x, const PreparedWeight& weight);
   [[nodiscard]] cpu::WeightMaker maker() { return {isa_, &pool_, &buffers_}; }

@@ -13,9 +13,9 @@
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/scratch.hpp"
-#include "backend/cpu/stages.hpp"
+#include "backend/cpu/reference_formats.hpp"
 #include "base/error.hpp"
-#include "mx/stage.hpp"
+#include "mx/reference_format.hpp"
 
 namespace mxlm {
 namespace {
@@ -98,7 +98,7 @@ void CpuBackend::for_rows(int64_t rows, int64_t row_bytes, const std::function<v
 }
 
 template <typename T, typename Produce>
-void CpuBackend::make_operands(int64_t rows, int64_t cols, std::span<const int64_t> windows, std::span<Operand> outs,
+void CpuBackend::make_operands(int64_t rows, int64_t cols, std::span<const int64_t> window_offsets, std::span<Operand> outs,
                                const Produce& produce) {
   int64_t row_bytes = 4 * cols * static_cast<int64_t>(sizeof(T));
   for (Operand& out : outs) {
@@ -120,20 +120,20 @@ void CpuBackend::make_operands(int64_t rows, int64_t cols, std::span<const int64
     }
   });
   for (Operand& out : outs) {
-    if (looks_at_windows(out)) fill_by_window<T>(whole, windows, out);
+    if (looks_at_windows(out)) fill_by_window<T>(whole, window_offsets, out);
   }
 }
 
 template <typename T>
-void CpuBackend::fill_by_window(const Tensor& x, std::span<const int64_t> windows, Operand& out) {
-  const mx::BlockFormat& format = *out.type.spec;
+void CpuBackend::fill_by_window(const Tensor& x, std::span<const int64_t> window_offsets, Operand& out) {
+  const mx::Format& format = *out.type.spec;
   const bool inliers = format.scaling == mx::Scaling::int8_outliers;
   const int64_t rows = x.rows();
   const int64_t cols = x.cols();
   const std::vector<int64_t> one_window{0, rows};
-  if (windows.empty()) windows = one_window;
-  assert(windows.front() == 0 && windows.back() == rows);
-  const auto count = static_cast<int64_t>(windows.size()) - 1;
+  if (window_offsets.empty()) window_offsets = one_window;
+  assert(window_offsets.front() == 0 && window_offsets.back() == rows);
+  const auto count = static_cast<int64_t>(window_offsets.size()) - 1;
   const int64_t row_bytes = 2 * cols * static_cast<int64_t>(sizeof(T));
   std::vector<cpu::OuterScale> outer(static_cast<size_t>(rows));
   for_rows(rows, row_bytes, [&](int64_t begin, int64_t end) {
@@ -147,8 +147,8 @@ void CpuBackend::fill_by_window(const Tensor& x, std::span<const int64_t> window
   std::vector<uint8_t> any(static_cast<size_t>(count));
   {
     pool_.run(count, [&](int64_t w, int /*worker*/) {
-      const int64_t first = windows[static_cast<size_t>(w)];
-      const int64_t last = windows[static_cast<size_t>(w) + 1];
+      const int64_t first = window_offsets[static_cast<size_t>(w)];
+      const int64_t last = window_offsets[static_cast<size_t>(w) + 1];
       uint32_t amax = 0;
       for (int64_t r = first; r < last; ++r) {
         window_of[static_cast<size_t>(r)] = w;
@@ -196,7 +196,7 @@ void CpuBackend::fill_by_window(const Tensor& x, std::span<const int64_t> window
 }
 
 template <typename T>
-void CpuBackend::fill_operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) {
+void CpuBackend::fill_operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) {
   // Where nothing is to be done and rows need no padding, the operand is the activation itself.
   const bool ready = x.cols() % cpu::kDepth == 0 && x.stride() % cpu::kDepth == 0 &&
                      reinterpret_cast<uintptr_t>(x.data()) % kAlignment == 0;
@@ -216,7 +216,7 @@ void CpuBackend::fill_operands(const Tensor& x, std::span<const int64_t> windows
     }
   });
   for (Operand& out : outs) {
-    if (looks_at_windows(out)) fill_by_window<T>(x, windows, out);
+    if (looks_at_windows(out)) fill_by_window<T>(x, window_offsets, out);
   }
 }
 
@@ -303,11 +303,11 @@ void check_norm(const Tensor& x, const NormArgs& args) {
 
 }  // namespace
 
-void CpuBackend::norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows,
+void CpuBackend::norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
                       std::span<Operand> outs) {
   check_norm(x, args);
   with_type(x.dtype(), [&]<typename T>(T*) {
-    make_operands<T>(x.rows(), x.cols(), windows, outs, [&](int64_t r, T* y) {
+    make_operands<T>(x.rows(), x.cols(), window_offsets, outs, [&](int64_t r, T* y) {
       for_groups<T>(args, x.cols(), [&](int64_t column, int64_t count, const cpu::NormRow<T>& norm) {
         norm_group(isa_, norm, x.row<T>(r) + column, count, y + column);
       });
@@ -329,15 +329,15 @@ void CpuBackend::norm(const Tensor& x, const NormArgs& args, Tensor& out) {
   });
 }
 
-void CpuBackend::operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) {
-  with_type(x.dtype(), [&]<typename T>(T*) { fill_operands<T>(x, windows, outs); });
+void CpuBackend::operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) {
+  with_type(x.dtype(), [&]<typename T>(T*) { fill_operands<T>(x, window_offsets, outs); });
 }
 
 void CpuBackend::activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
-                            std::span<const int64_t> windows, std::span<Operand> outs) {
+                            std::span<const int64_t> window_offsets, std::span<Operand> outs) {
   assert(activation != Activation::swiglu_oai);
   with_type(x.dtype(), [&]<typename T>(T*) {
-    make_operands<T>(x.rows(), x.cols(), windows, outs, [&](int64_t r, T* y) {
+    make_operands<T>(x.rows(), x.cols(), window_offsets, outs, [&](int64_t r, T* y) {
       arithmetic == Arithmetic::bf16_rounded ? cpu::activation_row_bf16(activation, x.row<T>(r), x.cols(), y)
                                              : cpu::activation_row(isa_, activation, x.row<T>(r), x.cols(), y);
     });
@@ -345,12 +345,12 @@ void CpuBackend::activation(const Tensor& x, Activation activation, Arithmetic a
 }
 
 void CpuBackend::gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
-                                  std::span<const int64_t> windows, std::span<Operand> outs) {
+                                  std::span<const int64_t> window_offsets, std::span<Operand> outs) {
   const int64_t cols = args.interleaved ? gate.cols() / 2 : gate.cols();
   assert(args.interleaved ? gate.cols() % 2 == 0
                           : gate.dtype() == up.dtype() && gate.rows() == up.rows() && gate.cols() == up.cols());
   with_type(gate.dtype(), [&]<typename T>(T*) {
-    make_operands<T>(gate.rows(), cols, windows, outs, [&](int64_t r, T* y) {
+    make_operands<T>(gate.rows(), cols, window_offsets, outs, [&](int64_t r, T* y) {
       const T* up_row = args.interleaved ? nullptr : up.row<T>(r);
       args.arithmetic == Arithmetic::bf16_rounded ? cpu::gated_row_bf16(args, gate.row<T>(r), up_row, cols, y)
                                                   : cpu::gated_row(isa_, args, gate.row<T>(r), up_row, cols, y);

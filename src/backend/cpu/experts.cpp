@@ -10,7 +10,7 @@
 
 namespace mxlm {
 
-Routing CpuBackend::route(const Tensor& logits, const RouteArgs& args) {
+Routing CpuBackend::choose_experts(const Tensor& logits, const RoutingArgs& args) {
   assert(args.top_k >= 1 && args.top_k <= logits.cols());
   Routing routing = empty_routing(logits.rows(), args);
   const int64_t experts = logits.cols();
@@ -21,7 +21,7 @@ Routing CpuBackend::route(const Tensor& logits, const RouteArgs& args) {
       const auto* from = static_cast<const std::byte*>(logits.data()) +
                          r * logits.stride() * static_cast<int64_t>(dtype_size(logits.dtype()));
       cpu::convert_row(isa_, logits.dtype(), from, DType::f32, row.data(), experts);
-      router.route(row, r, routing);
+      router.choose(row, r, routing);
     }
   });
   return routing;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "backend/cpu/quantize_avx512.hpp"
-#include "backend/cpu/stages.hpp"
+#include "backend/cpu/reference_formats.hpp"
 #include "mx/quantize.hpp"
 
 namespace mxlm::cpu {
@@ -19,11 +19,11 @@ float load(BFloat16 x) { return to_float(x); }
 void store(float x, float& out) { out = x; }
 void store(float x, BFloat16& out) { out = to_bfloat16(x); }
 
-int64_t block_length(const mx::BlockFormat& f, int64_t n) { return f.block_size == 0 ? n : f.block_size; }
+int64_t block_length(const mx::Format& f, int64_t n) { return f.block_size == 0 ? n : f.block_size; }
 
 /// The scale exponent of a block of any element type.
-int exponent_of(const mx::BlockFormat& f, const float* in, int64_t n) { return mx::block_exponent(f, in, n); }
-int exponent_of(const mx::BlockFormat& f, const BFloat16* in, int64_t n) {
+int exponent_of(const mx::Format& f, const float* in, int64_t n) { return mx::block_exponent(f, in, n); }
+int exponent_of(const mx::Format& f, const BFloat16* in, int64_t n) {
   if (f.rule != mx::ScaleRule::mse) {
     uint32_t amax = 0;
     for (int64_t i = 0; i < n; ++i) amax = std::max(amax, static_cast<uint32_t>(in[i].bits & 0x7fffU) << 16);
@@ -35,7 +35,7 @@ int exponent_of(const mx::BlockFormat& f, const BFloat16* in, int64_t n) {
 }
 
 template <typename In, typename Out>
-void quantize_portable(const mx::BlockFormat& f, const In* in, int64_t n, Out* out) {
+void quantize_portable(const mx::Format& f, const In* in, int64_t n, Out* out) {
   const int64_t block = block_length(f, n);
   for (int64_t start = 0; start < n; start += block) {
     const int64_t length = std::min(block, n - start);
@@ -49,7 +49,7 @@ void quantize_portable(const mx::BlockFormat& f, const In* in, int64_t n, Out* o
 }
 
 template <typename In, typename Out>
-void quantize(Isa isa, const mx::BlockFormat& f, const In* in, int64_t n, Out* out) {
+void quantize(Isa isa, const mx::Format& f, const In* in, int64_t n, Out* out) {
   assert(!mx::has_row_scales(f));
   if (f.scaling != mx::Scaling::block) {
     cast_row(isa, f, in, n, out);
@@ -61,7 +61,7 @@ void quantize(Isa isa, const mx::BlockFormat& f, const In* in, int64_t n, Out* o
 }
 
 template <typename In>
-void encode_portable(const mx::BlockFormat& f, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+void encode_portable(const mx::Format& f, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   assert(f.scale_bits <= 8 && f.scaling == mx::Scaling::block);
   const int bits = f.element.bits();
   const int64_t block = block_length(f, n);
@@ -78,7 +78,7 @@ void encode_portable(const mx::BlockFormat& f, const In* in, int64_t n, uint8_t*
 }
 
 template <typename Out>
-void decode_portable(const mx::BlockFormat& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
+void decode_portable(const mx::Format& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
   const int bits = f.element.bits();
   const int64_t block = block_length(f, n);
   for (int64_t start = 0; start < n; start += block) {
@@ -94,7 +94,7 @@ void decode_portable(const mx::BlockFormat& f, const uint8_t* codes, const uint8
 }
 
 template <typename In>
-void encode(Isa isa, const mx::BlockFormat& f, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+void encode(Isa isa, const mx::Format& f, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   if (has_avx512(isa) && avx512::packs_fast(f)) {
     avx512::encode_row(f, in, n, codes, scales);
   } else {
@@ -103,7 +103,7 @@ void encode(Isa isa, const mx::BlockFormat& f, const In* in, int64_t n, uint8_t*
 }
 
 template <typename Out>
-void decode(Isa isa, const mx::BlockFormat& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
+void decode(Isa isa, const mx::Format& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
   if (has_avx512(isa) && avx512::packs_fast(f)) {
     avx512::decode_row(f, codes, scales, n, out);
   } else {
@@ -113,22 +113,22 @@ void decode(Isa isa, const mx::BlockFormat& f, const uint8_t* codes, const uint8
 
 }  // namespace
 
-void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+void quantize_decode_row(Isa isa, const mx::Format& format, const float* in, int64_t n, float* out) {
   quantize(isa, format, in, n, out);
 }
-void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, BFloat16* out) {
+void quantize_decode_row(Isa isa, const mx::Format& format, const float* in, int64_t n, BFloat16* out) {
   assert(mx::decodes_exactly_to_bf16(format));
   quantize(isa, format, in, n, out);
 }
-void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, float* out) {
+void quantize_decode_row(Isa isa, const mx::Format& format, const BFloat16* in, int64_t n, float* out) {
   quantize(isa, format, in, n, out);
 }
-void quantize_decode_row(Isa isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, BFloat16* out) {
+void quantize_decode_row(Isa isa, const mx::Format& format, const BFloat16* in, int64_t n, BFloat16* out) {
   assert(mx::decodes_exactly_to_bf16(format));
   quantize(isa, format, in, n, out);
 }
 
-void quantize_decode_stream(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+void quantize_decode_stream(Isa isa, const mx::Format& format, const float* in, int64_t n, float* out) {
   if (has_avx512(isa) && format.scaling == mx::Scaling::block) {
     avx512::quantize_decode_stream(format, in, n, out);
   } else {
@@ -136,23 +136,23 @@ void quantize_decode_stream(Isa isa, const mx::BlockFormat& format, const float*
   }
 }
 
-int64_t code_bytes(const mx::BlockFormat& format, int64_t n) { return mx::packed_bytes(format.element, n); }
-int64_t scale_bytes(const mx::BlockFormat& format, int64_t n) { return mx::block_count(format, n); }
+int64_t code_bytes(const mx::Format& format, int64_t n) { return mx::packed_bytes(format.element, n); }
+int64_t scale_bytes(const mx::Format& format, int64_t n) { return mx::block_count(format, n); }
 
-void encode_row(Isa isa, const mx::BlockFormat& format, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+void encode_row(Isa isa, const mx::Format& format, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   encode(isa, format, in, n, codes, scales);
 }
-void encode_row(Isa isa, const mx::BlockFormat& format, const BFloat16* in, int64_t n, uint8_t* codes,
+void encode_row(Isa isa, const mx::Format& format, const BFloat16* in, int64_t n, uint8_t* codes,
                 uint8_t* scales) {
   encode(isa, format, in, n, codes, scales);
 }
 
-void decode_row(Isa isa, const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
+void decode_row(Isa isa, const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
                 BFloat16* out) {
   assert(mx::decodes_exactly_to_bf16(format));
   decode(isa, format, codes, scales, n, out);
 }
-void decode_row(Isa isa, const mx::BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
+void decode_row(Isa isa, const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
                 float* out) {
   decode(isa, format, codes, scales, n, out);
 }

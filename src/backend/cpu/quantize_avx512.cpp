@@ -166,7 +166,7 @@ MXLM_AVX512_INLINE void round_block(const BFloat16* in, int64_t n, const Constan
 
 /// Rule mse and every block at the ends of the range come here one by one.
 template <typename In, typename Out>
-__attribute__((noinline)) void slow_block(const BlockFormat& f, int e, const In* in, int64_t n, Out* out) {
+__attribute__((noinline)) void slow_block(const Format& f, int e, const In* in, int64_t n, Out* out) {
   for (int64_t i = 0; i < n; ++i) {
     const float value = e == mx::kNanExponent ? mx::detail::float_of(mx::detail::kQuietNan)
                                               : mx::quantize_decode(f.element, f.rounding, e, widen_one(in[i]));
@@ -184,17 +184,17 @@ uint32_t scalar_max(const In* in, int64_t n) {
 }
 
 template <typename In, typename Out>
-__attribute__((noinline)) void slow_block(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+__attribute__((noinline)) void slow_block(const Format& f, const In* in, int64_t n, Out* out) {
   slow_block(f, mx::shared_exponent(f, scalar_max(in, n)), in, n, out);
 }
 
 template <typename In>
-void slow_block(const BlockFormat& f, const In* in, int64_t n, Streamed out) {
+void slow_block(const Format& f, const In* in, int64_t n, Streamed out) {
   slow_block(f, in, n, out.data);
 }
 
 template <int64_t kLength, ElementKind kKind, Rounding kRounding, typename In, typename Out>
-MXLM_AVX512 void quantize_row(const BlockFormat& f, const In* in, int64_t n, Out out) {
+MXLM_AVX512 void quantize_row(const Format& f, const In* in, int64_t n, Out out) {
   const Plan p = make_plan(f, n);
   const int64_t block = kLength != 0 ? kLength : p.block;
   const int64_t span = block * kGroup;
@@ -233,7 +233,7 @@ MXLM_AVX512 void quantize_row(const BlockFormat& f, const In* in, int64_t n, Out
 
 /// Rule mse: a scale at a time.
 template <ElementKind kKind, Rounding kRounding, typename In, typename Out>
-MXLM_AVX512 void least_error_row(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+MXLM_AVX512 void least_error_row(const Format& f, const In* in, int64_t n, Out* out) {
   const Plan p = make_plan(f, n);
   std::vector<float> wide(std::is_same_v<In, float> ? 0 : static_cast<size_t>(std::min(n, p.block)));
   for (int64_t start = 0; start < n; start += p.block) {
@@ -257,7 +257,7 @@ MXLM_AVX512 void least_error_row(const BlockFormat& f, const In* in, int64_t n, 
 }
 
 template <ElementKind kKind, Rounding kRounding, typename In, typename Out>
-void by_length(const BlockFormat& f, const In* in, int64_t n, Out out) {
+void by_length(const Format& f, const In* in, int64_t n, Out out) {
   if constexpr (!std::is_same_v<Out, Streamed>) {
     if (f.rule == mx::ScaleRule::mse) return least_error_row<kKind, kRounding>(f, in, n, out);
     if (f.block_size != 32) return quantize_row<0, kKind, kRounding>(f, in, n, out);
@@ -266,19 +266,19 @@ void by_length(const BlockFormat& f, const In* in, int64_t n, Out out) {
 }
 
 template <ElementKind kKind, typename In, typename Out>
-void by_rounding(const BlockFormat& f, const In* in, int64_t n, Out out) {
+void by_rounding(const Format& f, const In* in, int64_t n, Out out) {
   switch (f.rounding) {
     case Rounding::even:
       return by_length<kKind, Rounding::even>(f, in, n, out);
     case Rounding::nearest:
       return by_length<kKind, Rounding::nearest>(f, in, n, out);
-    case Rounding::floor:
-      return by_length<kKind, Rounding::floor>(f, in, n, out);
+    case Rounding::toward_zero:
+      return by_length<kKind, Rounding::toward_zero>(f, in, n, out);
   }
 }
 
 template <typename In, typename Out>
-void by_kind(const BlockFormat& f, const In* in, int64_t n, Out out) {
+void by_kind(const Format& f, const In* in, int64_t n, Out out) {
   if (f.element.kind == ElementKind::integer) {
     by_rounding<ElementKind::integer>(f, in, n, out);
   } else {
@@ -288,20 +288,20 @@ void by_kind(const BlockFormat& f, const In* in, int64_t n, Out out) {
 
 }  // namespace
 
-void quantize_decode_row(const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+void quantize_decode_row(const mx::Format& format, const float* in, int64_t n, float* out) {
   by_kind(format, in, n, out);
 }
-void quantize_decode_row(const mx::BlockFormat& format, const float* in, int64_t n, BFloat16* out) {
+void quantize_decode_row(const mx::Format& format, const float* in, int64_t n, BFloat16* out) {
   by_kind(format, in, n, out);
 }
-void quantize_decode_row(const mx::BlockFormat& format, const BFloat16* in, int64_t n, float* out) {
+void quantize_decode_row(const mx::Format& format, const BFloat16* in, int64_t n, float* out) {
   by_kind(format, in, n, out);
 }
-void quantize_decode_row(const mx::BlockFormat& format, const BFloat16* in, int64_t n, BFloat16* out) {
+void quantize_decode_row(const mx::Format& format, const BFloat16* in, int64_t n, BFloat16* out) {
   by_kind(format, in, n, out);
 }
 
-void quantize_decode_stream(const mx::BlockFormat& format, const float* in, int64_t n, float* out) {
+void quantize_decode_stream(const mx::Format& format, const float* in, int64_t n, float* out) {
   constexpr int64_t kBlock = 32;
   const bool can =
       reinterpret_cast<uintptr_t>(out) % 64 == 0 && format.block_size == kBlock && format.rule != mx::ScaleRule::mse;

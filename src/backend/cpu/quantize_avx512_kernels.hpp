@@ -21,7 +21,7 @@
 
 namespace mxlm::cpu::avx512 {
 
-using mx::BlockFormat;
+using mx::Format;
 using mx::ElementKind;
 using mx::Rounding;
 
@@ -41,7 +41,7 @@ struct Plan {
   int64_t block;
 };
 
-inline Plan make_plan(const BlockFormat& f, int64_t n) {
+inline Plan make_plan(const Format& f, int64_t n) {
   const int mantissa = f.element.mantissa_bits;
   Plan p{};
   p.largest = static_cast<int>(mx::detail::bits_of(f.element.max));
@@ -133,7 +133,7 @@ MXLM_AVX512_INLINE __m512 round16(__m512 x, const Constants& k) {
   } else {
     const __m512 a = _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(kMagnitude)));
     constexpr int kTruncate = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
-    if constexpr (kRounding == Rounding::floor) {
+    if constexpr (kRounding == Rounding::toward_zero) {
       r = _mm512_sub_ps(_mm512_add_round_ps(a, c, kTruncate), c);
     } else {
       // c is 2^22 quanta here: the sum counts half quanta. Half a quantum more, then the odd half dropped.

@@ -7,8 +7,8 @@
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/scratch.hpp"
-#include "backend/cpu/stages.hpp"
-#include "mx/stage.hpp"
+#include "backend/cpu/reference_formats.hpp"
+#include "mx/reference_format.hpp"
 
 namespace mxlm::cpu {
 namespace {
@@ -108,7 +108,7 @@ struct OuterScales {
 constexpr int64_t kRowsPerTask = kPanelsPerTask * kPanel;
 
 template <typename In>
-OuterScales outer_scales(const WeightMaker& maker, const HostMatrix& source, const mx::BlockFormat& format) {
+OuterScales outer_scales(const WeightMaker& maker, const HostMatrix& source, const mx::Format& format) {
   OuterScales out;
   if (!mx::has_row_scales(format)) return out;
   const SourceRows rows(maker.isa, source);
@@ -132,7 +132,7 @@ OuterScales outer_scales(const WeightMaker& maker, const HostMatrix& source, con
 
 /// Quantises row r, without its row's scale.
 template <typename In, typename T>
-void quantise_row(Isa isa, const mx::BlockFormat& format, const OuterScales& outer, int64_t r, const In* in, int64_t k,
+void quantise_row(Isa isa, const mx::Format& format, const OuterScales& outer, int64_t r, const In* in, int64_t k,
                   T* out) {
   if (outer.rows.empty()) {
     quantize_decode_row(isa, format, in, k, out);
@@ -144,7 +144,7 @@ void quantise_row(Isa isa, const mx::BlockFormat& format, const OuterScales& out
 /// True if quantised values of this row are so small that a product would take them for zeros. Quantising at most
 /// halves a magnitude, so only rows that have values below 2^-124 need a look.
 template <typename In>
-bool quantises_to_subnormals(Isa isa, const mx::BlockFormat& format, const In* row, int64_t n) {
+bool quantises_to_subnormals(Isa isa, const mx::Format& format, const In* row, int64_t n) {
   if (mx::has_row_scales(format) || !has_small_values(isa, row, n)) return false;
   std::vector<float> decoded(static_cast<size_t>(n));
   quantize_decode_row(isa, format, row, n, decoded.data());
@@ -157,7 +157,7 @@ bool quantises_to_subnormals(Isa isa, const mx::BlockFormat& format, const In* r
 /// Quantised panels of T from a source read as In. With T bfloat16, null if that would lose values.
 template <typename In, typename T>
 std::shared_ptr<const Panels> quantised_panels(const WeightMaker& maker, const HostMatrix& source,
-                                               const mx::BlockFormat& format) {
+                                               const mx::Format& format) {
   const SourceRows rows(maker.isa, source);
   const OuterScales outer = outer_scales<In>(maker, source, format);
   std::atomic<bool> lossy{false};
@@ -180,7 +180,7 @@ std::shared_ptr<const Panels> quantised_panels(const WeightMaker& maker, const H
 
 template <typename In>
 std::shared_ptr<const Panels> quantised(const WeightMaker& maker, const HostMatrix& source,
-                                        const mx::BlockFormat& format) {
+                                        const mx::Format& format) {
   if (mx::decodes_exactly_to_bf16(format)) {
     if (auto panels = quantised_panels<In, BFloat16>(maker, source, format)) return panels;
   }

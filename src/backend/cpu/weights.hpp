@@ -50,7 +50,7 @@ class KeptCodes final : public KeptWeight {
 
   int64_t rows = 0, cols = 0;
   std::shared_ptr<const PreparedWeight> prepared;  // if not null, that is all; else:
-  mx::BlockFormat format;
+  mx::Format format;
   DType storage = DType::bf16;          // of the panels to make
   std::shared_ptr<void> codes, scales;  // [rows, code_bytes], [rows, block_scale_bytes]
   std::vector<float> output_scales;     // [rows], of formats with row scales

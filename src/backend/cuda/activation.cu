@@ -221,22 +221,22 @@ void gate_rows(const View& gate, const View& up, int64_t cols, const GatedArgs& 
 }  // namespace cuda
 
 void CudaBackend::activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
-                             std::span<const int64_t> windows, std::span<Operand> outs) {
+                             std::span<const int64_t> window_offsets, std::span<Operand> outs) {
   assert(activation != Activation::swiglu_oai);
   const cuda::OperandPlan plan = cuda::plan_operands(*this, x.dtype(), x.rows(), x.cols(), outs);
   cuda::activate_rows(cuda::view(x), activation, arithmetic, plan, stream());
-  cuda::finish_operands(*this, plan, windows);
+  cuda::finish_operands(*this, plan, window_offsets);
 }
 
 void CudaBackend::gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
-                                   std::span<const int64_t> windows, std::span<Operand> outs) {
+                                   std::span<const int64_t> window_offsets, std::span<Operand> outs) {
   const int64_t cols = args.interleaved ? gate.cols() / 2 : gate.cols();
   assert(args.interleaved ? gate.cols() % 2 == 0
                           : gate.dtype() == up.dtype() && gate.rows() == up.rows() && gate.cols() == up.cols());
   const cuda::OperandPlan plan = cuda::plan_operands(*this, gate.dtype(), gate.rows(), cols, outs);
   const cuda::View up_view = args.interleaved ? cuda::View{} : cuda::view(up);
   cuda::gate_rows(cuda::view(gate), up_view, cols, args, plan, stream());
-  cuda::finish_operands(*this, plan, windows);
+  cuda::finish_operands(*this, plan, window_offsets);
 }
 
 }  // namespace mxlm

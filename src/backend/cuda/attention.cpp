@@ -60,7 +60,7 @@ constexpr size_t kScoreBytes = size_t{128} << 20;
 
 void CudaBackend::attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch,
                             const AttentionArgs& args, std::span<Operand> outs) {
-  assert(args.kv_heads > 0 && args.heads % args.kv_heads == 0 && args.scale > 0 && args.window >= 0);
+  assert(args.kv_heads > 0 && args.heads % args.kv_heads == 0 && args.scale > 0 && args.sliding_window >= 0);
   assert(args.head_dim > 0 && args.head_dim <= 256);
   assert(q.dtype() == k.dtype() && q.dtype() == v.dtype());
   assert(args.slopes.empty() || static_cast<int>(args.slopes.size()) == args.heads);
@@ -93,7 +93,7 @@ void CudaBackend::attention(const Tensor& q, const Tensor& k, const Tensor& v, c
                                  .kv_head = kv_head,
                                  .scale = args.scale,
                                  .softcap = args.softcap,
-                                 .window = args.window,
+                                 .sliding_window = args.sliding_window,
                                  .slopes = nullptr,
                                  .sinks = nullptr};
   const auto slopes = args.slopes.empty() ? std::shared_ptr<float>() : std::shared_ptr<float>(to_device(args.slopes));
@@ -155,7 +155,7 @@ void CudaBackend::attention(const Tensor& q, const Tensor& k, const Tensor& v, c
                                      .v_head = kv_head,
                                      .out_row = out.stride,
                                      .scale = args.scale,
-                                     .window = args.window,
+                                     .sliding_window = args.sliding_window,
                                      .q = at(problem.q),
                                      .k = at(problem.k),
                                      .v = at(problem.v),

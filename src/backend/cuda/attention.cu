@@ -185,7 +185,7 @@ __global__ __launch_bounds__(kThreads) void flash_kernel(const FlashArgs args) {
                     args.q_row, kQueries, rows, args.head_dim, args.vector);
 
   const int key_end = min(tile.begin + rows, tile.limit);
-  const int first_block = args.window == 0 ? 0 : max(tile.begin - args.window + 1, 0) / keys;
+  const int first_block = args.sliding_window == 0 ? 0 : max(tile.begin - args.sliding_window + 1, 0) / keys;
   const int end_block = (key_end + keys - 1) / keys;
   const auto load_block = [&](T* to, const T* from, int64_t stride, int block) {
     load_rows<T, dim>(to, from + int64_t{block} * keys * stride, stride, keys, tile.limit - block * keys, args.head_dim,
@@ -199,7 +199,7 @@ __global__ __launch_bounds__(kThreads) void flash_kernel(const FlashArgs args) {
     load_block(v_tile, v_rows, args.v_row, block);
 
     const int key = block * keys;
-    const bool seen = key <= high_query && (args.window == 0 || key + keys - 1 > low_query - args.window);
+    const bool seen = key <= high_query && (args.sliding_window == 0 || key + keys - 1 > low_query - args.sliding_window);
     float scores[keys / 8][4];
 #pragma unroll
     for (auto& part : scores) {
@@ -211,7 +211,7 @@ __global__ __launch_bounds__(kThreads) void flash_kernel(const FlashArgs args) {
       // A bit for each score: whether its query sees its key.
       uint32_t visible = 0xffffffffU;
       const bool all_visible = key + keys - 1 <= low_query && key + keys <= tile.limit &&
-                               (args.window == 0 || key > high_query - args.window);
+                               (args.sliding_window == 0 || key > high_query - args.sliding_window);
       if (!all_visible) {
 #pragma unroll
         for (int i = 0; i < keys / 8; ++i) {
@@ -219,7 +219,7 @@ __global__ __launch_bounds__(kThreads) void flash_kernel(const FlashArgs args) {
           for (int c = 0; c < 4; ++c) {
             const int k = key + 8 * i + 2 * t + c % 2;
             const int q = low_query + g + c / 2 * 8;
-            const bool sees = k <= q && k < tile.limit && (args.window == 0 || k > q - args.window);
+            const bool sees = k <= q && k < tile.limit && (args.sliding_window == 0 || k > q - args.sliding_window);
             if (!sees) visible &= ~(1U << (4 * i + c));
           }
         }
@@ -353,7 +353,7 @@ void flash_attention(const AttentionProblem& p, cudaStream_t stream) {
   args.group = p.heads / p.kv_heads;
   args.head_dim = p.head_dim;
   // Windows that see everything are none.
-  args.window = p.window > (int64_t{1} << 30) ? 0 : static_cast<int>(p.window);
+  args.sliding_window = p.sliding_window > (int64_t{1} << 30) ? 0 : static_cast<int>(p.sliding_window);
   args.scale = p.scale;
   args.softcap = p.softcap;
   args.slopes = p.slopes;

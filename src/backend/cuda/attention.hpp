@@ -34,7 +34,7 @@ struct AttentionProblem {
   int heads = 0, kv_heads = 0, head_dim = 0;
   int64_t q_head = 0, kv_head = 0;  // elements between heads
   float scale = 1, softcap = 0;
-  int64_t window = 0;
+  int64_t sliding_window = 0;
   const float* slopes = nullptr;  // [heads] or null
   const float* sinks = nullptr;   // [heads] or null
 };

@@ -10,7 +10,7 @@
 #include "backend/cuda/attention.hpp"
 #include "backend/cuda/attention_mma.cuh"
 #include "mx/quantize.hpp"
-#include "mx/stage.hpp"
+#include "mx/reference_format.hpp"
 
 namespace mxlm::cuda {
 namespace {
@@ -25,7 +25,7 @@ constexpr int kColumns = 64;  // of a product that are computed at a time
 struct Side {
   bool quantised = false;
   bool bf16 = false;  // its product reads bfloat16s
-  mx::BlockFormat format;
+  mx::Format format;
 };
 
 /// True if both operands of a product are bfloat16 values.
@@ -51,7 +51,7 @@ Side side_of(const OperandSpec& spec, bool bf16) {
 /// has synchronised the warp, and does so afterwards.
 __device__ void make_operand(const Side& side, float* x, int64_t n) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const mx::BlockFormat& f = side.format;
+  const mx::Format& f = side.format;
   if (!side.quantised) return;
   const auto rounded = [&](float y) { return side.bf16 ? round_bf16(y) : y; };
   if (f.scaling != mx::Scaling::block) {
@@ -281,7 +281,7 @@ __global__ __launch_bounds__(kThreads) void quantised_kernel(const QuantisedArgs
 
     // Keys that some query of the tile sees.
     const int64_t high = min(tile.begin + rows, tile.limit);
-    const int64_t low = min(args.window == 0 ? 0 : max(tile.begin - args.window + 1, int64_t{0}), high);
+    const int64_t low = min(args.sliding_window == 0 ? 0 : max(tile.begin - args.sliding_window + 1, int64_t{0}), high);
     const float* q = args.q + ((first + tile.begin) * args.heads + head) * args.head_dim;
     const float* k = args.k + ((first + low) * args.kv_heads + kv) * args.head_dim;
     const int64_t q_stride = int64_t{args.heads} * args.head_dim;
@@ -298,7 +298,7 @@ __global__ __launch_bounds__(kThreads) void quantised_kernel(const QuantisedArgs
       float* row = scores + i * stride;
       const int64_t query = tile.begin + i;
       const int64_t seen = min(query + 1, int64_t{tile.limit});
-      const int64_t from = min(args.window == 0 ? 0 : max(query - args.window + 1, int64_t{0}), seen);
+      const int64_t from = min(args.sliding_window == 0 ? 0 : max(query - args.sliding_window + 1, int64_t{0}), seen);
       if (args.arithmetic == Arithmetic::bf16_rounded) {
         softmax_row_bf16(args, head, query, from, seen, row);
       } else {
@@ -359,7 +359,7 @@ void run(const QuantisedProblem& quantised, float* q, float* k, float* v, float*
   args.tile_count = p.tile_count;
   args.rows = rows;
   args.out_row = p.out.stride;
-  args.window = p.window;
+  args.sliding_window = p.sliding_window;
   args.score_stride = quantised.longest;
   args.warps = warps;
   args.heads = p.heads;

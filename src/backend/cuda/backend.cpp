@@ -253,7 +253,7 @@ std::shared_ptr<Weight> CudaBackend::split(const Weight& halves) {
   return weight;
 }
 
-std::shared_ptr<Weight> CudaBackend::fold(const mx::BlockFormat& format, const View& values) {
+std::shared_ptr<Weight> CudaBackend::fold(const mx::Format& format, const View& values) {
   auto weight = std::make_shared<Weight>();
   weight->layout = cuda::Layout::folded;
   weight->n = values.rows;
@@ -286,7 +286,7 @@ std::optional<DType> CudaBackend::fast_type(const OperandSpec& spec, bool weight
   return std::nullopt;
 }
 
-std::shared_ptr<Weight> CudaBackend::scale_blocks(const mx::BlockFormat& format, const View& values) {
+std::shared_ptr<Weight> CudaBackend::scale_blocks(const mx::Format& format, const View& values) {
   auto weight = std::make_shared<Weight>();
   weight->layout = cuda::Layout::native;
   weight->n = values.rows;

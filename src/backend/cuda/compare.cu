@@ -58,9 +58,9 @@ __global__ void __launch_bounds__(kThreads)
 
 /// A block a window: the sums of its rows, in an order that depends on how many there are alone.
 __global__ void __launch_bounds__(kThreads)
-    add_windows(const ErrorSums* rows, const int64_t* windows, ErrorSums* sums) {
+    add_windows(const ErrorSums* rows, const int64_t* window_offsets, ErrorSums* sums) {
   __shared__ double shared[kThreads / 32];
-  const int64_t begin = windows[blockIdx.x], end = windows[blockIdx.x + 1];
+  const int64_t begin = window_offsets[blockIdx.x], end = window_offsets[blockIdx.x + 1];
   double a2 = 0, b2 = 0, d2 = 0;
   for (int64_t r = begin + threadIdx.x; r < end; r += kThreads) {
     a2 += rows[r].reference;
@@ -103,17 +103,17 @@ void CudaBackend::compare(const Tensor& reference, const Tensor& other, std::spa
   to_host(rows.data(), sums, rows.size_bytes());
 }
 
-void CudaBackend::compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+void CudaBackend::compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> window_offsets,
                                   std::span<ErrorSums> sums) {
-  assert(windows.size() == sums.size() + 1 && windows.back() == reference.rows());
+  assert(window_offsets.size() == sums.size() + 1 && window_offsets.back() == reference.rows());
   if (sums.empty()) return;
-  if (sums.size() > cuda::kPendingSums) return Backend::compare_windows(reference, other, windows, sums);
+  if (sums.size() > cuda::kPendingSums) return Backend::compare_windows(reference, other, window_offsets, sums);
   if (sums_used_ + sums.size() > cuda::kPendingSums) settle();
   if (!sums_) sums_ = scratch(cuda::kPendingSums * sizeof(ErrorSums));
   const auto rows = scratch(static_cast<size_t>(std::max<int64_t>(reference.rows(), 1)) * sizeof(ErrorSums));
   auto* of_rows = static_cast<ErrorSums*>(rows.get());
   if (reference.rows() > 0) cuda::compare_rows_of(cuda::view(reference), cuda::view(other), of_rows, stream());
-  const auto offsets = to_device(windows);
+  const auto offsets = to_device(window_offsets);
   cuda::add_windows<<<static_cast<unsigned>(sums.size()), cuda::kThreads, 0, stream()>>>(
       of_rows, offsets.get(), static_cast<ErrorSums*>(sums_.get()) + sums_used_);
   cuda::check_launch("comparing activations");

@@ -55,18 +55,18 @@ class CudaBackend final : public Backend {
   void zero(Tensor& x) override;
   Tensor gather(const Tensor& x, std::span<const int32_t> rows) override;
   // norm.cu, activation.cu, operands.cu
-  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows, std::span<Operand> outs) override;
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
   void norm(const Tensor& x, const NormArgs& args, Tensor& out) override;
-  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> windows,
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> window_offsets,
                   std::span<Operand> outs) override;
-  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> windows,
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> window_offsets,
                         std::span<Operand> outs) override;
-  void operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) override;
+  void operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
   // experts.cu, compare.cu
-  Routing route(const Tensor& logits, const RouteArgs& args) override;
+  Routing choose_experts(const Tensor& logits, const RoutingArgs& args) override;
   void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights, Tensor& sum) override;
   void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) override;
-  void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> windows,
+  void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> window_offsets,
                        std::span<ErrorSums> sums) override;
   void settle() override;
   // attention.cpp
@@ -110,11 +110,11 @@ class CudaBackend final : public Backend {
   std::shared_ptr<cuda::Weight> halve(const cuda::View& values);
   std::shared_ptr<cuda::Weight> split(const cuda::Weight& halves);
   /// A weight with its exponents folded; null where they do not fit.
-  std::shared_ptr<cuda::Weight> fold(const mx::BlockFormat& format, const cuda::View& values);
+  std::shared_ptr<cuda::Weight> fold(const mx::Format& format, const cuda::View& values);
   /// The FP8 type of operands on this device's fast route; nullopt where they have none.
   [[nodiscard]] std::optional<DType> fast_type(const OperandSpec& spec, bool weight, int64_t cols) const;
   /// A weight in block-scaled form.
-  std::shared_ptr<cuda::Weight> scale_blocks(const mx::BlockFormat& format, const cuda::View& values);
+  std::shared_ptr<cuda::Weight> scale_blocks(const mx::Format& format, const cuda::View& values);
   /// The weight in the layout that an operand of this storage is multiplied with.
   const cuda::Weight& layout_for(DType storage, const cuda::Weight& weight);
   /// The operand as products with this weight read it.

@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 }  // namespace cuda
 
-Routing CudaBackend::route(const Tensor& logits, const RouteArgs& args) {
+Routing CudaBackend::choose_experts(const Tensor& logits, const RoutingArgs& args) {
   assert(args.top_k >= 1 && args.top_k <= logits.cols());
   const auto experts = static_cast<size_t>(logits.cols());
   std::vector<float> values(static_cast<size_t>(logits.rows()) * experts);
@@ -42,7 +42,7 @@ Routing CudaBackend::route(const Tensor& logits, const RouteArgs& args) {
   Routing routing = empty_routing(logits.rows(), args);
   Router router(args, logits.dtype());
   for (int64_t r = 0; r < logits.rows(); ++r) {
-    router.route(std::span<const float>(values).subspan(static_cast<size_t>(r) * experts, experts), r, routing);
+    router.choose(std::span<const float>(values).subspan(static_cast<size_t>(r) * experts, experts), r, routing);
   }
   return routing;
 }

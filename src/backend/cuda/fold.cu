@@ -59,9 +59,9 @@ std::optional<DType> fold_type(const OperandSpec& spec, bool weight, int64_t col
   return DType::f8_e4m3;
 }
 
-bool fold_rounds(const mx::BlockFormat& format) { return format.element.bits() == 8; }
+bool fold_rounds(const mx::Format& format) { return format.element.bits() == 8; }
 
-void fold_weight(const mx::BlockFormat& format, const View& values, const View& codes, float* scales, int32_t* inexact,
+void fold_weight(const mx::Format& format, const View& values, const View& codes, float* scales, int32_t* inexact,
                  cudaStream_t stream) {
   FoldTargets targets;
   targets.count = 1;

@@ -29,7 +29,7 @@ struct FoldTarget {
 };
 
 /// What a target says of its format.
-inline void set_format(FoldTarget& target, const mx::BlockFormat& format, bool e5m2) {
+inline void set_format(FoldTarget& target, const mx::Format& format, bool e5m2) {
   const mx::ElementFormat& e = format.element;
   target.quantizer = make_quantizer(format);
   target.e5m2 = e5m2;

@@ -14,11 +14,11 @@ namespace mxlm::cuda {
 /// are E4M3.
 std::optional<DType> fold_type(const OperandSpec& spec, bool weight, int64_t cols);
 /// True if elements of the format may be rounded in folding: MXFP8, whose products have a bound instead of exactness.
-bool fold_rounds(const mx::BlockFormat& format);
+bool fold_rounds(const mx::Format& format);
 
 /// `values` (f32, f16 or bf16) quantised in `format` along its rows and folded into E4M3 `codes` and `scales` [rows].
 /// `inexact`, a zeroed device counter, counts rows that do not fit exactly; null where rounding is allowed.
-void fold_weight(const mx::BlockFormat& format, const View& values, const View& codes, float* scales, int32_t* inexact,
+void fold_weight(const mx::Format& format, const View& values, const View& codes, float* scales, int32_t* inexact,
                  cudaStream_t stream);
 /// Folded codes and scales as bfloat16 again.
 void unfold(const View& codes, const float* scales, const View& out, cudaStream_t stream);

@@ -1,6 +1,6 @@
 #include "backend/cuda/generic.hpp"
 #include "backend/cuda/quantize.cuh"
-#include "mx/stage.hpp"
+#include "mx/reference_format.hpp"
 
 namespace mxlm::cuda {
 namespace {
@@ -34,7 +34,7 @@ struct AnyRows {
 __device__ uint32_t magnitude_of(float x) { return __float_as_uint(x) & mx::detail::kMagnitude; }
 
 /// mx::block_exponent of n values from column `start` of row r, computed by a warp; all lanes get it.
-__device__ int warp_block_exponent(const mx::BlockFormat& f, const AnyRows& in, int64_t r, int64_t start, int64_t n) {
+__device__ int warp_block_exponent(const mx::Format& f, const AnyRows& in, int64_t r, int64_t start, int64_t n) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   uint32_t amax = 0;
   for (int64_t i = lane; i < n; i += 32) amax = max(amax, magnitude_of(in.get(r, start + i)));
@@ -80,7 +80,7 @@ __device__ BlockOf block_of(int64_t index, int64_t blocks, int64_t size, int64_t
 
 /// A warp a block.
 __global__ void __launch_bounds__(kThreads)
-    quantize_blocks(const __grid_constant__ mx::BlockFormat f, const __grid_constant__ AnyRows in,
+    quantize_blocks(const __grid_constant__ mx::Format f, const __grid_constant__ AnyRows in,
                     const __grid_constant__ AnyRows out, int64_t total, int64_t blocks, int64_t size, int64_t width) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (index >= total) return;  // the whole warp
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    write_scale_codes(const __grid_constant__ mx::BlockFormat f, const __grid_constant__ AnyRows in, uint8_t* scales,
+    write_scale_codes(const __grid_constant__ mx::Format f, const __grid_constant__ AnyRows in, uint8_t* scales,
                       int64_t total, int64_t blocks, int64_t size) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (index >= total) return;
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kThreads)
 
 /// Formats without a scale, or with one for each element; a block a row.
 __global__ void __launch_bounds__(kThreads)
-    quantize_elements(const __grid_constant__ mx::BlockFormat f, const __grid_constant__ AnyRows in,
+    quantize_elements(const __grid_constant__ mx::Format f, const __grid_constant__ AnyRows in,
                       const __grid_constant__ AnyRows out, int64_t width) {
   const int64_t r = blockIdx.x;
   for (int64_t c = threadIdx.x; c < width; c += kThreads) {
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kThreads)
 
 /// A block a row.
 __global__ void __launch_bounds__(kThreads)
-    scale_rows(const __grid_constant__ mx::BlockFormat f, const __grid_constant__ AnyRows in,
+    scale_rows(const __grid_constant__ mx::Format f, const __grid_constant__ AnyRows in,
                const __grid_constant__ AnyRows out, int64_t width, const __grid_constant__ AnyRows left_out,
                const __grid_constant__ ScaledRows args) {
   const int64_t r = blockIdx.x;
@@ -207,7 +207,7 @@ unsigned grid(int64_t blocks) {
 
 }  // namespace
 
-void quantize_rows(const mx::BlockFormat& format, const View& in, const View& out, int64_t width, cudaStream_t stream) {
+void quantize_rows(const mx::Format& format, const View& in, const View& out, int64_t width, cudaStream_t stream) {
   if (in.rows == 0 || width == 0) return;
   if (format.scaling == mx::Scaling::block) {
     const int64_t size = format.block_size == 0 ? in.cols : format.block_size;
@@ -222,7 +222,7 @@ void quantize_rows(const mx::BlockFormat& format, const View& in, const View& ou
   check_launch("quantising rows");
 }
 
-void quantize_scaled_rows(const mx::BlockFormat& format, const View& in, const View& out, int64_t width,
+void quantize_scaled_rows(const mx::Format& format, const View& in, const View& out, int64_t width,
                           const ScaledRows& args, cudaStream_t stream) {
   if (in.rows == 0) return;
   scale_rows<<<grid(in.rows), kThreads, 0, stream>>>(format, AnyRows(in), AnyRows(out), width, AnyRows(args.left_out),
@@ -242,7 +242,7 @@ void mark_outliers(const View& in, const int32_t* window_of, uint8_t* flags, cud
   check_launch("looking for outliers");
 }
 
-void block_scale_codes(const mx::BlockFormat& format, const View& in, uint8_t* scales, cudaStream_t stream) {
+void block_scale_codes(const mx::Format& format, const View& in, uint8_t* scales, cudaStream_t stream) {
   const int64_t size = format.block_size == 0 ? in.cols : format.block_size;
   const int64_t blocks = mx::block_count(format, in.cols);
   const int64_t total = in.rows * blocks;

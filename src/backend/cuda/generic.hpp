@@ -1,6 +1,6 @@
 #pragma once
 
-// Quantising rows by the definition (mx/quantize.hpp, mx/stage.hpp), for every format that quantize.cuh has no fast
+// Quantising rows by the definition (mx/quantize.hpp, mx/reference_format.hpp), for every format that quantize.cuh has no fast
 // path for. Inputs are f32, f16 or bf16, outputs f32 or bf16; an output may be its input. Columns from `cols` up to
 // `width` of an output become zeros.
 
@@ -10,7 +10,7 @@
 namespace mxlm::cuda {
 
 /// Formats without row scales. `out.cols` are those of `in`.
-void quantize_rows(const mx::BlockFormat& format, const View& in, const View& out, int64_t width, cudaStream_t stream);
+void quantize_rows(const mx::Format& format, const View& in, const View& out, int64_t width, cudaStream_t stream);
 
 /// What formats with row scales take and give beside values.
 struct ScaledRows {
@@ -24,7 +24,7 @@ struct ScaledRows {
   bool multiply = false;               // values times their scale, instead of apart from it
 };
 /// Formats with row scales.
-void quantize_scaled_rows(const mx::BlockFormat& format, const View& in, const View& out, int64_t width,
+void quantize_scaled_rows(const mx::Format& format, const View& in, const View& out, int64_t width,
                           const ScaledRows& args, cudaStream_t stream);
 /// amax[window_of[r]] = the largest magnitude's bits among the window's rows, NaN counting as largest; `amax` holds
 /// zeros before.
@@ -33,6 +33,6 @@ void window_amax(const View& in, const int32_t* window_of, uint32_t* amax, cudaS
 void mark_outliers(const View& in, const int32_t* window_of, uint8_t* flags, cudaStream_t stream);
 
 /// E8M0 codes of the block scales of a block format, [rows, mx::block_count(format, cols)].
-void block_scale_codes(const mx::BlockFormat& format, const View& in, uint8_t* scales, cudaStream_t stream);
+void block_scale_codes(const mx::Format& format, const View& in, uint8_t* scales, cudaStream_t stream);
 
 }  // namespace mxlm::cuda

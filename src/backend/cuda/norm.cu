@@ -363,12 +363,12 @@ void CudaBackend::norm(const Tensor& x, const NormArgs& args, Tensor& out) {
   }
 }
 
-void CudaBackend::norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> windows,
+void CudaBackend::norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
                        std::span<Operand> outs) {
   if (!cuda::in_registers(args, x.cols())) {
     Tensor whole = empty(x.dtype(), x.rows(), x.cols());
     norm(x, args, whole);
-    operands(whole, windows, outs);
+    operands(whole, window_offsets, outs);
     return;
   }
   const cuda::Norm norm = cuda::make_norm(x, args);
@@ -379,7 +379,7 @@ void CudaBackend::norm(const Tensor& x, const NormArgs& args, std::span<const in
   };
   for (const cuda::Targets& targets : plan.launches) write(targets);
   for (const cuda::FoldTargets& targets : plan.folds) write(targets);
-  cuda::finish_operands(*this, plan, windows);
+  cuda::finish_operands(*this, plan, window_offsets);
 }
 
 }  // namespace mxlm

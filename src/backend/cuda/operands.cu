@@ -38,7 +38,7 @@ Target plain_target(const View& out, int64_t width) {
   return target;
 }
 
-Target quantized_target(const View& out, const mx::BlockFormat& format) {
+Target quantized_target(const View& out, const mx::Format& format) {
   Target target = plain_target(out, out.stride);
   target.quantize = true;
   target.quantizer = make_quantizer(format);
@@ -73,23 +73,23 @@ OperandPlan plan_operands(CudaBackend& backend, DType model, int64_t rows, int64
   return plan;
 }
 
-void finish_operands(CudaBackend& backend, const OperandPlan& plan, std::span<const int64_t> windows) {
+void finish_operands(CudaBackend& backend, const OperandPlan& plan, std::span<const int64_t> window_offsets) {
   const View& x = plan.plain;
   const cudaStream_t stream = backend.stream();
   if (plan.rest.empty() || x.rows == 0) return;
   std::vector<int32_t> window_of(static_cast<size_t>(x.rows));
   int64_t count = 1;
-  if (!windows.empty()) {
-    assert(windows.front() == 0 && windows.back() == x.rows);
-    count = static_cast<int64_t>(windows.size()) - 1;
+  if (!window_offsets.empty()) {
+    assert(window_offsets.front() == 0 && window_offsets.back() == x.rows);
+    count = static_cast<int64_t>(window_offsets.size()) - 1;
     for (int64_t w = 0; w < count; ++w) {
-      std::fill(window_of.begin() + windows[static_cast<size_t>(w)],
-                window_of.begin() + windows[static_cast<size_t>(w) + 1], static_cast<int32_t>(w));
+      std::fill(window_of.begin() + window_offsets[static_cast<size_t>(w)],
+                window_of.begin() + window_offsets[static_cast<size_t>(w) + 1], static_cast<int32_t>(w));
     }
   }
   std::shared_ptr<int32_t> window_of_row;  // on the device
   for (Operand* out : plan.rest) {
-    const mx::BlockFormat& format = *out->type.spec;
+    const mx::Format& format = *out->type.spec;
     const View values = view(out->values);
     if (is_native(*out)) {
       encode_native(format, x, values, fast_part(*out)->scales.data(), stream);
@@ -126,7 +126,7 @@ void finish_operands(CudaBackend& backend, const OperandPlan& plan, std::span<co
 
 }  // namespace cuda
 
-void CudaBackend::operands(const Tensor& x, std::span<const int64_t> windows, std::span<Operand> outs) {
+void CudaBackend::operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) {
   const cuda::View from = cuda::view(x);
   // Where nothing is to be done and rows need no padding, the operand is the activation itself.
   const bool ready = x.cols() % cuda::kRowStep == 0 && x.stride() % cuda::kRowStep == 0 &&
@@ -155,7 +155,7 @@ void CudaBackend::operands(const Tensor& x, std::span<const int64_t> windows, st
   } else {
     write(cuda::Source<float>{cuda::make_rows(from)});
   }
-  cuda::finish_operands(*this, plan, windows);
+  cuda::finish_operands(*this, plan, window_offsets);
   for (size_t i = 0; i < made.size(); ++i) outs[which[i]] = std::move(made[i]);
 }
 

@@ -25,11 +25,11 @@ struct OperandPlan {
 OperandPlan plan_operands(CudaBackend& backend, DType model, int64_t rows, int64_t cols, std::span<Operand> outs,
                           const View* from = nullptr);
 /// Makes `rest`, after the producer ran for every launch.
-void finish_operands(CudaBackend& backend, const OperandPlan& plan, std::span<const int64_t> windows);
+void finish_operands(CudaBackend& backend, const OperandPlan& plan, std::span<const int64_t> window_offsets);
 
 /// The target that writes `out` as it is, zeros up to `width` columns.
 Target plain_target(const View& out, int64_t width);
 /// The target that writes `out` in a format of the fast path, zeros up to its stride.
-Target quantized_target(const View& out, const mx::BlockFormat& format);
+Target quantized_target(const View& out, const mx::Format& format);
 
 }  // namespace mxlm::cuda

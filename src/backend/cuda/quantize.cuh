@@ -33,13 +33,13 @@ struct Quantizer {
 };
 
 /// True if `f` is a format of the fast path.
-inline bool is_fast(const mx::BlockFormat& f) {
+inline bool is_fast(const mx::Format& f) {
   const int block = f.block_size;
   return f.scaling == mx::Scaling::block && f.rounding == mx::Rounding::even && f.rule != mx::ScaleRule::mse &&
          f.scale_bits <= 8 && block >= 8 && block <= 256 && (block & (block - 1)) == 0;
 }
 
-inline Quantizer make_quantizer(const mx::BlockFormat& f) {
+inline Quantizer make_quantizer(const mx::Format& f) {
   const mx::ElementFormat& e = f.element;
   const bool integer = e.kind == mx::ElementKind::integer;
   constexpr uint32_t kOne = 1U << 23;

@@ -29,7 +29,7 @@ using Shape =
 
 Shape shape_of(const SdpaProblem& p) {
   return {p.length, p.heads, p.kv_heads, p.head_dim, p.q_row, p.q_head, p.k_row,
-          p.k_head, p.v_row, p.v_head,   p.out_row,  p.scale, p.window};
+          p.k_head, p.v_row, p.v_head,   p.out_row,  p.scale, p.sliding_window};
 }
 
 bool is_aligned(const SdpaProblem& p) {
@@ -80,7 +80,7 @@ std::unique_ptr<fe::graph::Graph> describe(const SdpaProblem& p, int64_t windows
       .set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT)
       .set_diagonal_band_right_bound(0);
   // Keeps the keys k with k + bound > q.
-  if (p.window != 0) options.set_diagonal_band_left_bound(static_cast<int>(p.window));
+  if (p.sliding_window != 0) options.set_diagonal_band_left_bound(static_cast<int>(p.sliding_window));
   auto outputs = graph->sdpa(q, k, v, options);
   outputs[0]
       ->set_output(true)
@@ -106,7 +106,7 @@ Plan build(const SdpaProblem& p, int64_t windows, const Recipe& recipe, cudnnHan
 
 /// A window of more keys than there are is none; 0 is what AttentionArgs says for it, too.
 SdpaProblem normalised(SdpaProblem p) {
-  if (p.window >= p.length) p.window = 0;
+  if (p.sliding_window >= p.length) p.sliding_window = 0;
   return p;
 }
 

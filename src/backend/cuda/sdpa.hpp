@@ -16,7 +16,7 @@ struct SdpaProblem {
   int heads = 0, kv_heads = 0, head_dim = 0;
   int64_t q_row = 0, q_head = 0, k_row = 0, k_head = 0, v_row = 0, v_head = 0, out_row = 0;  // strides, elements
   float scale = 1;
-  int64_t window = 0;  // as AttentionArgs
+  int64_t sliding_window = 0;  // as AttentionArgs
   const void* q = nullptr;
   const void* k = nullptr;
   const void* v = nullptr;

@@ -106,7 +106,7 @@ struct CodeRows {
   bool aligned;
 };
 
-CodeRows make_code_rows(const mx::BlockFormat& format, const void* codes, const void* scales, int64_t cols) {
+CodeRows make_code_rows(const mx::Format& format, const void* codes, const void* scales, int64_t cols) {
   const int64_t row_bytes = mx::packed_bytes(format.element, cols);
   const int64_t step = format.element.bits() == 8 ? 8 : 4;
   // What is read only takes the same type.
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kThreads)
 /// Any other: codes by the definition, under scales that are there.
 template <typename In>
 __global__ void __launch_bounds__(kThreads)
-    encode_generic(const __grid_constant__ mx::BlockFormat f, const __grid_constant__ Rows in,
+    encode_generic(const __grid_constant__ mx::Format f, const __grid_constant__ Rows in,
                    const __grid_constant__ CodeRows out, uint32_t first, uint32_t rows, uint32_t chunks) {
   const ChunkAt at = chunk_at(rows, chunks);
   if (!at.inside) return;
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void quantize_matrix(const mx::BlockFormat& format, const View& in, const View& out, float* row_scales, void* scratch,
+void quantize_matrix(const mx::Format& format, const View& in, const View& out, float* row_scales, void* scratch,
                      cudaStream_t stream) {
   assert(in.rows == out.rows && in.cols == out.cols);
   if (in.rows == 0) return;
@@ -251,7 +251,7 @@ void convert_matrix(const View& in, const View& out, cudaStream_t stream) {
   write_matrix(in, plain_target(out, out.stride), stream);
 }
 
-void encode_matrix(const mx::BlockFormat& format, const View& in, void* codes, void* scales, cudaStream_t stream) {
+void encode_matrix(const mx::Format& format, const View& in, void* codes, void* scales, cudaStream_t stream) {
   assert(mx::keeps_codes(format) && format.scaling == mx::Scaling::block);
   const CodeRows out = make_code_rows(format, codes, scales, in.cols);
   const bool fast = is_fast(format);
@@ -274,7 +274,7 @@ void encode_matrix(const mx::BlockFormat& format, const View& in, void* codes, v
   check_launch("encoding a weight");
 }
 
-void decode_matrix(const mx::BlockFormat& format, const void* codes, const void* scales, const View& out,
+void decode_matrix(const mx::Format& format, const void* codes, const void* scales, const View& out,
                    cudaStream_t stream) {
   assert(mx::keeps_codes(format) && format.scaling == mx::Scaling::block && out.type == DType::bf16);
   const CodeRows in = make_code_rows(format, codes, scales, out.cols);

@@ -49,27 +49,27 @@ class Kept final : public KeptWeight {
  public:
   [[nodiscard]] size_t bytes() const override { return prepared ? prepared->bytes() : size; }
   std::shared_ptr<const PreparedWeight> prepared;  // if not null, that is all; else:
-  mx::BlockFormat format;
+  mx::Format format;
   int64_t n = 0, k = 0;
   size_t size = 0;
   std::shared_ptr<void> codes;   // device, [N, mx::packed_bytes(element, K)] rows packed as in mx/quantize.hpp
   std::shared_ptr<void> scales;  // device, [N, mx::block_count(format, K)] E8M0 codes
 };
 
-// --- kernels (weights.cu). Everything is bit-exact with mx/quantize.hpp and mx/stage.hpp. Rows of `out` are zero from
+// --- kernels (weights.cu). Everything is bit-exact with mx/quantize.hpp and mx/reference_format.hpp. Rows of `out` are zero from
 //     their last column to their stride.
 
 /// `in` (f32, f16 or bf16) quantised along its rows and decoded into `out` (bf16 or f32) without the row scales, which
 /// go to `row_scales` ([rows], for formats that have them, else null). For formats that look at a whole tensor
 /// `scratch` has 8 bytes that are used on the way. LLM.int8 has no outliers in a weight.
-void quantize_matrix(const mx::BlockFormat& format, const View& in, const View& out, float* row_scales, void* scratch,
+void quantize_matrix(const mx::Format& format, const View& in, const View& out, float* row_scales, void* scratch,
                      cudaStream_t stream);
 /// `in` (f32, f16 or bf16) converted to `out`'s type, to nearest even.
 void convert_matrix(const View& in, const View& out, cudaStream_t stream);
 /// Codes and block scales of `in` (block formats of at most 8 bits), as Kept has them.
-void encode_matrix(const mx::BlockFormat& format, const View& in, void* codes, void* scales, cudaStream_t stream);
+void encode_matrix(const mx::Format& format, const View& in, void* codes, void* scales, cudaStream_t stream);
 /// The values of codes and scales as bfloat16.
-void decode_matrix(const mx::BlockFormat& format, const void* codes, const void* scales, const View& out,
+void decode_matrix(const mx::Format& format, const void* codes, const void* scales, const View& out,
                    cudaStream_t stream);
 /// The three bfloat16 parts of f32 values: x = x0 + x1 + x2 up to 2^-25 |x|; `out` is [rows, 3 * part] and holds them
 /// as [x2 | x1 | x0] (`smallest_first`, a weight) or [x0 | x1 | x2] (an operand), each padded with zeros to `part`

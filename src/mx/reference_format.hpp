@@ -25,7 +25,7 @@ MXLM_HOST_DEVICE constexpr bool is_outlier(float x) { return x >= kOutlierThresh
 
 /// Quantises and decodes a value of a format without a scale. It saturates, except that bfloat16 has an Inf; a NaN
 /// stays a NaN.
-MXLM_HOST_DEVICE constexpr float cast_decode(const BlockFormat& f, float x) {
+MXLM_HOST_DEVICE constexpr float cast_decode(const Format& f, float x) {
   const uint32_t bits = detail::bits_of(x);
   const uint32_t magnitude = bits & detail::kMagnitude;
   if (magnitude > detail::kInfinity) return detail::float_of(detail::kQuietNan);
@@ -35,7 +35,7 @@ MXLM_HOST_DEVICE constexpr float cast_decode(const BlockFormat& f, float x) {
   if (has_infinity && magnitude > detail::bits_of(f.element.max)) {
     // From half a step beyond the largest number on, a rounded value is Inf; rounding toward zero never gives Inf.
     const uint32_t half = detail::bits_of(f.element.max) + (1U << (22 - f.element.mantissa_bits));
-    const bool to_infinity = f.rounding != Rounding::floor && magnitude >= half;
+    const bool to_infinity = f.rounding != Rounding::toward_zero && magnitude >= half;
     return detail::float_of((to_infinity ? detail::kInfinity : detail::bits_of(f.element.max)) | (bits & 0x80000000U));
   }
   return quantize_decode(f.element, f.rounding, 0, x);
@@ -43,7 +43,7 @@ MXLM_HOST_DEVICE constexpr float cast_decode(const BlockFormat& f, float x) {
 
 /// The float32 scale of a row or tensor (has_row_scales) whose largest magnitude has the bits `amax` (for llm_int8: the
 /// largest magnitude without outliers); NaN if `amax` is NaN or Inf.
-MXLM_HOST_DEVICE constexpr float outer_scale(const BlockFormat& f, uint32_t amax) {
+MXLM_HOST_DEVICE constexpr float outer_scale(const Format& f, uint32_t amax) {
   if (amax >= detail::kInfinity) return detail::float_of(detail::kQuietNan);
   const float largest = detail::float_of(amax);
   if (f.scaling == Scaling::nvfp4) return largest / (448.0F * f.element.max);
@@ -53,7 +53,7 @@ MXLM_HOST_DEVICE constexpr float outer_scale(const BlockFormat& f, uint32_t amax
 
 /// The E4M3 scale of an nvfp4 block whose largest magnitude has the bits `amax`, under the tensor's scale (a finite
 /// positive number). It is at least E4M3's smallest normal number.
-MXLM_HOST_DEVICE constexpr float nvfp4_block_scale(const BlockFormat& f, float outer, uint32_t amax) {
+MXLM_HOST_DEVICE constexpr float nvfp4_block_scale(const Format& f, float outer, uint32_t amax) {
   constexpr float smallest = 0x1p-6F;
   constexpr ElementFormat e4m3 = detail::kE4M3;
   const float scale = detail::float_of(amax) / f.element.max / outer;
@@ -69,7 +69,7 @@ MXLM_HOST_DEVICE constexpr bool degenerate_scale(float outer) {
 /// A value of a row under its float32 scale (formats with row scales except nvfp4): x ~ result x outer, where the
 /// result is exactly a bfloat16. Integers are whole numbers here. Needs !degenerate_scale(outer); `amax` as for
 /// outer_scale.
-MXLM_HOST_DEVICE constexpr float scaled_decode(const BlockFormat& f, float outer, uint32_t amax, float x) {
+MXLM_HOST_DEVICE constexpr float scaled_decode(const Format& f, float outer, uint32_t amax, float x) {
   if (f.element.kind == ElementKind::integer) {
     const int fraction = f.element.mantissa_bits;
     const auto largest = static_cast<float>((1 << (f.element.bits() - 1)) - 1);
@@ -86,7 +86,7 @@ MXLM_HOST_DEVICE constexpr float scaled_decode(const BlockFormat& f, float outer
 }
 
 /// A value of an nvfp4 block with scale `block`: x ~ result x outer, result = element x block.
-MXLM_HOST_DEVICE constexpr float nvfp4_element(const BlockFormat& f, float outer, float block, float x) {
+MXLM_HOST_DEVICE constexpr float nvfp4_element(const Format& f, float outer, float block, float x) {
   if (x == 0) return x;
   float v = x * (1.0F / outer / block);
   if (v > f.element.max) v = f.element.max;
@@ -97,7 +97,7 @@ MXLM_HOST_DEVICE constexpr float nvfp4_element(const BlockFormat& f, float outer
 /// Quantises a row of a format with row scales under the scale of the row or tensor, without multiplying by the scale:
 /// x[i] ~ out[i] x outer, and every out[i] is a bfloat16. `amax` holds the bits of the largest magnitude that `outer`
 /// was made of. `outlier`, if not null, has n flags of columns to leave out (zeros). `out` may be `x`.
-MXLM_HOST_DEVICE constexpr void quantize_scaled_row(const BlockFormat& f, float outer, uint32_t amax,
+MXLM_HOST_DEVICE constexpr void quantize_scaled_row(const Format& f, float outer, uint32_t amax,
                                                     const uint8_t* outlier, const float* x, int64_t n, float* out) {
   if (degenerate_scale(outer)) {
     for (int64_t i = 0; i < n; ++i) out[i] = 0;

@@ -1,4 +1,4 @@
-#include "backend/cpu/stages.hpp"
+#include "backend/cpu/reference_formats.hpp"
 
 #include <algorithm>
 #include <array>
@@ -8,12 +8,12 @@
 
 #include "backend/cpu/quantize.hpp"
 #include "backend/cpu/scratch.hpp"
-#include "mx/stage.hpp"
+#include "mx/reference_format.hpp"
 
 namespace mxlm::cpu {
 namespace {
 
-using mx::BlockFormat;
+using mx::Format;
 using mx::ElementKind;
 using mx::Scaling;
 
@@ -131,7 +131,7 @@ MXLM_INLINE uint32_t largest_plain(const In* in, int64_t n, bool inliers) {
 
 /// E2M1 in blocks of 16 under E4M3 scales. Blocks of zeros divide nothing.
 template <typename In, typename Out>
-MXLM_INLINE void scale_nvfp4(const BlockFormat& f, const Grid grid, float outer, const In* in, int64_t n, Out* out) {
+MXLM_INLINE void scale_nvfp4(const Format& f, const Grid grid, float outer, const In* in, int64_t n, Out* out) {
   for (int64_t start = 0; start < n; start += f.block_size) {
     const int64_t length = std::min<int64_t>(f.block_size, n - start);
     const float block = mx::nvfp4_block_scale(f, outer, largest_plain(in + start, length, false));
@@ -169,7 +169,7 @@ MXLM_STAGE_AVX512 void scale_integer_avx512(float inverse, float largest, const 
   scale_integer(inverse, largest, in, n, out);
 }
 template <typename In, typename Out>
-MXLM_STAGE_AVX512 void scale_nvfp4_avx512(const BlockFormat& f, const Grid& grid, float outer, const In* in, int64_t n,
+MXLM_STAGE_AVX512 void scale_nvfp4_avx512(const Format& f, const Grid& grid, float outer, const In* in, int64_t n,
                                           Out* out) {
   scale_nvfp4(f, grid, outer, in, n, out);
 }
@@ -181,7 +181,7 @@ MXLM_STAGE_AVX512 uint32_t largest_avx512(const In* in, int64_t n, bool inliers)
 bool has_avx512(Isa isa) { return isa >= Isa::avx512; }
 
 template <typename In, typename Out>
-void cast_exactly(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+void cast_exactly(const Format& f, const In* in, int64_t n, Out* out) {
   for (int64_t i = 0; i < n; ++i) {
     const float x = load(in[i]);
     float y = 0;
@@ -199,7 +199,7 @@ void cast_exactly(const BlockFormat& f, const In* in, int64_t n, Out* out) {
 }
 
 template <typename In, typename Out>
-void cast(Isa isa, const BlockFormat& f, const In* in, int64_t n, Out* out) {
+void cast(Isa isa, const Format& f, const In* in, int64_t n, Out* out) {
   if (f.rounding != mx::Rounding::even) return cast_exactly(f, in, n, out);
   if (f.scaling == Scaling::none && f.element == mx::make_bfloat16()) {
     return has_avx512(isa) ? cast_bf16_avx512(in, n, out) : cast_bf16(in, n, out);
@@ -216,7 +216,7 @@ void cast(Isa isa, const BlockFormat& f, const In* in, int64_t n, Out* out) {
 }
 
 template <typename In, typename Out>
-void scale(Isa isa, const BlockFormat& f, OuterScale outer, const uint8_t* outlier, const In* in, int64_t n, Out* out) {
+void scale(Isa isa, const Format& f, OuterScale outer, const uint8_t* outlier, const In* in, int64_t n, Out* out) {
   assert(mx::has_row_scales(f));
   if (mx::degenerate_scale(outer.scale)) {
     std::fill_n(out, n, Out{});
@@ -258,15 +258,15 @@ bool mark(const In* in, int64_t n, uint8_t* flags) {
 }
 
 /// The exponent under which the values of a stage are codes.
-int code_exponent(const BlockFormat& f) { return f.element.kind == ElementKind::integer ? f.element.mantissa_bits : 0; }
+int code_exponent(const Format& f) { return f.element.kind == ElementKind::integer ? f.element.mantissa_bits : 0; }
 
-uint32_t code_of(const BlockFormat& f, float value) {
+uint32_t code_of(const Format& f, float value) {
   if (value != value) return (1U << (f.element.bits() - 1)) - 1;  // all ones but the sign: NaN in both FP8 formats
   return mx::encode(f.element, mx::Rounding::even, code_exponent(f), value);
 }
 
 template <typename In>
-void encode(Isa isa, const BlockFormat& f, OuterScale outer, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
+void encode(Isa isa, const Format& f, OuterScale outer, const In* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   assert(mx::keeps_codes(f) && f.scaling != Scaling::block);
   const int bits = f.element.bits();
   thread_local Scratch scratch;
@@ -296,7 +296,7 @@ void encode(Isa isa, const BlockFormat& f, OuterScale outer, const In* in, int64
 /// Values of all codes of an element format under the exponent that its stage uses.
 class CodeTable {
  public:
-  const std::array<float, 256>& of(const BlockFormat& f) {
+  const std::array<float, 256>& of(const Format& f) {
     if (element_ != f.element) {
       element_ = f.element;
       for (uint32_t code = 0; code < (1U << f.element.bits()); ++code) {
@@ -312,7 +312,7 @@ class CodeTable {
 };
 
 template <typename Out>
-void decode(const BlockFormat& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
+void decode(const Format& f, const uint8_t* codes, const uint8_t* scales, int64_t n, Out* out) {
   assert(mx::keeps_codes(f) && f.scaling != Scaling::block);
   thread_local CodeTable elements;
   thread_local CodeTable block_scales;
@@ -322,7 +322,7 @@ void decode(const BlockFormat& f, const uint8_t* codes, const uint8_t* scales, i
     for (int64_t i = 0; i < n; ++i) store(table[mx::get_code(codes, bits, i)], out[i]);
     return;
   }
-  BlockFormat scale_format;
+  Format scale_format;
   scale_format.element = mx::detail::kE4M3;
   const std::array<float, 256>& scale_table = block_scales.of(scale_format);
   for (int64_t start = 0; start < n; start += f.block_size) {
@@ -333,7 +333,7 @@ void decode(const BlockFormat& f, const uint8_t* codes, const uint8_t* scales, i
 }
 
 template <typename T>
-void quantize_in_place(Isa isa, const BlockFormat& f, int64_t n, T* row) {
+void quantize_in_place(Isa isa, const Format& f, int64_t n, T* row) {
   assert(!mx::needs_whole_tensor(f));
   if (!mx::has_row_scales(f) && (sizeof(T) == 4 || mx::decodes_exactly_to_bf16(f))) {
     quantize_decode_row(isa, f, row, n, row);
@@ -362,23 +362,23 @@ void quantize_in_place(Isa isa, const BlockFormat& f, int64_t n, T* row) {
 
 }  // namespace
 
-void quantize_row_in_place(Isa isa, const BlockFormat& format, int64_t n, float* row) {
+void quantize_row_in_place(Isa isa, const Format& format, int64_t n, float* row) {
   quantize_in_place(isa, format, n, row);
 }
-void quantize_row_in_place(Isa isa, const BlockFormat& format, int64_t n, BFloat16* row) {
+void quantize_row_in_place(Isa isa, const Format& format, int64_t n, BFloat16* row) {
   quantize_in_place(isa, format, n, row);
 }
 
-void cast_row(Isa isa, const BlockFormat& format, const float* in, int64_t n, float* out) {
+void cast_row(Isa isa, const Format& format, const float* in, int64_t n, float* out) {
   cast(isa, format, in, n, out);
 }
-void cast_row(Isa isa, const BlockFormat& format, const float* in, int64_t n, BFloat16* out) {
+void cast_row(Isa isa, const Format& format, const float* in, int64_t n, BFloat16* out) {
   cast(isa, format, in, n, out);
 }
-void cast_row(Isa isa, const BlockFormat& format, const BFloat16* in, int64_t n, float* out) {
+void cast_row(Isa isa, const Format& format, const BFloat16* in, int64_t n, float* out) {
   cast(isa, format, in, n, out);
 }
-void cast_row(Isa isa, const BlockFormat& format, const BFloat16* in, int64_t n, BFloat16* out) {
+void cast_row(Isa isa, const Format& format, const BFloat16* in, int64_t n, BFloat16* out) {
   cast(isa, format, in, n, out);
 }
 
@@ -392,39 +392,39 @@ uint32_t largest_magnitude(Isa isa, const BFloat16* in, int64_t n, bool inliers)
 bool mark_outliers(const float* in, int64_t n, uint8_t* flags) { return mark(in, n, flags); }
 bool mark_outliers(const BFloat16* in, int64_t n, uint8_t* flags) { return mark(in, n, flags); }
 
-void quantize_scaled_row(Isa isa, const BlockFormat& format, OuterScale outer, const uint8_t* outlier, const float* in,
+void quantize_scaled_row(Isa isa, const Format& format, OuterScale outer, const uint8_t* outlier, const float* in,
                          int64_t n, float* out) {
   scale(isa, format, outer, outlier, in, n, out);
 }
-void quantize_scaled_row(Isa isa, const BlockFormat& format, OuterScale outer, const uint8_t* outlier, const float* in,
+void quantize_scaled_row(Isa isa, const Format& format, OuterScale outer, const uint8_t* outlier, const float* in,
                          int64_t n, BFloat16* out) {
   scale(isa, format, outer, outlier, in, n, out);
 }
-void quantize_scaled_row(Isa isa, const BlockFormat& format, OuterScale outer, const uint8_t* outlier,
+void quantize_scaled_row(Isa isa, const Format& format, OuterScale outer, const uint8_t* outlier,
                          const BFloat16* in, int64_t n, float* out) {
   scale(isa, format, outer, outlier, in, n, out);
 }
-void quantize_scaled_row(Isa isa, const BlockFormat& format, OuterScale outer, const uint8_t* outlier,
+void quantize_scaled_row(Isa isa, const Format& format, OuterScale outer, const uint8_t* outlier,
                          const BFloat16* in, int64_t n, BFloat16* out) {
   scale(isa, format, outer, outlier, in, n, out);
 }
 
-int64_t stage_scale_bytes(const BlockFormat& format, int64_t n) {
+int64_t stage_scale_bytes(const Format& format, int64_t n) {
   return format.scaling == Scaling::nvfp4 ? mx::block_count(format, n) : 0;
 }
 
-void encode_stage_row(Isa isa, const BlockFormat& format, OuterScale outer, const float* in, int64_t n, uint8_t* codes,
+void encode_stage_row(Isa isa, const Format& format, OuterScale outer, const float* in, int64_t n, uint8_t* codes,
                       uint8_t* scales) {
   encode(isa, format, outer, in, n, codes, scales);
 }
-void encode_stage_row(Isa isa, const BlockFormat& format, OuterScale outer, const BFloat16* in, int64_t n,
+void encode_stage_row(Isa isa, const Format& format, OuterScale outer, const BFloat16* in, int64_t n,
                       uint8_t* codes, uint8_t* scales) {
   encode(isa, format, outer, in, n, codes, scales);
 }
-void decode_stage_row(const BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n, float* out) {
+void decode_stage_row(const Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n, float* out) {
   decode(format, codes, scales, n, out);
 }
-void decode_stage_row(const BlockFormat& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
+void decode_stage_row(const Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
                       BFloat16* out) {
   decode(format, codes, scales, n, out);
 }

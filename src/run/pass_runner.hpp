@@ -31,14 +31,14 @@ struct RunContext {
   Journal* journal;  // null = nothing is kept
 };
 
-class SegmentRunner {
+class PassRunner {
  public:
   /// Throws Error if the journal cannot go on with these variants.
-  explicit SegmentRunner(const RunContext& context);
+  explicit PassRunner(const RunContext& context);
 
   /// All variants over all windows; after an interrupt, over those of finished rounds. `reversed`: with float32 sums in
   /// the other order. Throws Error, Interrupted.
-  EngineResult run(bool reversed);
+  RunScores run(bool reversed);
 
   /// Of what this process and its team have run so far.
   [[nodiscard]] const RunCosts& costs() const { return costs_; }
@@ -48,19 +48,19 @@ class SegmentRunner {
   /// Is given a finished round and its windows.
   using Keep = std::function<void(std::vector<uint32_t>, const RoundResult&)>;
 
-  EngineResult run_here(bool reversed);
-  EngineResult run_shared(const ResumedSegment& segment, bool reversed);
+  RunScores run_here(bool reversed);
+  RunScores run_shared(const ResumedPass& pass, bool reversed);
   /// Runs the windows that `known` has nothing of.
-  EngineResult run_rounds_of(std::span<const Variant> variants, bool reversed, Known known, const Keep& keep,
+  RunScores run_rounds_of(std::span<const Variant> variants, bool reversed, Known known, const Keep& keep,
                              SharedRounds* shared = nullptr);
   [[nodiscard]] Plan plan_rounds(const VariantTree& tree, const Known& known, bool shared) const;
-  [[nodiscard]] Keep keep_in_journal(size_t segment, bool reversed) const;
-  void tell_of_resuming(const ResumedSegment& segment, bool reversed) const;
+  [[nodiscard]] Keep keep_in_journal(size_t pass, bool reversed) const;
+  void tell_of_resuming(const ResumedPass& pass, bool reversed) const;
   void read_again(const SharedRounds& shared, size_t rounds) const;
 
   const RunContext context_;
   std::vector<size_t> scored_;            // tokens of each window
-  std::vector<ResumedSegment> segments_;  // with a journal
+  std::vector<ResumedPass> passes_;  // with a journal
   RunCosts costs_;
 };
 

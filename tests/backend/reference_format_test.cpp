@@ -1,7 +1,7 @@
-// Stages on the CPU backend: every instruction set against the definitions of mx/stage.hpp, and products against their
+// Stages on the CPU backend: every instruction set against the definitions of mx/reference_format.hpp, and products against their
 // float64 sums.
 
-#include "mx/stage.hpp"
+#include "mx/reference_format.hpp"
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@
 
 #include "backend/cpu/backend.hpp"
 #include "backend/cpu/quantize.hpp"
-#include "backend/cpu/stages.hpp"
+#include "backend/cpu/reference_formats.hpp"
 #include "test_device.hpp"
 
 namespace mxlm {
@@ -22,7 +22,7 @@ namespace {
 
 using cpu::Isa;
 using cpu::Order;
-using mx::BlockFormat;
+using mx::Format;
 using mx::Scaling;
 
 float widen(float x) { return x; }
@@ -59,7 +59,7 @@ bool same(float a, float b) {
 }
 
 template <typename In, typename Out>
-void compare_rows(const mx::NamedStage& stage, BlockFormat f, Isa isa, const std::vector<In>& x) {
+void compare_rows(const mx::ReferenceFormat& stage, Format f, Isa isa, const std::vector<In>& x) {
   const auto n = static_cast<int64_t>(x.size());
   std::vector<float> wide(x.size()), expected(x.size());
   for (size_t i = 0; i < x.size(); ++i) wide[i] = widen(x[i]);
@@ -101,15 +101,15 @@ void compare_rows(const mx::NamedStage& stage, BlockFormat f, Isa isa, const std
 }
 
 TEST(StageRows, EveryInstructionSetGivesTheDefinitionsBits) {
-  for (const mx::NamedStage& stage : mx::kStages) {
+  for (const mx::ReferenceFormat& stage : mx::kReferenceFormats) {
     for (const Isa isa : test_isas()) {
       uint32_t seed = 0;
       for (const int64_t n : {1, 15, 16, 37, 128}) {
         for (const int exponent : {3, 60, 127, 132, 254}) {
           for (const bool specials : {false, true}) {
-            for (const mx::Rounding rounding : {mx::Rounding::even, mx::Rounding::nearest, mx::Rounding::floor}) {
-              BlockFormat f = stage.format;
-              if (rounding != f.rounding && (!stage.rounds || n != 37)) continue;
+            for (const mx::Rounding rounding : {mx::Rounding::even, mx::Rounding::nearest, mx::Rounding::toward_zero}) {
+              Format f = stage.format;
+              if (rounding != f.rounding && (!stage.takes_rounding || n != 37)) continue;
               f.rounding = rounding;
               const int spread = seed % 2 == 0 ? 24 : 255;
               compare_rows<float, float>(stage, f, isa, hard_row<float>(n, exponent, spread, specials, ++seed));
@@ -156,7 +156,7 @@ std::vector<double> decoded(const OperandSpec& spec, const std::vector<float>& x
                             const std::vector<int64_t>& tensors, bool leave_outliers) {
   std::vector<double> out(x.begin(), x.end());
   if (!spec) return out;
-  const BlockFormat& f = *spec;
+  const Format& f = *spec;
   for (size_t t = 0; t + 1 < tensors.size(); ++t) {
     std::vector<uint8_t> outlier(static_cast<size_t>(k));
     const bool outliers = leave_outliers && f.scaling == Scaling::int8_outliers;
@@ -266,7 +266,7 @@ void check_products(Isa isa, const OperandSpec& weights, const OperandSpec& acti
 TEST(StageProducts, AreTheProductsOfTheDefinitions) {
   const OperandSpec mxfp4 = mx::parse_format("mxfp4");
   for (const Isa isa : test_isas()) {
-    for (const mx::NamedStage& stage : mx::kStages) {
+    for (const mx::ReferenceFormat& stage : mx::kReferenceFormats) {
       SCOPED_TRACE(std::string(stage.name) + " " + isa_name(isa));
       const OperandSpec spec = stage.format;
       check_products<float>(isa, spec, spec);
@@ -296,7 +296,7 @@ TEST(QuantizedOutputs, FollowTheBiasAndPrecedeTheResidual) {
   for (const Isa isa : test_isas()) {
     for (const char* name : {"mxfp4", "mxfp8", "mxint16", "fp8_e4m3_row", "bf16"}) {
       SCOPED_TRACE(std::string(name) + " " + isa_name(isa));
-      const BlockFormat format = mx::parse_format(name).value();
+      const Format format = mx::parse_format(name).value();
       const Problem p(true);
       const auto backend = test_backend({.threads = 2, .isa = isa, .order = Order::forward});
       const auto check = [&]<typename T>(T) {

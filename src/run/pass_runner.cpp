@@ -1,4 +1,4 @@
-#include "run/segment_runner.hpp"
+#include "run/pass_runner.hpp"
 
 #include <algorithm>
 #include <iterator>
@@ -62,15 +62,15 @@ class AgreedRounds {
 
 }  // namespace
 
-SegmentRunner::SegmentRunner(const RunContext& context) : context_(context) {
+PassRunner::PassRunner(const RunContext& context) : context_(context) {
   std::transform(context.set.windows.begin(), context.set.windows.end(), std::back_inserter(scored_),
                  [](const Window& window) { return window.scored(); });
   if (context.journal == nullptr) return;
   context.journal->drop_misfits(scored_);
-  segments_ = resume_segments(*context.journal, context.variants, context.options.asked.noise);
+  passes_ = resume_passes(*context.journal, context.variants, context.options.asked.noise);
 }
 
-Plan SegmentRunner::plan_rounds(const VariantTree& tree, const Known& known, bool shared) const {
+Plan PassRunner::plan_rounds(const VariantTree& tree, const Known& known, bool shared) const {
   const ResolvedOptions& options = context_.options;
   const DeviceSet& devices = options.devices;
   const Team* const team = context_.team;
@@ -96,7 +96,7 @@ Plan SegmentRunner::plan_rounds(const VariantTree& tree, const Known& known, boo
   return make_plan(context_.model.spec, context_.compute, tree, context_.set.windows, plan);
 }
 
-EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, bool reversed, Known known,
+RunScores PassRunner::run_rounds_of(std::span<const Variant> variants, bool reversed, Known known,
                                           const Keep& keep, SharedRounds* shared) {
   const ModelSpec& model = context_.model.spec;
   const WindowSet& set = context_.set;
@@ -152,10 +152,10 @@ EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, boo
     hooks.elsewhere = [&](RoundQueue& rounds) { return team->serve(job, rounds); };
   }
   DeviceMonitor monitor(devices);
-  EngineResult done = run_rounds(
+  RunScores done = run_rounds(
       job, first, others,
       [&](Progress progress) {
-        monitor.complete(progress);
+        monitor.annotate(progress);
         if (context_.on_progress) context_.on_progress(progress);
       },
       hooks, std::move(known));
@@ -166,89 +166,89 @@ EngineResult SegmentRunner::run_rounds_of(std::span<const Variant> variants, boo
   return done;
 }
 
-SegmentRunner::Keep SegmentRunner::keep_in_journal(size_t segment, bool reversed) const {
-  return [this, segment, reversed](std::vector<uint32_t> windows, const RoundResult& round) {
-    context_.journal->append(segment, reversed, std::move(windows), round);
+PassRunner::Keep PassRunner::keep_in_journal(size_t pass, bool reversed) const {
+  return [this, pass, reversed](std::vector<uint32_t> windows, const RoundResult& round) {
+    context_.journal->append(pass, reversed, std::move(windows), round);
   };
 }
 
-void SegmentRunner::tell_of_resuming(const ResumedSegment& segment, bool reversed) const {
-  const size_t there = context_.journal->known_windows(segment.segment, reversed);
+void PassRunner::tell_of_resuming(const ResumedPass& pass, bool reversed) const {
+  const size_t there = context_.journal->known_windows(pass.pass, reversed);
   if (there > 0) log_info("resuming: {} of {} windows are in the journal", there, scored_.size());
 }
 
 /// Reads what all processes have finished, `rounds` being cut so far.
-void SegmentRunner::read_again(const SharedRounds& shared, size_t rounds) const {
+void PassRunner::read_again(const SharedRounds& shared, size_t rounds) const {
   context_.journal->reread(shared.record_files(rounds));
   context_.journal->drop_misfits(scored_);
 }
 
 // A process that finds nothing left to claim waits for the others' last rounds, so that it can take over from one that
 // dies, and then has the whole result: a task of a Slurm array that ends has always printed what was asked for.
-EngineResult SegmentRunner::run_shared(const ResumedSegment& segment, bool reversed) {
+RunScores PassRunner::run_shared(const ResumedPass& pass, bool reversed) {
   Journal& journal = *context_.journal;
   const double timeout = context_.options.asked.claim_timeout;
-  SharedRounds shared(journal.folder(), segment.segment, reversed, journal.records_name(), timeout);
+  SharedRounds shared(journal.folder(), pass.pass, reversed, journal.records_name(), timeout);
   bool complete = true;
   std::string stopped;
   for (bool again = false; complete; again = true) {
     const auto cut = again ? shared.agree({}, scored_.size()) : std::vector<Round>();
     read_again(shared, cut.size());
-    if (!again) tell_of_resuming(segment, reversed);
-    if (journal.complete(segment.segment, reversed)) break;
-    Known known = journal.known(segment.segment, reversed);
+    if (!again) tell_of_resuming(pass, reversed);
+    if (journal.complete(pass.pass, reversed)) break;
+    Known known = journal.known(pass.pass, reversed);
     // The second time all rounds were finished, but some cannot be read.
     for (size_t r = 0; r < cut.size(); ++r) {
       if (!all_known(cut[r], known)) shared.forget(r);
     }
-    const EngineResult ran = run_rounds_of(segment.variants, reversed, std::move(known),
-                                           keep_in_journal(segment.segment, reversed), &shared);
+    const RunScores ran = run_rounds_of(pass.variants, reversed, std::move(known),
+                                           keep_in_journal(pass.pass, reversed), &shared);
     complete = ran.complete;
     stopped = ran.stopped;
     if (journal.failure()) fail("The result is not whole, for {}.", *journal.failure());
     if (!complete) read_again(shared, shared.agree({}, scored_.size()).size());
   }
-  const Known known = journal.known(segment.segment, reversed);
+  const Known known = journal.known(pass.pass, reversed);
   std::vector<size_t> windows = all_windows(context_.set);
   std::erase_if(windows, [&](size_t w) { return !known[w]; });
-  EngineResult result = journaled_result(journal, segment.segment, reversed, windows);
+  RunScores result = journaled_result(journal, pass.pass, reversed, windows);
   result.complete = complete;
   result.stopped = stopped;
   return result;
 }
 
-EngineResult SegmentRunner::run_here(bool reversed) {
+RunScores PassRunner::run_here(bool reversed) {
   Journal& journal = *context_.journal;
   std::vector<size_t> windows = all_windows(context_.set);
-  std::vector<std::optional<EngineResult>> ran(segments_.size());
-  const auto left = [&](const ResumedSegment& s) { return !journal.complete(s.segment, reversed); };
-  const auto incomplete = std::count_if(segments_.begin(), segments_.end(), left);
-  for (size_t s = 0; s < segments_.size(); ++s) {
-    tell_of_resuming(segments_[s], reversed);
-    if (!left(segments_[s])) continue;
-    const size_t segment = segments_[s].segment;
-    ran[s] = run_rounds_of(segments_[s].variants, reversed, journal.known(segment, reversed),
-                           keep_in_journal(segment, reversed));
+  std::vector<std::optional<RunScores>> ran(passes_.size());
+  const auto left = [&](const ResumedPass& s) { return !journal.complete(s.pass, reversed); };
+  const auto incomplete = std::count_if(passes_.begin(), passes_.end(), left);
+  for (size_t s = 0; s < passes_.size(); ++s) {
+    tell_of_resuming(passes_[s], reversed);
+    if (!left(passes_[s])) continue;
+    const size_t pass = passes_[s].pass;
+    ran[s] = run_rounds_of(passes_[s].variants, reversed, journal.known(pass, reversed),
+                           keep_in_journal(pass, reversed));
     journal.flush();
     // With several damaged lists of variants there may be no window that all of them have.
     if (!ran[s]->stopped.empty() && incomplete > 1) throw Error(ran[s]->stopped);
     if (!ran[s]->complete && incomplete > 1) throw Interrupted();
     if (!ran[s]->complete) windows = ran[s]->windows;
   }
-  std::vector<EngineResult> results;
-  for (size_t s = 0; s < segments_.size(); ++s) {
-    results.push_back(ran[s] ? std::move(*ran[s]) : journaled_result(journal, segments_[s].segment, reversed, windows));
+  std::vector<RunScores> results;
+  for (size_t s = 0; s < passes_.size(); ++s) {
+    results.push_back(ran[s] ? std::move(*ran[s]) : journaled_result(journal, passes_[s].pass, reversed, windows));
   }
-  return assemble(segments_, std::move(results));
+  return assemble(passes_, std::move(results));
 }
 
-EngineResult SegmentRunner::run(bool reversed) {
+RunScores PassRunner::run(bool reversed) {
   if (context_.journal == nullptr) return run_rounds_of(context_.variants, reversed, {}, {});
   if (!context_.options.asked.shared) return run_here(reversed);
-  std::vector<EngineResult> results;
-  results.reserve(segments_.size());
-  for (const ResumedSegment& segment : segments_) results.push_back(run_shared(segment, reversed));
-  return assemble(segments_, std::move(results));
+  std::vector<RunScores> results;
+  results.reserve(passes_.size());
+  for (const ResumedPass& pass : passes_) results.push_back(run_shared(pass, reversed));
+  return assemble(passes_, std::move(results));
 }
 
 }  // namespace mxlm

@@ -1,7 +1,7 @@
 // The stages against what torch, torchao, microxcaling and bitsandbytes made of small tensors
 // (tools/goldens/make_stage_goldens.py), and against their definitions where those divide by zero.
 
-#include "mx/stage.hpp"
+#include "mx/reference_format.hpp"
 
 #include <gtest/gtest.h>
 
@@ -37,7 +37,7 @@ struct Scaled {
   std::vector<float> scales, values;  // scales: one a row
 };
 
-Scaled quantize(const BlockFormat& f, const Matrix& x) {
+Scaled quantize(const Format& f, const Matrix& x) {
   std::vector<uint8_t> outlier(static_cast<size_t>(x.cols), 0);
   if (f.scaling == Scaling::int8_outliers) {
     for (int64_t r = 0; r < x.rows; ++r) {
@@ -82,7 +82,7 @@ TEST(Stage, IsWhatTheReferencesMake) {
       continue;
     }
     in >> oracle >> stage;
-    BlockFormat f = parse_format(stage).value();
+    Format f = parse_format(stage).value();
     if (kind == "values") {
       in >> rounding >> id;
       f.rounding = parse_rounding(rounding).value();
@@ -124,7 +124,7 @@ TEST(Stage, IsWhatTheReferencesMake) {
       ++compared[stage];
     }
   }
-  for (const NamedStage& s : kStages) EXPECT_GT(compared[std::string(s.name)], 900) << s.name;
+  for (const ReferenceFormat& s : kReferenceFormats) EXPECT_GT(compared[std::string(s.name)], 900) << s.name;
   EXPECT_LT(skipped, 2500);
 }
 
@@ -137,7 +137,7 @@ TEST(Stage, ValuesThatAreNotFinite) {
   EXPECT_EQ(cast("fp8_e5m2_unscaled", -inf), -57344);
   EXPECT_TRUE(std::isnan(cast("bf16", nan)));
   EXPECT_TRUE(std::isnan(cast("fp8_e4m3_unscaled", -nan)));
-  for (const NamedStage& s : kStages) {
+  for (const ReferenceFormat& s : kReferenceFormats) {
     if (!has_row_scales(s.format)) continue;
     for (const float bad : {inf, nan}) {
       if (s.format.scaling == Scaling::int8_outliers && bad == inf) continue;  // an outlier
@@ -150,7 +150,7 @@ TEST(Stage, ValuesThatAreNotFinite) {
 }
 
 TEST(Stage, ZerosAndTinyTensorsStayFinite) {
-  for (const NamedStage& s : kStages) {
+  for (const ReferenceFormat& s : kReferenceFormats) {
     if (!has_row_scales(s.format)) continue;
     for (const float tiny : {0.0F, 0x1p-149F, 0x1p-130F, 0x1p-126F, 0x1p-120F}) {
       const Matrix x{2, 3, {tiny, 0, -tiny, 0, 0, 0}};
@@ -165,16 +165,16 @@ TEST(Stage, ZerosAndTinyTensorsStayFinite) {
 }
 
 TEST(Stage, NamesAndKeys) {
-  for (const NamedStage& s : kStages) {
+  for (const ReferenceFormat& s : kReferenceFormats) {
     EXPECT_EQ(parse_format(s.name), s.format);
     EXPECT_EQ(format_name(s.format), s.name);
     EXPECT_EQ(check(s.format), "");
     EXPECT_TRUE(decodes_exactly_to_bf16(s.format)) << s.name;
     EXPECT_FALSE(parse_element(s.name).has_value()) << s.name << " is an element format, too";
     EXPECT_FALSE(takes_key(s.format, Key::block));
-    EXPECT_EQ(takes_key(s.format, Key::round), s.rounds);
-    BlockFormat rounded = s.format;
-    rounded.rounding = Rounding::floor;
+    EXPECT_EQ(takes_key(s.format, Key::round), s.takes_rounding);
+    Format rounded = s.format;
+    rounded.rounding = Rounding::toward_zero;
     EXPECT_EQ(format_name(rounded), s.name);
   }
   EXPECT_EQ(parse_format("bfp16"), parse_format("bf16"));
@@ -192,7 +192,7 @@ TEST(Stage, BitsOfStorage) {
   EXPECT_EQ(bits("fp8_e4m3_row"), 8U * (64 * 8 + 32));
   EXPECT_EQ(bits("llm_int8"), 8U * (64 * 8 + 32));
   EXPECT_EQ(bits("nvfp4"), 8U * 64 * 4 + 8U * 4 * 8 + 32);
-  BlockFormat row = parse_format("mxint8").value();
+  Format row = parse_format("mxint8").value();
   row.block_size = 0;
   EXPECT_EQ(storage_bits(row, 8, 64), 8U * (64 * 8 + 8));
 }
