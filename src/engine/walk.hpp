@@ -65,6 +65,7 @@ class StreamingVisitor : public WalkVisitor {
   StreamingVisitor(Backend& backend, DType compute) : store_(backend, compute, KeptForm::nothing) {}
   std::shared_ptr<const PreparedWeight> weight(const WalkStep& at, const TreeNode& node, size_t linear) override;
   void end_step(const WalkStep& at, const WalkState& state) override;
+  /// The LM head as a variant wants it; the caller releases its file.
   StepLinear head(const ModelSpec& model, const ProductSpec& product);
 
  private:

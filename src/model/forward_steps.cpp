@@ -238,7 +238,7 @@ void ForwardPass::run_mlp(const LayerSpec& layer, const StepWeights& weights, co
   const MlpSpec& mlp = layer.mlp;
   const size_t n = mlp.in.size();
   const std::span<const StepLinear> linears(weights.linears);
-  const std::span<const int64_t> windows(batch.batch.offsets);
+  const std::span<const int64_t> window_offsets(batch.batch.offsets);
   const std::vector<Tensor> products =
       piece.products(pointers(mlp.in), linears, piece.inputs(in, mlp.norm, linears.first(n), window_offsets));
   piece.finish(mlp.out, linears[n], piece.activated(mlp, products, linears[n], window_offsets)[0], mlp.post_norm, in, out);
@@ -250,7 +250,7 @@ void ForwardPass::run_parallel(const LayerSpec& layer, const StepWeights& weight
   const AttentionSpec& attention = layer.attention;
   const MlpSpec& mlp = layer.mlp;
   const size_t n = attention.qkv.size(), m = mlp.in.size();
-  const std::span<const int64_t> windows(batch.batch.offsets);
+  const std::span<const int64_t> window_offsets(batch.batch.offsets);
   const std::span<const StepLinear> linears(weights.linears);
   const StepLinear& o = linears[n];
   const std::span<const StepLinear> mlp_linears = linears.subspan(n + 1);

@@ -52,7 +52,7 @@ std::vector<Step> steps_of(const ModelSpec& model) {
 std::vector<const LinearSpec*> ModelSpec::linears() const {
   std::vector<const LinearSpec*> out;
   for (const Step& step : steps_of(*this)) out.insert(out.end(), step.linears.begin(), step.linears.end());
-  out.push_back(&head);
+  out.push_back(&lm_head);
   return out;
 }
 

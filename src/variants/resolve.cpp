@@ -52,7 +52,7 @@ ResolvedVariant resolve(std::span<const NamedLinear> linears, const Variant& var
     spec.arithmetic = out.arithmetic;
     const auto known = std::find(out.specs.begin(), out.specs.end(), spec);
     const auto index = static_cast<uint32_t>(known - out.specs.begin());
-    if (known == out.specs.end()) out.specs.push_back(std::move(spec));
+    if (known == out.specs.end()) out.specs.push_back(spec);
     return index;
   };
   out.spec_of.assign(linears.size(), add_spec({}));
