@@ -27,7 +27,7 @@ namespace dom = simdjson::dom;
 constexpr const char* kConfigName = "adapter_config.json";
 constexpr int64_t kLargestRank = 1 << 16;
 
-/// Keys of adapter_config.json that do not change the merged weights beyond what the tensors say.
+/// Keys of adapter_config.json that change the merged weights only through the tensors.
 constexpr std::array kHarmless{"alpha_pattern",
                                "auto_mapping",
                                "base_model_name_or_path",
@@ -58,7 +58,7 @@ constexpr std::array kHarmless{"alpha_pattern",
                                "task_type",
                                "use_rslora"};
 
-/// Ways to begin the training that leave the base model without what they put into A and B.
+/// Ways to start training that leave the base model as it is, except for the values in A and B.
 constexpr std::array kChangeTheBase{"pissa", "olora", "corda", "loftq", "lora_ga", "mica"};
 
 /// adapter_config.json.
@@ -85,14 +85,14 @@ class AdapterConfig {
     if (root_.at_key(key).get(element) != simdjson::SUCCESS || element.is_null()) return fallback;
     return finite(element, key);
   }
-  /// The object of numbers under `key`, whose own keys end the names of modules.
+  /// The object of numbers under `key`; its own keys are endings of module names.
   [[nodiscard]] std::map<std::string, double, std::less<>> pattern(std::string_view key) const {
     std::map<std::string, double, std::less<>> out;
     dom::object object;
     if (root_.at_key(key).get(object) != simdjson::SUCCESS) return out;
     for (const auto [module, value] : object) {
       std::string_view plain = module;
-      // peft takes a regular expression; what people write, and what peft saves, are ends of names.
+      // peft accepts a regular expression here; people write, and peft saves, endings of names.
       if (plain.starts_with('^')) plain.remove_prefix(1);
       if (plain.find_first_of("*+?|()[]{}\\^$") != plain.npos) {
         fail("{}: {} has the key {}, a regular expression, which is not supported; merge the adapter with peft.",
@@ -103,7 +103,7 @@ class AdapterConfig {
     return out;
   }
 
-  /// Throws Error for an adapter that is more than scaling x B A.
+  /// Throws Error if the adapter changes more than scaling x B A.
   void check() const {
     if (const std::string type = string("peft_type"); type != "LORA") {
       fail("{}: an adapter of type {} is not supported, only LORA; merge it into its base model with peft.", name(),
@@ -147,12 +147,12 @@ class AdapterConfig {
   dom::object root_;
 };
 
-/// Removes the first `part` of `text`, if there is one.
+/// Removes the first `part` from `text`, if it occurs.
 void erase_part(std::string& text, std::string_view part) {
   if (const size_t at = text.find(part); at != text.npos) text.erase(at, part.size());
 }
 
-/// `n` stored values (F32, F16 or BF16) in float32.
+/// Converts `n` stored values (F32, F16 or BF16) to float32.
 void widen(DType type, const std::byte* data, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) {
     if (type == DType::f32) {
@@ -181,7 +181,7 @@ std::vector<float> transposed(const std::vector<float>& values, int64_t rows, in
   return out;
 }
 
-/// The value of the first key that a module's name ends with, as peft looks for it; nullopt if there is none.
+/// The value of the first key that the module's name ends with, as peft finds it; nullopt if there is none.
 std::optional<double> value_of(const std::map<std::string, double, std::less<>>& pattern, std::string_view module) {
   for (const auto& [key, value] : pattern) {
     if (module == key ||
@@ -196,7 +196,7 @@ std::optional<double> value_of(const std::map<std::string, double, std::less<>>&
 
 void LowRankUpdate::add_to(const HostMatrix& base, float* out) const {
   const int64_t rows = base.rows, cols = base.cols;
-  // Both as [rank, cols] and [rows, rank].
+  // Both matrices as [rank, cols] and [rows, rank].
   std::vector<float> right = widened(a), left = widened(b);
   if (embedding) {
     std::swap(right, left);
@@ -270,7 +270,7 @@ Adapter Adapter::open(const fs::path& folder) {
       continue;
     }
     std::string kind = rest.substr(lora + 1);
-    erase_part(kind, ".default");  // the adapter's name in a state dict that peft did not write
+    erase_part(kind, ".default");  // the name of the adapter in a state dict that peft did not write
     Update& update = adapter.updates_[rest.substr(0, lora)];
     update.embedding = kind.starts_with("lora_embedding_");
     if (kind == "lora_A.weight" || kind == "lora_embedding_A") {
@@ -293,7 +293,7 @@ Adapter Adapter::renamed(const std::function<std::string(std::string_view)>& nam
   out.updates_.clear();
   out.replaced_.clear();
   for (const auto& [module, update] : updates_) {
-    // Names are those of tensors, so a module gets the end of its weight.
+    // `name_of` takes names of tensors, so the module gets the ending of its weight.
     std::string name = name_of(module + ".weight");
     if (name.empty()) continue;
     name.resize(name.size() - std::string_view(".weight").size());
@@ -354,7 +354,7 @@ std::optional<std::string> adapter_base(const fs::path& folder) {
   try {
     return AdapterConfig(FileView::map(folder / kConfigName)).string("base_model_name_or_path");
   } catch (const Error&) {
-    return "";  // the name is for messages
+    return "";  // only messages use the name
   }
 }
 

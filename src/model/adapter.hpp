@@ -1,7 +1,7 @@
 #pragma once
 
-// LoRA adapters as peft writes them (adapter_config.json beside adapter_model.safetensors or .bin), merged into the
-// weights of a base model as peft's merge_and_unload does.
+// LoRA adapters in peft's files (adapter_config.json beside adapter_model.safetensors or .bin), merged into the weights
+// of a base model as peft's merge_and_unload merges them.
 
 #include <cstddef>
 #include <filesystem>
@@ -17,39 +17,39 @@
 
 namespace mxlm {
 
-/// What an adapter adds to one weight [rows, cols]: scaling x B A.
+/// The change of one weight [rows, cols]: scaling x B A.
 struct LowRankUpdate {
   TensorEntry a, b;        // A [rank, cols], B [rows, rank]; of an embedding A^T [rank, rows], B^T [cols, rank]
   bool embedding = false;  // the table's layout: the update is (B A)^T
   int64_t rank = 0;
   float scaling = 1;  // alpha / rank, or alpha / sqrt(rank) with use_rslora
-  /// Writes the sum with `base`, float32 [rows, cols] in row-major order.
+  /// Adds to `base`, float32 [rows, cols] in row-major order, and writes the sum.
   void add_to(const HostMatrix& base, float* out) const;
 };
 
 class Adapter {
  public:
-  /// Reads a folder. Throws Error for what is no LoRA adapter, and for those whose merged weights are more than the
-  /// base and scaling x B A (DoRA, aLoRA, PiSSA and the like), naming the reason.
+  /// Reads a folder. Throws Error with the reason if the folder is not a LoRA adapter, or if its merged weights are
+  /// more than the base and scaling x B A (DoRA, aLoRA, PiSSA and similar).
   static Adapter open(const std::filesystem::path& folder);
 
-  /// The adapter with the modules' names in the model: `name_of` is given names as they are in the base model's file.
+  /// The adapter under the module names of the model: `name_of` maps the names in the base model's file.
   [[nodiscard]] Adapter renamed(const std::function<std::string(std::string_view)>& name_of) const;
-  /// Forgets the tensors of replaced() that `base` has with the same values: peft saves the embedding, unchanged,
-  /// beside what is added to it.
+  /// Removes the tensors of replaced() that `base` holds with the same values: peft saves the embedding unchanged
+  /// beside its update.
   void drop_unchanged(const Checkpoint& base);
-  /// What is added to the weight of a Linear [rows, cols] or to an embedding [rows, cols]; nullopt = nothing. Throws
-  /// Error if shapes do not fit.
+  /// The update of a Linear's weight [rows, cols] or of an embedding [rows, cols]; nullopt = no update. Throws Error if
+  /// shapes do not fit.
   [[nodiscard]] std::optional<LowRankUpdate> update(const std::string& module, int64_t rows, int64_t cols) const;
-  /// Tensors that take the place of the base model's: modules_to_save, biases.
+  /// Tensors that replace the base model's: modules_to_save, biases.
   [[nodiscard]] const TensorMap& replaced() const { return replaced_; }
-  /// Modules that have an update.
+  /// The modules with an update.
   [[nodiscard]] std::set<std::string> modules() const;
 
-  /// The folder as it was named, and what adapter_config.json calls the base model ("" if it says nothing).
+  /// The folder's name as given, and the base model's name in adapter_config.json ("" if it has none).
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] const std::string& base() const { return base_; }
-  /// Of the bytes of adapter_config.json and of the weights.
+  /// The hash of adapter_config.json and of the weights.
   [[nodiscard]] const std::string& sha256() const { return sha256_; }
 
  private:
@@ -68,7 +68,7 @@ class Adapter {
   TensorMap replaced_;
 };
 
-/// What adapter_config.json of a folder calls its base model ("" if it does not say); nullopt if the folder holds none.
+/// The base model's name in a folder's adapter_config.json ("" if it has none); nullopt if the folder has no such file.
 std::optional<std::string> adapter_base(const std::filesystem::path& folder);
 
 }  // namespace mxlm

@@ -26,7 +26,7 @@ ModelSpec read_cohere(const SpecReader& reader) {
     layer.attention.norm = reader.layer_norm(at + "input_layernorm", spec.hidden, epsilon, false);
     layer.attention.norm->by_operators = true;
     if (qk_norm) {
-      // Each head has weights of its own.
+      // Each head has its own weights.
       const auto norm = [&](const char* name, int64_t heads) {
         NormSpec out;
         out.kind = NormKind::layer;

@@ -1,4 +1,4 @@
-// The embedding and the head: whether they are tied, and what to say where one of them is missing.
+// The embedding and the head: whether they are tied, and what to say if one of them is missing.
 
 #include <algorithm>
 #include <array>
@@ -11,11 +11,11 @@
 namespace mxlm {
 namespace {
 
-// Heads that give labels, spans or values instead of tokens, as transformers and TRL name their tensors.
+// Heads that produce labels, spans or values instead of tokens, under the tensor names of transformers and TRL.
 constexpr std::array<std::string_view, 5> kOtherHeads{"score.", "classifier.", "classification_head.", "qa_outputs.",
                                                       "v_head."};
 
-/// The name of a tensor of another head that the checkpoint holds; "" if there is none.
+/// The tensor name of another head in the checkpoint; "" if there is none.
 std::string other_head(const SpecReader& reader) {
   for (const auto& [name, entry] : reader.on_disk().tensors()) {
     for (const std::string_view head : kOtherHeads) {
@@ -44,7 +44,7 @@ std::string other_head(const SpecReader& reader) {
 }  // namespace
 
 void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec) {
-  // Of a tied pair a file may hold the head alone; read_head checks that they are tied.
+  // A file may hold only the head of a tied pair; read_head checks that the pair is tied.
   const std::string head = reader.head_module() + ".weight";
   if (!reader.has(tensor) && !reader.has(head) && !other_head(reader).empty()) {
     fail_without_head(reader, reader.head_module());
@@ -85,7 +85,7 @@ void read_head(const SpecReader& reader, const std::string& module, bool tied, b
     }
     spec.lm_head.module = module;
     spec.lm_head.role = Role::lm_head;
-    // peft changes the one tensor of a tied pair by what it adds to either.
+    // peft adds the update of either side to the one tensor of a tied pair.
     if (!head_alone) spec.embedding = reader.adapted_in_memory(module, spec.embedding);
     spec.embedding = reader.adapted_in_memory(spec.embedding_module, spec.embedding);
     spec.lm_head.weight = spec.embedding;

@@ -9,8 +9,8 @@
 namespace mxlm {
 namespace {
 
-/// The newer decoder's projection holds, for each key/value head, its query heads, the key and the value: puts all
-/// queries first, then the keys, then the values.
+/// Puts all queries first, then the keys, then the values. The newer decoder's projection holds, for each key/value
+/// head, its query heads, the key and the value.
 void ungroup(const ModelSpec& spec, LinearSpec& qkv) {
   const int64_t group = spec.heads / spec.kv_heads;
   std::vector<int64_t> order;  // of rows

@@ -1,8 +1,8 @@
 #pragma once
 
-// One function a family, each in a file of its own: fills a ModelSpec from config.json and the tensors on disk.
-// To add a family: write its file, declare it here, list it in spec.cpp, add a golden test. What each one does is that
-// of transformers' models/NAME (5.23); docs/numerics.md lists the details that show in the logits.
+// One function per family, each in its own file: it fills a ModelSpec from config.json and the tensors on disk. To add
+// a family: write its file, declare it here, list it in spec.cpp, and add a golden test. Each family computes what
+// transformers' models/NAME (5.23) computes; docs/numerics.md lists the details that the logits show.
 
 #include "model/spec.hpp"
 

@@ -8,7 +8,7 @@ namespace mxlm {
 
 namespace {
 
-/// The kind of each layer: attention_types is [[[kinds], repeat], ...]; attention_layers, where it is there, wins.
+/// The kind of each layer: attention_types is [[[kinds], repeat], ...]; attention_layers wins if it exists.
 std::vector<std::string> attention_kinds(const Config& config, int64_t layers) {
   std::vector<std::string> kinds;
   const auto groups = config.array("attention_types");

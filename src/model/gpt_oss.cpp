@@ -42,8 +42,8 @@ ModelSpec read_gpt_oss(const SpecReader& reader) {
     layer.mlp.routing = routing;
     layer.mlp.router = reader.linear(at + "mlp.router", Role::router, experts, spec.hidden, true);
     for (int64_t e = 0; e < experts; ++e) {
-      // One tensor holds all experts, [experts, inputs, outputs] (in codes, [experts, outputs, inputs]), gate and up
-      // being even and odd outputs.
+      // One tensor holds all experts, [experts, inputs, outputs] (in codes, [experts, outputs, inputs]); gate and up
+      // are its even and odd outputs.
       const auto linear = [&](const char* name, int64_t outputs, int64_t inputs) {
         const std::string tensor = fmt::format("{}mlp.experts.{}", at, name);
         LinearSpec out;

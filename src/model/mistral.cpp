@@ -13,7 +13,7 @@ ModelSpec read_mistral(const SpecReader& reader) {
   const int64_t intermediate = read_width(config, "intermediate_size");
   // Every layer has the window, if there is one.
   const int64_t window = config.integer_or("sliding_window", 0, 1, int64_t{1} << 31);
-  // transformers takes Ministral's class where layer_types is there; otherwise every layer has the window.
+  // transformers takes Ministral's class if layer_types exists; otherwise every layer has the window.
   const std::vector<int64_t> windows = layer_windows(config, sizes.layers, window, [](int64_t) { return true; });
   const auto read_layer = [&](const std::string& at, size_t i) {
     LayerSpec layer;

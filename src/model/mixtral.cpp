@@ -20,7 +20,7 @@ ModelSpec read_mixtral(const SpecReader& reader) {
     LayerSpec layer;
     layer.attention = separate_attention(reader, spec, at + "self_attn.", false, false);
     layer.attention.sliding_window = window;
-    // transformers 5 writes the tensors back as "block_sparse_moe." unless it is told to keep its own names.
+    // transformers 5 writes the tensors as "block_sparse_moe." unless its caller asks for its own names.
     const std::string moe = at + (reader.has(at + "mlp.gate.weight") ? "mlp." : "block_sparse_moe.");
     layer.mlp.activation.activation = activation;
     layer.mlp.routing = routing;

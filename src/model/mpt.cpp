@@ -11,8 +11,8 @@ namespace mxlm {
 
 namespace {
 
-/// ALiBi slopes of transformers' build_mpt_alibi_tensor: 2^(-8i/n) for i = 1 to n, n being the next power of two;
-/// fewer heads take those of even i first, then those of odd i.
+/// The ALiBi slopes of transformers' build_mpt_alibi_tensor: 2^(-8i/n) for i = 1 to n, where n is the next power of
+/// two. With fewer heads, the slopes of even i come first, then those of odd i.
 std::vector<float> alibi_slopes(int heads) {
   const auto n = static_cast<int>(std::bit_ceil(static_cast<unsigned>(heads)));
   const auto slope = [n](int i) { return static_cast<float>(std::exp2(-8.0 * i / n)); };

@@ -26,7 +26,7 @@ std::string readable_formats() {
   return text;
 }
 
-/// Ways to quantise that are no Microscaling formats, by their quant_method.
+/// Methods (quant_method) that are not Microscaling formats.
 struct ForeignMethod {
   std::string_view method, name;
 };
@@ -53,7 +53,7 @@ constexpr ForeignMethod kForeignMethods[] = {
     {"vptq", "VPTQ"},
 };
 
-/// "4 bits, groups of 128, NF4", as far as the config says so.
+/// "4 bits, groups of 128, NF4", as far as the config says.
 std::string bits_and_groups(const Config& quantization) {
   std::string text;
   const auto add = [&](const std::string& part) { text += (text.empty() ? " (" : ", ") + part; };
@@ -87,7 +87,7 @@ void add(std::vector<mx::ElementFormat>& elements, const mx::ElementFormat& elem
   if (std::find(elements.begin(), elements.end(), element) == elements.end()) elements.push_back(element);
 }
 
-/// Adds the element format that a method calls `name`; `what` names it in a refusal.
+/// Adds the element format of a method's word `name`; `what` describes it in a refusal.
 void add_named(const Config& config, std::string_view method, const std::string& name, const std::string& what,
                std::vector<mx::ElementFormat>& elements) {
   for (const mx::StoredFormat& f : mx::kStoredFormats) {
@@ -103,7 +103,7 @@ void check_group_size(const Config& config, const Config& weights, const std::st
   }
 }
 
-/// True of a config that quantises no weights, only activations or the key/value cache.
+/// True for a config that quantises only activations or the key/value cache, but no weights.
 bool stores_plain_weights(const Config& config, const Config& quantization) {
   if (const auto sparsity = quantization.object("sparsity_config")) {
     const std::string format = sparsity->string_or("format", "dense");
@@ -143,7 +143,7 @@ void read_compressed_tensors(const Config& config, const Config& quantization,
   }
 }
 
-/// Adds the format of one of Quark's layer configs, if it says anything of weights.
+/// Adds the format of one of Quark's layer configs, if the config mentions weights.
 void add_quark(const Config& config, const Config& layer, const std::string& what,
                std::vector<mx::ElementFormat>& elements) {
   const auto weight = layer.object("weight");
@@ -172,7 +172,7 @@ std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("
 bool is_byte(DType type) { return type == DType::u8 || type == DType::f8_e4m3; }
 bool is_scale(DType type) { return type == DType::u8 || type == DType::f8_e8m0; }
 
-/// Checks the scales that belong to codes.
+/// Checks the scales of the codes.
 const TensorEntry& scales_of(const Checkpoint& checkpoint, const std::string& name, const std::string& codes,
                              const std::vector<int64_t>& shape) {
   const TensorEntry* scales = checkpoint.find(name);
@@ -188,7 +188,7 @@ const TensorEntry& scales_of(const Checkpoint& checkpoint, const std::string& na
   return *scales;
 }
 
-/// The part `index` of `parts` equal ones of an entry.
+/// Part `index` of `parts` equal parts of an entry.
 TensorEntry slice(const TensorEntry& entry, int64_t parts, int64_t index) {
   TensorEntry out = entry;
   out.size = entry.size / static_cast<size_t>(parts);
@@ -223,7 +223,7 @@ std::optional<PackedFormats> PackedFormats::read(const Config& config) {
   const auto quantization = config.object(kKey);
   const auto mlx = config.object("quantization");
   if (!quantization && !mlx) return std::nullopt;
-  // MLX writes its own key, and a copy of it under the other that has no quant_method.
+  // MLX writes its own key, and a copy under the other key without quant_method.
   if (mlx && mlx->has("bits") && !(quantization && quantization->has("quant_method"))) {
     refuse_foreign(config, *mlx, "MLX");
   }
@@ -231,7 +231,7 @@ std::optional<PackedFormats> PackedFormats::read(const Config& config) {
   PackedFormats out;
   out.config_name_ = config.name();
   std::string method = quantization->string_or("quant_method", "");
-  // The first configs of bitsandbytes do not say whose they are.
+  // The first configs of bitsandbytes do not name their method.
   if (method.empty() && (quantization->has("load_in_8bit") || quantization->has("load_in_4bit"))) {
     method = "bitsandbytes";
   }

@@ -1,9 +1,9 @@
 #pragma once
 
-// Checkpoints that hold weights in Microscaling formats: what quantization_config says, and weights in codes and scales
-// decoded exactly. Layouts: compressed-tensors (mxfp4-pack-quantized, mxfp6-pack-quantized, mxfp8-quantized), NVIDIA
-// ModelOpt (MXFP8), AMD Quark (fp4, fp6), and transformers' mxfp4 (gpt-oss). In all of them a row's codes lie low bits
-// first, and each 32 values share an E8M0 scale.
+// Checkpoints with weights in Microscaling formats: reads quantization_config, and decodes weights from codes and
+// scales exactly. Layouts: compressed-tensors (mxfp4-pack-quantized, mxfp6-pack-quantized, mxfp8-quantized), NVIDIA
+// ModelOpt (MXFP8), AMD Quark (fp4, fp6), and transformers' mxfp4 (gpt-oss). In each layout the codes of a row begin
+// with the low bits, and every 32 values share an E8M0 scale.
 
 #include <cstdint>
 #include <optional>
@@ -17,28 +17,28 @@
 
 namespace mxlm {
 
-/// A weight [rows, cols] in codes and scales; the entries hold on to their files.
+/// A weight [rows, cols] in codes and scales. The entries keep their files mapped.
 struct PackedWeight {
   mx::ElementFormat element;
   int64_t rows = 0, cols = 0;
   TensorEntry codes, scales;  // [rows, bytes of a row's codes], [rows, cols / 32]
 
-  /// Bits an element, scales included.
+  /// Bits per element, including scales.
   [[nodiscard]] double bits() const;
-  /// Writes the values, [rows, cols]; a block of scale 255 is NaN. Exact, but for values below bfloat16's smallest.
+  /// Writes the values, [rows, cols]; a block of scale 255 is NaN. Exact, except for values below bfloat16's smallest.
   void decode(BFloat16* out) const;
 };
 
-/// The formats that a checkpoint's quantization_config declares. Which weights are in codes is read off the tensors, so
-/// its lists of modules (`ignore`, `targets`) are not needed.
+/// The formats that a checkpoint's quantization_config declares. The tensors themselves show which weights are in
+/// codes, so the lists of modules (`ignore`, `targets`) are not needed.
 class PackedFormats {
  public:
   /// nullopt if there is no quantization_config. Throws Error for methods and formats that cannot be read, with the
-  /// reason and what can.
+  /// reason and the readable ones.
   static std::optional<PackedFormats> read(const Config& config);
 
   /// The weight of a Linear, from MODULE.weight_packed or MODULE.weight, and MODULE.weight_scale; nullopt if
-  /// MODULE.weight holds plain numbers or is not there. Throws Error if it fits no declared format.
+  /// MODULE.weight holds plain numbers or is missing. Throws Error if the tensors fit no declared format.
   [[nodiscard]] std::optional<PackedWeight> weight(const Checkpoint& checkpoint, const std::string& module,
                                                    int64_t rows, int64_t cols) const;
   /// Part `index` of TENSOR_blocks [parts, rows, cols / 32, 16] with TENSOR_scales [parts, rows, cols / 32]; nullopt if

@@ -6,7 +6,7 @@
 namespace mxlm {
 namespace {
 
-// Phi-1, 1.5 and 2 as their own code of 2023 wrote them (modeling_phi.py, modeling_mixformer_sequential.py):
+// Phi-1, 1.5 and 2 under the names of their own code of 2023 (modeling_phi.py, modeling_mixformer_sequential.py).
 // transformers' convert_phi_weights_to_hf.py maps these names to those of its family phi.
 struct Names {
   std::string embedding, layers, final_norm, head;

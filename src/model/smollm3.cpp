@@ -11,7 +11,7 @@ ModelSpec read_smollm3(const SpecReader& reader) {
   const auto epsilon = static_cast<float>(config.number("rms_norm_eps"));
   const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");
-  // no_rope_layers[i] = 1 means that layer i does use rotary positions.
+  // no_rope_layers[i] = 1 means that layer i uses rotary positions.
   std::vector<double> rotates = config.numbers("no_rope_layers");
   const int64_t interval = config.integer("no_rope_layer_interval", 1, 1 << 20);
   for (int64_t i = static_cast<int64_t>(rotates.size()); i < sizes.layers; ++i) {

@@ -1,6 +1,6 @@
 #pragma once
 
-// A model family is data: config.json and the names on disk become a ModelSpec; there is one forward pass.
+// A model family is data: config.json and the names on disk become a ModelSpec. All families share one forward pass.
 
 #include <cstdint>
 #include <functional>
@@ -19,32 +19,32 @@
 
 namespace mxlm {
 
-/// What a Linear does in the model. Decided by the family, never by a substring of its name.
+/// What a Linear does in the model. The family decides it, never a substring of a name.
 enum class Role : uint8_t { attention, mlp, lm_head, router };
 std::string_view role_name(Role role);
 
 /// A weight as it lies on disk, to be read as [rows, cols].
 struct WeightSource {
-  /// Shape and type of the values. `data` is the first of them where they lie on disk as such, row by row or, with
-  /// `transposed`, column by column (element (r, c) at c * stride + r * row_step); null where `decode` makes them.
+  /// The shape and type of the values. `data` is their first element if the values exist on disk, row by row or, with
+  /// `transposed`, column by column (element (r, c) at c * stride + r * row_step); null if `decode` makes them.
   HostMatrix matrix;
-  TensorEntry entry;  // where the bytes lie; for `decode`, the codes
+  TensorEntry entry;  // the place of the bytes; for `decode`, of the codes
   bool transposed = false;
   int64_t row_step = 1;  // of a transposed weight
-  /// Where each row lies, if not one after the other.
+  /// The place of each row, if rows do not follow one another.
   std::vector<const std::byte*> row_data;
-  /// Writes the values [rows, cols], in the matrix's type, of a weight that is stored in codes and scales or is the sum
-  /// of a base model's and an adapter's.
+  /// Writes the values [rows, cols], in the matrix's type, of a weight that is stored in codes and scales, or that is
+  /// the sum of a base model's and an adapter's weight.
   std::function<void(std::byte*)> decode;
-  double stored_bits = 0;  // bits an element on disk; 0 = those of the type
+  double stored_bits = 0;  // bits per element on disk; 0 = the type's
 
-  /// The values row by row: in place where they lie so, else in `storage`.
+  /// The values row by row: in place if they are stored like that, else in `storage`.
   [[nodiscard]] HostMatrix view(std::vector<std::byte>& storage) const;
-  /// The values row by row in the checkpoint's own memory; null if they do not lie so.
+  /// The values row by row in the checkpoint's own memory; null if they are not stored like that.
   [[nodiscard]] const HostMatrix* in_place() const {
     return decode || !row_data.empty() || transposed ? nullptr : &matrix;
   }
-  /// Asks for the pages to be read ahead / lets them go once the weight is prepared.
+  /// Asks for the pages to be read ahead / drops them once the weight is prepared.
   void will_need() const { entry.file.will_need(entry.offset, entry.size); }
   void release() const { entry.file.release(entry.offset, entry.size); }
 };
@@ -60,7 +60,7 @@ struct LinearSpec {
   [[nodiscard]] int64_t parameters() const { return outputs() * inputs(); }
 };
 
-/// As NormArgs, which says what the fields mean.
+/// As NormArgs, which explains the fields.
 struct NormSpec {
   NormKind kind = NormKind::rms;
   std::optional<WeightSource> weight, bias;  // [1, width] or [1, group]
@@ -68,10 +68,10 @@ struct NormSpec {
   float weight_offset = 0;
   bool round_before_weight = true;
   int64_t group = 0;
-  bool by_operators = false;  // a LayerNorm of the family's own, not torch's layer_norm
+  bool by_operators = false;  // the family's own LayerNorm, not torch's layer_norm
 };
 
-/// How q, k and v lie in the projections.
+/// The layout of q, k and v in the projections.
 enum class QkvLayout : uint8_t {
   separate,  // three Linears
   blocks,    // one: all of q, then k, then v
@@ -85,9 +85,9 @@ struct AttentionSpec {
   std::vector<LinearSpec> qkv;  // three or one
   LinearSpec o;
   std::optional<NormSpec> q_norm, k_norm;  // before the rotation
-  float clip = 0;                          // |q|, |k|, |v| at most this; 0 = any
+  float clip = 0;                          // bound of |q|, |k|, |v|; 0 = none
   int rope = -1;                           // index into ModelSpec::ropes; -1 = no rotation
-  int64_t sliding_window = 0;                      // query q sees keys k > q - window; 0 = all before it
+  int64_t sliding_window = 0;              // query q sees keys k > q - window; 0 = all before it
   float scale = 1;
   float softcap = 0;
   std::optional<WeightSource> sinks;  // [1, heads]
@@ -105,7 +105,7 @@ struct MlpSpec {
     gated,        // out(act(gate(x)) * up(x)); `in` is gate and up
     gated_fused,  // `in` is one Linear: all of gate, then up (or by turns, GatedArgs::interleaved)
   };
-  std::optional<NormSpec> norm;       // of the input; none in a parallel block = the attention's
+  std::optional<NormSpec> norm;       // of the input; in a parallel block nullopt means the attention's
   std::optional<NormSpec> post_norm;  // of the output, before the residual sum
   Kind kind = Kind::gated;
   GatedArgs activation;  // plain: its activation only
@@ -139,15 +139,15 @@ struct ModelSpec {
   float residual_multiplier = 1;  // of what attention and MLP add
   std::vector<LayerSpec> layers;
   std::optional<NormSpec> final_norm;
-  std::string embedding_module;  // name without ".weight"; the head's where a file holds a tied pair's head alone
-  LinearSpec lm_head;               // shares the embedding's weight when tied
+  std::string embedding_module;  // name without ".weight"; the head's name if a file holds only the head of a tied pair
+  LinearSpec lm_head;            // shares the embedding's weight when tied
   bool tied_head = false;
   float logit_multiplier = 1, logit_softcap = 0;
   int32_t bos_id = -1;  // from config.json; -1 = none
 
-  /// True if a window may be longer than max_positions all the same (rotary positions or ALiBi, no learned table).
+  /// True if a window may nevertheless be longer than max_positions (rotary positions or ALiBi, no learned table).
   [[nodiscard]] bool extends() const { return !positions.has_value(); }
-  /// All Linears in forward order, routers among them, the head last.
+  /// All Linears in forward order, including routers; the head is last.
   [[nodiscard]] std::vector<const LinearSpec*> linears() const;
   /// Parameters on disk (a tied head counts once).
   [[nodiscard]] int64_t parameters() const;
@@ -156,45 +156,45 @@ struct ModelSpec {
 /// Reads tensors of a checkpoint into a spec, checking names, shapes and dtypes.
 class SpecReader {
  public:
-  /// `named` is `on_disk` under the names that transformers gives the tensors of a model whose head is `head`.
-  /// `adapter`, if any, has the model's names too, and is merged into the Linears and the embedding.
+  /// `named` is `on_disk` under transformers' tensor names of a model whose head is `head`. `adapter` (may be null) has
+  /// the model's names, too; it is merged into the Linears and the embedding.
   SpecReader(const Config& config, const Checkpoint& named, const Checkpoint& on_disk, std::string_view head,
              const Adapter* adapter = nullptr);
   [[nodiscard]] const Config& config() const { return config_; }
   [[nodiscard]] const Checkpoint& on_disk() const { return on_disk_; }
-  /// Name of the Linear that gives the logits.
+  /// The name of the Linear that produces the logits.
   [[nodiscard]] const std::string& head_module() const { return head_; }
   [[nodiscard]] bool has(std::string_view tensor) const { return checkpoint_.find(tensor) != nullptr; }
   [[nodiscard]] const TensorEntry* find(std::string_view tensor) const { return checkpoint_.find(tensor); }
-  /// True if the weight of a Linear is there, as numbers or in codes.
+  /// True if the weight of a Linear exists, as numbers or in codes.
   [[nodiscard]] bool holds_weight(const std::string& module) const {
     return has(module + ".weight") || has(module + ".weight_packed");
   }
-  /// A matrix [rows, cols] or, with rows 1, also a vector [cols], of dtype F32, F16 or BF16.
+  /// A matrix [rows, cols] or, if rows is 1, also a vector [cols], of dtype F32, F16 or BF16.
   [[nodiscard]] WeightSource matrix(const std::string& tensor, int64_t rows, int64_t cols) const;
   /// Part `index` of a tensor [parts, rows, cols], or with `transposed` [parts, cols, rows], read as [rows, cols].
   [[nodiscard]] WeightSource part(const std::string& tensor, int64_t parts, int64_t index, int64_t rows, int64_t cols,
                                   bool transposed) const;
-  /// Part `index` of a weight [parts, rows, cols] held in codes, TENSOR_blocks and TENSOR_scales; nullopt if the
-  /// checkpoint holds none.
+  /// Part `index` of a weight [parts, rows, cols] in codes, TENSOR_blocks and TENSOR_scales; nullopt if the checkpoint
+  /// has no such tensors.
   [[nodiscard]] std::optional<WeightSource> packed_part(const std::string& tensor, int64_t parts, int64_t index,
                                                         int64_t rows, int64_t cols) const;
   /// Row `index` of a tensor [rows, cols], as [1, cols].
   [[nodiscard]] WeightSource row(const std::string& tensor, int64_t rows, int64_t index, int64_t cols) const;
-  /// `bias` says that there must be one. With `transposed` the weight is stored [inputs, outputs].
+  /// `bias` says that a bias must exist. With `transposed` the weight is stored as [inputs, outputs].
   [[nodiscard]] LinearSpec linear(const std::string& module, Role role, int64_t outputs, int64_t inputs, bool bias,
                                   bool transposed = false) const;
-  /// `weight`, with what the adapter adds to `module`, if anything, computed whenever the values are asked for.
+  /// `weight` plus the adapter's update of `module`, if any; computed whenever the values are needed.
   [[nodiscard]] WeightSource adapted(const std::string& module, WeightSource weight) const;
-  /// The same, computed once where the adapter adds something.
+  /// The same, computed once if the adapter has an update.
   [[nodiscard]] WeightSource adapted_in_memory(const std::string& module, WeightSource weight) const;
-  /// True if the adapter brings this tensor along.
+  /// True if the adapter contains this tensor.
   [[nodiscard]] bool is_replaced(const std::string& tensor) const {
     return adapter_ != nullptr && adapter_->replaced().contains(tensor);
   }
-  /// Modules that adapted() has been asked for and that the adapter changes.
+  /// The modules that adapted() was called for and that the adapter changes.
   [[nodiscard]] const std::set<std::string>& adapted_modules() const { return adapted_; }
-  /// An RMSNorm with a weight NAME.weight [width], rounded before its weight as llama has it.
+  /// An RMSNorm with a weight NAME.weight [width], rounded before the weight as in llama.
   [[nodiscard]] NormSpec rms_norm(const std::string& name, int64_t width, float epsilon) const;
   /// A LayerNorm with NAME.weight and, where `bias`, NAME.bias [width].
   [[nodiscard]] NormSpec layer_norm(const std::string& name, int64_t width, float epsilon, bool bias) const;
@@ -212,12 +212,12 @@ class SpecReader {
   std::optional<PackedFormats> packed_;  // of a checkpoint that holds codes
 };
 
-/// Builds the spec of a checkpoint by its config's model_type; of a model of several kinds of input the part that reads
-/// text. `adapter`, if any, is merged into the weights. The spec holds on to the mapped files. Throws Error: an unknown
-/// model_type is named with the list of known ones.
+/// Builds the spec of a checkpoint from its config's model_type; for a multimodal model, the spec of its text part.
+/// `adapter` (may be null) is merged into the weights. The spec keeps the files mapped. Throws Error; for an unknown
+/// model_type, the message lists the known types.
 ModelSpec load_spec(const Config& config, const Checkpoint& checkpoint, const Adapter* adapter = nullptr);
 
-/// Known values of model_type, families and wrappers.
+/// The known values of model_type, of families and wrappers.
 std::vector<std::string> known_families();
 
 }  // namespace mxlm

@@ -6,7 +6,7 @@
 namespace mxlm {
 namespace {
 
-/// LayerNorms over each head, without bias, whose weights are tensors of their own.
+/// LayerNorms over each head, without bias, with a weight tensor for each head.
 NormSpec head_norms(const SpecReader& reader, const std::string& at, int64_t heads, int64_t head_dim) {
   NormSpec norm;
   norm.kind = NormKind::layer;
