@@ -14,8 +14,7 @@
 #include <limits>
 #include <utility>
 
-#include "backend/cpu/exp2_coarse.hpp"
-#include "backend/cpu/vector_math.hpp"
+#include "backend/cpu/simd/math.hpp"
 
 #define MXLM_TARGET_AMX_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")))
 #define MXLM_INLINE __attribute__((always_inline)) inline
@@ -237,7 +236,7 @@ MXLM_TARGET_AMX_BF16 MXLM_INLINE bool raise_references(const Rows& rows, const S
   }
   const __m512 after = _mm512_mask_mov_ps(before, raised, largest);
   const __mmask16 started = _mm512_cmp_ps_mask(before, _mm512_set1_ps(-kInfinity), _CMP_NEQ_UQ);
-  const __m512 shrunk = _mm512_maskz_mov_ps(started, exp2_sum_avx512(_mm512_sub_ps(before, after)));
+  const __m512 shrunk = _mm512_maskz_mov_ps(started, avx512::exp2_sum(_mm512_sub_ps(before, after)));
   const __m512 factor = _mm512_mask_mov_ps(_mm512_set1_ps(1), raised, shrunk);
   _mm512_storeu_ps(rows.reference + row, after);
   _mm512_storeu_ps(rows.factors + row, factor);
@@ -258,8 +257,8 @@ MXLM_TARGET_AMX_BF16 MXLM_INLINE void exponentials(const Rows& rows, const Step&
   __m512 sum1 = _mm512_setzero_ps();
   int64_t j = 0;
   for (; j < step.keys - kPair; j += kPair) {
-    const __m512 e0 = exp2_coarse_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference));
-    const __m512 e1 = exp2_coarse_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference));
+    const __m512 e0 = avx512::exp2_coarse(_mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference));
+    const __m512 e1 = avx512::exp2_coarse(_mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference));
     sum0 = _mm512_add_ps(sum0, e0);
     sum1 = _mm512_add_ps(sum1, e1);
     const __m512bh packed = _mm512_cvtne2ps_pbh(e1, e0);
@@ -269,9 +268,9 @@ MXLM_TARGET_AMX_BF16 MXLM_INLINE void exponentials(const Rows& rows, const Step&
   const auto mask0 = static_cast<__mmask16>(mask);
   const auto mask1 = static_cast<__mmask16>(mask >> 16);
   const __m512 e0 =
-      _mm512_maskz_mov_ps(mask0, exp2_coarse_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference)));
+      _mm512_maskz_mov_ps(mask0, avx512::exp2_coarse(_mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference)));
   const __m512 e1 =
-      _mm512_maskz_mov_ps(mask1, exp2_coarse_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference)));
+      _mm512_maskz_mov_ps(mask1, avx512::exp2_coarse(_mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference)));
   sum0 = _mm512_add_ps(sum0, e0);
   sum1 = _mm512_add_ps(sum1, e1);
   const __m512bh packed = _mm512_cvtne2ps_pbh(e1, e0);
@@ -293,8 +292,8 @@ MXLM_TARGET_AMX_BF16 void masked_exponentials(const AmxAttention& task, const Ro
     const uint32_t mask = seen_mask(task, step.query + i, step.key + j);
     const __m512 x0 = _mm512_fmsub_ps(_mm512_loadu_ps(s + j), scale, reference);
     const __m512 x1 = _mm512_fmsub_ps(_mm512_loadu_ps(s + j + 16), scale, reference);
-    const __m512 e0 = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask), exp2_coarse_avx512(x0));
-    const __m512 e1 = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask >> 16), exp2_coarse_avx512(x1));
+    const __m512 e0 = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask), avx512::exp2_coarse(x0));
+    const __m512 e1 = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask >> 16), avx512::exp2_coarse(x1));
     sum0 = _mm512_add_ps(sum0, e0);
     sum1 = _mm512_add_ps(sum1, e1);
     const __m512bh packed = _mm512_cvtne2ps_pbh(e1, e0);
@@ -395,7 +394,7 @@ MXLM_TARGET_AMX_BF16 void soften(const AmxAttention& task, const Step& step, con
 MXLM_TARGET_AMX_BF16 void add_sinks(const AmxAttention& task, const Workspace& space) {
   for (int64_t i = 0; i < kAmxQueries; i += 16) {
     const __m512 x = _mm512_sub_ps(_mm512_set1_ps(task.log2_sink), _mm512_loadu_ps(space.reference + i));
-    _mm512_storeu_ps(space.factors + i, exp2_sum_avx512(x));
+    _mm512_storeu_ps(space.factors + i, avx512::exp2_sum(x));
   }
   for (int64_t i = 0; i < kAmxQueries; ++i) space.sums[i * kTile] += space.factors[i];
 }

@@ -51,11 +51,11 @@ template <typename T>
 void pack_panel(Isa isa, const T* rows, int64_t row_count, int64_t stride, int64_t k, T* panel) {
   assert(row_count >= 0 && row_count <= kPanel);
   int64_t done = 0;
-  if (isa >= Isa::avx512 && row_count == kPanel) {
-    constexpr int64_t kBlock = 64 / sizeof(T);  // what one register holds of a row
+  if (isa >= Isa::avx2 && row_count == kPanel) {
+    constexpr int64_t kBlock = 64 / sizeof(T);  // values of 16 words
     done = k / kBlock * kBlock;
-    transpose_words_avx512(rows, stride * static_cast<int64_t>(sizeof(T)), done * static_cast<int64_t>(sizeof(T)) / 4,
-                           panel);
+    const auto transpose = isa >= Isa::avx512 ? transpose_words_avx512 : transpose_words_avx2;
+    transpose(rows, stride * static_cast<int64_t>(sizeof(T)), done * static_cast<int64_t>(sizeof(T)) / 4, panel);
   }
   std::fill_n(panel + panel_index<T>(done, 0), kPanel * (round_up(k, kDepth) - done), T{});
   for (int64_t r = 0; r < row_count; ++r) {

@@ -103,7 +103,41 @@ void tile(const TileArgs& args) {
   }
 }
 
+/// Eight rows of eight words, to columns 16 words apart.
+MXLM_TARGET_AVX2 void transpose8(const std::byte* rows, int64_t stride_bytes, float* out) {
+  __m256 x[8];
+  __m256 y[8];
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; ++r) x[r] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows + r * stride_bytes));
+#pragma GCC unroll 4
+  for (int r = 0; r < 8; r += 2) {
+    y[r] = _mm256_unpacklo_ps(x[r], x[r + 1]);
+    y[r + 1] = _mm256_unpackhi_ps(x[r], x[r + 1]);
+  }
+#pragma GCC unroll 2
+  for (int r = 0; r < 8; r += 4) {  // x[r + c]: columns c and c + 4 of rows r..r+3
+    x[r] = _mm256_shuffle_ps(y[r], y[r + 2], 0x44);
+    x[r + 1] = _mm256_shuffle_ps(y[r], y[r + 2], 0xee);
+    x[r + 2] = _mm256_shuffle_ps(y[r + 1], y[r + 3], 0x44);
+    x[r + 3] = _mm256_shuffle_ps(y[r + 1], y[r + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    _mm256_storeu_ps(out + c * kPanel, _mm256_permute2f128_ps(x[c], x[c + 4], 0x20));
+    _mm256_storeu_ps(out + (c + 4) * kPanel, _mm256_permute2f128_ps(x[c], x[c + 4], 0x31));
+  }
+}
+
 }  // namespace
+
+void transpose_words_avx2(const void* rows, int64_t stride_bytes, int64_t words, void* panel) {
+  const auto* from = static_cast<const std::byte*>(rows);
+  auto* to = static_cast<float*>(panel);  // whose values are moved only
+  for (int64_t i = 0; i < words; i += 8) {
+    transpose8(from + i * 4, stride_bytes, to + i * kPanel);
+    transpose8(from + i * 4 + 8 * stride_bytes, stride_bytes, to + i * kPanel + 8);
+  }
+}
 
 void gemm_tile_avx2(DType a_type, const TileArgs& args) {
   if (args.w->type == DType::f32) return tile<float, float>(args);

@@ -55,6 +55,7 @@ void gemm_tile_avx512_bf16(const TileArgs& args);
 void gemm_tile_amx(const TileArgs& args);
 
 /// panel[16 * i + r] = word i of row r, for 16 rows of `words` (a multiple of 16) 4-byte words.
+void transpose_words_avx2(const void* rows, int64_t stride_bytes, int64_t words, void* panel);
 void transpose_words_avx512(const void* rows, int64_t stride_bytes, int64_t words, void* panel);
 
 }  // namespace mxlm::cpu

@@ -4,8 +4,9 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 
-#include "backend/cpu/vector_math.hpp"
+#include "backend/cpu/simd/math.hpp"
 
 namespace mxlm::cpu {
 namespace {
@@ -123,87 +124,12 @@ void variant_portable(const LogitChunk& chunk, TokenState& state, const float* b
   add_lanes(cross, state.cross);
 }
 
-MXLM_TARGET_AVX512 double begin_avx512(const LogitChunk& chunk, TokenState& state) {
-  const int64_t end = round_up(chunk.count, kLanes);
-  __m512 high = _mm512_set1_ps(kLowest);
-  __m512 low = _mm512_set1_ps(kInfinity);
-  int64_t i = 0;
-  if (chunk.bias != nullptr) {
-    for (; i < chunk.count; i += kLanes) {
-      const auto mask = static_cast<__mmask16>(chunk.count - i >= kLanes ? 0xffffU : (1U << (chunk.count - i)) - 1U);
-      const __m512 x = _mm512_loadu_ps(chunk.logits + i);
-      _mm512_storeu_ps(chunk.logits + i, _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, chunk.bias + i)));
-    }
-  }
-  pad(chunk);
-  for (i = 0; i < end; i += kLanes) {
-    const __m512 x = _mm512_loadu_ps(chunk.logits + i);
-    high = _mm512_max_ps(x, high);  // the second operand where x is NaN: passes NaNs over, which show in the sum
-    low = _mm512_min_ps(x, low);
-  }
-  if (_mm512_cmp_ps_mask(low, _mm512_set1_ps(-kInfinity), _CMP_EQ_OQ) != 0) state.finite = false;
-  note_target(chunk, state);
-  if (!state.started || _mm512_cmp_ps_mask(high, _mm512_set1_ps(state.max), _CMP_GT_OQ) != 0) {
-    return raise_max(chunk, state, _mm512_reduce_max_ps(high));
-  }
-  return 1;
-}
+}  // namespace
 
-MXLM_TARGET_AVX512 inline void add_lanes(__m512 lanes, std::array<double, 8>& sum) {
-  const __m512d first = _mm512_cvtps_pd(_mm512_castps512_ps256(lanes));
-  const __m512d second = _mm512_cvtps_pd(_mm512_extractf32x8_ps(lanes, 1));
-  _mm512_store_pd(sum.data(), _mm512_add_pd(_mm512_load_pd(sum.data()), _mm512_add_pd(first, second)));
-}
+#define MXLM_SIMD_BODIES "backend/cpu/simd/head.inl"
+#include "backend/cpu/simd/each_target.hpp"
 
-template <bool kSelf>
-MXLM_TARGET_AVX512 double baseline_avx512(const LogitChunk& chunk, TokenState& state, float* powers) {
-  const double rescale = begin_avx512(chunk, state);
-  const int64_t end = round_up(chunk.count, kLanes);
-  const __m512 scale = _mm512_set1_ps(kLog2e);
-  const __m512 max = _mm512_set1_ps(state.max);
-  __m512 sum = _mm512_setzero_ps();
-  __m512 moment = _mm512_setzero_ps();
-  for (int64_t i = 0; i < end; i += kLanes) {
-    const __m512 below = _mm512_sub_ps(_mm512_loadu_ps(chunk.logits + i), max);
-    const __m512 power = exp2_sum_avx512(_mm512_mul_ps(below, scale));
-    _mm512_storeu_ps(powers + i, power);
-    sum = _mm512_add_ps(sum, power);
-    if constexpr (kSelf) moment = _mm512_fmadd_ps(power, below, moment);
-  }
-  add_lanes(sum, state.sum);
-  if constexpr (kSelf) add_lanes(moment, state.moment);
-  return rescale;
-}
-
-template <bool kSelf>
-MXLM_TARGET_AVX512 void variant_avx512(const LogitChunk& chunk, TokenState& state, const float* baseline,
-                                       const float* powers, double rescale) {
-  begin_avx512(chunk, state);
-  const int64_t end = round_up(chunk.count, kLanes);
-  const __m512 scale = _mm512_set1_ps(kLog2e);
-  const __m512 max = _mm512_set1_ps(state.max);
-  __m512 sum = _mm512_setzero_ps();
-  __m512 cross = _mm512_setzero_ps();
-  __m512 reverse = _mm512_setzero_ps();
-  __m512 moment = _mm512_setzero_ps();
-  for (int64_t i = 0; i < end; i += kLanes) {
-    const __m512 x = _mm512_loadu_ps(chunk.logits + i);
-    const __m512 below = _mm512_sub_ps(x, max);
-    const __m512 power = exp2_sum_avx512(_mm512_mul_ps(below, scale));
-    sum = _mm512_add_ps(sum, power);
-    if constexpr (kSelf) moment = _mm512_fmadd_ps(power, below, moment);
-    const __m512 ahead = _mm512_sub_ps(_mm512_loadu_ps(baseline + i), x);
-    cross = _mm512_fmadd_ps(_mm512_loadu_ps(powers + i), ahead, cross);
-    reverse = _mm512_fnmadd_ps(power, ahead, reverse);
-  }
-  add_lanes(sum, state.sum);
-  add_lanes(reverse, state.reverse);
-  if constexpr (kSelf) add_lanes(moment, state.moment);
-  if (rescale != 1) {
-    for (double& s : state.cross) s *= rescale;
-  }
-  add_lanes(cross, state.cross);
-}
+namespace {
 
 double total(const std::array<double, 8>& lanes) { return std::accumulate(lanes.begin(), lanes.end(), 0.0); }
 
@@ -212,20 +138,22 @@ float log_sum(const TokenState& state) { return static_cast<float>(std::log(tota
 }  // namespace
 
 double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, float* powers) {
-  if (isa >= Isa::avx512) {
-    return state.self ? baseline_avx512<true>(chunk, state, powers) : baseline_avx512<false>(chunk, state, powers);
-  }
-  return state.self ? baseline_portable<true>(chunk, state, powers) : baseline_portable<false>(chunk, state, powers);
+  const auto add = [&]<bool kSelf>(std::bool_constant<kSelf>) {
+    if (isa >= Isa::avx512) return avx512::baseline_chunk<kSelf>(chunk, state, powers);
+    if (isa == Isa::avx2) return avx2::baseline_chunk<kSelf>(chunk, state, powers);
+    return baseline_portable<kSelf>(chunk, state, powers);
+  };
+  return state.self ? add(std::true_type()) : add(std::false_type());
 }
 
 void add_variant_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
                        double rescale) {
-  if (isa >= Isa::avx512) {
-    return state.self ? variant_avx512<true>(chunk, state, baseline, powers, rescale)
-                      : variant_avx512<false>(chunk, state, baseline, powers, rescale);
-  }
-  state.self ? variant_portable<true>(chunk, state, baseline, powers, rescale)
-             : variant_portable<false>(chunk, state, baseline, powers, rescale);
+  const auto add = [&]<bool kSelf>(std::bool_constant<kSelf>) {
+    if (isa >= Isa::avx512) return avx512::variant_chunk<kSelf>(chunk, state, baseline, powers, rescale);
+    if (isa == Isa::avx2) return avx2::variant_chunk<kSelf>(chunk, state, baseline, powers, rescale);
+    variant_portable<kSelf>(chunk, state, baseline, powers, rescale);
+  };
+  state.self ? add(std::true_type()) : add(std::false_type());
 }
 
 void add_jensen_shannon_chunk(const float* baseline, const TokenState& baseline_state, const float* logits,

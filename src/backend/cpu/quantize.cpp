@@ -3,48 +3,25 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
-#include <vector>
 
+#include "backend/cpu/quantize_avx2.hpp"
 #include "backend/cpu/quantize_avx512.hpp"
+#include "backend/cpu/quantize_block.hpp"
 #include "backend/cpu/reference_formats.hpp"
-#include "mx/quantize.hpp"
 
 namespace mxlm::cpu {
 namespace {
 
 bool has_avx512(Isa isa) { return isa >= Isa::avx512; }
 
-float load(float x) { return x; }
-float load(BFloat16 x) { return to_float(x); }
-void store(float x, float& out) { out = x; }
-void store(float x, BFloat16& out) { out = to_bfloat16(x); }
-
-int64_t block_length(const mx::Format& f, int64_t n) { return f.block_size == 0 ? n : f.block_size; }
-
-/// The scale exponent of a block of any element type.
-int exponent_of(const mx::Format& f, const float* in, int64_t n) { return mx::block_exponent(f, in, n); }
-int exponent_of(const mx::Format& f, const BFloat16* in, int64_t n) {
-  if (f.rule != mx::ScaleRule::mse) {
-    uint32_t amax = 0;
-    for (int64_t i = 0; i < n; ++i) amax = std::max(amax, static_cast<uint32_t>(in[i].bits & 0x7fffU) << 16);
-    return mx::shared_exponent(f, amax);
-  }
-  std::vector<float> wide(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) wide[static_cast<size_t>(i)] = to_float(in[i]);
-  return mx::block_exponent(f, wide.data(), n);
-}
+int64_t block_length(const mx::BlockFormat& f, int64_t n) { return f.block_size == 0 ? n : f.block_size; }
 
 template <typename In, typename Out>
 void quantize_portable(const mx::Format& f, const In* in, int64_t n, Out* out) {
   const int64_t block = block_length(f, n);
   for (int64_t start = 0; start < n; start += block) {
     const int64_t length = std::min(block, n - start);
-    const int e = exponent_of(f, in + start, length);
-    for (int64_t i = start; i < start + length; ++i) {
-      const float value = e == mx::kNanExponent ? mx::detail::float_of(mx::detail::kQuietNan)
-                                                : mx::quantize_decode(f.element, f.rounding, e, load(in[i]));
-      store(value, out[i]);
-    }
+    quantize_block(f, exponent_of(f, in + start, length), in + start, length, out + start);
   }
 }
 
@@ -55,6 +32,8 @@ void quantize(Isa isa, const mx::Format& f, const In* in, int64_t n, Out* out) {
     cast_row(isa, f, in, n, out);
   } else if (has_avx512(isa)) {
     avx512::quantize_decode_row(f, in, n, out);
+  } else if (isa == Isa::avx2) {
+    avx2::quantize_decode_row(f, in, n, out);
   } else {
     quantize_portable(f, in, n, out);
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/cpu/quantize_avx512_kernels.hpp"
+#include "backend/cpu/quantize_block.hpp"
 
 // How it works. Values are rounded where they are, never divided by the scale: a value's quantum is
 // 2^(max(exponent(x), e + emin) - mantissa bits), and adding and subtracting 1.5 x 2^23 quanta rounds to it, once, to
@@ -164,16 +165,6 @@ MXLM_AVX512_INLINE void round_block(const BFloat16* in, int64_t n, const Constan
   }
 }
 
-/// Rule mse and every block at the ends of the range come here one by one.
-template <typename In, typename Out>
-__attribute__((noinline)) void slow_block(const Format& f, int e, const In* in, int64_t n, Out* out) {
-  for (int64_t i = 0; i < n; ++i) {
-    const float value = e == mx::kNanExponent ? mx::detail::float_of(mx::detail::kQuietNan)
-                                              : mx::quantize_decode(f.element, f.rounding, e, widen_one(in[i]));
-    store_one(value, out[i]);
-  }
-}
-
 template <typename In>
 uint32_t scalar_max(const In* in, int64_t n) {
   uint32_t amax = 0;
@@ -184,8 +175,8 @@ uint32_t scalar_max(const In* in, int64_t n) {
 }
 
 template <typename In, typename Out>
-__attribute__((noinline)) void slow_block(const Format& f, const In* in, int64_t n, Out* out) {
-  slow_block(f, mx::shared_exponent(f, scalar_max(in, n)), in, n, out);
+__attribute__((noinline)) void slow_block(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+  quantize_block(f, mx::shared_exponent(f, scalar_max(in, n)), in, n, out);
 }
 
 template <typename In>
@@ -248,7 +239,7 @@ MXLM_AVX512 void least_error_row(const Format& f, const In* in, int64_t n, Out* 
     const uint32_t amax = scalar_max(x, length);
     const int floor = mx::shared_exponent(f, amax);
     if (floor == mx::kNanExponent || !fits(p, floor, amax)) {
-      slow_block(f, mx::block_exponent(f, x, length), in + start, length, out + start);
+      quantize_block(f, mx::block_exponent(f, x, length), in + start, length, out + start);
     } else {
       const int e = least_error_exponent<kKind, kRounding>(p, floor, x, length);
       round_block<0, kKind, kRounding>(in + start, length, make_constants<kKind>(p, e), out + start);

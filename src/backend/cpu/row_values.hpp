@@ -4,12 +4,12 @@
 
 #include <cstdint>
 
-#include "backend/cpu/bf16_vector.hpp"
+#include "backend/cpu/vector_math.hpp"
 #include "tensor/dtype.hpp"
 
 namespace mxlm::cpu {
 
-/// float32 values of an AVX-512 register.
+/// float32 values that vectors hold on every instruction set, and partial sums of a reduction.
 constexpr int64_t kLanes = 16;
 
 inline float load(float x) { return x; }
@@ -26,13 +26,5 @@ inline float rounded(float x) {
     return x;
   }
 }
-
-MXLM_TARGET_AVX512 static inline __mmask16 lanes_left(int64_t left) {
-  return static_cast<__mmask16>(left >= kLanes ? 0xffffU : (1U << left) - 1U);
-}
-
-// `call` where the instruction set has AVX-512, else on to the next statement.
-#define MXLM_IF_AVX512(isa, call) \
-  if ((isa) >= Isa::avx512) return call
 
 }  // namespace mxlm::cpu

@@ -1,7 +1,7 @@
 #include "backend/cpu/score_rows.hpp"
 
 #include "backend/cpu/row_values.hpp"
-#include "backend/cpu/vector_math.hpp"
+#include "backend/cpu/simd/math.hpp"
 
 namespace mxlm::cpu {
 namespace {
@@ -21,32 +21,16 @@ void transform_portable(const Row& row, int64_t n, float* x) {
   for (int64_t j = 0; j < n; ++j) x[j] += row.slope * (static_cast<float>(j) + row.distance);
 }
 
-template <bool capped, bool sloped>
-MXLM_TARGET_AVX512 void transform_avx512(const Row& row, int64_t n, float* x) {
-  const __m512 inner = _mm512_set1_ps(row.inner);
-  const __m512 limit = _mm512_set1_ps(row.limit);
-  const __m512 slope = _mm512_set1_ps(row.slope);
-  const __m512 step = _mm512_set1_ps(kLanes);
-  __m512 distance =
-      _mm512_add_ps(_mm512_set1_ps(row.distance), _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  for (int64_t j = 0; j < n; j += kLanes) {
-    const __mmask16 mask = lanes_left(n - j);
-    __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + j), inner);
-    if constexpr (capped) v = _mm512_mul_ps(tanh_avx512(v), limit);
-    if constexpr (sloped) {
-      v = _mm512_fmadd_ps(slope, distance, v);
-      distance = _mm512_add_ps(distance, step);
-    }
-    _mm512_mask_storeu_ps(x + j, mask, v);
-  }
-}
+}  // namespace
+
+#define MXLM_SIMD_BODIES "backend/cpu/simd/score.inl"
+#include "backend/cpu/simd/each_target.hpp"
+
+namespace {
 
 void transform_row(Isa isa, const Row& row, int64_t n, float* x) {
-  if (isa >= Isa::avx512) {
-    if (row.slope == 0)
-      return row.limit == 0 ? transform_avx512<false, false>(row, n, x) : transform_avx512<true, false>(row, n, x);
-    return row.limit == 0 ? transform_avx512<false, true>(row, n, x) : transform_avx512<true, true>(row, n, x);
-  }
+  if (isa >= Isa::avx512) return avx512::transform(row, n, x);
+  if (isa == Isa::avx2) return avx2::transform(row, n, x);
   transform_portable(row, n, x);
 }
 

@@ -1,19 +1,19 @@
 #pragma once
 
-// Exponentials for softmax, log-sum-exp and activation functions: a portable form of each (free of branches, so that
-// compilers vectorise loops over it) and an AVX-512 form of 16 lanes.
+// Exponentials for softmax, log-sum-exp and activation functions: the portable form of each (free of branches, so that
+// compilers vectorise loops over it), and what it shares with the form of 16 lanes in simd/math.inl.
 //
-//   exp         within 1 ulp (AVX-512) or 2 ulp (portable) of e^x, subnormal results included; e^-inf = +0, +inf and
+//   exp         within 1 ulp (vectors) or 2 ulp (portable) of e^x, subnormal results included; e^-inf = +0, +inf and
 //               everything past the range = +inf, NaN = NaN, e^0 = 1 exactly
 //   exp2_sum    2^y for sums of terms y <= 0 (a log-sum-exp or softmax in units of log2, whose maximum has been
-//               subtracted): within 1 ulp; y below about -150 gives 0, -inf and NaN give NaN
+//               subtracted): within 1 ulp; y below about -150 gives 0, NaN gives NaN; -inf gives 0 in the vector form
+//               and NaN in the portable one
 //   tanh        within 2 ulp; NaN = NaN
 //   erfc        for z >= 0, within 8 + z^2 ulp (the argument of e^(-z^2) is rounded)
 //   sigmoid     1 / (1 + e^-x) within 3 ulp
 //   silu        x / (1 + e^-x) within 4 ulp down to -87; like that expression in float, -0 once e^-x passes the range
 //
-// The portable and the AVX-512 forms differ in the last bits. AVX-512 functions are `static inline` with the
-// instruction set as an attribute: call them from functions that have at least MXLM_TARGET_AVX512.
+// The portable and the vector forms (simd/math.inl) differ in the last bits.
 
 #include <bit>
 #include <cstdint>
@@ -41,6 +41,13 @@ constexpr float kLn2Low = -0x1.05c61p-29F;
 constexpr float kExpLowest = -104.0F;           // e^x rounds to 0 here and below
 constexpr float kExpHighest = 89.0F;            // e^x overflows here and above
 constexpr float kExpOverflow = 0x1.62e42ep+6F;  // the largest x whose e^x is finite
+// Adding it rounds to a multiple of 1/16, whose fraction is then in the low four bits.
+constexpr float kSixteenthsMagic = 0x1.8p19F;
+/// 2^(j / 16).
+constexpr float kSixteenthPowers[16] = {0x1p+0F,        0x1.0b5586p+0F, 0x1.172b84p+0F, 0x1.2387a6p+0F,
+                                        0x1.306fe0p+0F, 0x1.3dea64p+0F, 0x1.4bfdaep+0F, 0x1.5ab07ep+0F,
+                                        0x1.6a09e6p+0F, 0x1.7a1148p+0F, 0x1.8ace54p+0F, 0x1.9c4918p+0F,
+                                        0x1.ae89fap+0F, 0x1.c199bep+0F, 0x1.d5818ep+0F, 0x1.ea4afap+0F};
 
 /// 2^n for n in [-150, 130], as the product of two normal powers, applied to p.
 static inline float scale_by_power(float p, int32_t n) {
@@ -133,111 +140,6 @@ static inline float tanh_portable(float x) {
   const float large = 1.0F - 2.0F / (exp_portable(2.0F * a) + 1.0F);
   const float magnitude_large = x < 0.0F ? -large : large;
   return a < detail::kTanhSmall ? small : magnitude_large;
-}
-
-namespace detail {
-
-/// 2^(j / 16), to be picked by the low four bits of an index.
-MXLM_TARGET_AVX512 static inline __m512 sixteenth_powers(__m512i index) {
-  const __m512 table =
-      _mm512_setr_ps(0x1p+0F, 0x1.0b5586p+0F, 0x1.172b84p+0F, 0x1.2387a6p+0F, 0x1.306fe0p+0F, 0x1.3dea64p+0F,
-                     0x1.4bfdaep+0F, 0x1.5ab07ep+0F, 0x1.6a09e6p+0F, 0x1.7a1148p+0F, 0x1.8ace54p+0F, 0x1.9c4918p+0F,
-                     0x1.ae89fap+0F, 0x1.c199bep+0F, 0x1.d5818ep+0F, 0x1.ea4afap+0F);
-  return _mm512_permutexvar_ps(index, table);
-}
-
-// Adding it rounds to a multiple of 1/16, whose fraction is then in the low four bits.
-constexpr float kSixteenthsMagic = 0x1.8p19F;
-
-/// e^r - 1 for |r| <= ln 2 / 32, within 3e-9 absolutely: Taylor, the fourth power folded into the second.
-MXLM_TARGET_AVX512 static inline __m512 expm1_small(__m512 r) {
-  const __m512 c = _mm512_fmadd_ps(r, _mm512_set1_ps(1.0F / 6), _mm512_set1_ps(0.5F + 1.955e-5F));
-  return _mm512_fmadd_ps(_mm512_mul_ps(r, r), c, r);
-}
-
-/// e^x in the lanes of `keep` and +0 in the others; the kept x are in (-110, 100) or NaN.
-MXLM_TARGET_AVX512 static inline __m512 exp_in_range(__mmask16 keep, __m512 x) {
-  const __m512 magic = _mm512_set1_ps(kSixteenthsMagic);
-  const __m512 shifted = _mm512_fmadd_ps(x, _mm512_set1_ps(kLog2e), magic);
-  const __m512 n = _mm512_sub_ps(shifted, magic);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2), x);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2Low), r);
-  const __m512 t = sixteenth_powers(_mm512_castps_si512(shifted));
-  return _mm512_maskz_scalef_ps(keep, _mm512_fmadd_ps(t, expm1_small(r), t), n);  // scalef takes the floor of n
-}
-
-}  // namespace detail
-
-/// e^x in 16 lanes.
-MXLM_TARGET_AVX512 static inline __m512 exp_avx512(__m512 x) {
-  const __mmask16 keep = _mm512_cmp_ps_mask(x, _mm512_set1_ps(detail::kExpLowest), _CMP_NLT_UQ);
-  return detail::exp_in_range(keep, _mm512_min_ps(_mm512_set1_ps(detail::kExpHighest), x));  // min passes a NaN x on
-}
-
-/// e^x in 16 lanes for x <= 0 or NaN: exp_avx512 without the care for overflow.
-MXLM_TARGET_AVX512 static inline __m512 exp_nonpositive_avx512(__m512 x) {
-  return detail::exp_in_range(_mm512_cmp_ps_mask(x, _mm512_set1_ps(detail::kExpLowest), _CMP_NLT_UQ), x);
-}
-
-/// 2^y in 16 lanes for y <= 0.
-MXLM_TARGET_AVX512 static inline __m512 exp2_sum_avx512(__m512 y) {
-  const __m512 magic = _mm512_set1_ps(detail::kSixteenthsMagic);
-  const __m512 shifted = _mm512_add_ps(y, magic);
-  const __m512 n = _mm512_sub_ps(shifted, magic);
-  const __m512 r = _mm512_sub_ps(y, n);
-  const __m512 t = detail::sixteenth_powers(_mm512_castps_si512(shifted));
-  // 2^r - 1 = r (ln2 + r (ln2^2/2 + r ln2^3/6)), |r| <= 1/32, the fourth power folded into the second
-  __m512 q = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.c6b08ep-5F), _mm512_set1_ps(0.2402265070F + 9.3924e-6F));
-  q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(0x1.62e430p-1F));
-  q = _mm512_mul_ps(q, r);
-  return _mm512_scalef_ps(_mm512_fmadd_ps(t, q, t), n);
-}
-
-/// x / (1 + e^-x) in 16 lanes.
-MXLM_TARGET_AVX512 static inline __m512 silu_avx512(__m512 x) {
-  // e = e^-|x| does not overflow: x / (1 + e) or x * e / (1 + e). The divider works beside the other units, so that a
-  // division costs less than an estimate and its refinement.
-  const __m512 minus_abs = _mm512_or_ps(x, _mm512_set1_ps(-0.0F));
-  const __mmask16 keep = _mm512_cmp_ps_mask(minus_abs, _mm512_set1_ps(-detail::kExpOverflow), _CMP_NLT_UQ);
-  const __m512 e = detail::exp_in_range(keep, minus_abs);
-  const __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
-  return _mm512_div_ps(_mm512_mask_mul_ps(x, negative, x, e), _mm512_add_ps(e, _mm512_set1_ps(1.0F)));
-}
-
-/// 1 / (1 + e^-x) in 16 lanes.
-MXLM_TARGET_AVX512 static inline __m512 sigmoid_avx512(__m512 x) {
-  const __m512 one = _mm512_set1_ps(1.0F);
-  return _mm512_div_ps(one, _mm512_add_ps(one, exp_avx512(_mm512_sub_ps(_mm512_setzero_ps(), x))));
-}
-
-/// erfc z in 16 lanes for z >= 0.
-MXLM_TARGET_AVX512 static inline __m512 erfc_avx512(__m512 z) {
-  const __m512 one = _mm512_set1_ps(1.0F);
-  const __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(_mm512_set1_ps(detail::kErfcStep), z, one));
-  __m512 p = _mm512_set1_ps(detail::kErfc[0]);
-#pragma GCC unroll 8
-  for (int i = 1; i < 9; ++i) p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(detail::kErfc[i]));
-  const __m512 minus_square = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(z, z));
-  return _mm512_mul_ps(_mm512_mul_ps(p, t), exp_nonpositive_avx512(minus_square));
-}
-
-/// tanh x in 16 lanes.
-MXLM_TARGET_AVX512 static inline __m512 tanh_avx512(__m512 x) {
-  const __m512 sign = _mm512_set1_ps(-0.0F);
-  const __m512 one = _mm512_set1_ps(1.0F);
-  const __m512 z = _mm512_mul_ps(x, x);
-  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(detail::kTanh4), z, _mm512_set1_ps(detail::kTanh3));
-  p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(detail::kTanh2));
-  p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(detail::kTanh1));
-  p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(detail::kTanh0));
-  const __m512 small = _mm512_fmadd_ps(_mm512_mul_ps(p, z), x, x);
-  // 1 - 2 e / (1 + e) with e = e^-2|x|, which does not overflow
-  const __m512 e = exp_nonpositive_avx512(_mm512_mul_ps(_mm512_or_ps(x, sign), _mm512_set1_ps(2.0F)));
-  const __m512 ratio = _mm512_div_ps(_mm512_add_ps(e, e), _mm512_add_ps(e, one));
-  const __m512 large = _mm512_or_ps(_mm512_sub_ps(one, ratio), _mm512_and_ps(x, sign));
-  const __mmask16 is_small =
-      _mm512_cmp_ps_mask(_mm512_andnot_ps(sign, x), _mm512_set1_ps(detail::kTanhSmall), _CMP_LT_OQ);
-  return _mm512_mask_mov_ps(large, is_small, small);
 }
 
 }  // namespace mxlm::cpu

@@ -1,0 +1,21 @@
+// Compiles the row operations of MXLM_SIMD_BODIES for each instruction set, into the namespaces avx2 and avx512 of
+// mxlm::cpu. To be included at file scope of that namespace, once for each file of bodies. MXLM_OP marks functions that
+// become part of their callers, MXLM_BODY the others.
+
+namespace avx2 {
+#define MXLM_OP MXLM_AVX2_OP
+#define MXLM_BODY MXLM_TARGET_AVX2
+#include MXLM_SIMD_BODIES
+#undef MXLM_OP
+#undef MXLM_BODY
+}  // namespace avx2
+
+namespace avx512 {
+#define MXLM_OP MXLM_AVX512_OP
+#define MXLM_BODY MXLM_TARGET_AVX512
+#include MXLM_SIMD_BODIES
+#undef MXLM_OP
+#undef MXLM_BODY
+}  // namespace avx512
+
+#undef MXLM_SIMD_BODIES
