@@ -79,9 +79,9 @@ float default_scale(const ModelSpec& spec) {
   return static_cast<float>(1 / std::sqrt(static_cast<double>(spec.head_dim)));
 }
 
-int64_t rotary_dim(const Config& config, int64_t head_dim) {
-  double factor = config.number("partial_rotary_factor");
-  if (const auto parameters = config.object("rope_parameters")) {
+int64_t rotary_dim(const Config& config, int64_t head_dim, std::string_view key) {
+  double factor = config.number(key);
+  if (const auto parameters = rope_parameters(config)) {
     factor = parameters->number_or("partial_rotary_factor", factor);
   }
   const auto dim = static_cast<int64_t>(static_cast<double>(head_dim) * factor);
