@@ -340,10 +340,11 @@ Config with_family_keys(const Config& config, std::string_view model_type) {
     out.add_aliases(keys->aliases);
     out.add_defaults(keys->applied);
   };
+  // What is added first wins.
   const FamilyKeys* keys = find_keys(model_type);
-  add(find_keys(""));
   add(keys);
   if (keys != nullptr && !keys->family.empty()) add(find_keys(keys->family));
+  add(find_keys(""));
   return out;
 }
 

@@ -80,10 +80,10 @@ float default_scale(const ModelSpec& spec) {
 }
 
 int64_t rotary_dim(const Config& config, int64_t head_dim, std::string_view key) {
-  double factor = config.number(key);
-  if (const auto parameters = rope_parameters(config)) {
-    factor = parameters->number_or("partial_rotary_factor", factor);
-  }
+  const auto parameters = rope_parameters(config);
+  const double factor = parameters && parameters->has("partial_rotary_factor")
+                            ? parameters->number("partial_rotary_factor")
+                            : config.number(key);
   const auto dim = static_cast<int64_t>(static_cast<double>(head_dim) * factor);
   if (!(factor > 0) || dim > head_dim || dim < 2) {
     fail("'{}': partial_rotary_factor {} leaves no rotary dimensions within the {} of a head.", config.name(), factor,

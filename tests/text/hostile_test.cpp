@@ -86,6 +86,9 @@ TEST(HostileTokenizer, IsRefusedWithASentence) {
   json twice = with("/added_tokens", {added("X", 4, true), added("x", 5, true)});
   twice["normalizer"] = {{"type", "Lowercase"}};
   expect_refused(twice, "once normalised");
+  json nothing = with("/added_tokens", json::array({added("  ", 4, true)}));
+  nothing["normalizer"] = {{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}};
+  expect_refused(nothing, "leaves nothing of the added token '  '");
 }
 
 TEST(HostileTokenizer, NothingFollowsATemplate) {
