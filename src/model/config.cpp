@@ -174,6 +174,7 @@ double Config::number_or(std::string_view key, double fallback) const { return h
 
 bool Config::boolean(std::string_view key) const {
   const auto element = find_value(key);
+  if (!element && mentions(key)) return false;
   if (!element) fail("'{}' has no '{}'; it is needed to load the model.", name_, key);
   bool value = false;
   if (element->get(value) != simdjson::SUCCESS) fail("'{}': '{}' should be true or false.", name_, key);

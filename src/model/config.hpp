@@ -38,6 +38,7 @@ class Config {
   /// A finite number.
   [[nodiscard]] double number(std::string_view key) const;
   [[nodiscard]] double number_or(std::string_view key, double fallback) const;
+  /// A null is false, as Python has it.
   [[nodiscard]] bool boolean(std::string_view key) const;
   [[nodiscard]] bool boolean_or(std::string_view key, bool fallback) const;
   [[nodiscard]] std::string string(std::string_view key) const;

@@ -115,12 +115,11 @@ ModelSpec read_gemma3(const SpecReader& reader) {
   const auto parameters = config.object("rope_parameters");
   const auto of_layers = [&](const char* type) { return parameters ? parameters->object(type) : std::nullopt; };
   auto global = of_layers("full_attention");
-  // The older key is that of full-attention layers, and is not applied where it says `type` alone.
-  if (const auto scaling = config.object("rope_scaling"); scaling && scaling->has("rope_type")) {
-    if (global) {
-      fail("'{}' has both 'rope_scaling' and 'rope_parameters' of full_attention; leave one.", config.name());
-    }
-    global = scaling;
+  // The older key changes those of full-attention layers, whose type is "default" where there are none; so its `type`
+  // alone names nothing.
+  if (const auto scaling = config.object("rope_scaling")) {
+    if (!parameters) global = Config::parse(R"({"rope_type": "default"})", config.name());
+    if (global) global = Config::merge({*global, *scaling}, config.name());
   }
   const double global_theta = config.number_or("rope_theta", 1000000);
   const double local_theta = config.number("rope_local_base_freq");

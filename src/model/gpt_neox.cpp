@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "base/error.hpp"
 #include "model/families.hpp"
 #include "model/parts.hpp"
 
@@ -9,7 +10,14 @@ ModelSpec read_gpt_neox(const SpecReader& reader) {
   const Config& config = reader.config();
   ModelSpec spec;
   const Sizes sizes = read_sizes(config, {.kv_heads = nullptr, .head_dim = nullptr}, spec);
-  spec.ropes.push_back(parse_rope(config, rotary_dim(config, spec.head_dim), spec.max_positions));
+  // head_dim changes how many dimensions rotate, and no other size, as in transformers.
+  const int64_t rotated = rotary_dim(config, config.integer_or("head_dim", spec.head_dim, 1, 1 << 20), "rotary_pct");
+  if (rotated > spec.head_dim) {
+    fail("'{}': head_dim and rotary_pct rotate {} dimensions of heads that have {}.", config.name(), rotated,
+         spec.head_dim);
+  }
+  spec.ropes.push_back(parse_rope(config, rotated, spec.max_positions, config.number("rotary_emb_base"),
+                                  RopeKeys{rope_parameters(config)}));
   const auto epsilon = static_cast<float>(config.number("layer_norm_eps"));
   const Activation activation = read_activation(config, "hidden_act");
   const int64_t intermediate = read_width(config, "intermediate_size");

@@ -103,10 +103,10 @@ constexpr FamilyKeys kKeys[] = {
      .applied = R"({"vocab_size": 50432, "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
         "intermediate_size": 24576, "hidden_act": "gelu", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
         "tie_word_embeddings": false, "use_parallel_residual": true, "rope_parameters": null, "attention_bias": true,
-        "partial_rotary_factor": 0.25})",
+        "rotary_pct": 0.25, "rotary_emb_base": 10000.0, "head_dim": null})",
      .fixed = "{}",
-     .aliases = R"({"partial_rotary_factor": "rotary_pct", "rope_theta": "rotary_emb_base"})",
-     .inert = "attention_dropout head_dim hidden_dropout is_decoder"},
+     .aliases = "{}",
+     .inert = "attention_dropout hidden_dropout is_decoder"},
     {.model_type = "gpt_oss",
      .family = "",
      .applied = R"({"num_hidden_layers": 36, "num_local_experts": 128, "vocab_size": 201088, "hidden_size": 2880,
@@ -340,10 +340,11 @@ Config with_family_keys(const Config& config, std::string_view model_type) {
     out.add_aliases(keys->aliases);
     out.add_defaults(keys->applied);
   };
+  // What is added first wins.
   const FamilyKeys* keys = find_keys(model_type);
-  add(find_keys(""));
   add(keys);
   if (keys != nullptr && !keys->family.empty()) add(find_keys(keys->family));
+  add(find_keys(""));
   return out;
 }
 

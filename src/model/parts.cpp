@@ -79,11 +79,11 @@ float default_scale(const ModelSpec& spec) {
   return static_cast<float>(1 / std::sqrt(static_cast<double>(spec.head_dim)));
 }
 
-int64_t rotary_dim(const Config& config, int64_t head_dim) {
-  double factor = config.number("partial_rotary_factor");
-  if (const auto parameters = config.object("rope_parameters")) {
-    factor = parameters->number_or("partial_rotary_factor", factor);
-  }
+int64_t rotary_dim(const Config& config, int64_t head_dim, std::string_view key) {
+  const auto parameters = rope_parameters(config);
+  const double factor = parameters && parameters->has("partial_rotary_factor")
+                            ? parameters->number("partial_rotary_factor")
+                            : config.number(key);
   const auto dim = static_cast<int64_t>(static_cast<double>(head_dim) * factor);
   if (!(factor > 0) || dim > head_dim || dim < 2) {
     fail("'{}': partial_rotary_factor {} leaves no rotary dimensions within the {} of a head.", config.name(), factor,

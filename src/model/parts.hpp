@@ -40,8 +40,9 @@ Activation read_activation(const Config& config, std::string_view key);
 /// 1 / sqrt(head_dim).
 float default_scale(const ModelSpec& spec);
 
-/// Rotary dimension: partial_rotary_factor (of config or its rope_parameters) x head_dim.
-int64_t rotary_dim(const Config& config, int64_t head_dim);
+/// Rotary dimension: head_dim x partial_rotary_factor of the rotary parameters, or `key` of config where they have
+/// none.
+int64_t rotary_dim(const Config& config, int64_t head_dim, std::string_view key = "partial_rotary_factor");
 
 /// The windows of all layers: those that `layer_types` names "sliding_attention" (by `slides(i)` if it is absent) get
 /// `window`, the others 0. Throws Error on another type.

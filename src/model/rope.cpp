@@ -95,6 +95,11 @@ std::vector<double> rope_factors(const Config& config, const Config& parameters,
 
 }  // namespace
 
+std::optional<Config> rope_parameters(const Config& config) {
+  auto parameters = config.object("rope_scaling");
+  return parameters && !parameters->keys().empty() ? parameters : config.object("rope_parameters");
+}
+
 RopeSpec parse_rope(const Config& config, int64_t dim, int64_t max_positions, double theta,
                     const std::optional<RopeKeys>& keys) {
   RopeSpec rope;
@@ -107,8 +112,7 @@ RopeSpec parse_rope(const Config& config, int64_t dim, int64_t max_positions, do
     parameters = keys->parameters;
     rope.theta = theta;
   } else {
-    parameters = config.object("rope_scaling");  // wins where there are both
-    if (!parameters || parameters->keys().empty()) parameters = config.object("rope_parameters");
+    parameters = rope_parameters(config);
     rope.theta = config.number_or("rope_theta", theta);
   }
   if (parameters) rope.theta = parameters->number_or("rope_theta", rope.theta);

@@ -37,6 +37,9 @@ struct RopeKeys {
   std::optional<Config> parameters;
 };
 
+/// rope_scaling, or rope_parameters where that is absent or empty, as transformers chooses.
+std::optional<Config> rope_parameters(const Config& config);
+
 /// Reads both the old (rope_theta, rope_scaling) and the new (rope_parameters) keys. Throws Error naming the key; an
 /// unsupported type is named together with the supported ones.
 /// `dim` is the rotary dimension; `theta` the default base. `keys`, if given, are read instead of config's own

@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/quote.hpp"
 #include "text/unicode.hpp"
 
 namespace mxlm::text {
@@ -112,8 +113,12 @@ AddedTokens AddedTokens::from_json(const std::optional<Json>& list, const std::v
     if (!token.content.empty()) out.add(token, vocabulary, normalizer, next_id);
   }
   for (const auto& [id, token] : out.tokens_) {
-    // An empty pattern (the normaliser removed everything) never matches.
-    if (token.pattern.empty()) continue;
+    if (token.pattern.empty()) {
+      fail(
+          "{}: the normalizer leaves nothing of the added token {}, with which the tokenizers library cuts a text "
+          "between all its characters; give the token \"normalized\": false",
+          list ? list->where : "added tokens", quote(token.content.substr(0, 100)));
+    }
     if (!out.finders_[token.normalized ? 1 : 0].add(token.pattern, id)) {
       fail("{}: two added tokens are both '{}' once normalised", list ? list->where : "added tokens",
            token.pattern.substr(0, 100));

@@ -259,7 +259,7 @@ class Translator {
       case 'P': {
         bool negated = c == 'P';
         size_t begin = at_ + 2;
-        if (begin >= pattern_.size() || pattern_[begin] != '{') refuse("\\p without {name}");
+        if (begin >= pattern_.size() || pattern_[begin] != '{') return std::nullopt;
         ++begin;
         if (begin < pattern_.size() && pattern_[begin] == '^') {
           negated = !negated;
@@ -286,6 +286,12 @@ class Translator {
     if (!letter) {
       to += '\\';
       to += c;  // also the first byte of a longer character, whose other bytes follow
+      at_ += 2;
+      return;
+    }
+    // Oniguruma takes \pL for the letters p and L.
+    if (c == 'p' || c == 'P') {
+      to += c;
       at_ += 2;
       return;
     }

@@ -306,6 +306,22 @@ int32_t role_id(const std::string& role, const TokenSettings& settings, const or
   return number < 0 || number > text::kMaxTokenId ? -1 : static_cast<int32_t>(number);
 }
 
+/// transformers reads tokenizer.VERSION.json instead of tokenizer.json where tokenizer_config.json lists such a file.
+void refuse_other_versions(const ordered_json& config, const std::string& folder) {
+  const auto list = config.find("fast_tokenizer_files");
+  if (list == config.end() || !list->is_array()) return;
+  for (const auto& entry : *list) {
+    if (!entry.is_string()) continue;
+    const auto file = entry.get<std::string>();
+    if (file.starts_with("tokenizer.") && file.ends_with(".json") && file != "tokenizer.json") {
+      fail(
+          "'{}/tokenizer_config.json' lists {} for some versions of transformers, and tokenizer.json alone is read; "
+          "copy the file that is meant to tokenizer.json and leave out 'fast_tokenizer_files'.",
+          folder, quote(file));
+    }
+  }
+}
+
 }  // namespace
 
 const std::vector<std::string>& tokenizer_file_names() {
@@ -334,6 +350,7 @@ FolderTokenizer read_tokenizer(const TokenizerFiles& files) {
   JsonParts parts;
   if (has_json) parts = read_parts(json_file->second, name);
   TokenSettings settings = TokenSettings::read(files, parts.added);
+  refuse_other_versions(settings.config, files.folder);
   const ordered_json config = text::object_of(files, "config.json");
   const auto text_of = [](const ordered_json& object, const char* key) {
     const auto it = object.find(key);

@@ -86,9 +86,8 @@ class Unigram : public WordModel {
       if (scores_.size() > static_cast<size_t>(kMaxTokenId)) fail("{}: more than {} tokens", list.where, kMaxTokenId);
       bytes += token.size();
       if (bytes > kMostBytes) fail("{}: its tokens have more than {} bytes", list.where, kMostBytes);
-      if (!tokens_.add(token, static_cast<int32_t>(scores_.size()))) {
-        fail("{}: the token {} occurs twice", where(), quote(token));
-      }
+      // Of a token that is there twice the last id and score count, as in `tokenizers`.
+      tokens_.add_or_replace(token, static_cast<int32_t>(scores_.size()));
       scores_.push_back(score);
     }
     if (scores_.empty()) fail("{}: there are no tokens", list.where);
@@ -103,7 +102,9 @@ class Unigram : public WordModel {
     for (unsigned b = 0; b < 256; ++b) fallback_[b] = tokens_.find(fmt::format("<0x{:02X}>", b));
     std::vector<std::pair<std::string_view, int32_t>> sorted;
     sorted.reserve(scores_.size());
-    tokens_.for_each([&](std::string_view token, int32_t id) { sorted.emplace_back(token, id); });
+    tokens_.for_each([&](std::string_view token, int32_t id) {
+      if (tokens_.find(token) == id) sorted.emplace_back(token, id);
+    });
     std::sort(sorted.begin(), sorted.end());
     trie_.emplace(sorted);
   }

@@ -7,28 +7,37 @@
 
 namespace mxlm::text {
 
-void Vocabulary::grow() {
-  slots_.assign(std::max<size_t>(64, slots_.size() * 2), 0);
+uint32_t& Vocabulary::slot_of(std::string_view token) {
   const size_t mask = slots_.size() - 1;
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    size_t slot = hash_bytes(text_of(entries_[i])) & mask;
-    while (slots_[slot] != 0) slot = (slot + 1) & mask;
-    slots_[slot] = static_cast<uint32_t>(i + 1);
-  }
+  size_t slot = hash_bytes(token) & mask;
+  while (slots_[slot] != 0 && text_of(entries_[slots_[slot] - 1]) != token) slot = (slot + 1) & mask;
+  return slots_[slot];
+}
+
+void Vocabulary::reserve_slot() {
+  if ((entries_.size() + 1) * 2 <= slots_.size()) return;
+  slots_.assign(std::max<size_t>(64, slots_.size() * 2), 0);
+  for (size_t i = 0; i < entries_.size(); ++i) slot_of(text_of(entries_[i])) = static_cast<uint32_t>(i + 1);
+}
+
+void Vocabulary::append(std::string_view token, int32_t id, uint32_t& slot) {
+  if (token.size() > 0xffffffffU) fail("a token of {} bytes is refused", token.size());
+  entries_.push_back({bytes_.size(), static_cast<uint32_t>(token.size()), id});
+  bytes_ += token;
+  slot = static_cast<uint32_t>(entries_.size());
 }
 
 bool Vocabulary::add(std::string_view token, int32_t id) {
-  if (token.size() > 0xffffffffU) fail("a token of {} bytes is refused", token.size());
-  if ((entries_.size() + 1) * 2 > slots_.size()) grow();
-  const size_t mask = slots_.size() - 1;
-  size_t slot = hash_bytes(token) & mask;
-  for (; slots_[slot] != 0; slot = (slot + 1) & mask) {
-    if (text_of(entries_[slots_[slot] - 1]) == token) return false;
-  }
-  entries_.push_back({bytes_.size(), static_cast<uint32_t>(token.size()), id});
-  bytes_ += token;
-  slots_[slot] = static_cast<uint32_t>(entries_.size());
+  reserve_slot();
+  uint32_t& slot = slot_of(token);
+  if (slot != 0) return false;
+  append(token, id, slot);
   return true;
+}
+
+void Vocabulary::add_or_replace(std::string_view token, int32_t id) {
+  reserve_slot();
+  append(token, id, slot_of(token));
 }
 
 std::optional<int32_t> Vocabulary::finish() {

@@ -16,7 +16,9 @@ class Vocabulary {
  public:
   /// Returns false, and adds nothing, if the token exists already.
   bool add(std::string_view token, int32_t id);
-  /// Call it once after the last add. Returns an id that two tokens share, if there is one.
+  /// The token is found by this id from now on; an id that it had before still stands for it.
+  void add_or_replace(std::string_view token, int32_t id);
+  /// Call once after the last add. Returns an id that two tokens share, if there is one.
   std::optional<int32_t> finish();
 
   /// The token's id, or -1.
@@ -40,7 +42,10 @@ class Vocabulary {
   [[nodiscard]] std::string_view text_of(const Entry& e) const {
     return std::string_view(bytes_).substr(e.begin, e.size);
   }
-  void grow();
+  /// The slot of a token, or the free one where it belongs.
+  [[nodiscard]] uint32_t& slot_of(std::string_view token);
+  void append(std::string_view token, int32_t id, uint32_t& slot);
+  void reserve_slot();
 
   std::string bytes_;
   std::vector<Entry> entries_;

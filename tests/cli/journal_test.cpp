@@ -2,10 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <ios>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "figures.hpp"
 #include "run_mxlm.hpp"
@@ -98,6 +101,53 @@ TEST_F(CliJournal, AnotherRunIsRefused) {
   EXPECT_EQ(dtype.code, 1);
   EXPECT_THAT(dtype.err, HasSubstr("dtype: 'bfloat16' there, 'float32' now"));
   EXPECT_EQ(run("--no-variants --resume --no-journal").code, 2);
+}
+
+/// Writes a LoRA adapter of rank 1 of the embedded model, whose factors are all `value`, into `folder`.
+void write_adapter(const fs::path& folder, float value) {
+  std::ifstream config(MXLM_SOURCE_DIR "/models/booklet-7m/config.json");
+  const auto hidden = json::parse(config)["hidden_size"].get<size_t>();
+  const std::string at = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
+  const size_t bytes = hidden * sizeof(float);
+  const json header = {
+      {at + "A.weight", {{"dtype", "F32"}, {"shape", {1, hidden}}, {"data_offsets", {0, bytes}}}},
+      {at + "B.weight", {{"dtype", "F32"}, {"shape", {hidden, 1}}, {"data_offsets", {bytes, 2 * bytes}}}}};
+  const std::string text = header.dump();
+  const uint64_t length = text.size();
+  const std::vector<float> values(2 * hidden, value);
+  fs::create_directories(folder);
+  std::ofstream(folder / "adapter_config.json")
+      << R"({"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["q_proj"]})";
+  std::ofstream weights(folder / "adapter_model.safetensors", std::ios::binary);
+  weights.write(reinterpret_cast<const char*>(&length), sizeof length);
+  weights << text;
+  weights.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(2 * bytes));
+}
+
+TEST_F(CliJournal, BelongsToOneAdapter) {
+  const std::string first = folder_ / "first", second = folder_ / "second";
+  write_adapter(first, 0.1F);
+  write_adapter(second, 0.2F);
+  const auto model = [&] { return json::parse(slurp(folder_ / "out.json"))["runs"][0]["model"]; };
+  ASSERT_EQ(run("--mx mlp=mxfp4 --no-journal").code, 0);
+  const json plain = out();
+  EXPECT_FALSE(model().contains("adapter"));
+  ASSERT_EQ(run("--mx mlp=mxfp4 --adapter '" + first + "' " + keep_).code, 0);
+  const json peace = out();
+  const json adapter = model()["adapter"];
+  EXPECT_EQ(adapter["name"], first);
+  EXPECT_EQ(adapter["sha256"].get<std::string>().size(), 64U);
+  EXPECT_NE(peace[0]["variants"][0]["ppl"], plain[0]["variants"][0]["ppl"]);
+  tear(0.6);
+  for (const std::string& other : {"--adapter '" + second + "' ", std::string()}) {
+    const Outcome refused = run("--mx mlp=mxfp4 --resume " + other + keep_);
+    EXPECT_EQ(refused.code, 1);
+    EXPECT_THAT(refused.err, HasSubstr("adapter: '" + adapter["sha256"].get<std::string>()));
+  }
+  const Outcome resumed = run("--mx mlp=mxfp4 --resume --adapter '" + first + "' " + keep_);
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_THAT(resumed.err, HasSubstr("of 12 windows are in the journal"));
+  EXPECT_EQ(out(), peace);
 }
 
 TEST_F(CliJournal, WithoutAFolderItLiesInTheStateAndGoesWhenDone) {

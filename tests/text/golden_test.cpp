@@ -46,11 +46,13 @@ TEST(Goldens, EveryPartAndFlagEncodesAsTheLibrary) {
       const json& expected = golden["cases"][i];
       if (expected.is_null()) continue;  // the library itself fails there
       const std::string text = texts[i];
-      const auto ids = expected["ids"].get<std::vector<int32_t>>();
+      const auto answer = [&](const char* kind, size_t part) {
+        return goldens()[kind].at(expected.at(part).get<size_t>());
+      };
+      const std::vector<int32_t> ids = answer("ids", 0), special = answer("ids", 1);
       EXPECT_EQ(tokenizer.encode(text, false, parse_special), ids) << name << ", text " << i << ": " << text;
-      const auto special = expected.value("special", ids);
       EXPECT_EQ(tokenizer.encode(text, true, parse_special), special) << name << ", text " << i;
-      EXPECT_EQ(tokenizer.decode(ids), expected.value("decoded", text)) << name << ", text " << i;
+      EXPECT_EQ(tokenizer.decode(ids), answer("decoded", 2).get<std::string>()) << name << ", text " << i;
       ++compared;
     }
   }

@@ -172,6 +172,9 @@ TEST(TokenizerFolders, WhatMakesNoSenseIsRefused) {
                         "should be an object");
   expect_folder_refused(beside("tokenizer_config.json", R"({"extra_special_tokens": 3})"), "extra_special_tokens",
                         "list");
+  expect_folder_refused(beside("tokenizer_config.json", R"({"fast_tokenizer_files": [1, "tokenizer.4.0.0.json"]})"),
+                        "tokenizer_config.json", "lists 'tokenizer.4.0.0.json'");
+  EXPECT_NO_THROW(read_folder(beside("tokenizer_config.json", R"({"fast_tokenizer_files": ["tokenizer.json"]})")));
   expect_folder_refused(beside("added_tokens.json", R"({"x": "1"})"), "added_tokens.json", "token id");
   expect_folder_refused(beside("added_tokens.json", R"({"x": 99999999999})"), "added_tokens.json", "token id");
   const std::string deep = std::string(100000, '[');

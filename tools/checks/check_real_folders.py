@@ -212,10 +212,11 @@ def files():
 
 def wrappers():
     from transformers import (Gemma3Config, Gemma3ForConditionalGeneration, LlavaConfig, LlavaForConditionalGeneration,
-                              LlavaNextConfig, LlavaNextForConditionalGeneration, Mistral3Config,
-                              Mistral3ForConditionalGeneration, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration,
-                              Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen3VLConfig,
-                              Qwen3VLForConditionalGeneration)
+                              LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaOnevisionConfig,
+                              LlavaOnevisionForConditionalGeneration, Mistral3Config, Mistral3ForConditionalGeneration,
+                              Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLConfig,
+                              Qwen2VLForConditionalGeneration, Qwen3VLConfig, Qwen3VLForConditionalGeneration,
+                              VipLlavaConfig, VipLlavaForConditionalGeneration)
     clip = dict(model_type="clip_vision_model", hidden_size=16, intermediate_size=16, num_hidden_layers=2,
                 num_attention_heads=2, image_size=28, patch_size=14, projection_dim=16, vocab_size=32)
     siglip = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28,
@@ -243,6 +244,12 @@ def wrappers():
             image_token_index=127)),
         "llava_next, mistral": (LlavaNextForConditionalGeneration, LlavaNextConfig(
             text_config=dict(text, model_type="mistral"), vision_config=clip, image_token_index=127)),
+        "llava_onevision": (LlavaOnevisionForConditionalGeneration, LlavaOnevisionConfig(
+            text_config=dict(text, model_type="qwen2"), vision_config=dict(siglip, model_type="siglip_vision_model"),
+            image_token_index=126, video_token_index=127)),
+        "vipllava": (VipLlavaForConditionalGeneration, VipLlavaConfig(
+            text_config=dict(text, model_type="llama"), vision_config=clip, image_token_index=127,
+            vision_feature_layers=[-1])),
         "qwen2_vl": (Qwen2VLForConditionalGeneration, Qwen2VLConfig(
             text_config=dict(text, rope_scaling=mrope), vision_config=dict(depth=1, embed_dim=16, hidden_size=64,
                                                                            num_heads=2, mlp_ratio=1))),

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Compare `mxlm tokenize` with Hugging Face `tokenizers` on random tokenizers put together from valid parts.
 
-usage: fuzz_tokenizers.py MXLM [--count N] [--seed S] [--keep FOLDER]
+usage: fuzz_tokenizers.py MXLM [--real FOLDER] [--count N] [--seed S] [--keep FOLDER]
 
-Each tokenizer takes a model of tests/data/text/goldens.json, and random normalizers, pre-tokenizers, regular expressions,
+With --real, each tokenizer is a FOLDER/NAME/tokenizer.json with its vocabulary cut short, in which a few parts and flags are
+changed, dropped, added or reordered. Without it, each takes a model of tests/data/text/goldens.json, and random normalizers, pre-tokenizers, regular expressions,
 post-processors, decoders and flags. mxlm must give the library's ids and the text that the library decodes, or refuse
 the tokenizer with a reason; a tokenizer that the library refuses, or fails on, does not count. Exit code 1 if anything
 differs; --keep leaves each such tokenizer there. Needs: pip install tokenizers.
@@ -156,6 +157,91 @@ def random_tokenizer(r, models):
             "post_processor": post_processor(r), "decoder": decoder(r), "model": model}
 
 
+def short_model(model):
+    """The model with the tokens that its first merges make, under their own ids."""
+    merges = model.get("merges", [])[:2500]
+    pairs = [merge if isinstance(merge, list) else merge.split(" ") for merge in merges]
+    kept = {"".join(pair) for pair in pairs} | {part for pair in pairs for part in pair}
+    vocab = {t: i for t, i in model["vocab"].items() if t in kept or len(t) == 1 or (t[0] == "<" and t[-1] == ">")}
+    return dict(model, vocab=vocab, merges=merges)
+
+
+def dictionaries(value):
+    """Every object in a JSON value."""
+    if isinstance(value, dict):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
+        yield from dictionaries(child)
+
+
+def changed_pattern(r, words):
+    """A regular expression with one of its alternatives dropped, put elsewhere or replaced, or another count."""
+    parts_of = words.split("|")
+    at = r.randrange(len(parts_of))
+    kind = r.randrange(4)
+    if kind == 0 and len(parts_of) > 1:
+        del parts_of[at]
+    elif kind == 1:
+        parts_of.insert(r.randrange(len(parts_of)), parts_of.pop(at))
+    elif kind == 2:
+        parts_of[at] = regex(r)
+    else:
+        return words.replace("+", r.choice(["*", "{2,}", "+?", "++"]), 1) if "+" in words else words + "+"
+    return "|".join(parts_of)
+
+
+def change(r, whole):
+    """Changes one part or flag of a tokenizer.json."""
+    model = whole["model"]
+    makers = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": post_processor, "decoder": decoder}
+    part = r.choice(list(makers))
+    sort = r.choice(["part", "drop", "flag", "flag", "flag", "pattern", "pattern", "steps", "added", "added", "model", "behavior"])
+    inside = [d for key in makers if whole.get(key) for d in dictionaries(whole[key])]
+    flags = [(d, k) for d in inside + whole["added_tokens"] for k, v in d.items() if isinstance(v, bool)]
+    patterns = [d for d in inside if "Regex" in d]
+    steps = [d[k] for d in inside for k in ("normalizers", "pretokenizers", "processors", "decoders") if k in d]
+    behaviors = [d for d in inside if "behavior" in d or "prepend_scheme" in d]
+    if sort == "part":
+        whole[part] = makers[part](r)
+    elif sort == "drop":
+        whole[part] = None
+    elif sort == "flag" and flags:
+        owner, key = r.choice(flags)
+        owner[key] = not owner[key]
+    elif sort == "pattern" and patterns:
+        owner = r.choice(patterns)
+        owner["Regex"] = changed_pattern(r, owner["Regex"])
+    elif sort == "steps" and steps:
+        chosen = r.choice(steps)
+        at = r.randrange(len(chosen) + 1)
+        if flag(r) and len(chosen) > 1:
+            chosen.insert(r.randrange(len(chosen)), chosen.pop(r.randrange(len(chosen))))
+        elif flag(r) and chosen:
+            del chosen[r.randrange(len(chosen))]
+        elif any(chosen is d.get("pretokenizers") for d in inside):
+            chosen.insert(at, pre_tokenizer(r))
+        elif any(chosen is d.get("normalizers") for d in inside):
+            chosen.insert(at, normalizer(r))
+    elif sort == "added":
+        content = r.choice(["<s>", "the", " ", "<|x|>", "\u00e9", "Alice ", "\n", "<|endoftext|>", "th"])
+        number = r.choice([max(model["vocab"].values()) + 1 + len(whole["added_tokens"]), model["vocab"].get(content, 10 ** 6)])
+        if content not in {t["content"] for t in whole["added_tokens"]} and number not in {t["id"] for t in whole["added_tokens"]}:
+            whole["added_tokens"].append(parts.added(content, id=number, single_word=r.random() < 0.2, lstrip=flag(r), rstrip=flag(r),
+                                                     normalized=flag(r), special=flag(r)))
+    elif sort == "behavior" and behaviors:
+        owner = r.choice(behaviors)
+        key = "behavior" if "behavior" in owner else "prepend_scheme"
+        owner[key] = r.choice(BEHAVIORS if key == "behavior" else ["first", "always", "never"])
+    elif sort == "model":
+        key = r.choice(["ignore_merges", "fuse_unk", "byte_fallback", "unk_token", "merges"])
+        if key == "unk_token":
+            model[key] = r.choice([None, r.choice(list(model["vocab"]))])
+        elif key == "merges":
+            model[key] = [m.split(" ") if isinstance(m, str) else m for m in model[key]]
+        else:
+            model[key] = not model.get(key)
+
+
 def random_text(r):
     if flag(r):
         return r.choice(parts.TEXTS) + r.choice(parts.TEXTS)
@@ -193,15 +279,25 @@ def compare(binary, whole, texts, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mxlm", type=Path)
+    parser.add_argument("--real", type=Path)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
     models = json.loads((Path(__file__).resolve().parents[2] / "tests/data/text/goldens.json").read_text())["models"]
+    real = []
+    for path in sorted(arguments.real.glob("*/tokenizer.json")) if arguments.real else []:
+        whole = json.loads(path.read_text())
+        real.append(json.dumps(dict(whole, model=short_model(whole["model"]))))
     counts, reasons = collections.Counter(), collections.Counter()
     for i in range(arguments.count):
         r = random.Random(f"{arguments.seed} {i}")
-        whole = random_tokenizer(r, models)
+        if arguments.real:
+            whole = json.loads(r.choice(real))
+            for _ in range(r.choice([1, 1, 2, 3])):
+                change(r, whole)
+        else:
+            whole = random_tokenizer(r, models)
         with tempfile.TemporaryDirectory() as folder:
             result, words = compare(arguments.mxlm.resolve(), whole, [random_text(r), random_text(r)], Path(folder))
         counts[result] += 1

@@ -58,11 +58,16 @@ def main():
     vocab = ["<unk>", "<s>", "</s>", "a", "e", "h", "t", " ", "\u2581", "\u0120", "th", "the", "\u2581the", "\u0120the", "'", "1", "<0x0A>",
              "<0xC3>", "<0xA9>"]
     merges = ["t h", "th e", "\u2581 the", "\u0120 the"]
+    others = {"Unigram": {"type": "Unigram", "unk_id": 0, "vocab": [[t, -0.5 * i] for i, t in enumerate(vocab + ["the"])]},
+              "WordPiece": {"type": "WordPiece", "unk_token": "<unk>", "continuing_subword_prefix": "##", "max_input_chars_per_word": 20,
+                            "vocab": {t: i for i, t in enumerate(vocab + ["##e", "##he"])}},
+              "WordLevel": {"type": "WordLevel", "unk_token": "<unk>", "vocab": {t: i for i, t in enumerate(vocab)}}}
     for golden in goldens["tokenizers"]:
         if re.match(r"(Split|Regex)", golden["name"]) and "Isolated" not in golden["name"] and len(golden["name"]) > 14:
             continue
         whole = dict(golden["parts"])
-        whole["model"] = {"type": "BPE", "vocab": {t: i for i, t in enumerate(vocab)}, "merges": merges, **golden["options"]}
+        model = {"type": "BPE", "vocab": {t: i for i, t in enumerate(vocab)}, "merges": merges}
+        whole["model"] = {**others.get(goldens["models"][golden["model"]]["type"], model), **golden["options"]}
         name = re.sub(r"\W+", "_", golden["name"]).strip("_").lower()
         data = json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode() + b"\xff" + TEXT.encode()
         (folder / name).write_bytes(data)

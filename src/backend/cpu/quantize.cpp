@@ -14,7 +14,7 @@ namespace {
 
 bool has_avx512(Isa isa) { return isa >= Isa::avx512; }
 
-int64_t block_length(const mx::BlockFormat& f, int64_t n) { return f.block_size == 0 ? n : f.block_size; }
+int64_t block_length(const mx::Format& f, int64_t n) { return f.block_size == 0 ? n : f.block_size; }
 
 template <typename In, typename Out>
 void quantize_portable(const mx::Format& f, const In* in, int64_t n, Out* out) {
@@ -121,8 +121,7 @@ int64_t scale_bytes(const mx::Format& format, int64_t n) { return mx::block_coun
 void encode_row(Isa isa, const mx::Format& format, const float* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   encode(isa, format, in, n, codes, scales);
 }
-void encode_row(Isa isa, const mx::Format& format, const BFloat16* in, int64_t n, uint8_t* codes,
-                uint8_t* scales) {
+void encode_row(Isa isa, const mx::Format& format, const BFloat16* in, int64_t n, uint8_t* codes, uint8_t* scales) {
   encode(isa, format, in, n, codes, scales);
 }
 
@@ -131,8 +130,7 @@ void decode_row(Isa isa, const mx::Format& format, const uint8_t* codes, const u
   assert(mx::decodes_exactly_to_bf16(format));
   decode(isa, format, codes, scales, n, out);
 }
-void decode_row(Isa isa, const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
-                float* out) {
+void decode_row(Isa isa, const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n, float* out) {
   decode(isa, format, codes, scales, n, out);
 }
 

@@ -52,7 +52,7 @@ MXLM_AVX2_OP Floats round16(Floats x, const BlockConstants& k) {
     if constexpr (kKind == ElementKind::integer) return r;
   } else {
     const Floats a = and_not(sign, x);
-    if constexpr (kRounding == Rounding::floor) {
+    if constexpr (kRounding == Rounding::toward_zero) {
       r = sub(add_toward_zero(a, c), c);
     } else {
       // c is 2^22 quanta here: the sum counts half quanta. Half a quantum more, then the odd half dropped.
@@ -92,8 +92,8 @@ void by_rounding(Rounding rounding, const avx512::Plan& p, int e, const In* in, 
       return round_values<kKind, Rounding::even>(p, e, in, n, out);
     case Rounding::nearest:
       return round_values<kKind, Rounding::nearest>(p, e, in, n, out);
-    case Rounding::floor:
-      return round_values<kKind, Rounding::floor>(p, e, in, n, out);
+    case Rounding::toward_zero:
+      return round_values<kKind, Rounding::toward_zero>(p, e, in, n, out);
   }
 }
 
@@ -113,7 +113,7 @@ MXLM_TARGET_AVX2 uint32_t largest_of(const In* in, int64_t n) {
 }  // namespace
 
 template <typename In, typename Out>
-void quantize_decode_row(const mx::BlockFormat& format, const In* in, int64_t n, Out* out) {
+void quantize_decode_row(const mx::Format& format, const In* in, int64_t n, Out* out) {
   const avx512::Plan plan = avx512::make_plan(format, n);
   const int64_t block = format.block_size == 0 ? n : format.block_size;
   for (int64_t start = 0; start < n; start += block) {
@@ -136,9 +136,9 @@ void quantize_decode_row(const mx::BlockFormat& format, const In* in, int64_t n,
   }
 }
 
-template void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, float*);
-template void quantize_decode_row(const mx::BlockFormat&, const float*, int64_t, BFloat16*);
-template void quantize_decode_row(const mx::BlockFormat&, const BFloat16*, int64_t, float*);
-template void quantize_decode_row(const mx::BlockFormat&, const BFloat16*, int64_t, BFloat16*);
+template void quantize_decode_row(const mx::Format&, const float*, int64_t, float*);
+template void quantize_decode_row(const mx::Format&, const float*, int64_t, BFloat16*);
+template void quantize_decode_row(const mx::Format&, const BFloat16*, int64_t, float*);
+template void quantize_decode_row(const mx::Format&, const BFloat16*, int64_t, BFloat16*);
 
 }  // namespace mxlm::cpu::avx2

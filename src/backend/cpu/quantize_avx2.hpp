@@ -11,6 +11,6 @@ namespace mxlm::cpu::avx2 {
 
 /// In and Out: float or BFloat16.
 template <typename In, typename Out>
-void quantize_decode_row(const mx::BlockFormat& format, const In* in, int64_t n, Out* out);
+void quantize_decode_row(const mx::Format& format, const In* in, int64_t n, Out* out);
 
 }  // namespace mxlm::cpu::avx2

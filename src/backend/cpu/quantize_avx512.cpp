@@ -175,7 +175,7 @@ uint32_t scalar_max(const In* in, int64_t n) {
 }
 
 template <typename In, typename Out>
-__attribute__((noinline)) void slow_block(const BlockFormat& f, const In* in, int64_t n, Out* out) {
+__attribute__((noinline)) void slow_block(const Format& f, const In* in, int64_t n, Out* out) {
   quantize_block(f, mx::shared_exponent(f, scalar_max(in, n)), in, n, out);
 }
 

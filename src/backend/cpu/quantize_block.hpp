@@ -12,8 +12,8 @@
 namespace mxlm::cpu {
 
 /// The scale exponent of a block of n values, kNanExponent if the block is NaN.
-inline int exponent_of(const mx::BlockFormat& f, const float* in, int64_t n) { return mx::block_exponent(f, in, n); }
-inline int exponent_of(const mx::BlockFormat& f, const BFloat16* in, int64_t n) {
+inline int exponent_of(const mx::Format& f, const float* in, int64_t n) { return mx::block_exponent(f, in, n); }
+inline int exponent_of(const mx::Format& f, const BFloat16* in, int64_t n) {
   if (f.rule != mx::ScaleRule::mse) {
     uint32_t amax = 0;
     for (int64_t i = 0; i < n; ++i) amax = std::max(amax, static_cast<uint32_t>(in[i].bits & 0x7fffU) << 16);
@@ -26,7 +26,7 @@ inline int exponent_of(const mx::BlockFormat& f, const BFloat16* in, int64_t n) 
 
 /// Quantises n values with the scale exponent `e` and decodes them.
 template <typename In, typename Out>
-__attribute__((noinline)) void quantize_block(const mx::BlockFormat& f, int e, const In* in, int64_t n, Out* out) {
+__attribute__((noinline)) void quantize_block(const mx::Format& f, int e, const In* in, int64_t n, Out* out) {
   for (int64_t i = 0; i < n; ++i) {
     const float value = e == mx::kNanExponent ? mx::detail::float_of(mx::detail::kQuietNan)
                                               : mx::quantize_decode(f.element, f.rounding, e, load(in[i]));
