@@ -25,12 +25,12 @@
 #include "engine/engine.hpp"
 #include "engine/plan.hpp"
 #include "engine/tree.hpp"
-#include "variants/variant.hpp"
 #include "gpu_limits.hpp"
 #include "io/file.hpp"
 #include "model/forward.hpp"
 #include "mx/format.hpp"
 #include "random_models.hpp"
+#include "variants/variant.hpp"
 
 namespace mxlm::bench {
 namespace {

@@ -8,8 +8,8 @@
 #include <set>
 #include <vector>
 
-#include "protocols/protocol.hpp"
 #include "model/spec.hpp"
+#include "protocols/protocol.hpp"
 
 namespace mxlm::bench {
 

@@ -20,9 +20,9 @@
 #include "cli/parse_error.hpp"
 #include "cli/values.hpp"
 #include "cluster/ranks.hpp"
+#include "io/cut_files.hpp"
 #include "ranks/follow.hpp"
 #include "ranks/team.hpp"
-#include "io/cut_files.hpp"
 
 namespace {
 

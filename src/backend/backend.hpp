@@ -132,7 +132,7 @@ struct AttentionArgs {
   int q_head_stride = 0, kv_head_stride = 0;
   float scale = 1;
   float softcap = 0;                   // scores become softcap * tanh(scores / softcap), after the scale; 0 = none
-  int64_t sliding_window = 0;                  // query q sees keys k > q - window; 0 = all before it
+  int64_t sliding_window = 0;          // query q sees keys k > q - window; 0 = all before it
   std::span<const float> slopes = {};  // [heads] ALiBi: score += slope * (k - q); empty = none
   std::span<const float> sinks = {};   // [heads] a logit that takes part in the softmax and is dropped; empty = none
   ProductSpec qk = {};                 // weights: Q (the first operand), activations: K
@@ -290,8 +290,8 @@ class Backend {
   /// Sums over each row of two tensors of one shape and dtype; `rows` has an entry a row. A row's sums depend on that
   /// row alone.
   virtual void compare(const Tensor& reference, const Tensor& other, std::span<ErrorSums> rows) = 0;
-  /// The same, added up by windows (`window_offsets` + 1 offsets) in a fixed order. A device fills `sums` no earlier than
-  /// `settle`; until then they stay where they are.
+  /// The same, added up by windows (`window_offsets` + 1 offsets) in a fixed order. A device fills `sums` no earlier
+  /// than `settle`; until then they stay where they are.
   virtual void compare_windows(const Tensor& reference, const Tensor& other, std::span<const int64_t> window_offsets,
                                std::span<ErrorSums> sums) = 0;
   /// Waits for the sums of compare_windows.
@@ -324,8 +324,8 @@ class Backend {
 
   // --- products and vector operations. Activations are [rows, width] of the model dtype, and may be column views of
   //     wider activations where no operand is asked of them. `outs` have their type set; the backend makes their
-  //     values. `window_offsets` are the row offsets of the windows (windows + 1 entries), for formats whose scale depends on
-  //     a whole window.
+  //     values. `window_offsets` are the row offsets of the windows (windows + 1 entries), for formats whose scale
+  //     depends on a whole window.
   virtual void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
                     std::span<Operand> outs) = 0;
   /// The same, in place or into a tensor (`out` may be `x`).

@@ -20,13 +20,13 @@
 #include "cli/options.hpp"
 #include "cli/outputs.hpp"
 #include "cli/progress.hpp"
-#include "run/evaluate.hpp"
-#include "ranks/follow.hpp"
-#include "journal/journal.hpp"
 #include "io/documents.hpp"
 #include "io/sha256.hpp"
+#include "journal/journal.hpp"
 #include "library/state.hpp"
+#include "ranks/follow.hpp"
 #include "report/report.hpp"
+#include "run/evaluate.hpp"
 
 namespace mxlm::cli {
 

@@ -9,8 +9,8 @@
 #include "base/error.hpp"
 #include "cli/option_rows.hpp"
 #include "cli/options.hpp"
-#include "variants/shorthands.hpp"
 #include "hub/data_sets.hpp"
+#include "variants/shorthands.hpp"
 
 namespace mxlm::cli {
 namespace {

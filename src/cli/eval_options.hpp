@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "cli/report_files.hpp"
-#include "run/results.hpp"
 #include "library/state.hpp"
 #include "mxlm/options.hpp"
+#include "run/results.hpp"
 
 namespace mxlm::cli {
 

@@ -18,10 +18,10 @@
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "cli/progress.hpp"
+#include "hub/data_sets.hpp"
+#include "io/file.hpp"
 #include "load/load.hpp"
 #include "load/registry.hpp"
-#include "io/file.hpp"
-#include "hub/data_sets.hpp"
 
 namespace mxlm::cli {
 namespace {

@@ -14,14 +14,14 @@
 #include "cli/option_rows.hpp"
 #include "cli/options.hpp"
 #include "devices/device_rates.hpp"
-#include "run/options.hpp"
 #include "engine/plan.hpp"
-#include "variants/resolve.hpp"
-#include "run/results.hpp"
 #include "io/file.hpp"
 #include "report/error_words.hpp"
 #include "report/exponents.hpp"
 #include "report/text_layout.hpp"
+#include "run/options.hpp"
+#include "run/results.hpp"
+#include "variants/resolve.hpp"
 
 namespace mxlm::cli {
 namespace {

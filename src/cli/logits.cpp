@@ -11,9 +11,9 @@
 #include "cli/commands.hpp"
 #include "cli/option_rows.hpp"
 #include "cli/options.hpp"
+#include "io/safetensors.hpp"
 #include "run/options.hpp"
 #include "variants/resolve.hpp"
-#include "io/safetensors.hpp"
 
 namespace mxlm::cli {
 namespace {

@@ -8,8 +8,8 @@
 
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
-#include "load/registry.hpp"
 #include "hub/fetch.hpp"
+#include "load/registry.hpp"
 
 namespace mxlm::cli {
 namespace {

@@ -6,8 +6,8 @@
 #include <string_view>
 
 #include "cluster/ranks.hpp"
-#include "load/load.hpp"
 #include "library/state.hpp"
+#include "load/load.hpp"
 
 namespace mxlm::cli {
 

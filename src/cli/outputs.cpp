@@ -11,9 +11,9 @@
 #include "base/log.hpp"
 #include "base/quote.hpp"
 #include "cli/options.hpp"
-#include "journal/journal.hpp"
 #include "io/file.hpp"
 #include "io/output_file.hpp"
+#include "journal/journal.hpp"
 #include "report/report.hpp"
 
 namespace mxlm::cli {

@@ -4,9 +4,9 @@
 #include <optional>
 #include <string>
 
-#include "run/options.hpp"
 #include "io/output_file.hpp"
 #include "report/text_layout.hpp"
+#include "run/options.hpp"
 
 namespace mxlm::cli {
 

@@ -3,8 +3,8 @@
 #include <chrono>
 #include <string>
 
-#include "rounds/progress.hpp"
 #include "hub/fetch.hpp"
+#include "rounds/progress.hpp"
 
 namespace mxlm::cli {
 

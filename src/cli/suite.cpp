@@ -11,8 +11,8 @@
 #include "cli/eval_options.hpp"
 #include "cli/options.hpp"
 #include "cli/outputs.hpp"
-#include "load/registry.hpp"
 #include "hub/fetch.hpp"
+#include "load/registry.hpp"
 
 namespace mxlm::cli {
 namespace {

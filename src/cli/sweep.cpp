@@ -16,6 +16,7 @@
 #include "cli/outputs.hpp"
 #include "load/load.hpp"
 #include "report/sweep_table.hpp"
+#include "run/ranking.hpp"
 
 namespace mxlm::cli {
 namespace {

@@ -8,9 +8,9 @@
 
 #include "base/error.hpp"
 #include "cli/commands.hpp"
-#include "load/load.hpp"
 #include "io/documents.hpp"
 #include "io/file.hpp"
+#include "load/load.hpp"
 
 namespace mxlm::cli {
 namespace {

@@ -4,12 +4,12 @@
 #include <string_view>
 
 #include "cli/former_names.hpp"
-#include "protocols/protocol.hpp"
-#include "load/registry.hpp"
-#include "variants/shorthands.hpp"
 #include "hub/data_sets.hpp"
+#include "load/registry.hpp"
 #include "mx/format.hpp"
 #include "mxlm/options.hpp"
+#include "protocols/protocol.hpp"
+#include "variants/shorthands.hpp"
 
 namespace mxlm::cli {
 namespace {

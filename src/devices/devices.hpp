@@ -14,8 +14,8 @@
 #include "backend/nvml/nvml.hpp"
 #include "cluster/ranks.hpp"
 #include "devices/records.hpp"
-#include "rounds/progress.hpp"
 #include "engine/round.hpp"
+#include "rounds/progress.hpp"
 
 namespace mxlm {
 

@@ -6,8 +6,8 @@
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "engine/layer_errors.hpp"
-#include "variants/spec_hash.hpp"
 #include "engine/walk.hpp"
+#include "variants/spec_hash.hpp"
 
 namespace mxlm {
 namespace {

@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "engine/plan.hpp"
-#include "protocols/protocol.hpp"
 #include "engine/round.hpp"
 #include "engine/tree.hpp"
 #include "engine/weight_store.hpp"
 #include "model/forward.hpp"
+#include "protocols/protocol.hpp"
 
 namespace mxlm {
 
@@ -57,7 +57,7 @@ class Engine {
   Backend& backend_;
   const ForwardPass& forward_;
   WeightStore store_;
-  std::vector<StepLinear> lm_heads_;                       // [variant]
+  std::vector<StepLinear> lm_heads_;                    // [variant]
   std::map<const LinearSpec*, HostMatrix> prefetched_;  // not yet forgotten
 };
 

@@ -52,7 +52,8 @@ class ForwardingBackend : public Backend {
              int64_t position_offset, Tensor& hidden) override {
     inner_.embed(batch, table, multiplier, positions, position_offset, hidden);
   }
-  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets, std::span<Operand> outs) override {
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
+            std::span<Operand> outs) override {
     inner_.norm(x, args, window_offsets, outs);
   }
   void norm(const Tensor& x, const NormArgs& args, Tensor& out) override { inner_.norm(x, args, out); }
@@ -71,18 +72,20 @@ class ForwardingBackend : public Backend {
                  std::span<Operand> outs) override {
     inner_.attention(q, k, v, batch, args, outs);
   }
-  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> window_offsets,
-                  std::span<Operand> outs) override {
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
+                  std::span<const int64_t> window_offsets, std::span<Operand> outs) override {
     inner_.activation(x, activation, arithmetic, window_offsets, outs);
   }
-  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> window_offsets,
-                        std::span<Operand> outs) override {
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
+                        std::span<const int64_t> window_offsets, std::span<Operand> outs) override {
     inner_.gated_activation(gate, up, args, window_offsets, outs);
   }
   void add(const Tensor& a, const Tensor& b, float multiplier, Tensor& out) override {
     inner_.add(a, b, multiplier, out);
   }
-  Routing choose_experts(const Tensor& logits, const RoutingArgs& args) override { return inner_.choose_experts(logits, args); }
+  Routing choose_experts(const Tensor& logits, const RoutingArgs& args) override {
+    return inner_.choose_experts(logits, args);
+  }
   void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights,
                   Tensor& sum) override {
     inner_.accumulate(y, rows, weights, sum);

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "engine/quantization_error.hpp"
 #include "protocols/protocol.hpp"
 #include "variants/resolve.hpp"
-#include "engine/quantization_error.hpp"
 
 namespace mxlm {
 

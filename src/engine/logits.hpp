@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "backend/backend.hpp"
-#include "variants/resolve.hpp"
 #include "model/spec.hpp"
+#include "variants/resolve.hpp"
 
 namespace mxlm {
 

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "base/interrupt.hpp"
+#include "engine/walk.hpp"
 #include "statistics/cluster_sums.hpp"
 #include "statistics/noise.hpp"
 #include "variants/resolve.hpp"
-#include "engine/walk.hpp"
 
 namespace mxlm {
 namespace {

@@ -5,8 +5,8 @@
 #include <span>
 
 #include "backend/backend.hpp"
-#include "protocols/protocol.hpp"
 #include "model/spec.hpp"
+#include "protocols/protocol.hpp"
 
 namespace mxlm {
 

@@ -22,15 +22,16 @@ class ObservingBackend final : public ForwardingBackend {
   [[nodiscard]] const Tensor* plain(const Operand& operand) const;
 
   using ForwardingBackend::norm;
-  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
+            std::span<Operand> outs) override;
   void operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
   void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) override;
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
                  std::span<Operand> outs) override;
-  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> window_offsets,
-                  std::span<Operand> outs) override;
-  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> window_offsets,
-                        std::span<Operand> outs) override;
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
+                  std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
+                        std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
 
  private:
   /// Lets `produce` make `outs` and one operand more, the activation itself, and remembers which came from it.

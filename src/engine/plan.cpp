@@ -4,8 +4,8 @@
 #include <unordered_set>
 
 #include "base/error.hpp"
-#include "variants/spec_hash.hpp"
 #include "mx/format.hpp"
+#include "variants/spec_hash.hpp"
 
 namespace mxlm {
 namespace {
@@ -243,7 +243,8 @@ struct Planner {
       }
       plan.flops_a_token += step_flops * static_cast<double>(tree.levels[s].size());
     }
-    plan.flops_a_token += 2.0 * static_cast<double>(model.lm_head.parameters()) * static_cast<double>(tree.lm_head.size());
+    plan.flops_a_token +=
+        2.0 * static_cast<double>(model.lm_head.parameters()) * static_cast<double>(tree.lm_head.size());
   }
 
   /// Rounds of at most so many tokens, and kRoundWindows windows (but one micro-batch at least), and what they hold.

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "backend/backend.hpp"
-#include "protocols/protocol.hpp"
 #include "engine/tree.hpp"
 #include "engine/weight_store.hpp"
+#include "protocols/protocol.hpp"
 
 namespace mxlm {
 

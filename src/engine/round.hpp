@@ -37,6 +37,9 @@ struct RoundResult {
   int64_t positions = 0;                // through the model
 };
 
+/// The device of a worker that is not in this process.
+constexpr size_t kElsewhere = SIZE_MAX;
+
 /// What became of a worker.
 struct WorkerReport {
   size_t device = 0;

@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
-#include "variants/resolve.hpp"
 #include "model/steps.hpp"
+#include "variants/resolve.hpp"
 
 namespace mxlm {
 
@@ -28,7 +28,7 @@ struct TreeNode {
 struct VariantTree {
   std::vector<std::vector<TreeNode>> levels;  // [step][node]
   std::vector<size_t> leaf;                   // [variant] -> node of the last level (0 if there are no steps)
-  std::vector<ProductSpec> lm_head;              // [variant]
+  std::vector<ProductSpec> lm_head;           // [variant]
   /// The most hidden states that are alive at once.
   [[nodiscard]] size_t width() const;
   [[nodiscard]] size_t nodes() const;

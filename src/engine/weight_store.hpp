@@ -6,8 +6,8 @@
 #include <unordered_map>
 
 #include "backend/backend.hpp"
-#include "variants/spec_hash.hpp"
 #include "model/spec.hpp"
+#include "variants/spec_hash.hpp"
 
 namespace mxlm {
 

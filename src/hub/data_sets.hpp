@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "io/documents.hpp"
 #include "hub/fetch.hpp"
 #include "hub/options.hpp"
+#include "io/documents.hpp"
 
 namespace mxlm::hub {
 

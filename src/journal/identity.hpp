@@ -11,7 +11,7 @@ namespace mxlm {
 
 struct JournalPlan {
   std::map<std::string, std::string> facts;
-  std::string written_by;                          // the version of mxlm that wrote the plan, for people
+  std::string written_by;                        // the version of mxlm that wrote the plan, for people
   std::vector<std::vector<std::string>> passes;  // lists of variants, the baseline ("") first in each
 };
 

@@ -18,9 +18,9 @@
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "base/quote.hpp"
+#include "io/file.hpp"
 #include "journal/identity.hpp"
 #include "journal/shared_rounds.hpp"
-#include "io/file.hpp"
 
 namespace mxlm {
 namespace {

@@ -12,9 +12,9 @@
 #include <utility>
 #include <vector>
 
-#include "journal/records.hpp"
 #include "io/descriptor.hpp"
 #include "io/file_calls.hpp"
+#include "journal/records.hpp"
 
 namespace mxlm {
 

@@ -18,7 +18,7 @@ namespace mxlm {
 
 /// A finished round as it stands in a journal.
 struct JournalRound {
-  uint32_t pass = 0;           // which list of variants
+  uint32_t pass = 0;              // which list of variants
   bool reversed = false;          // sums in the other order, for --noise
   std::vector<uint32_t> windows;  // of all windows of the run
   RoundResult result;             // of these windows

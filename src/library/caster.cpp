@@ -9,8 +9,8 @@
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/quote.hpp"
-#include "variants/variant.hpp"
 #include "mx/reference_format.hpp"
+#include "variants/variant.hpp"
 
 namespace mxlm {
 namespace {

@@ -4,9 +4,9 @@
 
 #include <functional>
 
-#include "run/evaluate.hpp"
 #include "load/load.hpp"
 #include "mxlm/mxlm.hpp"
+#include "run/evaluate.hpp"
 
 namespace mxlm::api {
 

@@ -9,10 +9,10 @@
 #include "base/log.hpp"
 #include "base/quote.hpp"
 #include "base/suggest.hpp"
-#include "load/folder_kind.hpp"
-#include "load/registry.hpp"
 #include "io/embedded.hpp"
 #include "io/file.hpp"
+#include "load/folder_kind.hpp"
+#include "load/registry.hpp"
 #include "model/config.hpp"
 #include "text/tokenizer_files.hpp"
 

@@ -142,19 +142,21 @@ Tensor ForwardPass::embed(const MicroBatch& batch) const {
   return hidden;
 }
 
-Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t> rows, std::span<const int64_t> window_offsets,
-                                  const StepLinear& head) const {
+Operand ForwardPass::head_operand(const Tensor& hidden, std::span<const int32_t> rows,
+                                  std::span<const int64_t> window_offsets, const StepLinear& head) const {
   Tensor selected = backend_.gather(hidden, rows);
   Operand operand{.type = backend_.operand_type(head.product.activations, *head.weight, compute_),
                   .values = {},
                   .row_scales = {},
                   .outliers = {}};
   if (head.product.arithmetic == Arithmetic::bf16_rounded) {
-    if (spec_.final_norm) backend_.norm(selected, constants_->norm(*spec_.final_norm, head.product.arithmetic), selected);
+    if (spec_.final_norm)
+      backend_.norm(selected, constants_->norm(*spec_.final_norm, head.product.arithmetic), selected);
     backend_.round_to_bf16(selected);
     backend_.operands(selected, window_offsets, {&operand, 1});
   } else if (spec_.final_norm) {
-    backend_.norm(selected, constants_->norm(*spec_.final_norm, head.product.arithmetic), window_offsets, {&operand, 1});
+    backend_.norm(selected, constants_->norm(*spec_.final_norm, head.product.arithmetic), window_offsets,
+                  {&operand, 1});
   } else {
     backend_.operands(selected, window_offsets, {&operand, 1});
   }

@@ -78,7 +78,8 @@ class ForwardPass {
   /// One step over micro-batches: in[b] to out[b], which may be the same tensor.
   void run(const Step& step, const StepWeights& weights, const Fetch& fetch, std::span<const MicroBatch> batches,
            std::span<const Tensor* const> in, std::span<Tensor* const> out, const OnRows& on_rows) const;
-  /// The final norm of selected rows, as the operand that `head` reads. `window_offsets`: offsets of the windows in `rows`.
+  /// The final norm of selected rows, as the operand that `head` reads. `window_offsets`: offsets of the windows in
+  /// `rows`.
   [[nodiscard]] Operand head_operand(const Tensor& hidden, std::span<const int32_t> rows,
                                      std::span<const int64_t> window_offsets, const StepLinear& head) const;
   /// The head on that operand, without where scores go. Borrows both.

@@ -241,7 +241,8 @@ void ForwardPass::run_mlp(const LayerSpec& layer, const StepWeights& weights, co
   const std::span<const int64_t> window_offsets(batch.batch.offsets);
   const std::vector<Tensor> products =
       piece.products(pointers(mlp.in), linears, piece.inputs(in, mlp.norm, linears.first(n), window_offsets));
-  piece.finish(mlp.out, linears[n], piece.activated(mlp, products, linears[n], window_offsets)[0], mlp.post_norm, in, out);
+  piece.finish(mlp.out, linears[n], piece.activated(mlp, products, linears[n], window_offsets)[0], mlp.post_norm, in,
+               out);
 }
 
 void ForwardPass::run_parallel(const LayerSpec& layer, const StepWeights& weights, const MicroBatch& batch,

@@ -176,10 +176,14 @@ inline constexpr std::array<ReferenceFormat, 12> kReferenceFormats{{
      "each element its own power of two"},
     {"fp8_e5m2_own_exponent", "", detail::reference_format(detail::kE5M2, Scaling::element, 1), true,
      "each element its own power of two"},
-    {"fp8_e4m3_tensor", "", detail::reference_format(detail::kE4M3, Scaling::tensor, 0), false, "float32 scale amax / 448"},
-    {"fp8_e5m2_tensor", "", detail::reference_format(detail::kE5M2, Scaling::tensor, 0), false, "float32 scale amax / 57344"},
-    {"fp8_e4m3_row", "", detail::reference_format(detail::kE4M3, Scaling::row, 0), false, "float32 scale amax / 448 a row"},
-    {"fp8_e5m2_row", "", detail::reference_format(detail::kE5M2, Scaling::row, 0), false, "float32 scale amax / 57344 a row"},
+    {"fp8_e4m3_tensor", "", detail::reference_format(detail::kE4M3, Scaling::tensor, 0), false,
+     "float32 scale amax / 448"},
+    {"fp8_e5m2_tensor", "", detail::reference_format(detail::kE5M2, Scaling::tensor, 0), false,
+     "float32 scale amax / 57344"},
+    {"fp8_e4m3_row", "", detail::reference_format(detail::kE4M3, Scaling::row, 0), false,
+     "float32 scale amax / 448 a row"},
+    {"fp8_e5m2_row", "", detail::reference_format(detail::kE5M2, Scaling::row, 0), false,
+     "float32 scale amax / 57344 a row"},
     {"int8_row", "", detail::reference_format(detail::kInt8, Scaling::row, 0), false, "float32 scale amax / 127 a row"},
     {"llm_int8", "", detail::reference_format(detail::kInt8, Scaling::int8_outliers, 0), false,
      "int8_row, columns of outliers apart"},
@@ -333,7 +337,8 @@ inline std::string format_name(const Format& f) {
 /// The names that parse_format accepts, for messages.
 inline std::string known_formats() {
   std::string text = known_elements() + ", and the stages ";
-  for (const ReferenceFormat& s : kReferenceFormats) text += (&s == kReferenceFormats.data() ? "" : ", ") + std::string(s.name);
+  for (const ReferenceFormat& s : kReferenceFormats)
+    text += (&s == kReferenceFormats.data() ? "" : ", ") + std::string(s.name);
   return text;
 }
 

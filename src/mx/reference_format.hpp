@@ -97,8 +97,8 @@ MXLM_HOST_DEVICE constexpr float nvfp4_element(const Format& f, float outer, flo
 /// Quantises a row of a format with row scales under the scale of the row or tensor, without multiplying by the scale:
 /// x[i] ~ out[i] x outer, and every out[i] is a bfloat16. `amax` holds the bits of the largest magnitude that `outer`
 /// was made of. `outlier`, if not null, has n flags of columns to leave out (zeros). `out` may be `x`.
-MXLM_HOST_DEVICE constexpr void quantize_scaled_row(const Format& f, float outer, uint32_t amax,
-                                                    const uint8_t* outlier, const float* x, int64_t n, float* out) {
+MXLM_HOST_DEVICE constexpr void quantize_scaled_row(const Format& f, float outer, uint32_t amax, const uint8_t* outlier,
+                                                    const float* x, int64_t n, float* out) {
   if (degenerate_scale(outer)) {
     for (int64_t i = 0; i < n; ++i) out[i] = 0;
     return;

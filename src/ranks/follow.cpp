@@ -19,6 +19,7 @@
 #include "journal/records.hpp"
 #include "load/load.hpp"
 #include "ranks/messages.hpp"
+#include "rounds/scheduler.hpp"
 
 namespace mxlm {
 namespace {

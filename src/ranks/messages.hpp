@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "cluster/ranks.hpp"
-#include "devices/records.hpp"
 #include "devices/devices.hpp"
+#include "devices/records.hpp"
 #include "engine/plan.hpp"
-#include "protocols/protocol.hpp"
 #include "engine/round.hpp"
+#include "protocols/protocol.hpp"
 
 namespace mxlm {
 

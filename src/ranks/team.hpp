@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "cluster/ranks.hpp"
-#include "devices/records.hpp"
 #include "devices/devices.hpp"
-#include "load/load.hpp"
+#include "devices/records.hpp"
 #include "engine/round.hpp"
+#include "load/load.hpp"
 #include "ranks/messages.hpp"
 
 namespace mxlm {

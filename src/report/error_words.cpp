@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "base/quote.hpp"
-#include "statistics/clusters.hpp"
 #include "report/digits.hpp"
 #include "report/text_layout.hpp"
 #include "report/verdict.hpp"
+#include "statistics/clusters.hpp"
 
 namespace mxlm {
 namespace {

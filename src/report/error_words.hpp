@@ -24,8 +24,8 @@ std::string noise_words(const RunResult& run);
 /// How many tokens show a change of 1 % of perplexity; "" if unknown.
 std::string power_words(const RunResult& run);
 
-/// The same before a run, as a line of a plan: `tokens` will be scored; for comparison, the tokens that booklet-7m needed
-/// on three texts (docs/numerics.md).
+/// The same before a run, as a line of a plan: `tokens` will be scored; for comparison, the tokens that booklet-7m
+/// needed on three texts (docs/numerics.md).
 std::string power_forecast(int64_t tokens);
 
 }  // namespace mxlm

@@ -4,11 +4,11 @@
 
 #include <span>
 
+#include "io/output_file.hpp"
 #include "protocols/protocol.hpp"
+#include "report/text_layout.hpp"
 #include "statistics/statistics.hpp"
 #include "variants/variant.hpp"
-#include "io/output_file.hpp"
-#include "report/text_layout.hpp"
 
 namespace mxlm {
 

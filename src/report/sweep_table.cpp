@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "base/quote.hpp"
-#include "run/ranking.hpp"
 #include "report/digits.hpp"
 #include "report/error_words.hpp"
 #include "report/text_layout.hpp"
 #include "report/verdict.hpp"
+#include "run/ranking.hpp"
 
 namespace mxlm {
 namespace {

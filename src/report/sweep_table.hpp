@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "run/results.hpp"
 #include "report/text_layout.hpp"
+#include "run/results.hpp"
 
 namespace mxlm {
 

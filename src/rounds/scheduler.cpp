@@ -10,8 +10,8 @@
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
 #include "base/log.hpp"
-#include "rounds/round_queue.hpp"
 #include "io/file.hpp"
+#include "rounds/round_queue.hpp"
 
 namespace mxlm {
 namespace {
@@ -152,9 +152,9 @@ std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
 }
 
 RunScores run_rounds(const EngineJob& job, Worker& first,
-                        std::span<const std::function<std::unique_ptr<Worker>()>> others,
-                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks,
-                        std::vector<std::optional<WindowResult>> known) {
+                     std::span<const std::function<std::unique_ptr<Worker>()>> others,
+                     const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks,
+                     std::vector<std::optional<WindowResult>> known) {
   RoundQueue rounds(job, 1 + others.size() + hooks.elsewhere_workers, on_progress, hooks);
   std::vector<WorkerOutcome> elsewhere;
   std::thread leader;

@@ -14,8 +14,8 @@
 
 #include "base/error.hpp"
 #include "engine/engine.hpp"
-#include "rounds/progress.hpp"
 #include "engine/round.hpp"
+#include "rounds/progress.hpp"
 
 namespace mxlm {
 
@@ -27,9 +27,6 @@ struct Worker {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<ForwardPass> forward;
 };
-
-/// The device of a worker that is not in this process.
-constexpr size_t kElsewhere = SIZE_MAX;
 
 /// Where workers get rounds and where results go. Used by several threads.
 class RoundSource {
@@ -86,8 +83,8 @@ std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
 /// to the other workers. `on_progress` is called by one thread at a time. `known`: [window], results of windows that no
 /// round of the plan holds; empty = nothing is known.
 RunScores run_rounds(const EngineJob& job, Worker& first,
-                        std::span<const std::function<std::unique_ptr<Worker>()>> others,
-                        const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks = {},
-                        std::vector<std::optional<WindowResult>> known = {});
+                     std::span<const std::function<std::unique_ptr<Worker>()>> others,
+                     const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks = {},
+                     std::vector<std::optional<WindowResult>> known = {});
 
 }  // namespace mxlm

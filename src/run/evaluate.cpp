@@ -12,10 +12,10 @@
 #include "base/quote.hpp"
 #include "engine/linear_study.hpp"
 #include "engine/noise_floor.hpp"
+#include "io/file.hpp"
+#include "run/pass_runner.hpp"
 #include "run/prepare_run.hpp"
 #include "run/result_of.hpp"
-#include "run/pass_runner.hpp"
-#include "io/file.hpp"
 
 namespace mxlm {
 namespace {
@@ -96,13 +96,13 @@ RunResult evaluate(const LoadedModel& model, const DocumentSource& data, const R
   const auto start = Clock::now();
   PreparedRun run = prepare_run(model, data, options);
   PassRunner runner({.model = model,
-                        .compute = run.compute,
-                        .set = run.set,
-                        .variants = run.variants,
-                        .options = options,
-                        .on_progress = on_progress,
-                        .team = run.team.get(),
-                        .journal = run.journal.get()});
+                     .compute = run.compute,
+                     .set = run.set,
+                     .variants = run.variants,
+                     .options = options,
+                     .on_progress = on_progress,
+                     .team = run.team.get(),
+                     .journal = run.journal.get()});
   tell_of_ranks(run);
 
   Measurements measured{.result = runner.run(/*reversed=*/false)};

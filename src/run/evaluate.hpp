@@ -3,8 +3,8 @@
 #include <functional>
 
 #include "load/load.hpp"
-#include "run/options.hpp"
 #include "rounds/progress.hpp"
+#include "run/options.hpp"
 #include "run/results.hpp"
 
 namespace mxlm {

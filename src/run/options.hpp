@@ -10,11 +10,11 @@
 
 #include "cluster/ranks.hpp"
 #include "devices/devices.hpp"
+#include "model/spec.hpp"
+#include "mxlm/options.hpp"
 #include "protocols/protocol.hpp"
 #include "statistics/statistics.hpp"
 #include "variants/variant.hpp"
-#include "model/spec.hpp"
-#include "mxlm/options.hpp"
 
 namespace mxlm {
 

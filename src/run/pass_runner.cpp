@@ -96,8 +96,8 @@ Plan PassRunner::plan_rounds(const VariantTree& tree, const Known& known, bool s
   return make_plan(context_.model.spec, context_.compute, tree, context_.set.windows, plan);
 }
 
-RunScores PassRunner::run_rounds_of(std::span<const Variant> variants, bool reversed, Known known,
-                                          const Keep& keep, SharedRounds* shared) {
+RunScores PassRunner::run_rounds_of(std::span<const Variant> variants, bool reversed, Known known, const Keep& keep,
+                                    SharedRounds* shared) {
   const ModelSpec& model = context_.model.spec;
   const WindowSet& set = context_.set;
   const DeviceSet& devices = context_.options.devices;
@@ -201,8 +201,8 @@ RunScores PassRunner::run_shared(const ResumedPass& pass, bool reversed) {
     for (size_t r = 0; r < cut.size(); ++r) {
       if (!all_known(cut[r], known)) shared.forget(r);
     }
-    const RunScores ran = run_rounds_of(pass.variants, reversed, std::move(known),
-                                           keep_in_journal(pass.pass, reversed), &shared);
+    const RunScores ran =
+        run_rounds_of(pass.variants, reversed, std::move(known), keep_in_journal(pass.pass, reversed), &shared);
     complete = ran.complete;
     stopped = ran.stopped;
     if (journal.failure()) fail("The result is not whole, for {}.", *journal.failure());
@@ -227,8 +227,8 @@ RunScores PassRunner::run_here(bool reversed) {
     tell_of_resuming(passes_[s], reversed);
     if (!left(passes_[s])) continue;
     const size_t pass = passes_[s].pass;
-    ran[s] = run_rounds_of(passes_[s].variants, reversed, journal.known(pass, reversed),
-                           keep_in_journal(pass, reversed));
+    ran[s] =
+        run_rounds_of(passes_[s].variants, reversed, journal.known(pass, reversed), keep_in_journal(pass, reversed));
     journal.flush();
     // With several damaged lists of variants there may be no window that all of them have.
     if (!ran[s]->stopped.empty() && incomplete > 1) throw Error(ran[s]->stopped);

@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "journal/journal.hpp"
+#include "journal/shared_rounds.hpp"
 #include "load/load.hpp"
+#include "ranks/team.hpp"
+#include "rounds/scheduler.hpp"
 #include "run/options.hpp"
 #include "run/resume.hpp"
-#include "rounds/scheduler.hpp"
-#include "journal/shared_rounds.hpp"
-#include "ranks/team.hpp"
 
 namespace mxlm {
 
@@ -52,14 +52,14 @@ class PassRunner {
   RunScores run_shared(const ResumedPass& pass, bool reversed);
   /// Runs the windows that `known` has nothing of.
   RunScores run_rounds_of(std::span<const Variant> variants, bool reversed, Known known, const Keep& keep,
-                             SharedRounds* shared = nullptr);
+                          SharedRounds* shared = nullptr);
   [[nodiscard]] Plan plan_rounds(const VariantTree& tree, const Known& known, bool shared) const;
   [[nodiscard]] Keep keep_in_journal(size_t pass, bool reversed) const;
   void tell_of_resuming(const ResumedPass& pass, bool reversed) const;
   void read_again(const SharedRounds& shared, size_t rounds) const;
 
   const RunContext context_;
-  std::vector<size_t> scored_;            // tokens of each window
+  std::vector<size_t> scored_;       // tokens of each window
   std::vector<ResumedPass> passes_;  // with a journal
   RunCosts costs_;
 };

@@ -7,10 +7,10 @@
 
 #include "journal/journal.hpp"
 #include "load/load.hpp"
-#include "run/options.hpp"
-#include "variants/resolve.hpp"
-#include "run/results.hpp"
 #include "ranks/team.hpp"
+#include "run/options.hpp"
+#include "run/results.hpp"
+#include "variants/resolve.hpp"
 
 namespace mxlm {
 

@@ -6,10 +6,10 @@
 #include <span>
 #include <unordered_map>
 
-#include "statistics/clusters.hpp"
-#include "statistics/noise.hpp"
 #include "engine/plan.hpp"
 #include "run/ranking.hpp"
+#include "statistics/clusters.hpp"
+#include "statistics/noise.hpp"
 
 namespace mxlm {
 namespace {

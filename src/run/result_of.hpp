@@ -6,10 +6,10 @@
 #include <optional>
 
 #include "engine/linear_study.hpp"
+#include "engine/round.hpp"
 #include "run/options.hpp"
 #include "run/prepare_run.hpp"
 #include "run/results.hpp"
-#include "engine/round.hpp"
 
 namespace mxlm {
 

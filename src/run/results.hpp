@@ -10,8 +10,8 @@
 
 #include "backend/backend.hpp"
 #include "devices/records.hpp"
-#include "statistics/noise.hpp"
 #include "engine/quantization_error.hpp"
+#include "statistics/noise.hpp"
 #include "statistics/statistics.hpp"
 #include "variants/sweep_point.hpp"
 

@@ -11,8 +11,8 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
-#include "journal/records.hpp"
 #include "io/sha256.hpp"
+#include "journal/records.hpp"
 
 namespace mxlm {
 namespace {

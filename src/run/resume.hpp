@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/round.hpp"
 #include "journal/journal.hpp"
 #include "load/load.hpp"
 #include "run/options.hpp"
-#include "engine/round.hpp"
 
 namespace mxlm {
 
@@ -26,7 +26,7 @@ std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vecto
 
 /// One list of variants that are run together, and which of the run's they are.
 struct ResumedPass {
-  size_t pass = 0;             // of the journal
+  size_t pass = 0;                // of the journal
   std::vector<Variant> variants;  // the baseline first
   /// [variant of the run] -> its place in `variants`; none where another pass has it.
   std::vector<std::optional<size_t>> place;

@@ -9,17 +9,17 @@
 #include <vector>
 
 #include "backend/backend.hpp"
-#include "variants/variant.hpp"
 #include "model/spec.hpp"
+#include "variants/variant.hpp"
 
 namespace mxlm {
 
 struct ResolvedVariant {
-  std::vector<ProductSpec> specs;  // distinct clauses' specs
-  std::vector<uint32_t> spec_of;   // [Linear] -> index of `specs`
-  ProductSpec qk, pv;              // of every layer
+  std::vector<ProductSpec> specs;                   // distinct clauses' specs
+  std::vector<uint32_t> spec_of;                    // [Linear] -> index of `specs`
+  ProductSpec qk, pv;                               // of every layer
   Arithmetic arithmetic = Arithmetic::model_dtype;  // of all products and vector operations ("vector=bf16")
-  std::vector<size_t> unmatched;   // clauses whose target matches nothing
+  std::vector<size_t> unmatched;                    // clauses whose target matches nothing
 
   /// The spec of a Linear, by its index in ModelSpec::linears().
   [[nodiscard]] const ProductSpec& linear(size_t i) const { return specs[spec_of[i]]; }

@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
+#include "model/spec.hpp"
 #include "variants/sweep_point.hpp"
 #include "variants/variant.hpp"
-#include "model/spec.hpp"
 
 namespace mxlm {
 

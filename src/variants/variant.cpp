@@ -340,9 +340,7 @@ std::string keys_text(const mx::Format& format, const mx::Format& also) {
   const mx::Format standard;
   std::string out;
   const auto shows = [&](mx::Key key, auto member) {
-    const auto differs = [&](const mx::Format& f) {
-      return mx::takes_key(f, key) && f.*member != standard.*member;
-    };
+    const auto differs = [&](const mx::Format& f) { return mx::takes_key(f, key) && f.*member != standard.*member; };
     return mx::takes_key(format, key) && (differs(format) || differs(also));
   };
   if (shows(mx::Key::block, &mx::Format::block_size)) out += fmt::format("@block={}", format.block_size);
@@ -360,9 +358,8 @@ bool takes_keys_from(const mx::Format& format, const mx::Format& last) {
     return !mx::takes_key(format, key) ||
            format.*member == (mx::takes_key(last, key) ? last.*member : mx::Format{}.*member);
   };
-  return same(mx::Key::block, &mx::Format::block_size) &&
-         same(mx::Key::scale_bits, &mx::Format::scale_bits) && same(mx::Key::rule, &mx::Format::rule) &&
-         same(mx::Key::round, &mx::Format::rounding);
+  return same(mx::Key::block, &mx::Format::block_size) && same(mx::Key::scale_bits, &mx::Format::scale_bits) &&
+         same(mx::Key::rule, &mx::Format::rule) && same(mx::Key::round, &mx::Format::rounding);
 }
 
 /// A side before the last one, whose keys hold for it too where it names none of that kind.
@@ -395,7 +392,8 @@ std::string Variant::canonical() const {
   for (const Clause& clause : clauses) {
     if (!out.empty()) out += ',';
     out += clause.target + '=';
-    out += clause.spec.arithmetic == Arithmetic::bf16_rounded ? std::string(mx::kReferenceFormats[0].name) : to_text(clause.spec);
+    out += clause.spec.arithmetic == Arithmetic::bf16_rounded ? std::string(mx::kReferenceFormats[0].name)
+                                                              : to_text(clause.spec);
   }
   return out;
 }

@@ -1,5 +1,5 @@
-// Stages on the CPU backend: every instruction set against the definitions of mx/reference_format.hpp, and products against their
-// float64 sums.
+// Stages on the CPU backend: every instruction set against the definitions of mx/reference_format.hpp, and products
+// against their float64 sums.
 
 #include "mx/reference_format.hpp"
 

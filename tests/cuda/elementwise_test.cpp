@@ -212,7 +212,8 @@ TEST_F(Elementwise, RoutesAndAccumulates) {
       args.normalise = score == RoutingArgs::Score::softmax_all;
       args.round_weights = true;
       std::vector<Routing> routings;
-      for (Backend* b : {&gpu(), &cpu()}) routings.push_back(b->choose_experts(b->upload(matrix(logits, 40, 9), type), args));
+      for (Backend* b : {&gpu(), &cpu()})
+        routings.push_back(b->choose_experts(b->upload(matrix(logits, 40, 9), type), args));
       EXPECT_EQ(routings[0].experts, routings[1].experts);
       EXPECT_EQ(different(routings[0].weights, routings[1].weights), 0U);
     }

@@ -11,9 +11,9 @@
 #include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
 #include "devices/device_rates.hpp"
-#include "load/load.hpp"
 #include "engine/plan.hpp"
 #include "engine/tree.hpp"
+#include "load/load.hpp"
 #include "variants/variant.hpp"
 
 namespace mxlm {

@@ -20,11 +20,11 @@
 #include "backend/cpu/backend.hpp"
 #include "base/error.hpp"
 #include "base/interrupt.hpp"
-#include "load/load.hpp"
 #include "engine/plan.hpp"
+#include "engine/tree.hpp"
+#include "load/load.hpp"
 #include "rounds/scheduler.hpp"
 #include "statistics/statistics.hpp"
-#include "engine/tree.hpp"
 #include "variants/variant.hpp"
 
 namespace mxlm {

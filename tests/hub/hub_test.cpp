@@ -12,8 +12,8 @@
 #include <sstream>
 
 #include "base/error.hpp"
-#include "hub_server.hpp"
 #include "hub/fetch.hpp"
+#include "hub_server.hpp"
 
 namespace mxlm::hub {
 namespace {

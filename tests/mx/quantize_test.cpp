@@ -202,7 +202,7 @@ TEST(Quantize, NanAndInfSpoilTheirBlockOnly) {
 
 TEST(Quantize, ScalesOutOfRange) {
   Format f = plain("mxfp4");  // emax 2
-  f.scale_bits = 4;                // -7..7
+  f.scale_bits = 4;           // -7..7
   std::array<float, 2> x{512, 1}, y{};
   quantize_decode_block(f, x.data(), 2, y.data());  // 2^9: scale 7
   EXPECT_EQ(y[0], 512);

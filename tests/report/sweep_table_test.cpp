@@ -8,8 +8,8 @@
 #include <sstream>
 #include <vector>
 
-#include "variants/sweep.hpp"
 #include "report/text_layout.hpp"
+#include "run/ranking.hpp"
 
 namespace mxlm {
 namespace {

@@ -154,7 +154,7 @@ class Scheduler : public testing::Test {
  protected:
   /// Runs rounds of `round_windows` windows on workers that behave so.
   RunScores run(const std::vector<Behaviour>& behaviours, KeptForm kept = KeptForm::nothing,
-                   int64_t round_windows = 3) {
+                int64_t round_windows = 3) {
     Worker first = make(behaviours, 0);
     std::vector<std::function<std::unique_ptr<Worker>()>> others;
     for (size_t w = 1; w < behaviours.size(); ++w) {
@@ -167,7 +167,7 @@ class Scheduler : public testing::Test {
       plan.rounds.push_back({{begin, std::min(windows_.size(), begin + static_cast<size_t>(round_windows))}});
     }
     RunScores result = run_rounds({.model = loaded_.spec, .tree = tree, .plan = plan, .windows = windows_}, first,
-                                     others, [this](const Progress& p) { progress_ = p; });
+                                  others, [this](const Progress& p) { progress_ = p; });
     rounds_ = plan.rounds.size();
     first_ = dynamic_cast<TestDevice&>(*first.backend);
     return result;

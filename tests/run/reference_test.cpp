@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "run/evaluate.hpp"
-#include "load/load.hpp"
 #include "io/documents.hpp"
+#include "load/load.hpp"
+#include "run/evaluate.hpp"
 #include "sanitized.hpp"
 
 namespace mxlm {

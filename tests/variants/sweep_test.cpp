@@ -7,8 +7,8 @@
 #include <set>
 
 #include "base/error.hpp"
-#include "load/load.hpp"
 #include "engine/tree.hpp"
+#include "load/load.hpp"
 
 namespace mxlm {
 namespace {

@@ -190,7 +190,8 @@ class BlockedAttention {
     const ScoreTransform transform = score_transform(args_, head);
     const int64_t limit = key_limit(w);
 
-    const int64_t first_block = args_.sliding_window == 0 ? 0 : std::max<int64_t>(begin - args_.sliding_window + 1, 0) / kKeyBlock;
+    const int64_t first_block =
+        args_.sliding_window == 0 ? 0 : std::max<int64_t>(begin - args_.sliding_window + 1, 0) / kKeyBlock;
     const int64_t end_block = (std::min(end, limit) + kKeyBlock - 1) / kKeyBlock;
     for (int64_t n = first_block; n < end_block; ++n) {
       const int64_t block = order_ == Order::forward ? n : first_block + end_block - 1 - n;

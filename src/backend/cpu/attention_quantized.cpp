@@ -220,7 +220,8 @@ class QuantizedAttention {
       std::fill(row + args_.head_dim, row + depth(), QK{});
     }
     const int64_t limit = key_limit(w);
-    const int64_t low = args_.sliding_window == 0 ? 0 : std::max<int64_t>(task.begin - args_.sliding_window + 1, 0) / kPanel * kPanel;
+    const int64_t low =
+        args_.sliding_window == 0 ? 0 : std::max<int64_t>(task.begin - args_.sliding_window + 1, 0) / kPanel * kPanel;
     const int64_t high = std::max(round_up(std::min(end, limit), kPanel), low);
     const PackedPanels all_keys{kTypeOf<QK>, keys, depth(), key_panels(w, kv)};
     gemm_tile(isa_, order_, rows, kTypeOf<QK>, queries, depth(), all_keys, low / kPanel, high / kPanel, scores + low,
@@ -229,7 +230,8 @@ class QuantizedAttention {
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t query = task.begin + i;
         const int64_t seen = std::min(query + 1, limit);
-        const int64_t from = args_.sliding_window == 0 ? 0 : std::min(std::max<int64_t>(query - args_.sliding_window + 1, 0), seen);
+        const int64_t from =
+            args_.sliding_window == 0 ? 0 : std::min(std::max<int64_t>(query - args_.sliding_window + 1, 0), seen);
         float* row = scores + i * keys;
         attention_row_bf16(args_, task.head, from - query, seen - from, row + from);
         std::fill(row, row + from, 0.0F);

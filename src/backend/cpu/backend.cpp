@@ -10,9 +10,9 @@
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/gemm_driver.hpp"
 #include "backend/cpu/product_scales.hpp"
+#include "backend/cpu/reference_formats.hpp"
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/scratch.hpp"
-#include "backend/cpu/reference_formats.hpp"
 #include "base/error.hpp"
 
 namespace mxlm {

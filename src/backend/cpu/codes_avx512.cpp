@@ -118,8 +118,8 @@ __attribute__((noinline)) void decode_slowly(const Format& f, const uint8_t* cod
 }
 
 template <int kBits, typename Out>
-MXLM_AVX512 void decode_all(const Format& f, const Decoder& d, const uint8_t* codes, const uint8_t* scales,
-                            int64_t n, Out* out) {
+MXLM_AVX512 void decode_all(const Format& f, const Decoder& d, const uint8_t* codes, const uint8_t* scales, int64_t n,
+                            Out* out) {
   constexpr int kVectors = kBits <= 5 ? 1 : (1 << kBits) / kLanes;
   __m512i table[kVectors];
   for (int64_t i = 0; i < kVectors; ++i) table[i] = _mm512_load_si512(d.values.data() + i * kLanes);

@@ -47,7 +47,8 @@ class CpuBackend final : public Backend {
 
   void embed(const Batch& batch, const HostMatrix& table, float multiplier, const HostMatrix* positions,
              int64_t position_offset, Tensor& hidden) override;
-  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
+            std::span<Operand> outs) override;
   void norm(const Tensor& x, const NormArgs& args, Tensor& out) override;
   void operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
   void linear(const Operand& x, const PreparedWeight& weight, const LinearEpilogue& epilogue, Tensor& out) override;
@@ -56,10 +57,10 @@ class CpuBackend final : public Backend {
   void round_to_bf16(Tensor& x) override;
   void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Batch& batch, const AttentionArgs& args,
                  std::span<Operand> outs) override;
-  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> window_offsets,
-                  std::span<Operand> outs) override;
-  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> window_offsets,
-                        std::span<Operand> outs) override;
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
+                  std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
+                        std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
   void add(const Tensor& a, const Tensor& b, float multiplier, Tensor& out) override;
 
   Routing choose_experts(const Tensor& logits, const RoutingArgs& args) override;

@@ -11,9 +11,9 @@
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/norm_rows.hpp"
 #include "backend/cpu/quantize.hpp"
+#include "backend/cpu/reference_formats.hpp"
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/scratch.hpp"
-#include "backend/cpu/reference_formats.hpp"
 #include "base/error.hpp"
 #include "mx/reference_format.hpp"
 
@@ -98,8 +98,8 @@ void CpuBackend::for_rows(int64_t rows, int64_t row_bytes, const std::function<v
 }
 
 template <typename T, typename Produce>
-void CpuBackend::make_operands(int64_t rows, int64_t cols, std::span<const int64_t> window_offsets, std::span<Operand> outs,
-                               const Produce& produce) {
+void CpuBackend::make_operands(int64_t rows, int64_t cols, std::span<const int64_t> window_offsets,
+                               std::span<Operand> outs, const Produce& produce) {
   int64_t row_bytes = 4 * cols * static_cast<int64_t>(sizeof(T));
   for (Operand& out : outs) {
     out.values = empty(out.type.storage, rows, cols);

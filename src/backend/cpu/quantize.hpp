@@ -34,7 +34,6 @@ void encode_row(Isa isa, const mx::Format& format, const BFloat16* in, int64_t n
 /// Decodes what encode_row made. Into bfloat16 for formats that mx::decodes_exactly_to_bf16.
 void decode_row(Isa isa, const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
                 BFloat16* out);
-void decode_row(Isa isa, const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
-                float* out);
+void decode_row(Isa isa, const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n, float* out);
 
 }  // namespace mxlm::cpu

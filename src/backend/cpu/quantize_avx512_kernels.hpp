@@ -21,8 +21,8 @@
 
 namespace mxlm::cpu::avx512 {
 
-using mx::Format;
 using mx::ElementKind;
+using mx::Format;
 using mx::Rounding;
 
 constexpr int kGroup = 16;             // blocks whose scales are worked out together

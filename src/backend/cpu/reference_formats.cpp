@@ -13,8 +13,8 @@
 namespace mxlm::cpu {
 namespace {
 
-using mx::Format;
 using mx::ElementKind;
+using mx::Format;
 using mx::Scaling;
 
 // The loops below are plain arithmetic on 32-bit lanes, which compilers vectorise; each is compiled twice, for x86-64
@@ -369,9 +369,7 @@ void quantize_row_in_place(Isa isa, const Format& format, int64_t n, BFloat16* r
   quantize_in_place(isa, format, n, row);
 }
 
-void cast_row(Isa isa, const Format& format, const float* in, int64_t n, float* out) {
-  cast(isa, format, in, n, out);
-}
+void cast_row(Isa isa, const Format& format, const float* in, int64_t n, float* out) { cast(isa, format, in, n, out); }
 void cast_row(Isa isa, const Format& format, const float* in, int64_t n, BFloat16* out) {
   cast(isa, format, in, n, out);
 }
@@ -400,12 +398,12 @@ void quantize_scaled_row(Isa isa, const Format& format, OuterScale outer, const 
                          int64_t n, BFloat16* out) {
   scale(isa, format, outer, outlier, in, n, out);
 }
-void quantize_scaled_row(Isa isa, const Format& format, OuterScale outer, const uint8_t* outlier,
-                         const BFloat16* in, int64_t n, float* out) {
+void quantize_scaled_row(Isa isa, const Format& format, OuterScale outer, const uint8_t* outlier, const BFloat16* in,
+                         int64_t n, float* out) {
   scale(isa, format, outer, outlier, in, n, out);
 }
-void quantize_scaled_row(Isa isa, const Format& format, OuterScale outer, const uint8_t* outlier,
-                         const BFloat16* in, int64_t n, BFloat16* out) {
+void quantize_scaled_row(Isa isa, const Format& format, OuterScale outer, const uint8_t* outlier, const BFloat16* in,
+                         int64_t n, BFloat16* out) {
   scale(isa, format, outer, outlier, in, n, out);
 }
 
@@ -417,15 +415,14 @@ void encode_stage_row(Isa isa, const Format& format, OuterScale outer, const flo
                       uint8_t* scales) {
   encode(isa, format, outer, in, n, codes, scales);
 }
-void encode_stage_row(Isa isa, const Format& format, OuterScale outer, const BFloat16* in, int64_t n,
-                      uint8_t* codes, uint8_t* scales) {
+void encode_stage_row(Isa isa, const Format& format, OuterScale outer, const BFloat16* in, int64_t n, uint8_t* codes,
+                      uint8_t* scales) {
   encode(isa, format, outer, in, n, codes, scales);
 }
 void decode_stage_row(const Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n, float* out) {
   decode(format, codes, scales, n, out);
 }
-void decode_stage_row(const Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
-                      BFloat16* out) {
+void decode_stage_row(const Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n, BFloat16* out) {
   decode(format, codes, scales, n, out);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// Rows of the stages that Microscaling is compared with (mx/reference_format.hpp). Every instruction set gives the same bits.
+// Rows of the stages that Microscaling is compared with (mx/reference_format.hpp). Every instruction set gives the same
+// bits.
 
 #include <cstdint>
 
@@ -34,10 +35,10 @@ struct OuterScale {
 
 /// Quantises a row of a format with row scales, without multiplying by its scale. `outlier`, if not null, has a flag
 /// for each column to leave out.
-void quantize_scaled_row(Isa isa, const mx::Format& format, OuterScale outer, const uint8_t* outlier,
-                         const float* in, int64_t n, float* out);
-void quantize_scaled_row(Isa isa, const mx::Format& format, OuterScale outer, const uint8_t* outlier,
-                         const float* in, int64_t n, BFloat16* out);
+void quantize_scaled_row(Isa isa, const mx::Format& format, OuterScale outer, const uint8_t* outlier, const float* in,
+                         int64_t n, float* out);
+void quantize_scaled_row(Isa isa, const mx::Format& format, OuterScale outer, const uint8_t* outlier, const float* in,
+                         int64_t n, BFloat16* out);
 void quantize_scaled_row(Isa isa, const mx::Format& format, OuterScale outer, const uint8_t* outlier,
                          const BFloat16* in, int64_t n, float* out);
 void quantize_scaled_row(Isa isa, const mx::Format& format, OuterScale outer, const uint8_t* outlier,
@@ -52,13 +53,11 @@ void quantize_row_in_place(Isa isa, const mx::Format& format, int64_t n, BFloat1
 
 /// The codes and E4M3 scales of a row of a stage that mx::keeps_codes (code_bytes, stage_scale_bytes) / their values,
 /// to the bits that cast_row or quantize_scaled_row gives.
-void encode_stage_row(Isa isa, const mx::Format& format, OuterScale outer, const float* in, int64_t n,
-                      uint8_t* codes, uint8_t* scales);
+void encode_stage_row(Isa isa, const mx::Format& format, OuterScale outer, const float* in, int64_t n, uint8_t* codes,
+                      uint8_t* scales);
 void encode_stage_row(Isa isa, const mx::Format& format, OuterScale outer, const BFloat16* in, int64_t n,
                       uint8_t* codes, uint8_t* scales);
-void decode_stage_row(const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
-                      float* out);
-void decode_stage_row(const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n,
-                      BFloat16* out);
+void decode_stage_row(const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n, float* out);
+void decode_stage_row(const mx::Format& format, const uint8_t* codes, const uint8_t* scales, int64_t n, BFloat16* out);
 
 }  // namespace mxlm::cpu

@@ -5,9 +5,9 @@
 #include <cassert>
 
 #include "backend/cpu/quantize.hpp"
+#include "backend/cpu/reference_formats.hpp"
 #include "backend/cpu/rows.hpp"
 #include "backend/cpu/scratch.hpp"
-#include "backend/cpu/reference_formats.hpp"
 #include "mx/reference_format.hpp"
 
 namespace mxlm::cpu {
@@ -179,8 +179,7 @@ std::shared_ptr<const Panels> quantised_panels(const WeightMaker& maker, const H
 }
 
 template <typename In>
-std::shared_ptr<const Panels> quantised(const WeightMaker& maker, const HostMatrix& source,
-                                        const mx::Format& format) {
+std::shared_ptr<const Panels> quantised(const WeightMaker& maker, const HostMatrix& source, const mx::Format& format) {
   if (mx::decodes_exactly_to_bf16(format)) {
     if (auto panels = quantised_panels<In, BFloat16>(maker, source, format)) return panels;
   }

@@ -199,7 +199,8 @@ __global__ __launch_bounds__(kThreads) void flash_kernel(const FlashArgs args) {
     load_block(v_tile, v_rows, args.v_row, block);
 
     const int key = block * keys;
-    const bool seen = key <= high_query && (args.sliding_window == 0 || key + keys - 1 > low_query - args.sliding_window);
+    const bool seen =
+        key <= high_query && (args.sliding_window == 0 || key + keys - 1 > low_query - args.sliding_window);
     float scores[keys / 8][4];
 #pragma unroll
     for (auto& part : scores) {

@@ -55,12 +55,13 @@ class CudaBackend final : public Backend {
   void zero(Tensor& x) override;
   Tensor gather(const Tensor& x, std::span<const int32_t> rows) override;
   // norm.cu, activation.cu, operands.cu
-  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
+            std::span<Operand> outs) override;
   void norm(const Tensor& x, const NormArgs& args, Tensor& out) override;
-  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> window_offsets,
-                  std::span<Operand> outs) override;
-  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> window_offsets,
-                        std::span<Operand> outs) override;
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
+                  std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
+                        std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
   void operands(const Tensor& x, std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
   // experts.cu, compare.cu
   Routing choose_experts(const Tensor& logits, const RoutingArgs& args) override;

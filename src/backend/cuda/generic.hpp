@@ -1,8 +1,8 @@
 #pragma once
 
-// Quantising rows by the definition (mx/quantize.hpp, mx/reference_format.hpp), for every format that quantize.cuh has no fast
-// path for. Inputs are f32, f16 or bf16, outputs f32 or bf16; an output may be its input. Columns from `cols` up to
-// `width` of an output become zeros.
+// Quantising rows by the definition (mx/quantize.hpp, mx/reference_format.hpp), for every format that quantize.cuh has
+// no fast path for. Inputs are f32, f16 or bf16, outputs f32 or bf16; an output may be its input. Columns from `cols`
+// up to `width` of an output become zeros.
 
 #include "backend/cuda/runtime.hpp"
 #include "mx/format.hpp"

@@ -82,8 +82,7 @@ std::optional<DType> native_type(const OperandSpec& spec, bool weight, int64_t c
   return std::nullopt;
 }
 
-void encode_native(const mx::Format& format, const View& values, const View& codes, void* scales,
-                   cudaStream_t stream) {
+void encode_native(const mx::Format& format, const View& values, const View& codes, void* scales, cudaStream_t stream) {
   assert(values.rows == codes.rows && values.cols == codes.cols && codes.stride % kScaledBlock == 0);
   assert(native_type(format, /*weight=*/false, values.cols) == codes.type);
   const Scaled out = make_scaled(codes, scales);

@@ -29,8 +29,7 @@ inline bool is_native(const Operand& x) {
 /// `values` (f32, f16 or bf16) quantised in `format` along its rows, as FP8 `codes` (f8_e4m3 or f8_e5m2, zeros from
 /// their last column to their stride) and `scales`, scale_bytes() of them, zero behind the last row and block. A NaN
 /// block has scale 255 and zero codes.
-void encode_native(const mx::Format& format, const View& values, const View& codes, void* scales,
-                   cudaStream_t stream);
+void encode_native(const mx::Format& format, const View& values, const View& codes, void* scales, cudaStream_t stream);
 /// E4M3 codes and scales as bfloat16 values.
 void decode_native(const View& codes, const void* scales, const View& out, cudaStream_t stream);
 

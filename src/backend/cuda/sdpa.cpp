@@ -28,7 +28,7 @@ using Shape =
     std::tuple<int64_t, int, int, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float, int64_t>;
 
 Shape shape_of(const SdpaProblem& p) {
-  return {p.length, p.heads, p.kv_heads, p.head_dim, p.q_row, p.q_head, p.k_row,
+  return {p.length, p.heads, p.kv_heads, p.head_dim, p.q_row, p.q_head,        p.k_row,
           p.k_head, p.v_row, p.v_head,   p.out_row,  p.scale, p.sliding_window};
 }
 

@@ -56,7 +56,8 @@ class Kept final : public KeptWeight {
   std::shared_ptr<void> scales;  // device, [N, mx::block_count(format, K)] E8M0 codes
 };
 
-// --- kernels (weights.cu). Everything is bit-exact with mx/quantize.hpp and mx/reference_format.hpp. Rows of `out` are zero from
+// --- kernels (weights.cu). Everything is bit-exact with mx/quantize.hpp and mx/reference_format.hpp. Rows of `out` are
+// zero from
 //     their last column to their stride.
 
 /// `in` (f32, f16 or bf16) quantised along its rows and decoded into `out` (bf16 or f32) without the row scales, which
