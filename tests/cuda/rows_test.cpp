@@ -266,8 +266,8 @@ TEST_F(RowOperations, ActivationsAreExact) {
       const auto x = random_values(static_cast<size_t>(5 * cols), static_cast<uint32_t>(cols), 4);
       for (const Activation activation : kActivations) {
         const HostMatrix source = matrix(x, 5, cols);
-        const Activated on_gpu = activated(gpu(), source, type, activation, false);
-        const Activated on_cpu = activated(cpu(), source, type, activation, false);
+        const Activated on_gpu = activated(gpu(), source, type, activation, Arithmetic::model_dtype);
+        const Activated on_cpu = activated(cpu(), source, type, activation, Arithmetic::model_dtype);
         EXPECT_LE(largest_error_in_ulps(on_gpu, activation, type),
                   std::max(2.0, 2 * largest_error_in_ulps(on_cpu, activation, type)))
             << static_cast<int>(activation) << (type == DType::bf16 ? " bf16" : " f32");
