@@ -153,7 +153,7 @@ TEST(HostileTokenizer, WordModelsAreChecked) {
   expect_refused(changed("/model/vocab", json::array()), "no tokens");
   expect_refused(changed("/model/vocab/1", json::array({"a"})), "[token, score]");
   expect_refused(changed("/model/vocab/1", json::array({"a", "b"})), "[token, score]");
-  expect_refused(changed("/model/vocab/1/0", "<unk>"), "there twice");
+  expect_refused(changed("/model/vocab/1/0", "<unk>"), "occurs twice");
   expect_refused(changed("/model/unk_id", 2), "there is no token 2");
   expect_refused(changed("/model/unk_id", -1), "token id");
   EXPECT_THROW((void)encode(changed("/model/unk_id", nullptr), "b"), mxlm::Error);
@@ -176,8 +176,8 @@ TEST(HostileTokenizer, ACharsmapStaysInsideItself) {
   };
   expect_refused(with_map(""), "not whole");
   expect_refused(with_map("AAAA"), "not whole");
-  expect_refused(with_map("!AAA"), "no base64");
-  expect_refused(with_map("AAA"), "no base64");
+  expect_refused(with_map("!AAA"), "not base64");
+  expect_refused(with_map("AAA"), "not base64");
   expect_refused(with_map("CAAAAAAAAAA="), "not whole");  // eight bytes of trie, of which four are there
   expect_refused(with_map("BAAAAAAAAAD/"), "no UTF-8");   // a trie of a unit, and a byte 0xff
   const json outside = with_map("BAAAAAD8//8=");          // the unit's offset leads far out of it
