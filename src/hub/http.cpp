@@ -95,7 +95,7 @@ using Url = std::unique_ptr<CURLU, UrlDeleter>;
 Url parse_url(const std::string& text) {
   Url url(curl_url());
   if (!url || curl_url_set(url.get(), CURLUPART_URL, text.c_str(), 0) != CURLUE_OK) {
-    fail("{} is not an address of http or https; check HF_ENDPOINT.", quote(printable_url(text)));
+    fail("{} is not an address that can be fetched; check HF_ENDPOINT.", quote(printable_url(text)));
   }
   return url;
 }

@@ -155,8 +155,8 @@ TEST(TokenizerFolders, WhatMakesNoSenseIsRefused) {
   const auto beside = [](const std::string& file, const std::string& text) {
     return Folder{{"tokenizer.json", four_tokens()}, {file, text}};
   };
-  expect_folder_refused(beside("tokenizer_config.json", "[]"), "tokenizer_config.json", "no valid JSON object");
-  expect_folder_refused(beside("config.json", "{"), "config.json", "no valid JSON object");
+  expect_folder_refused(beside("tokenizer_config.json", "[]"), "tokenizer_config.json", "not a valid JSON object");
+  expect_folder_refused(beside("config.json", "{"), "config.json", "not a valid JSON object");
   expect_folder_refused(beside("tokenizer_config.json", R"({"eos_token": 7})"), "eos_token", "should be a token");
   expect_folder_refused(beside("tokenizer_config.json", R"({"eos_token": {"id": 2}})"), "eos_token",
                         "should be a token");
@@ -165,9 +165,9 @@ TEST(TokenizerFolders, WhatMakesNoSenseIsRefused) {
   expect_folder_refused(beside("tokenizer_config.json", R"({"added_tokens_decoder": []})"), "added_tokens_decoder",
                         "should be an object");
   expect_folder_refused(beside("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "y"}}})"), "'x'",
-                        "no token id");
+                        "not a token id");
   expect_folder_refused(beside("tokenizer_config.json", R"({"added_tokens_decoder": {"-1": {"content": "y"}}})"), "-1",
-                        "no token id");
+                        "not a token id");
   expect_folder_refused(beside("tokenizer_config.json", R"({"added_tokens_decoder": {"1": "y"}})"), "'1'",
                         "should be an object");
   expect_folder_refused(beside("tokenizer_config.json", R"({"extra_special_tokens": 3})"), "extra_special_tokens",
@@ -237,13 +237,13 @@ void expect_model_refused(const std::string& bytes, const std::string& what) {
 
 TEST(SentencePiece, HostileFilesAreRefused) {
   expect_model_refused("", "no pieces");
-  expect_model_refused("<html>404</html>", "no SentencePiece model");
-  expect_model_refused("version https://git-lfs.github.com/spec/v1\n", "no SentencePiece model");
-  expect_model_refused(std::string(20, '\xff'), "no SentencePiece model");
-  expect_model_refused(std::string("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11), "no SentencePiece model");
-  expect_model_refused(std::string("\x0b", 1), "no SentencePiece model");      // a group
-  expect_model_refused(std::string("\x08\x01", 2), "no SentencePiece model");  // pieces as a number
-  expect_model_refused(std::string("\x00\x00", 2), "no SentencePiece model");  // field 0
+  expect_model_refused("<html>404</html>", "not a SentencePiece model");
+  expect_model_refused("version https://git-lfs.github.com/spec/v1\n", "not a SentencePiece model");
+  expect_model_refused(std::string(20, '\xff'), "not a SentencePiece model");
+  expect_model_refused(std::string("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11), "not a SentencePiece model");
+  expect_model_refused(std::string("\x0b", 1), "not a SentencePiece model");      // a group
+  expect_model_refused(std::string("\x08\x01", 2), "not a SentencePiece model");  // pieces as a number
+  expect_model_refused(std::string("\x00\x00", 2), "not a SentencePiece model");  // field 0
   expect_model_refused(piece("a") + piece("a"), "twice");
   expect_model_refused(piece(""), "empty");
   expect_model_refused(piece("\xc3"), "UTF-8");

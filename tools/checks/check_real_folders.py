@@ -206,7 +206,7 @@ def files():
     for shard in ("../files/b.safetensors", str(folder / "b.safetensors")):
         index["weight_map"][names[1]] = shard
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-        refused(f"a shard named {shard[:4]}...", folder, ["no file in its folder"])
+        refused(f"a shard named {shard[:4]}...", folder, ["not a file in its folder"])
     assert want is not None
 
 
