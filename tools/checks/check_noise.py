@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
 """Checks what --noise says, s = sd(d) / sqrt(2 N), against the scatter of figures over real orders of sums.
 
-Usage: tools/checks/check_noise.py MXLM [RUNS]   (needs numpy; 300 runs take about ten minutes on two cores)
+Usage: tools/checks/check_noise.py MXLM [RUNS [WINDOWS]]   (needs numpy; 200 runs and 8 windows take about three minutes)
 
-Each run has another order. The hidden and the intermediate dimensions of booklet-7m and the value dimensions of its
-heads are renumbered in the checkpoint, which changes the order of the sums of every Linear and norm, and no value (MX
-blocks hold 32 neighbours, so whole blocks are renumbered, and values inside a block). The sums of attention, which no
-checkpoint can put in another order, are those of another instruction set than the run's before. (linear=mxfp4 is no
-variant here: its sums are exact in float32.)
+1. Many orders. The hidden and the intermediate dimensions of booklet-7m and the value dimensions of its heads are
+   renumbered in the checkpoint, which changes the order of the sums of every Linear and norm, and no value (MX blocks
+   hold 32 neighbours, so whole blocks are renumbered, and values inside a block). From each two successive runs s is
+   computed token by token, as --noise does from its two runs; its root mean square is compared with the standard
+   deviation of the figure over all RUNS. The variant is linear=mxint16: products of fewer bits have sums that are exact
+   in float32, or nearly, whatever their order.
+2. Other variants. The instruction sets of the processor have orders of their own, in attention, too. For each two of
+   them s is computed by token, and by window, which holds where tokens are not independent. --noise reverses all sums.
 
-From each two successive runs s is computed token by token, as --noise does from its two runs; its root mean square is
-compared with the standard deviation of the figure over all runs. For each figure the mean of ln(s / scatter) over the
-variants is printed with three standard errors of its own: a run's share of ln(scatter) is ((x - mean)^2 / variance - 1)
-/ 2, of which the mean over variants is taken first, since the variants of a run share their baseline. Exits with 1
-where
-
-* that interval does not hold 1 (by chance once in 370 times), or is wider than 15 % either way (RUNS are too few);
-* --noise, one pair of orders, is further from the root mean square of s than 3 standard deviations of the pairs' ln s.
+For each figure of 1 the mean of ln(s / scatter) over baseline and variant is printed with three standard errors of its
+own: a run's share of ln(scatter) is ((x - mean)^2 / variance - 1) / 2, of which the mean over both is taken first, since
+they share the baseline. Exits with 1 where that interval does not hold 1 (by chance once in 370 times) or is wider than
+20 % either way (RUNS are too few), or where --noise is more than 15 % off the s of instruction sets in the mean over
+the variants of a figure.
 """
 
+import itertools
 import json
 import math
 import os
@@ -36,8 +37,8 @@ import per_token
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models/booklet-7m"
 BLOCK = 32
-OPTIONS = ["--text", str(ROOT / "data/alice.txt"), "--context", "512", "--windows", "1", "--device", "cpu",
-           "--mx", "linear=mxfp8", "--mx", "linear=mxint8", "--mx", "linear=mxint16"]
+OPTIONS = ["--text", str(ROOT / "data/alice.txt"), "--context", "512", "--device", "cpu"]
+VARIANTS = ["--mx", "linear=mxfp8", "--mx", "linear=mxint8", "--mx", "linear=mxint16"]
 
 
 def read(path):
@@ -99,19 +100,20 @@ def renumbered(tensors, config, rng):
     return out
 
 
-def evaluate(mxlm, model, folder, isa, *more):
-    """The variants' results and the instruction set that computed them."""
-    result = folder / "out.json"
-    subprocess.run([mxlm, "eval", str(model), *OPTIONS, *more, "--quiet", "--no-journal", "--json", str(result)],
-                   check=True, stdout=subprocess.DEVNULL, env={**os.environ, "MXLM_ISA": isa})
-    out = json.loads(result.read_text())
-    return out["runs"][0]["variants"], out["machine"]["backend"]
+def evaluate(mxlm, model, folder, options, isa=None):
+    """The scores of tokens, and the result."""
+    result, tokens = folder / "out.json", folder / "out.csv"
+    subprocess.run([mxlm, "eval", str(model), *OPTIONS, *options, "--quiet", "--no-journal", "--json", str(result),
+                    "--per-token", str(tokens)],
+                   check=True, stdout=subprocess.DEVNULL, env={**os.environ, **({"MXLM_ISA": isa} if isa else {})})
+    return per_token.read(tokens), json.loads(result.read_text())
 
 
 def instruction_sets(mxlm, folder):
-    """Those of this processor. avx2 has the sums of portable."""
-    names = ("portable", "avx512", "avx512_bf16", "amx_bf16")
-    return [isa for isa in names if evaluate(mxlm, MODEL, folder, isa)[1] == f"cpu {isa}"]
+    """Those of this processor that differ. (avx2 has the sums of portable.)"""
+    one = ["--windows", "1", "--no-variants"]
+    return [isa for isa in ("portable", "avx512", "avx512_bf16", "amx_bf16")
+            if evaluate(mxlm, MODEL, folder, one, isa)[1]["machine"]["backend"] == f"cpu {isa}"]
 
 
 def token_figures(data, name):
@@ -123,57 +125,80 @@ def token_figures(data, name):
     return out
 
 
-def main():
-    mxlm, runs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 300
+def by_token(d, _):
+    """The square of s, from the differences between two orders."""
+    return float(np.var(d, ddof=1) / (2 * len(d)))
+
+
+def by_window(d, window):
+    """The same where only windows are independent. The mean over orders is 0."""
+    return float(np.sum(per_token.by_window(d, window) ** 2) / 2 / len(d) ** 2)
+
+
+def many_orders(mxlm, runs, folder):
+    """Whether s holds over renumbered checkpoints."""
     tensors, config = read(MODEL / "model.safetensors"), json.loads((MODEL / "config.json").read_text())
     rng = np.random.default_rng(11)
-    members = {"nll": lambda v: v["nll"], "ln_ppl_ratio": lambda v: v["vs_baseline"]["ln_ppl_ratio"],
-               "kld": lambda v: v["vs_baseline"]["kld_mean"], "top1": lambda v: v["vs_baseline"]["top1_agreement"]}
+    model = folder / "model"
+    shutil.copytree(MODEL, model)
     seen, squares, before = {}, {}, None
+    for _ in range(runs):
+        write(model / "model.safetensors", renumbered(tensors, config, rng))
+        data = evaluate(mxlm, model, folder, ["--windows", "1", "--mx", "linear=mxint16"])[0]
+        tokens = {(name, figure): values for name in data["variants"]
+                  for figure, values in token_figures(data, name).items()}
+        for key, values in tokens.items():
+            seen.setdefault(key, []).append(values.mean())
+            if before:
+                squares.setdefault(key, []).append(by_token(values - before[key], None))
+        before = tokens
+    print("| variant | figure | s of two orders | scatter | s / scatter |\n|---|---|---|---|---|")
+    logs, shares, fine = {}, {}, True
+    for (name, figure), values in seen.items():
+        x, s = np.array(values), math.sqrt(np.mean(squares[name, figure]))
+        logs.setdefault(figure, []).append(math.log(s / x.std(ddof=1)))
+        shares.setdefault(figure, []).append(((x - x.mean()) ** 2 / x.var() - 1) / 2)
+        print(f"| {name} | {figure} | {s:.2e} | {x.std(ddof=1):.2e} | {s / x.std(ddof=1):.2f} |")
+    for figure, values in logs.items():
+        mean, error = np.mean(values), np.mean(shares[figure], axis=0).std(ddof=1) / math.sqrt(runs)
+        good = abs(mean) <= 3 * error <= math.log(1.2)
+        fine = fine and good
+        print(f"{figure}: s is {math.exp(mean):.3f} of the scatter of {runs} orders, known to {math.exp(mean - 3 * error):.3f} "
+              f"to {math.exp(mean + 3 * error):.3f}{'' if good else ' <- NOT AS STATED'}", file=sys.stderr)
+    return fine
+
+
+def other_variants(mxlm, windows, folder):
+    """Whether --noise says what instruction sets differ by."""
+    options = ["--windows", str(windows), *VARIANTS]
+    data = {isa: evaluate(mxlm, MODEL, folder, options, isa)[0] for isa in instruction_sets(mxlm, folder)}
+    stated = evaluate(mxlm, MODEL, folder, [*options, "--noise"])[1]["runs"][0]["variants"]
+    print(f"| variant | figure | s of {', '.join(data)} | by window | by --noise | --noise / s |\n|---|---|---|---|---|---|")
+    logs, fine = {}, True
+    for v in stated:
+        tokens = [token_figures(d, v["name"]) for d in data.values()]
+        window = next(iter(data.values()))["window"]
+        for figure in tokens[0]:
+            pairs = [a[figure] - b[figure] for a, b in itertools.combinations(tokens, 2)]
+            s, clustered = (math.sqrt(np.mean([square(d, window) for d in pairs])) for square in (by_token, by_window))
+            said = v["noise"][f"{figure}_sd"]
+            logs.setdefault(figure, []).append(math.log(said / s))
+            print(f"| {v['name']} | {figure} | {s:.2e} | {clustered:.2e} | {said:.2e} | {said / s:.2f} |")
+    for figure, values in logs.items():
+        good = abs(np.mean(values)) <= math.log(1.15)
+        fine = fine and good
+        print(f"{figure}: --noise is {math.exp(np.mean(values)):.2f} of s{'' if good else ' <- NOT AS STATED'}",
+              file=sys.stderr)
+    return fine
+
+
+def main():
+    mxlm, counts = sys.argv[1], [int(n) for n in sys.argv[2:]]
+    runs, windows = counts + [200, 8][len(counts):]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        sets = instruction_sets(mxlm, folder)
-        if len(sets) < 2:
-            sys.exit(f"This processor has {sets} alone; the sums of attention need two instruction sets.")
-        print(f"{runs} runs, instruction sets {', '.join(sets)}", file=sys.stderr)
-        stated = evaluate(mxlm, MODEL, folder, sets[-1], "--noise")[0]
-        model, isa = folder / "model", sets[-1]
-        shutil.copytree(MODEL, model)
-        for _ in range(runs):
-            write(model / "model.safetensors", renumbered(tensors, config, rng))
-            isa = rng.choice([other for other in sets if other != isa])
-            for v in evaluate(mxlm, model, folder, isa, "--per-token", str(folder / "out.csv"))[0]:
-                for member, get in members.items():
-                    if member == "nll" or v["vs_baseline"]:
-                        seen.setdefault((v["name"], member), []).append(get(v))
-            data = per_token.read(folder / "out.csv")
-            tokens = {name: token_figures(data, name) for name in data["variants"]}
-            for name, figures in tokens.items() if before else ():
-                for member, values in figures.items():
-                    d = values - before[name][member]
-                    squares.setdefault((name, member), []).append(np.var(d, ddof=1) / (2 * len(d)))
-            before = tokens
-    print("| variant | figure | s of two orders | scatter | s / scatter | by --noise | --noise / s, and sd of pairs |")
-    print("|---|---|---|---|---|---|---|")
-    logs, shares, fine = {}, {}, True
-    for v in stated:
-        for member in before[v["name"]]:
-            pairs, x = np.array(squares[v["name"], member]), np.array(seen[v["name"], member])
-            s, scatter, said = math.sqrt(pairs.mean()), x.std(ddof=1), v["noise"][f"{member}_sd"]
-            logs.setdefault(member, []).append(math.log(s / scatter))
-            shares.setdefault(member, []).append(((x - x.mean()) ** 2 / x.var() - 1) / 2)
-            spread = np.log(pairs).std(ddof=1) / 2
-            good = abs(math.log(said / s)) <= 3 * spread
-            fine = fine and good
-            print(f"| {v['name']} | {member} | {s:.2e} | {scatter:.2e} | {s / scatter:.2f} | {said:.2e} | "
-                  f"{said / s:.2f}, {spread:.2f}{'' if good else ' NOT AS STATED'} |")
-    for member, values in logs.items():
-        mean, error = np.mean(values), np.mean(shares[member], axis=0).std(ddof=1) / math.sqrt(runs)
-        good = abs(mean) <= 3 * error and 3 * error <= math.log(1.15)
-        fine = fine and good
-        print(f"{member}: s is {math.exp(mean):.3f} of the scatter, known to {math.exp(mean - 3 * error):.3f} to "
-              f"{math.exp(mean + 3 * error):.3f}{'' if good else ' <- NOT AS STATED'}", file=sys.stderr)
-    sys.exit(0 if fine else 1)
+        fine = [other_variants(mxlm, windows, folder), many_orders(mxlm, runs, folder)]
+    sys.exit(0 if all(fine) else 1)
 
 
 if __name__ == "__main__":
