@@ -71,7 +71,7 @@ MXLM_TARGET_AVX2 void avx2_lanes(Function f, const Lanes& x, Lanes& y) {
   }
 }
 
-void portable(Function f, const Lanes& x, Lanes& y) {
+void portable_lanes(Function f, const Lanes& x, Lanes& y) {
   for (size_t i = 0; i < x.size(); ++i) {
     switch (f) {
       case Function::exp:
@@ -100,7 +100,7 @@ void portable(Function f, const Lanes& x, Lanes& y) {
 void compute(Isa isa, Function f, const Lanes& x, Lanes& y) {
   if (isa >= Isa::avx512) return avx512_lanes(f, x, y);
   if (isa == Isa::avx2) return avx2_lanes(f, x, y);
-  portable(f, x, y);
+  portable_lanes(f, x, y);
 }
 
 double exact(Function f, double x) {

@@ -4,6 +4,7 @@
 #include <cassert>
 
 #include "backend/cpu/cpu_backend.hpp"
+#include "backend/cpu/simd/math.hpp"
 
 namespace mxlm {
 namespace cpu {
@@ -52,20 +53,19 @@ MXLM_ALWAYS_INLINE ErrorSums compare(const T* reference, const T* other, int64_t
 }
 
 template <typename T>
-ErrorSums compare_portable(const T* reference, const T* other, int64_t n) {
+MXLM_TARGET_AVX2 ErrorSums compare_avx2(const T* reference, const T* other, int64_t n) {
   return compare(reference, other, n);
 }
-
 template <typename T>
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) ErrorSums compare_avx512(const T* reference,
-                                                                                       const T* other, int64_t n) {
+MXLM_TARGET_AVX512 ErrorSums compare_avx512(const T* reference, const T* other, int64_t n) {
   return compare(reference, other, n);
 }
 
 template <typename T>
 ErrorSums compare_any(Isa isa, const T* reference, const T* other, int64_t n) {
   if (isa >= Isa::avx512) return compare_avx512(reference, other, n);
-  return compare_portable(reference, other, n);
+  if (isa == Isa::avx2) return compare_avx2(reference, other, n);
+  return compare(reference, other, n);
 }
 
 }  // namespace

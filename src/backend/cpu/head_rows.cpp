@@ -48,82 +48,6 @@ void pad(const LogitChunk& chunk) {
   std::fill(chunk.logits + chunk.count, chunk.logits + round_up(chunk.count, kLanes), kLowest);
 }
 
-// --- portable
-
-/// Adds the bias, finds the maximum and Infs. Returns the rescale factor of earlier terms.
-double begin_portable(const LogitChunk& chunk, TokenState& state) {
-  if (chunk.bias != nullptr) {
-    for (int64_t i = 0; i < chunk.count; ++i) chunk.logits[i] += chunk.bias[i];
-  }
-  pad(chunk);
-  const int64_t end = round_up(chunk.count, kLanes);
-  std::array<float, kLanes> high;
-  std::array<float, kLanes> low;
-  high.fill(kLowest);
-  low.fill(kInfinity);
-  for (int64_t i = 0; i < end; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) {
-      const float x = chunk.logits[i + j];
-      high[j] = x > high[j] ? x : high[j];  // passes NaNs over: they show in the sum
-      low[j] = x < low[j] ? x : low[j];
-    }
-  }
-  const float max = *std::max_element(high.begin(), high.end());
-  if (*std::min_element(low.begin(), low.end()) == -kInfinity) state.finite = false;
-  note_target(chunk, state);
-  return !state.started || max > state.max ? raise_max(chunk, state, max) : 1;
-}
-
-void add_lanes(const std::array<float, kLanes>& lanes, std::array<double, 8>& sum) {
-  for (size_t j = 0; j < 8; ++j) sum[j] += static_cast<double>(lanes[j]) + static_cast<double>(lanes[j + 8]);
-}
-
-template <bool kSelf>
-double baseline_portable(const LogitChunk& chunk, TokenState& state, float* powers) {
-  const double rescale = begin_portable(chunk, state);
-  const int64_t end = round_up(chunk.count, kLanes);
-  std::array<float, kLanes> sum{};
-  std::array<float, kLanes> moment{};
-  for (int64_t i = 0; i < end; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) {
-      const float below = chunk.logits[i + j] - state.max;
-      powers[i + j] = exp2_sum_portable(below * kLog2e);
-      sum[j] += powers[i + j];
-      if constexpr (kSelf) moment[j] += powers[i + j] * below;
-    }
-  }
-  add_lanes(sum, state.sum);
-  if constexpr (kSelf) add_lanes(moment, state.moment);
-  return rescale;
-}
-
-template <bool kSelf>
-void variant_portable(const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
-                      double rescale) {
-  begin_portable(chunk, state);
-  const int64_t end = round_up(chunk.count, kLanes);
-  std::array<float, kLanes> sum{};
-  std::array<float, kLanes> cross{};
-  std::array<float, kLanes> reverse{};
-  std::array<float, kLanes> moment{};
-  for (int64_t i = 0; i < end; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) {
-      const float x = chunk.logits[i + j];
-      const float power = exp2_sum_portable((x - state.max) * kLog2e);
-      sum[j] += power;
-      const float ahead = baseline[i + j] - x;
-      cross[j] += powers[i + j] * ahead;
-      reverse[j] -= power * ahead;
-      if constexpr (kSelf) moment[j] += power * (x - state.max);
-    }
-  }
-  add_lanes(sum, state.sum);
-  add_lanes(reverse, state.reverse);
-  if constexpr (kSelf) add_lanes(moment, state.moment);
-  for (double& s : state.cross) s *= rescale;
-  add_lanes(cross, state.cross);
-}
-
 }  // namespace
 
 #define MXLM_SIMD_BODIES "backend/cpu/simd/head.inl"
@@ -139,9 +63,7 @@ float log_sum(const TokenState& state) { return static_cast<float>(std::log(tota
 
 double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, float* powers) {
   const auto add = [&]<bool kSelf>(std::bool_constant<kSelf>) {
-    if (isa >= Isa::avx512) return avx512::baseline_chunk<kSelf>(chunk, state, powers);
-    if (isa == Isa::avx2) return avx2::baseline_chunk<kSelf>(chunk, state, powers);
-    return baseline_portable<kSelf>(chunk, state, powers);
+    return MXLM_DISPATCH(isa, baseline_chunk<kSelf>(chunk, state, powers));
   };
   return state.self ? add(std::true_type()) : add(std::false_type());
 }
@@ -149,9 +71,7 @@ double add_baseline_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, f
 void add_variant_chunk(Isa isa, const LogitChunk& chunk, TokenState& state, const float* baseline, const float* powers,
                        double rescale) {
   const auto add = [&]<bool kSelf>(std::bool_constant<kSelf>) {
-    if (isa >= Isa::avx512) return avx512::variant_chunk<kSelf>(chunk, state, baseline, powers, rescale);
-    if (isa == Isa::avx2) return avx2::variant_chunk<kSelf>(chunk, state, baseline, powers, rescale);
-    variant_portable<kSelf>(chunk, state, baseline, powers, rescale);
+    return MXLM_DISPATCH(isa, variant_chunk<kSelf>(chunk, state, baseline, powers, rescale));
   };
   state.self ? add(std::true_type()) : add(std::false_type());
 }

@@ -12,68 +12,6 @@
 namespace mxlm::cpu {
 namespace {
 
-// --- portable
-
-/// x cos + y sin, of which the caller rounds the sum; products are rounded to the tables' type.
-template <typename Table>
-float turned(float x, float cos, float y, float sin) {
-  return rounded<Table>(x * cos) + rounded<Table>(y * sin);
-}
-
-template <typename T, typename Table>
-void rotate_portable(const Rotation& r, T* x, const Table* cos, const Table* sin) {
-  const int64_t step = r.interleaved ? 2 : 1;
-  const int64_t other = r.interleaved ? 1 : r.half;
-  for (int h = 0; h < r.heads; ++h, x += r.head_stride) {
-    for (int i = 0; i < r.half; ++i) {
-      T& first = x[step * i];
-      T& second = x[step * i + other];
-      const float a = load(first);
-      const float b = load(second);
-      store(turned<Table>(a, load(cos[i]), b, -load(sin[i])), first);
-      store(turned<Table>(b, load(cos[i]), a, load(sin[i])), second);
-    }
-  }
-}
-
-template <typename T>
-void finish_portable(const float* sum, const float* bias, float multiplier, const T* residual, int64_t n, T* out) {
-  for (int64_t i = 0; i < n; ++i) {
-    float value = rounded<T>(bias == nullptr ? sum[i] : sum[i] + bias[i]);
-    if (multiplier != 1) value = rounded<T>(value * multiplier);
-    if (residual != nullptr) value = load(residual[i]) + value;
-    store(value, out[i]);
-  }
-}
-
-template <typename A, typename T>
-void add_portable(const A* a, const T* b, float multiplier, int64_t n, T* out) {
-  for (int64_t i = 0; i < n; ++i) {
-    float value = rounded<T>(load(a[i]));
-    if (multiplier != 1) value = rounded<T>(value * multiplier);
-    store(value + load(b[i]), out[i]);
-  }
-}
-
-template <typename T>
-void scale_portable(float multiplier, int64_t n, T* x) {
-  for (int64_t i = 0; i < n; ++i) store(load(x[i]) * multiplier, x[i]);
-}
-
-template <typename T>
-void clamp_portable(float limit, int64_t n, T* x) {
-  for (int64_t i = 0; i < n; ++i) {
-    float value = load(x[i]);
-    value = value > limit ? limit : value;  // passes NaN on
-    store(value < -limit ? -limit : value, x[i]);
-  }
-}
-
-template <typename T>
-void accumulate_portable(const T* y, float weight, int64_t n, float* sum) {
-  for (int64_t i = 0; i < n; ++i) sum[i] += weight * load(y[i]);
-}
-
 float load_any(DType type, const std::byte* from) {
   if (type == DType::f32) {
     float x;
@@ -211,9 +149,7 @@ namespace {
 
 template <typename T, typename Table>
 void rotate_any(Isa isa, const Rotation& r, T* x, const Table* cos, const Table* sin) {
-  if (isa >= Isa::avx512) return avx512::rotate(r, x, cos, sin);
-  if (isa == Isa::avx2) return avx2::rotate(r, x, cos, sin);
-  rotate_portable(r, x, cos, sin);
+  MXLM_DISPATCH(isa, rotate(r, x, cos, sin));
 }
 
 }  // namespace
@@ -231,64 +167,36 @@ void rotate_row(Isa isa, const Rotation& r, BFloat16* x, const float* cos, const
 void finish_row(Isa isa, const float* sum, const float* bias, float multiplier, const BFloat16* residual, int64_t n,
                 BFloat16* out) {
   if (isa >= Isa::avx512_bf16) return avx512::finish_values_bf16(sum, bias, multiplier, residual, n, out);
-  if (isa >= Isa::avx512) return avx512::finish_values(sum, bias, multiplier, residual, n, out);
-  if (isa == Isa::avx2) return avx2::finish_values(sum, bias, multiplier, residual, n, out);
-  finish_portable(sum, bias, multiplier, residual, n, out);
+  MXLM_DISPATCH(isa, finish_values(sum, bias, multiplier, residual, n, out));
 }
 void finish_row(Isa isa, const float* sum, const float* bias, float multiplier, const float* residual, int64_t n,
                 float* out) {
-  if (isa >= Isa::avx512) return avx512::finish_values(sum, bias, multiplier, residual, n, out);
-  if (isa == Isa::avx2) return avx2::finish_values(sum, bias, multiplier, residual, n, out);
-  finish_portable(sum, bias, multiplier, residual, n, out);
+  MXLM_DISPATCH(isa, finish_values(sum, bias, multiplier, residual, n, out));
 }
 
 void add_row(Isa isa, const BFloat16* a, const BFloat16* b, float multiplier, int64_t n, BFloat16* out) {
-  if (isa >= Isa::avx512) return avx512::add_values(a, b, multiplier, n, out);
-  if (isa == Isa::avx2) return avx2::add_values(a, b, multiplier, n, out);
-  add_portable(a, b, multiplier, n, out);
+  MXLM_DISPATCH(isa, add_values(a, b, multiplier, n, out));
 }
 void add_row(Isa isa, const float* a, const BFloat16* b, float multiplier, int64_t n, BFloat16* out) {
-  if (isa >= Isa::avx512) return avx512::add_values(a, b, multiplier, n, out);
-  if (isa == Isa::avx2) return avx2::add_values(a, b, multiplier, n, out);
-  add_portable(a, b, multiplier, n, out);
+  MXLM_DISPATCH(isa, add_values(a, b, multiplier, n, out));
 }
 void add_row(Isa isa, const float* a, const float* b, float multiplier, int64_t n, float* out) {
-  if (isa >= Isa::avx512) return avx512::add_values(a, b, multiplier, n, out);
-  if (isa == Isa::avx2) return avx2::add_values(a, b, multiplier, n, out);
-  add_portable(a, b, multiplier, n, out);
+  MXLM_DISPATCH(isa, add_values(a, b, multiplier, n, out));
 }
 
 void scale_row(Isa isa, float multiplier, int64_t n, BFloat16* x) {
-  if (isa >= Isa::avx512) return avx512::scale_values(multiplier, n, x);
-  if (isa == Isa::avx2) return avx2::scale_values(multiplier, n, x);
-  scale_portable(multiplier, n, x);
+  MXLM_DISPATCH(isa, scale_values(multiplier, n, x));
 }
-void scale_row(Isa isa, float multiplier, int64_t n, float* x) {
-  if (isa >= Isa::avx512) return avx512::scale_values(multiplier, n, x);
-  if (isa == Isa::avx2) return avx2::scale_values(multiplier, n, x);
-  scale_portable(multiplier, n, x);
-}
+void scale_row(Isa isa, float multiplier, int64_t n, float* x) { MXLM_DISPATCH(isa, scale_values(multiplier, n, x)); }
 
-void clamp_row(Isa isa, float limit, int64_t n, BFloat16* x) {
-  if (isa >= Isa::avx512) return avx512::clamp_values(limit, n, x);
-  if (isa == Isa::avx2) return avx2::clamp_values(limit, n, x);
-  clamp_portable(limit, n, x);
-}
-void clamp_row(Isa isa, float limit, int64_t n, float* x) {
-  if (isa >= Isa::avx512) return avx512::clamp_values(limit, n, x);
-  if (isa == Isa::avx2) return avx2::clamp_values(limit, n, x);
-  clamp_portable(limit, n, x);
-}
+void clamp_row(Isa isa, float limit, int64_t n, BFloat16* x) { MXLM_DISPATCH(isa, clamp_values(limit, n, x)); }
+void clamp_row(Isa isa, float limit, int64_t n, float* x) { MXLM_DISPATCH(isa, clamp_values(limit, n, x)); }
 
 void accumulate_row(Isa isa, const BFloat16* y, float weight, int64_t n, float* sum) {
-  if (isa >= Isa::avx512) return avx512::accumulate_values(y, weight, n, sum);
-  if (isa == Isa::avx2) return avx2::accumulate_values(y, weight, n, sum);
-  accumulate_portable(y, weight, n, sum);
+  MXLM_DISPATCH(isa, accumulate_values(y, weight, n, sum));
 }
 void accumulate_row(Isa isa, const float* y, float weight, int64_t n, float* sum) {
-  if (isa >= Isa::avx512) return avx512::accumulate_values(y, weight, n, sum);
-  if (isa == Isa::avx2) return avx2::accumulate_values(y, weight, n, sum);
-  accumulate_portable(y, weight, n, sum);
+  MXLM_DISPATCH(isa, accumulate_values(y, weight, n, sum));
 }
 
 void convert_row(Isa isa, DType from_type, const void* from, DType to_type, void* to, int64_t n) {

@@ -11,33 +11,14 @@ struct Row {
   float inner = 1, limit = 0, slope = 0, distance = 0;
 };
 
-void transform_portable(const Row& row, int64_t n, float* x) {
-  if (row.limit != 0) {
-    for (int64_t j = 0; j < n; ++j) x[j] = row.limit * tanh_portable(x[j] * row.inner);
-  } else {
-    for (int64_t j = 0; j < n; ++j) x[j] *= row.inner;
-  }
-  if (row.slope == 0) return;
-  for (int64_t j = 0; j < n; ++j) x[j] += row.slope * (static_cast<float>(j) + row.distance);
-}
-
 }  // namespace
 
 #define MXLM_SIMD_BODIES "backend/cpu/simd/score.inl"
 #include "backend/cpu/simd/each_target.hpp"
 
-namespace {
-
-void transform_row(Isa isa, const Row& row, int64_t n, float* x) {
-  if (isa >= Isa::avx512) return avx512::transform(row, n, x);
-  if (isa == Isa::avx2) return avx2::transform(row, n, x);
-  transform_portable(row, n, x);
-}
-
-}  // namespace
-
 void transform_logits(Isa isa, float multiplier, float softcap, int64_t n, float* x) {
-  transform_row(isa, {.inner = softcap == 0 ? multiplier : multiplier / softcap, .limit = softcap}, n, x);
+  const Row row{.inner = softcap == 0 ? multiplier : multiplier / softcap, .limit = softcap};
+  MXLM_DISPATCH(isa, transform(row, n, x));
 }
 
 void transform_scores(Isa isa, const ScoreTransform& transform, int64_t query, int64_t key, int64_t rows, int64_t keys,
@@ -48,7 +29,7 @@ void transform_scores(Isa isa, const ScoreTransform& transform, int64_t query, i
   row.slope = transform.slope * kLog2e;
   for (int64_t i = 0; i < rows; ++i) {
     row.distance = static_cast<float>(key - (query + i));
-    transform_row(isa, row, keys, scores + i * stride);
+    MXLM_DISPATCH(isa, transform(row, keys, scores + i * stride));
   }
 }
 

@@ -1,11 +1,11 @@
 #pragma once
 
-// Exponentials of 16 lanes for each instruction set.
+// Vectors of 16 lanes for each instruction set, with their exponentials.
 
 #include "backend/cpu/simd/avx2.hpp"
 #include "backend/cpu/simd/avx512.hpp"
+#include "backend/cpu/simd/portable.hpp"
 
-// What a body is compiled with: MXLM_OP for functions that become part of their callers, MXLM_BODY for the others.
 namespace mxlm::cpu::avx2 {
 #define MXLM_OP MXLM_AVX2_OP
 #include "backend/cpu/simd/math.inl"

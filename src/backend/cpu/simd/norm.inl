@@ -1,6 +1,6 @@
 // Norms of rows; included once for each instruction set.
 
-/// 32 values of a row as two vectors, in the order of lane_of.
+/// 32 values of a row as two vectors: bfloat16s at even and at odd places, float32s one half after the other.
 MXLM_OP Pair load_halves(const BFloat16* x, int64_t left) { return load_pair(lanes_left_32(left), x); }
 MXLM_OP Pair load_halves(const float* x, int64_t left) {
   return {load(lanes_left(left), x), load(lanes_left(left - 16), x + 16)};
