@@ -514,7 +514,8 @@ TEST_F(CudaAttention, Bfloat16OperationsAgreeWithTheCpu) {
       for (const DType type : {DType::bf16, DType::f32}) {
         FeatureProblem fp(f, type, {1, 33, 130}, 2, 1, 24, 3);
         fp.problem.args.arithmetic = Arithmetic::bf16_rounded;
-        if (quantised) fp.problem.args.qk = {format("mxfp8_e4m3"), format("mxfp8_e4m3"), std::nullopt, Arithmetic::bf16_rounded};
+        if (quantised)
+          fp.problem.args.qk = {format("mxfp8_e4m3"), format("mxfp8_e4m3"), std::nullopt, Arithmetic::bf16_rounded};
         if (type == DType::f32) {
           for (Tensor* t : {&fp.problem.q, &fp.problem.k, &fp.problem.v}) {
             for (int64_t r = 0; r < t->rows(); ++r) {
