@@ -113,7 +113,7 @@ void activation(benchmark::State& state, Activation which) {
   const Tensor x = random_tensor(kRows, kWide);
   for (auto _ : state) {
     std::vector<Operand> outs(1);
-    backend().activation(x, which, false, {}, outs);
+    backend().activation(x, which, Arithmetic::model_dtype, {}, outs);
     benchmark::DoNotOptimize(outs);
   }
   count(state, kRows * kWide * 4, kRows * kWide);

@@ -225,8 +225,8 @@ TEST(Tree, VariantsShareThePrefixUntilTheyDiffer) {
   EXPECT_NE(three.leaf[0], three.leaf[1]);
   EXPECT_EQ(three.levels[0][0].variants, (Sizes{0, 1, 2}));
   EXPECT_EQ(three.levels[1][three.leaf[1]].variants, (Sizes{1, 2}));
-  EXPECT_FALSE(three.head[1].replaced());
-  EXPECT_TRUE(three.head[2].replaced());
+  EXPECT_FALSE(three.lm_head[1].replaced());
+  EXPECT_TRUE(three.lm_head[2].replaced());
 }
 
 class Plans : public testing::Test {
