@@ -1,5 +1,7 @@
 #pragma once
 
+// The base of backends that wrap another backend.
+
 #include <memory>
 #include <utility>
 
@@ -7,8 +9,8 @@
 
 namespace mxlm {
 
-/// Passes everything on to another backend: the base of decorators that look at, or change, a few operations. Every
-/// operation of Backend is pure, so an operation that is missing here does not compile.
+/// Passes every operation on to another backend. Classes derived from it look at, or change, a few operations. All
+/// operations of Backend are pure virtual, so the compiler reports an operation that is missing here.
 class ForwardingBackend : public Backend {
  public:
   /// `inner` is borrowed.
@@ -52,7 +54,8 @@ class ForwardingBackend : public Backend {
              int64_t position_offset, Tensor& hidden) override {
     inner_.embed(batch, table, multiplier, positions, position_offset, hidden);
   }
-  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets, std::span<Operand> outs) override {
+  void norm(const Tensor& x, const NormArgs& args, std::span<const int64_t> window_offsets,
+            std::span<Operand> outs) override {
     inner_.norm(x, args, window_offsets, outs);
   }
   void norm(const Tensor& x, const NormArgs& args, Tensor& out) override { inner_.norm(x, args, out); }
@@ -71,18 +74,20 @@ class ForwardingBackend : public Backend {
                  std::span<Operand> outs) override {
     inner_.attention(q, k, v, batch, args, outs);
   }
-  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic, std::span<const int64_t> window_offsets,
-                  std::span<Operand> outs) override {
+  void activation(const Tensor& x, Activation activation, Arithmetic arithmetic,
+                  std::span<const int64_t> window_offsets, std::span<Operand> outs) override {
     inner_.activation(x, activation, arithmetic, window_offsets, outs);
   }
-  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args, std::span<const int64_t> window_offsets,
-                        std::span<Operand> outs) override {
+  void gated_activation(const Tensor& gate, const Tensor& up, const GatedArgs& args,
+                        std::span<const int64_t> window_offsets, std::span<Operand> outs) override {
     inner_.gated_activation(gate, up, args, window_offsets, outs);
   }
   void add(const Tensor& a, const Tensor& b, float multiplier, Tensor& out) override {
     inner_.add(a, b, multiplier, out);
   }
-  Routing choose_experts(const Tensor& logits, const RoutingArgs& args) override { return inner_.choose_experts(logits, args); }
+  Routing choose_experts(const Tensor& logits, const RoutingArgs& args) override {
+    return inner_.choose_experts(logits, args);
+  }
   void accumulate(const Tensor& y, std::span<const int32_t> rows, std::span<const float> weights,
                   Tensor& sum) override {
     inner_.accumulate(y, rows, weights, sum);
