@@ -218,8 +218,8 @@ TEST(Variant, RefusalsNameThePlaceAndWhatIsPossible) {
   EXPECT_THAT(refusal("mlp"), HasSubstr("TARGET=FORMAT"));
   EXPECT_THAT(refusal("mlp=mxfp8,"), HasSubstr("clause is missing"));
   EXPECT_THAT(refusal("mlp=mxfp8,,qk=mxfp8"), HasSubstr("clause is missing"));
-  EXPECT_THAT(refusal(""), HasSubstr("empty variant"));
-  EXPECT_THAT(refusal(" "), HasSubstr("empty variant"));
+  EXPECT_THAT(refusal(""), HasSubstr("variant is empty"));
+  EXPECT_THAT(refusal(" "), HasSubstr("variant is empty"));
   EXPECT_THAT(refusal("my name: mlp=mxfp8"), HasSubstr("no name of a variant"));
   EXPECT_THAT(refusal(": mlp=mxfp8"), HasSubstr("no name of a variant"));
   EXPECT_THAT(refusal("*:up_proj=mxfp8"), HasSubstr("'?'"));
