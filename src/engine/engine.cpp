@@ -12,7 +12,7 @@
 namespace mxlm {
 namespace {
 
-/// Which keys of each window are real, as Batch::keys; empty if all are.
+/// The number of real keys of each window, as in Batch::keys; empty if all keys are real.
 std::vector<int32_t> real_keys(std::span<const Window> windows) {
   std::vector<int32_t> out;
   if (std::none_of(windows.begin(), windows.end(), [](const Window& w) { return w.keys > 0; })) return out;
@@ -20,11 +20,12 @@ std::vector<int32_t> real_keys(std::span<const Window> windows) {
   return out;
 }
 
-/// Collects stretches of the backend's work while it runs, and asks how long they took only at the end: asking waits.
+/// Collects spans of the backend's work while it runs. It asks for their durations only at the end, because asking
+/// waits for the device.
 class Timer {
  public:
   using Part = double VariantSeconds::*;
-  /// The time between the marks counts `factor` times as `part` of these variants.
+  /// Adds the time between the marks, times `factor`, to `part` of these variants.
   void add(Mark from, Mark to, Part part, std::span<const size_t> variants, double factor = 1) {
     spans_.push_back({std::move(from), std::move(to), part, {variants.begin(), variants.end()}, factor});
   }
@@ -45,7 +46,7 @@ class Timer {
   std::vector<Span> spans_;
 };
 
-/// Sums that a device still owes are written before the result that they belong to is gone.
+/// Settles the backend on destruction: a device may still write sums into the result, which must outlive them.
 struct Settled {
   Backend& backend;
   explicit Settled(Backend& b) : backend(b) {}
@@ -55,14 +56,14 @@ struct Settled {
     try {
       backend.settle();
     } catch (const std::exception&) {
-      // A round that failed needs no sums.
+      // A shard that failed needs no sums.
     }
   }
 };
 
 }  // namespace
 
-/// One round: walks the tree, then scores every variant's last hidden state.
+/// Runs one shard: walks the tree, then scores the last hidden state of every variant.
 class Engine::Round final : public WalkVisitor {
  public:
   Round(Engine& engine, const std::function<void(double)>& on_work)
@@ -118,7 +119,8 @@ class Engine::Round final : public WalkVisitor {
 
   void begin_node(const WalkStep& /*at*/, const TreeNode& /*node*/) override { begin_ = backend_.mark(); }
 
-  /// Prepared just before the node runs, so that it is still in the caches, and held until its last user has it.
+  /// Prepares a weight just before the node runs, so that the weight is still in the caches, and holds it until the
+  /// last node of the step has used it.
   std::shared_ptr<const PreparedWeight> weight(const WalkStep& at, const TreeNode& node, size_t linear) override {
     const LinearSpec& spec = *at.step.linears[linear];
     const ProductSpec& product = node.products.linears[linear];
@@ -149,13 +151,13 @@ class Engine::Round final : public WalkVisitor {
   }
 
  private:
-  /// A prepared weight of a step and how many of its nodes have still to use it.
+  /// A prepared weight of a step, and the number of nodes that have yet to use it.
   struct SharedWeight {
     std::shared_ptr<const PreparedWeight> prepared;
     size_t users = 0;
   };
 
-  /// Experts are prepared one at a time, within the time of the step.
+  /// Experts are prepared one at a time while the step runs, so their time moves from `forward` to `prepare`.
   std::shared_ptr<const PreparedWeight> expert_weight(const LinearSpec& linear, const ProductSpec& product,
                                                       const TreeNode& node) {
     const Mark from = backend_.mark();
@@ -183,7 +185,7 @@ class Engine::Round final : public WalkVisitor {
 
   void score_batch(std::span<const Window> windows, const WalkState& state, size_t b) {
     std::vector<int32_t> rows, targets;
-    std::vector<int64_t> offsets{0};  // of the windows in `rows`
+    std::vector<int64_t> offsets{0};  // where each window begins in `rows`
     for (size_t w = 0; w < windows.size(); ++w) {
       const auto begin = static_cast<size_t>(windows[w].score_begin);
       for (size_t t = begin; t < begin + windows[w].scored(); ++t) {
@@ -223,11 +225,11 @@ class Engine::Round final : public WalkVisitor {
   const ForwardPass& forward_;
   const std::function<void(double)>& on_work_;
   RoundResult result_;
-  std::vector<LayerErrors::StepSums> layer_errors_;  // [step], not there until settle()
-  Settled settled_;                                  // destroyed before the two above
+  std::vector<LayerErrors::StepSums> layer_errors_;  // [step], valid after settle()
+  Settled settled_;                                  // destroyed before the two members above, which it protects
   Timer timer_;
-  Mark begin_;  // of the work at hand
-  /// [Linear that is prepared before the step runs]
+  Mark begin_;  // where the current piece of work begins
+  /// By the index of a Linear that is prepared before the step runs.
   std::vector<std::unordered_map<ProductSpec, SharedWeight, WeightsHash, SameWeights>> shared_;
 };
 
@@ -249,7 +251,7 @@ void Engine::prefetch(const LinearSpec& linear, const ProductSpec& product) {
 void Engine::prefetch(size_t step) {
   const auto& linears = forward_.steps()[step].linears;
   for (const LinearSpec* linear : linears) store_.will_need(*linear);
-  // In the order in which nodes prepare them; a later node's other spec is made of the same source.
+  // The order is the order in which nodes prepare weights. A later node with another spec uses the same source.
   for (const TreeNode& node : job_.tree.levels[step]) {
     for (size_t l = 0; l < linears.size(); ++l) prefetch(*linears[l], node.products.linears[l]);
   }

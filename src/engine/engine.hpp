@@ -1,8 +1,8 @@
 #pragma once
 
-// The layer-major engine: for each step: for each variant: for each micro-batch of a round. A step's weights are read,
-// moved and quantised once for every variant and token of the round, and the baseline and all variants meet at the head
-// in the same moment.
+// The engine, which runs one shard after another. Its loops are layer-major: steps outside, then variants, then the
+// micro-batches of the shard. So a step's weights are read, moved and quantised once for all variants and tokens of the
+// shard, and the logits of the baseline and of all variants are there at the same time to be compared.
 
 #include <functional>
 #include <map>
@@ -19,17 +19,18 @@
 
 namespace mxlm {
 
-/// What is computed, for every worker the same. Everything is borrowed.
+/// What a run computes. It is the same for every worker. Everything is borrowed.
 struct EngineJob {
   const ModelSpec& model;
   const VariantTree& tree;
   const Plan& plan;
   std::span<const Window> windows;
   ScoreKind kind = ScoreKind::next_token;
-  bool jensen_shannon = false;  // as HeadJob::jensen_shannon
+  bool jensen_shannon = false;  // see HeadJob::jensen_shannon
 };
 
-/// Runs rounds on one backend, one after the other, and keeps between them what the plan says. Used by one thread.
+/// Runs shards on one backend, one after the other, and keeps weights between shards as the plan says. One thread uses
+/// it.
 class Engine {
  public:
   /// Everything is borrowed and must outlive the engine.
@@ -38,17 +39,17 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// Runs the windows of `batches`. `on_work` is told of each piece of work, in nodes of the tree times tokens, the
-  /// head of a variant being a node. Throws Interrupted between pieces, and Error; after OutOfDeviceMemory a round may
-  /// be run again.
+  /// Runs a shard: the windows of `batches`. Calls `on_work` after each piece of work with its size, which is nodes of
+  /// the tree times tokens; the LM head of a variant counts as a node. Throws Interrupted between pieces of work, and
+  /// Error. After OutOfDeviceMemory the caller may run the shard again.
   RoundResult run_round(std::span<const Plan::Range> batches, const std::function<void(double)>& on_work);
 
-  /// [variant] -> module of a Linear -> PreparedWeight::route of the weight that it multiplied with.
+  /// [variant] -> module name of a Linear -> PreparedWeight::route of the weight that the Linear used.
   [[nodiscard]] std::vector<std::map<std::string, std::string>> routes() const;
 
  private:
   class Round;
-  /// Asks the backend to bring the weights of a step, which are on their way until `forget`.
+  /// Asks the backend to start moving the weights of a step to the device. `forget` ends that.
   void prefetch(size_t step);
   void prefetch(const LinearSpec& linear, const ProductSpec& product);
   void forget(const LinearSpec& linear);
@@ -58,7 +59,7 @@ class Engine {
   const ForwardPass& forward_;
   WeightStore store_;
   std::vector<StepLinear> lm_heads_;                    // [variant]
-  std::map<const LinearSpec*, HostMatrix> prefetched_;  // not yet forgotten
+  std::map<const LinearSpec*, HostMatrix> prefetched_;  // weights without `forget` so far
 };
 
 }  // namespace mxlm

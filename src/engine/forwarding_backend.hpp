@@ -1,5 +1,7 @@
 #pragma once
 
+// The base of backends that wrap another backend.
+
 #include <memory>
 #include <utility>
 
@@ -7,8 +9,8 @@
 
 namespace mxlm {
 
-/// Passes everything on to another backend: the base of decorators that look at, or change, a few operations. Every
-/// operation of Backend is pure, so an operation that is missing here does not compile.
+/// Passes every operation on to another backend. Classes derived from it look at, or change, a few operations. All
+/// operations of Backend are pure virtual, so the compiler reports an operation that is missing here.
 class ForwardingBackend : public Backend {
  public:
   /// `inner` is borrowed.

@@ -1,5 +1,7 @@
 #pragma once
 
+// The errors of hidden states after each step, compared with the baseline's.
+
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -10,17 +12,18 @@
 
 namespace mxlm {
 
-/// Squared sums of every hidden state and of its difference from the baseline's, step by step. A window's sums are its
-/// rows' in order, so no digit depends on micro-batches, rounds, threads or devices.
+/// Sums of squares of every hidden state and of its difference from the baseline's, step by step. The sums of a window
+/// add its rows in order, so no digit depends on micro-batches, shards, threads or devices.
 class LayerErrors {
  public:
-  /// Sums of one step of a round: [node][window of the round]; empty where nobody has left the baseline.
+  /// Sums of one step of a shard: [node][window of the shard]. Empty where all variants still share the baseline's
+  /// node.
   using StepSums = std::vector<std::vector<ErrorSums>>;
-  /// `hidden[node][micro-batch]` are the states after `step`.
+  /// `hidden[node][micro-batch]` are the hidden states after the step.
   static StepSums of_step(Backend& backend, const std::vector<TreeNode>& level,
                           const std::vector<std::vector<Tensor>>& hidden, std::span<const MicroBatch> batches);
-  /// Sums of a variant and a window of the round of which `round` are the sums, one a step; zeros where the variant
-  /// shares the baseline's states.
+  /// The sums of one variant and one window, by step, taken from `round`, the sums of the window's shard by step. Zeros
+  /// where the variant shares the baseline's hidden state.
   static std::vector<ErrorSums> of_window(const VariantTree& tree, const std::vector<StepSums>& round, size_t variant,
                                           size_t window);
 };

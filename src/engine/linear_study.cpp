@@ -12,11 +12,11 @@
 namespace mxlm {
 namespace {
 
-constexpr int64_t kTokens = 4096;      // windows are taken until there are so many
-constexpr int64_t kBatchTokens = 512;  // of a micro-batch; two float32 products of it are held
-constexpr int64_t kHeadRows = 128;     // of the LM head at once
+constexpr int64_t kTokens = 4096;      // the study takes windows until it has this many tokens
+constexpr int64_t kBatchTokens = 512;  // of a micro-batch; memory holds two float32 products of it
+constexpr int64_t kHeadRows = 128;     // rows that the LM head computes at a time
 
-/// What was seen of one Linear at one node of the tree.
+/// What the study has collected of one Linear at one node of the tree.
 struct Seen {
   std::optional<QuantizationError> activation;
   ErrorSums output;
@@ -58,7 +58,7 @@ class Study final : public WalkVisitor {
   }
 
   std::shared_ptr<const PreparedWeight> weight(const WalkStep& at, const TreeNode& node, size_t linear) override {
-    // Of experts one is held at a time.
+    // Memory holds one expert at a time.
     if (linear >= at.step.prepared) {
       std::fill(plain_weights_.begin() + static_cast<std::ptrdiff_t>(at.step.prepared), plain_weights_.end(), nullptr);
     }
@@ -95,8 +95,8 @@ class Study final : public WalkVisitor {
     model_.embedding.release();
   }
 
-  /// Calls `use` with the source of a Linear's weight in the values that the run computes with; `arithmetic` as in
-  /// ProductSpec.
+  /// Calls `use` with the source of a Linear's weight, rounded to bfloat16 where the run computes with rounded values.
+  /// `arithmetic` is ProductSpec::arithmetic.
   template <typename Use>
   void with_source(const LinearSpec& linear, Arithmetic arithmetic, const Use& use) {
     std::vector<std::byte> storage;
@@ -115,7 +115,7 @@ class Study final : public WalkVisitor {
     return out;
   }
 
-  /// Forgets what was seen of the node before.
+  /// Starts a node: removes what was collected of the node before.
   void begin_products(std::span<const ProductSpec> products, bool is_baseline) {
     products_.assign(products.begin(), products.end());
     is_baseline_ = is_baseline;
@@ -123,11 +123,11 @@ class Study final : public WalkVisitor {
     which_.clear();
   }
 
-  /// The head, whose rows are taken a few at a time.
+  /// Runs the LM head, a few rows at a time because logits are large.
   void run_head() {
     linears_ = {&model_.lm_head};
     plain_weights_.assign(1, nullptr);
-    std::vector<std::pair<ProductSpec, size_t>> done;  // (spec, leaf) -> the first variant's figures serve the others
+    std::vector<std::pair<ProductSpec, size_t>> done;  // (spec, leaf); variants with the same pair share figures
     for (size_t v = 0; v < tree_.lm_head.size(); ++v) {
       const ProductSpec& spec = tree_.lm_head[v];
       const bool wanted = (spec.replaced() && options_.errors) || (v == 0 && options_.exponents);
@@ -157,7 +157,7 @@ class Study final : public WalkVisitor {
     model_.lm_head.weight.release();
   }
 
-  /// Takes in one product: what its operand was made of, and what it would have been.
+  /// Takes in one product: its operand against the plain activation, and its result against the unquantised product.
   void look(const Operand& x, const Tensor& plain, const PreparedWeight& weight) {
     const auto found = which_.find(&weight);
     if (found == which_.end() || plain.rows() == 0) return;
@@ -201,7 +201,7 @@ class Study final : public WalkVisitor {
     return out;
   }
 
-  /// Adds the errors of an operand whose plain values are in values_.
+  /// Adds the errors of an operand to `sum`. `values_` holds the operand's values before quantising.
   void add_operand_error(const mx::Format& format, const Operand& x, int64_t rows, int64_t cols,
                          QuantizationError& sum) {
     const auto row_of = [cols](std::vector<float>& matrix, int64_t r) {
@@ -213,7 +213,8 @@ class Study final : public WalkVisitor {
         row_errors_[static_cast<size_t>(r)] = row_error(format, row_of(values_, r));
       });
     } else {
-      // Scales may depend on a whole window: what the product reads, with its scales and outliers put back.
+      // The scales may depend on a whole window, so quantising rows again would not give the same values. Instead this
+      // decodes what the product reads: values times scales, with the outliers put back.
       std::vector<float> decoded(static_cast<size_t>(rows * cols)), scales, outliers;
       backend_.download(x.values, decoded);
       if (!x.row_scales.empty()) {
@@ -236,7 +237,8 @@ class Study final : public WalkVisitor {
     for (const QuantizationError& row : row_errors_) sum += row;
   }
 
-  /// Of a weight in a stage: quantised as an activation of its shape is, the whole weight being one window.
+  /// The error of a weight in a reference format. The weight is quantised like an activation of its shape that is one
+  /// window.
   QuantizationError stage_weight_error(const LinearSpec& linear, const mx::Format& format) {
     QuantizationError out = start_of(format);
     const auto plain_weight = prepare(linear, {});
@@ -252,7 +254,7 @@ class Study final : public WalkVisitor {
     return out;
   }
 
-  /// Hands on what was seen of a Linear under a spec to the variants that share it.
+  /// Adds what was collected of a Linear under one spec to the results of the variants that share the node.
   void record(const LinearSpec& linear, const ProductSpec& product, const std::vector<size_t>& variants, size_t l) {
     const std::string tensor = linear.module + ".weight", role(role_name(linear.role));
     if (options_.exponents && is_baseline_) {
@@ -268,7 +270,7 @@ class Study final : public WalkVisitor {
     for (const size_t v : variants) out_.errors[v].push_back(error);
   }
 
-  /// Computed once for each Linear and format of a step.
+  /// The error of a weight, computed once for each Linear and format of a step.
   QuantizationError weight_error(const LinearSpec& linear, const mx::Format& format) {
     auto& known = weight_errors_[&linear];
     auto found = std::find_if(known.begin(), known.end(), [&](const auto& k) { return k.first == format; });
@@ -296,11 +298,11 @@ class Study final : public WalkVisitor {
   LinearStudy out_;
   WalkState state_;
 
-  // Of the step and node at hand, by Linear.
+  // Of the current step and node, by Linear.
   std::vector<const LinearSpec*> linears_;
   std::vector<ProductSpec> products_;
   bool is_baseline_ = false;
-  std::vector<std::shared_ptr<const PreparedWeight>> plain_weights_;  // made when they are needed
+  std::vector<std::shared_ptr<const PreparedWeight>> plain_weights_;  // each made at its first use
   std::map<const PreparedWeight*, size_t> which_;
   std::vector<Seen> seen_;
   std::map<const LinearSpec*, std::vector<std::pair<mx::Format, QuantizationError>>> weight_errors_;

@@ -1,7 +1,8 @@
 #pragma once
 
-// A second look at the first windows of a run: what quantising does to the operands and the product of every Linear,
-// and how weights and activations lie. Apart from the engine, so that runs without it pay nothing.
+// A study of the first windows of a run: what quantising does to the operands and the product of every Linear, and how
+// the exponents of weights and activations are distributed. It is separate from the engine, so that runs without a
+// study pay nothing.
 
 #include <cstdint>
 #include <span>
@@ -20,7 +21,7 @@ struct LinearStudyOptions {
 };
 
 struct LinearStudy {
-  int64_t windows = 0, tokens = 0;               // looked at
+  int64_t windows = 0, tokens = 0;               // that the study has used
   std::vector<std::vector<LinearError>> errors;  // [variant], in forward order
   std::vector<LinearExponents> exponents;        // in forward order
 };

@@ -10,9 +10,9 @@ namespace mxlm {
 namespace {
 
 constexpr int64_t kLogitsBatchTokens = 2048;
-constexpr int64_t kLogitsRows = 64;  // at a time: never windows x tokens x vocabulary in memory
+constexpr int64_t kLogitsRows = 64;  // at a time, because the logits of all windows would not fit in memory
 
-/// Hands on the hidden states at the end of each layer.
+/// Gives the hidden states at the end of each layer to the sink.
 class LogitsVisitor final : public StreamingVisitor {
  public:
   LogitsVisitor(const ForwardPass& forward, Backend& backend, const LogitsSinks& sinks)

@@ -1,6 +1,6 @@
 #pragma once
 
-// Logits and hidden states themselves, for who wants to look at them or compare them with another program's.
+// Writes logits and hidden states, for users who look at them or compare them with those of another program.
 
 #include <cstdint>
 #include <functional>
@@ -13,16 +13,16 @@
 
 namespace mxlm {
 
-/// Where values go, piece by piece: rows of all windows one after the other.
+/// Receives values piece by piece: the rows of all windows, one window after the other.
 struct LogitsSinks {
   std::function<void(std::span<const float>)> logits;  // [rows, vocabulary]
-  /// [rows, hidden]: the embeddings of all windows, then the state of all after each layer, before the final norm. All
-  /// of it comes before the first logits. None = not wanted.
+  /// [rows, hidden]: the embeddings of all windows, then the hidden state of all windows after each layer, before the
+  /// final norm. All hidden states come before the first logits. Empty if they are not wanted.
   std::function<void(std::span<const float>)> hidden = {};
 };
 
-/// Runs one variant over windows of token ids, `batch_windows` a micro-batch (0 = chosen). Throws Error, also if
-/// watched files (FileView::watch) have changed by the end, and Interrupted.
+/// Runs one variant over windows of token ids, with `batch_windows` windows in a micro-batch (0 = chosen from their
+/// lengths). Throws Interrupted, and Error; also if a watched file (FileView::watch) has changed by the end.
 void hidden_and_logits(const ModelSpec& model, Backend& backend, DType compute, const ResolvedVariant& variant,
                        std::span<const std::vector<int32_t>> windows, int64_t batch_windows, const LogitsSinks& sinks);
 

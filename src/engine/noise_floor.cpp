@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kFloorTokens = 8192;
 
-/// The baseline's last hidden states of some windows, as float32 on the host.
+/// The baseline's last hidden states of these windows, as float32 in host memory.
 std::vector<std::vector<float>> hidden_states(const ModelSpec& model, Backend& backend, DType compute,
                                               const ResolvedVariant& baseline, std::span<const Window* const> windows) {
   const ForwardPass forward(model, backend, compute);
@@ -37,7 +37,8 @@ std::vector<std::vector<float>> hidden_states(const ModelSpec& model, Backend& b
   return values;
 }
 
-/// The sum of KL divergence over the scored tokens of a window, from its last hidden states in the two orders.
+/// The sum of the KL divergence over the scored tokens of a window. `states` are the last hidden states of the window
+/// in both orders of summation.
 double window_divergence(Backend& backend, const ForwardPass& forward, const StepLinear& head, const Window& window,
                          ScoreKind kind, std::span<const std::vector<float>* const> states) {
   std::vector<int32_t> rows, targets;
@@ -81,7 +82,7 @@ double measure_floor(const ModelSpec& model, Backend& backend, Backend& reversed
   int64_t all = 0;
   for (const Window& window : windows) all += static_cast<int64_t>(window.tokens.size());
   if (all == 0) return NoiseFigures::kUnknown;
-  // Every n-th window, from the middle of the first n.
+  // Takes every n-th window, beginning in the middle of the first n.
   const auto every = static_cast<size_t>((all + kFloorTokens - 1) / kFloorTokens);
   std::vector<const Window*> some;
   for (size_t w = std::min(every / 2, windows.size() - 1); w < windows.size(); w += every) some.push_back(&windows[w]);

@@ -7,7 +7,7 @@
 namespace mxlm {
 namespace {
 
-// More producers than any step has between an operand and its product.
+// No step has this many producers between an operand and the product that reads it.
 constexpr size_t kRemembered = 8;
 
 }  // namespace
@@ -27,7 +27,7 @@ void ObservingBackend::produce(std::span<Operand> outs, const std::function<void
 }
 
 const Tensor* ObservingBackend::plain(const Operand& operand) const {
-  // The latest first: memory that an older operand had may have been given to a newer one.
+  // The search begins with the latest, because a newer operand may lie in memory that an older operand had.
   for (auto seen = seen_.rbegin(); seen != seen_.rend(); ++seen) {
     const auto& all = seen->operands;
     if (std::find(all.begin(), all.end(), operand.values.data()) != all.end()) return &seen->plain;

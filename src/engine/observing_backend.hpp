@@ -1,5 +1,7 @@
 #pragma once
 
+// A backend that shows the input of every Linear, for the study of Linears.
+
 #include <functional>
 #include <vector>
 
@@ -7,18 +9,20 @@
 
 namespace mxlm {
 
-/// Another backend that also shows what every Linear reads: asks each producer of operands for its activation as it
-/// was before quantising, too. Everything else is passed on, so that the ordinary path pays nothing for this.
+/// Wraps another backend and shows what every Linear reads. It asks each producer of operands for one more operand: the
+/// activation before quantising. All other operations are passed on. The observation is a wrapper so that ordinary runs
+/// pay nothing for it.
 class ObservingBackend final : public ForwardingBackend {
  public:
-  /// Called before each product: the operand, the activation it was made from (in the model dtype), and the weight.
+  /// Called before each product with its operand, the activation that the operand was made from (in the model dtype)
+  /// and the weight.
   using OnLinear = std::function<void(const Operand& x, const Tensor& plain, const PreparedWeight& weight)>;
 
   /// `inner` is borrowed; `model` is the dtype of the run.
   ObservingBackend(Backend& inner, DType model, OnLinear on_linear)
       : ForwardingBackend(inner), model_(model), on_linear_(std::move(on_linear)) {}
 
-  /// The activation that an operand was made from, null if it came from elsewhere.
+  /// The activation that an operand was made from; nullptr if no producer of this backend made the operand.
   [[nodiscard]] const Tensor* plain(const Operand& operand) const;
 
   using ForwardingBackend::norm;
@@ -34,16 +38,16 @@ class ObservingBackend final : public ForwardingBackend {
                         std::span<const int64_t> window_offsets, std::span<Operand> outs) override;
 
  private:
-  /// Lets `produce` make `outs` and one operand more, the activation itself, and remembers which came from it.
+  /// Calls `make` for `outs` and for one more operand, the activation itself, and remembers that they belong together.
   void produce(std::span<Operand> outs, const std::function<void(std::span<Operand>)>& make);
 
   struct Seen {
-    std::vector<const void*> operands;  // where their values lie
+    std::vector<const void*> operands;  // addresses of their values
     Tensor plain;
   };
   DType model_;
   OnLinear on_linear_;
-  std::vector<Seen> seen_;  // latest last
+  std::vector<Seen> seen_;  // the latest is the last
 };
 
 }  // namespace mxlm

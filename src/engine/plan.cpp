@@ -10,36 +10,37 @@
 namespace mxlm {
 namespace {
 
-// Enough rows for the matrix products to run at full speed, few enough for a step's activations to stay in the caches.
+// This many rows are enough for matrix products to run at full speed, and few enough for a step's activations to stay
+// in the caches.
 constexpr int64_t kMicroBatchTokens = 2048;
-// The same for a GPU, whose products want more rows and whose memory has room for them.
+// The same for a GPU, whose products need more rows and whose memory has room for more.
 constexpr int64_t kDeviceMicroBatchTokens = 8192;
-// A round is the unit of a lost or resumed run: about this much arithmetic, and no more tokens than this.
+// A run that stops loses its unfinished shards, so a shard has about this much arithmetic and at most this many tokens.
 constexpr double kRoundFlops = 2.4e13;
 constexpr int64_t kRoundTokens = 65536;
-// Windows of a few tokens cost more than their tokens say.
+// Windows of a few tokens cost more than their number of tokens suggests, so the number of windows is bounded, too.
 constexpr size_t kRoundWindows = 4096;
-// About a minute of a GPU.
+// About a minute of work for a GPU.
 constexpr double kDeviceRoundFlops = 1e16;
 constexpr int64_t kDeviceRoundTokens = 131072;
-// Rounds of at least this many tokens have room beside weights that are kept on a device: the kernels run at full
-// speed.
+// A device keeps weights only if shards of at least this many tokens fit beside them: with fewer tokens the kernels do
+// not run at full speed.
 constexpr int64_t kDeviceRoundTokensWorthKeeping = 16384;
-// Rounds that each worker gets, if there are windows enough: their ends then leave little time to wait.
+// Shards for each worker, if there are enough windows. With several shards each, workers end at about the same time.
 constexpr int64_t kRoundsAWorker = 4;
 // A device keeps rows in multiples of this many elements.
 constexpr int64_t kDeviceRowStep = 64;
-// Share of a device's limit that staging may take.
+// Staging may take one part in this many of a device's limit.
 constexpr uint64_t kStagingShare = 6;
-// A table of embeddings stays on a device if it takes no more than this share of the limit.
+// The table of embeddings stays on a device if it takes at most one part in this many of the limit.
 constexpr uint64_t kTableShare = 8;
-// Rounds from which on keeping weights has paid for encoding them (measured: encoding 4 times as long as quantising for
-// one round, decoding 0.7 times).
+// Keeping weights saves time beyond this many shards. Measured: encoding a weight takes 4 times as long as quantising
+// it for one shard, and decoding takes 0.7 times as long.
 constexpr size_t kRoundsWorthKeeping = 12;
-// Share of the limit that the estimate may reach before weights are no longer kept.
+// Weights are kept only while the estimate is below this share of the limit.
 constexpr double kResidentShare = 0.7;
 
-/// Distinct weights, as they are told apart by what prepares them.
+/// Distinct prepared weights of one Linear: specs with the same weight format and arithmetic count once.
 using WeightSet = std::unordered_set<ProductSpec, WeightsHash, SameWeights>;
 
 template <typename Bytes>
@@ -55,12 +56,13 @@ uint64_t bytes_of_step(std::span<const LinearSpec* const> linears, const std::ve
   return sum;
 }
 
-/// The most that is alive at once while the nodes of a step run in order: a weight lives from its first user to its
-/// last.
+/// The largest number of bytes in memory at once while the nodes of a step run in order. A prepared weight is in memory
+/// from its first node to its last node.
 template <typename Bytes>
 uint64_t live_bytes_of_step(std::span<const LinearSpec* const> linears, const std::vector<TreeNode>& nodes,
                             Bytes bytes) {
-  std::vector<uint64_t> begins(nodes.size(), 0), ends(nodes.size(), 0);  // bytes whose first, last user a node is
+  // Bytes of the weights whose first (last) user is a node.
+  std::vector<uint64_t> begins(nodes.size(), 0), ends(nodes.size(), 0);
   for (size_t l = 0; l < linears.size(); ++l) {
     WeightSet seen;
     for (size_t n = 0; n < nodes.size(); ++n) {
@@ -91,7 +93,7 @@ uint64_t kept_weight_bytes(int64_t elements, int64_t row, const OperandSpec& spe
 
 namespace {
 
-/// What a plan is made from, gathered once.
+/// Makes a plan. The members hold the inputs and what the methods have measured so far.
 struct Planner {
   const ModelSpec& model;
   DType compute;
@@ -102,7 +104,7 @@ struct Planner {
   std::vector<Step> steps = steps_of(model);
   Plan plan = {};
   uint64_t prepared_weights = 0, code_weights = 0;
-  int64_t widest = 0;  // activations of a step, elements a token
+  int64_t widest = 0;  // elements of activations for each token, in the widest step
   bool mixture = false;
   std::vector<Plan::Range> batches = {};
   std::vector<int64_t> batch_tokens = {};
@@ -115,27 +117,28 @@ struct Planner {
     const bool bf16 =
         spec ? mx::decodes_exactly_to_bf16(*spec) : compute == DType::bf16 || linear.weight.matrix.type == DType::bf16;
     if (!on_device()) return static_cast<uint64_t>(linear.parameters()) * (bf16 ? 2 : 4);
-    // Values that need float32 lie there as three bfloat16 parts.
+    // A device holds values that need float32 as three bfloat16 parts.
     const int64_t row = (linear.inputs() + kDeviceRowStep - 1) / kDeviceRowStep * kDeviceRowStep;
     return static_cast<uint64_t>(linear.outputs() * row) * (bf16 ? 2 : 6);
   }
   [[nodiscard]] uint64_t code_bytes(const LinearSpec& linear, const OperandSpec& spec) const {
     if (!spec || !mx::keeps_codes(*spec)) return prepared_bytes(linear, spec);
     mx::Format in_bytes = *spec;
-    in_bytes.scale_bits = 8;  // fewer bits are kept in a byte each
+    in_bytes.scale_bits = 8;  // a kept scale takes a byte, even if it has fewer bits
     return kept_weight_bytes(linear.parameters(), linear.weight.matrix.cols, in_bytes, DType::bf16);
   }
 
-  /// Elements a token of a step's activations.
+  /// Elements of a step's activations for each token.
   [[nodiscard]] int64_t activations(std::span<const LinearSpec* const> linears) const {
     int64_t in = 0, out = 0;
     for (const LinearSpec* linear : linears) {
       in += linear->inputs();
       out += linear->outputs();
     }
-    // A device holds operands of every variant's spec.
+    // A device holds operands in the specs of all variants.
     if (on_device() || linears.empty()) return in + out;
-    // The normed state, what comes out of all but the last, which adds to the hidden state, and what that reads.
+    // A CPU holds the normed state, the outputs of all Linears except the last (which adds to the hidden state), and
+    // the input of the last.
     return linears.front()->inputs() + out - linears.back()->outputs() + linears.back()->inputs();
   }
 
@@ -150,7 +153,7 @@ struct Planner {
       const size_t prepared = step.prepared;
       uint64_t live = live_bytes_of_step(linears.first(prepared), nodes, prepared_size);
       if (const size_t a_time = step.linears_an_expert; a_time > 0) {
-        // One expert of one variant at a time, with the routed rows beside it.
+        // Memory holds one expert of one variant at a time, beside the routed rows.
         uint64_t most = 0;
         for (size_t l = prepared; l < linears.size(); l += a_time) {
           for (const TreeNode& node : nodes) {
@@ -174,7 +177,7 @@ struct Planner {
         source += static_cast<uint64_t>(linear->parameters()) * dtype_size(linear->weight.matrix.type);
       }
       plan.source_bytes += source;
-      // A step's sources and the next one's are there at once.
+      // The sources of a step and of the next step are in memory at the same time.
       plan.staging = std::max(plan.staging, source + last_source);
       last_source = source;
       largest_source = std::max(largest_source, source);
@@ -218,16 +221,17 @@ struct Planner {
     }
     largest = batch_tokens.empty() ? 0 : *std::max_element(batch_tokens.begin(), batch_tokens.end());
     const auto size = static_cast<uint64_t>(dtype_size(compute));
-    // Operands of a float32 run on a device are three bfloat16 parts.
+    // In a float32 run, operands on a device are three bfloat16 parts.
     const uint64_t wide = on_device() && compute == DType::f32 ? 6 : size;
     const uint64_t step_scratch = static_cast<uint64_t>(largest * widest) * wide;
     const uint64_t head_scratch = static_cast<uint64_t>(largest * model.hidden) * wide * tree.lm_head.size();
-    // In the host's memory the two take turns, and a buffer may be a quarter larger than what it holds.
+    // In host memory the step and the LM head use the scratch one after the other, and a buffer may be a quarter larger
+    // than its content.
     plan.scratch = on_device() ? step_scratch + head_scratch : std::max(step_scratch, head_scratch) / 4 * 5;
     int64_t scored = 0;
     for (const Window& window : windows) scored += static_cast<int64_t>(window.scored());
     plan.scores = static_cast<uint64_t>(scored) * sizeof(TokenScore) * tree.lm_head.size();
-    // A mixture keeps the normed state and the float32 sum of its experts for the whole round.
+    // A mixture keeps the normed state and the float32 sum of its experts for the whole shard.
     hidden_a_token = static_cast<uint64_t>(model.hidden) * (size * tree.width() + (mixture ? size + sizeof(float) : 0));
   }
 
@@ -247,7 +251,8 @@ struct Planner {
         2.0 * static_cast<double>(model.lm_head.parameters()) * static_cast<double>(tree.lm_head.size());
   }
 
-  /// Rounds of at most so many tokens, and kRoundWindows windows (but one micro-batch at least), and what they hold.
+  /// Cuts shards of at most this many tokens and kRoundWindows windows, but at least one micro-batch, and estimates
+  /// their hidden states.
   void cut_rounds(int64_t round_tokens) {
     if (options.round_tokens > 0) round_tokens = std::min(round_tokens, options.round_tokens);
     round_tokens = std::max(round_tokens, largest);
@@ -269,7 +274,7 @@ struct Planner {
     plan.hidden_states = hidden_a_token * static_cast<uint64_t>(most);
   }
 
-  /// Tokens of a round if every worker is to have `rounds` of them.
+  /// The number of tokens of a shard with which every worker gets `rounds` shards.
   [[nodiscard]] int64_t tokens_for_workers(int64_t rounds) const {
     int64_t all = 0;
     for (const int64_t tokens : batch_tokens) all += tokens;
@@ -288,7 +293,7 @@ struct Planner {
   void plan_host() {
     plan.limit = options.memory_limit;
     plan.base = options.memory_in_use;
-    // A tenth is left alone: the estimate's error, and pages of files.
+    // A tenth stays free for the error of the estimate and for pages of files.
     const uint64_t usable = plan.limit - plan.limit / 10;
     const uint64_t fixed = plan.total();
     check(fixed + hidden_a_token * static_cast<uint64_t>(largest), usable);
@@ -320,7 +325,7 @@ struct Planner {
       fail("The scores of the run take {} MB, but only {} MB of memory may be used; give fewer variants or windows.",
            plan.scores >> 20, options.memory_limit >> 20);
     }
-    // A tenth is left alone: fragments, and what libraries take.
+    // A tenth stays free for fragmentation and for the memory of libraries.
     const uint64_t usable = plan.limit - plan.limit / 10;
     const uint64_t fixed = plan.head_weights + plan.scratch + plan.staging;
     check(fixed + plan.step_weights + hidden_a_token * static_cast<uint64_t>(largest), usable);
@@ -328,7 +333,7 @@ struct Planner {
                                            int64_t{1}, kDeviceRoundTokens);
     struct Form {
       KeptForm form;
-      uint64_t kept, bytes;  // bytes: with what else its weights take
+      uint64_t kept, bytes;  // bytes: all memory for weights in this form
     };
     for (const Form& form : {Form{KeptForm::prepared, prepared_weights, prepared_weights},
                              Form{KeptForm::codes, code_weights, code_weights + plan.step_weights},
@@ -342,7 +347,8 @@ struct Planner {
       const uint64_t room = (usable - fixed - form.bytes) / std::max<uint64_t>(hidden_a_token, 1);
       cut_rounds(static_cast<int64_t>(std::min(static_cast<uint64_t>(wanted), room)));
       plan.kept_weights = form.kept;
-      if (keeps && plan.rounds.size() <= 1) continue;  // one round reads every weight once
+      // A single shard reads every weight once, so keeping weights saves nothing.
+      if (keeps && plan.rounds.size() <= 1) continue;
       plan.kept = form.form;
       return;
     }

@@ -1,6 +1,6 @@
 #pragma once
 
-// What rounds and runs leave behind: records that the journal keeps, ranks send and results are made from.
+// The results of shards and runs. The journal stores them, ranks send them, and reports are made from them.
 
 #include <cstdint>
 #include <map>
@@ -12,7 +12,8 @@
 
 namespace mxlm {
 
-/// Of one variant: its own products plus the prefix it shares; preparing its weights; its part of the head.
+/// Seconds of one variant. `forward` includes the steps that the variant shares with others, `prepare` is for its
+/// weights, and `head` is its part of the LM head.
 struct VariantSeconds {
   double forward = 0, prepare = 0, head = 0;
   VariantSeconds& operator+=(const VariantSeconds& more) {
@@ -23,64 +24,65 @@ struct VariantSeconds {
   }
 };
 
-/// What was computed of one window. Depends on the window, the variant and what computed it alone, so that windows of
-/// several runs may stand beside each other.
+/// The result of one window. It depends only on the window, the variant and what computed it, so a result may combine
+/// windows of several runs.
 struct WindowResult {
   std::vector<WindowScores> scores;                  // [variant]
   std::vector<std::vector<ErrorSums>> layer_errors;  // [variant][step]: see LayerErrors::of_window
 };
 
-/// What a finished round leaves.
+/// The result of a finished shard.
 struct RoundResult {
-  std::vector<WindowResult> windows;    // in the order of its micro-batches
+  std::vector<WindowResult> windows;    // in the order of the shard's micro-batches
   std::vector<VariantSeconds> seconds;  // [variant]
-  int64_t positions = 0;                // through the model
+  int64_t positions = 0;                // tokens that went through the model
 };
 
-/// The device of a worker that is not in this process.
+/// The device of a worker in another process.
 constexpr size_t kElsewhere = SIZE_MAX;
 
-/// What became of a worker.
+/// What a worker has done.
 struct WorkerReport {
   size_t device = 0;
-  size_t rounds = 0;  // finished
+  size_t rounds = 0;  // finished shards
   int64_t positions = 0;
   std::vector<VariantSeconds> seconds;  // [variant]
-  std::vector<double> round_seconds;    // wall time of each round that it finished; the first makes it ready, too
+  std::vector<double> round_seconds;    // wall time of each finished shard; the first includes the start of the worker
   DeviceMemory memory;
   RouteCounts routes;
 };
 
+/// The scores of a run, from all its shards.
 struct RunScores {
-  /// [variant][i], of window windows[i]; variant 0 is the baseline.
+  /// [variant][i] are the scores of window windows[i]; variant 0 is the baseline.
   std::vector<std::vector<WindowScores>> scores;
-  std::vector<size_t> windows;  // those of finished rounds and known ones, ascending
-  bool complete = true;         // false after Ctrl-C, or where `stopped` says why
-  std::string stopped;          // a sentence: why the run ended early other than by an interrupt; "" = it did not
-  int64_t positions = 0;        // through the model, of finished rounds
-  /// [variant][step]: of the hidden state against the baseline's.
+  std::vector<size_t> windows;  // window ids of finished shards and of known results, ascending
+  bool complete = true;         // false after Ctrl-C, or if `stopped` has a reason
+  std::string stopped;          // a sentence that says why the run ended early without an interrupt; else ""
+  int64_t positions = 0;        // tokens that went through the model, in finished shards
+  /// [variant][step]: sums of the hidden state compared with the baseline's.
   std::vector<std::vector<ErrorSums>> layer_errors;
-  std::vector<VariantSeconds> seconds;  // [variant], of all workers together
-  std::vector<WorkerReport> workers;    // in the order of their numbers
-  /// As Engine::routes, of all workers.
+  std::vector<VariantSeconds> seconds;  // [variant], summed over all workers
+  std::vector<WorkerReport> workers;    // ordered by the workers' numbers
+  /// Engine::routes of all workers.
   std::vector<std::map<std::string, std::string>> routes;
   double wall_seconds = 0;
 
-  /// Positions a second through a variant: each worker's own rate, summed.
+  /// Tokens a second that go through a variant: the sum of the workers' own rates.
   [[nodiscard]] double tokens_per_second(size_t variant) const;
 };
 
-/// What a worker leaves when it is done.
+/// What a worker returns when it ends.
 struct WorkerOutcome {
   WorkerReport report;
-  std::vector<std::map<std::string, std::string>> routes;  // as Engine::routes; empty if it never began
+  std::vector<std::map<std::string, std::string>> routes;  // see Engine::routes; empty if the worker never began
 };
 
-/// Whose a round is where processes that know nothing of one another share rounds.
+/// Says which process computes a shard, in a shared journal whose processes do not know each other.
 enum class Claim : uint8_t {
-  ours,  // this process runs it
-  busy,  // another has it, or had it before it died: ask again
-  done,  // another has finished it
+  ours,  // this process computes the shard
+  busy,  // another process computes the shard, or has died while it did: ask again later
+  done,  // another process has finished the shard
 };
 
 }  // namespace mxlm

@@ -1,7 +1,7 @@
 #pragma once
 
-// Variants form a tree: those that share a prefix of product specs share the hidden state until they differ, and the
-// baseline is one leaf. A node is a hidden state after one step of the forward pass.
+// The tree of variants. Variants whose product specs agree up to a step share the hidden state after that step, so the
+// shared steps are computed once. A node is a hidden state after one step of the forward pass; the baseline is a leaf.
 
 #include <cstddef>
 #include <span>
@@ -20,23 +20,24 @@ struct StepProducts {
 };
 
 struct TreeNode {
-  size_t parent = 0;  // index among the nodes of the step before (0 = the embedding for step 0)
+  size_t parent = 0;  // index of a node of the step before; for step 0, 0 is the embedding
   StepProducts products;
-  std::vector<size_t> variants;  // that pass through this node
+  std::vector<size_t> variants;  // variants that share this node
 };
 
 struct VariantTree {
   std::vector<std::vector<TreeNode>> levels;  // [step][node]
-  std::vector<size_t> leaf;                   // [variant] -> node of the last level (0 if there are no steps)
+  std::vector<size_t> leaf;                   // [variant] -> node of the last level; 0 if the model has no steps
   std::vector<ProductSpec> lm_head;           // [variant]
-  /// The most hidden states that are alive at once.
+  /// The largest number of hidden states that are in memory at once.
   [[nodiscard]] size_t width() const;
   [[nodiscard]] size_t nodes() const;
-  /// The work of all variants, in forward passes of one variant (steps counted alike, without the head).
+  /// The work of all variants, in forward passes of one variant. All steps count the same, and the LM head does not
+  /// count.
   [[nodiscard]] double forwards() const;
 };
 
-/// variants[0] is the baseline, whose nodes are the first of each level.
+/// Builds the tree. variants[0] is the baseline, whose node is the first of each level.
 VariantTree build_tree(const ModelSpec& model, std::span<const ResolvedVariant> variants);
 
 }  // namespace mxlm

@@ -20,7 +20,7 @@ void walk(const ForwardPass& forward, Backend& backend, const VariantTree& tree,
     const auto& nodes = tree.levels[s];
     const WalkStep at{.index = s, .step = step, .nodes = nodes};
     visitor.begin_step(at);
-    // The last child of a parent may overwrite the parent's hidden state.
+    // The last child of a parent overwrites the parent's hidden state, which nobody else needs.
     std::vector<size_t> children(state.hidden.size(), 0);
     for (const TreeNode& node : nodes) ++children[node.parent];
     std::vector<std::vector<Tensor>> next(nodes.size());

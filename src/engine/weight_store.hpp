@@ -1,5 +1,7 @@
 #pragma once
 
+// The prepared weights of a worker, and what stays of them between shards.
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,30 +13,32 @@
 
 namespace mxlm {
 
-/// What stays of a weight between rounds.
+/// What stays of a weight between shards.
 enum class KeptForm : uint8_t {
-  nothing,   // made from the checkpoint whenever a step asks for it, gone with its last user: streaming
-  codes,     // a kept form (packed codes for block formats), decoded whenever a step asks for it
-  prepared,  // the prepared form itself
+  nothing,   // streaming: each step makes the weight from the checkpoint, and its last user frees it
+  codes,     // the store keeps the weight encoded (packed codes for block formats), and each step decodes it
+  prepared,  // the store keeps the prepared weight
 };
 
-/// Prepared weights by (Linear, spec of its weights). All forms give the same bits. In a bfloat16 run of a float32 or
-/// float16 checkpoint a weight is rounded to bfloat16 first, as it is everywhere in Arithmetic::bf16_rounded.
+/// Prepared weights by Linear and weight spec. All kept forms give the same bits. A weight is first rounded to bfloat16
+/// in a bfloat16 run of a float32 or float16 checkpoint, and in all runs with Arithmetic::bf16_rounded.
 class WeightStore {
  public:
   WeightStore(Backend& backend, DType compute, KeptForm form) : backend_(backend), compute_(compute), form_(form) {}
 
-  /// The prepared weight, and whether it had to be made. The caller releases the source once nobody needs it.
+  /// The prepared weight, and whether get() has made it now. The caller releases the source when it is no longer
+  /// needed.
   struct Weight {
     std::shared_ptr<const PreparedWeight> prepared;
     bool made = false;
   };
   Weight get(const LinearSpec& linear, const ProductSpec& product);
-  /// Lets the kernel read ahead what get() will read of this Linear.
+  /// Tells the operating system to read ahead what get() will read of this Linear.
   void will_need(const LinearSpec& linear) const;
-  /// The matrix that get() will prepare or keep, if there is anything to make and it lies in the checkpoint as it is.
+  /// The matrix that get() will prepare or keep. nullopt if get() has nothing to make, or if the checkpoint does not
+  /// hold the matrix in the form that get() reads.
   [[nodiscard]] std::optional<HostMatrix> source_of(const LinearSpec& linear, const ProductSpec& product) const;
-  /// PreparedWeight::route of what get() made last for this; "" if it made nothing.
+  /// PreparedWeight::route of the weight that get() made last for these arguments; "" if it has made nothing.
   [[nodiscard]] std::string route(const LinearSpec& linear, const ProductSpec& product) const;
 
  private:
@@ -47,7 +51,7 @@ class WeightStore {
   [[nodiscard]] bool rounds(const ProductSpec& product) const {
     return compute_ == DType::bf16 || product.arithmetic == Arithmetic::bf16_rounded;
   }
-  /// What entries of a Linear are told apart by: the spec of its weights, and whether they are rounded.
+  /// The key of an entry of a Linear: the spec of its weights, and whether they are rounded.
   [[nodiscard]] ProductSpec key(const ProductSpec& product) const {
     return {.weights = product.weights,
             .activations = {},

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kOriginal = "give the original Hugging Face checkpoint (config.json and *.safetensors)";
 
-/// Names of the files and folders in `folder`, sorted; a folder's with a slash.
+/// The names of the files and folders in `folder`, sorted. Names of folders end in a slash.
 std::vector<std::string> names_in(const fs::path& folder) {
   std::vector<std::string> names;
   std::error_code error;
@@ -32,7 +32,7 @@ std::vector<std::string> names_in(const fs::path& folder) {
   return names;
 }
 
-/// A kind of file that a folder may hold instead of a checkpoint, by the begin and end of its name.
+/// A kind of file that a folder may hold instead of a checkpoint. The begin and end of its name tell the kind.
 struct OtherFile {
   std::string_view begin, end, what, advice;
 };
@@ -57,9 +57,9 @@ constexpr std::array kOtherFiles{
               "gather it (accelerate merge-weights) and give the folder with model.safetensors"},
     OtherFile{"", "_optim_states.pt", "a checkpoint of DeepSpeed ZeRO",
               "gather it (zero_to_fp32.py) and give the folder with the weights"},
-    OtherFile{"", ".pt", "a file of PyTorch that is no Hugging Face checkpoint",
+    OtherFile{"", ".pt", "a file of PyTorch that is not a Hugging Face checkpoint",
               "save the model with save_pretrained and give that folder"},
-    OtherFile{"", ".pth", "a file of PyTorch that is no Hugging Face checkpoint",
+    OtherFile{"", ".pth", "a file of PyTorch that is not a Hugging Face checkpoint",
               "save the model with save_pretrained and give that folder"},
     OtherFile{"", ".ckpt", "a training checkpoint", "save the model with save_pretrained and give that folder"},
 };
@@ -82,18 +82,18 @@ std::string describe_other_folder(const fs::path& folder) {
   if (names.empty()) return "is empty; is the download complete?";
   const bool config = std::find(names.begin(), names.end(), "config.json") != names.end();
   if (!config && Checkpoint::is_in(folder)) return "holds weights and no config.json; is the download complete?";
-  // The table's order says what a folder is that holds several kinds.
+  // If a folder holds several kinds, the first kind of the table is named.
   for (const OtherFile& kind : kOtherFiles) {
     const auto found = std::find_if(names.begin(), names.end(), [&](const auto& n) { return other_file(n) == &kind; });
     if (found != names.end())
-      return fmt::format("holds {} ({}), which is not read; {}", kind.what, quote(*found), kind.advice);
+      return fmt::format("holds {} ({}), which mxlm does not read; {}", kind.what, quote(*found), kind.advice);
   }
   const auto inner = std::find_if(names.begin(), names.end(), [&](const std::string& name) {
     std::error_code error;
     return name.ends_with('/') && fs::exists(folder / name / "config.json", error);
   });
   if (inner != names.end()) {
-    return fmt::format("holds no model, but its folder {} does; give that", quote((folder / *inner).native()));
+    return fmt::format("holds no model, but its folder {} does; give that folder", quote((folder / *inner).native()));
   }
   const bool tokenizer = std::any_of(names.begin(), names.end(), [](const std::string& n) {
     return n == "tokenizer.json" || n == "tokenizer.model" || n == "vocab.json";
@@ -106,7 +106,7 @@ std::string describe_other_folder(const fs::path& folder) {
 std::string describe_other_file(const fs::path& file) {
   const std::string name = file.filename().string();
   const OtherFile* kind = other_file(name);
-  if (kind != nullptr) return fmt::format("is {}, which is not read; {}", kind->what, kind->advice);
+  if (kind != nullptr) return fmt::format("is {}, which mxlm does not read; {}", kind->what, kind->advice);
   for (const std::string_view end : {".safetensors", ".bin", ".json"}) {
     if (name.ends_with(end)) {
       return fmt::format("is one file of a checkpoint; give its folder, {}",

@@ -1,12 +1,14 @@
 #pragma once
 
+// Explains what a path holds that is not a checkpoint, so that the error message can say what to do.
+
 #include <filesystem>
 #include <string>
 
 namespace mxlm {
 
-/// What a folder or file that is no Hugging Face checkpoint holds instead, and what to do, as the rest of a sentence
-/// that began with its name ("holds a GGUF model (...); give ..."); "" if there is no telling.
+/// Says what a folder or file holds instead of a Hugging Face checkpoint, and what to do. The text continues a sentence
+/// that begins with the path: "holds a GGUF model (...); give ...". It is "" if the content is not known.
 std::string describe_other_folder(const std::filesystem::path& folder);
 std::string describe_other_file(const std::filesystem::path& file);
 

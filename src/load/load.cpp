@@ -23,7 +23,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* kEmbeddedName = "booklet-7m";
 
-/// A folder as it is. One in the hub's cache, models--ORG--NAME/snapshots/COMMIT, is named after its repository.
+/// The location of a folder. A folder of the hub's cache (models--ORG--NAME/snapshots/COMMIT) gets the name of its
+/// repository.
 ModelLocation location_of_folder(const fs::path& path) {
   const fs::path folder = fs::weakly_canonical(path);
   ModelLocation location{.name = folder.filename().string(), .folder = path, .revision = ""};
@@ -45,7 +46,7 @@ hub::Snapshot find_or_fetch(const hub::Options& options, const hub::Repo& repo, 
   try {
     return hub::fetch_model(options, repo, on_fetch);
   } catch (const hub::HubError& error) {
-    // (not for a name that is known, which is nearest to itself)
+    // A known name gets no suggestion, because the nearest known name is the name itself.
     const std::string meant =
         nearest_name(repo.id, registered_names()) == repo.id ? "" : suggestion(repo.id, registered_names());
     if (error.kind != hub::HubError::Kind::missing || meant.empty()) throw;
@@ -78,23 +79,24 @@ std::optional<hub::Repo> hub_repo(const std::string& model, const hub::Options& 
 
 namespace {
 
-/// hub_repo, or Error with the nearest known name.
+/// As hub_repo, but throws Error with the nearest known name if there is no repository.
 hub::Repo known_repo(const std::string& model, const hub::Options& options) {
   const auto repo = hub_repo(model, options);
   if (!repo) {
     fail(
-        "There is no model folder {}, and no model is known by that name; give a folder that holds config.json, "
+        "There is no model folder {}, and no known model has that name; give a folder that holds config.json, "
         "tokenizer.json and weights, a hub id (org/name), or a name that 'mxlm models' lists.{}",
         quote(model), suggestion(model, registered_names()));
   }
   return *repo;
 }
 
-/// The folder of a repository's tokenizer files, downloaded without the rest of the model if the cache lacks them.
+/// The folder of a repository's tokenizer files. If the cache lacks them, they are downloaded without the weights.
 fs::path hub_tokenizer(const hub::Options& options, const hub::Repo& repo) {
   const hub::RepoCache cache(options.cache, repo);
   if (const auto commit = cache.commit()) {
-    for (const std::string& name : cache.files(*commit)) (void)cache.file(*commit, name);  // none leads outside
+    // file() throws for a name that leads outside the cache.
+    for (const std::string& name : cache.files(*commit)) (void)cache.file(*commit, name);
     if (hub::has_tokenizer(cache.snapshot(*commit))) return cache.snapshot(*commit);
   }
   const auto plan = hub::plan_fetch(options, repo, hub::tokenizer_files);
@@ -102,7 +104,7 @@ fs::path hub_tokenizer(const hub::Options& options, const hub::Repo& repo) {
   return hub::fetch(options, plan, {}).folder;
 }
 
-/// The files of a tokenizer, mapped as long as this lives.
+/// The files of a tokenizer. They stay mapped as long as this object lives.
 class OpenTokenizerFiles {
  public:
   static OpenTokenizerFiles embedded() {
@@ -158,7 +160,7 @@ ModelLocation locate_model(const std::string& model, bool with_tokenizer, const 
 
 namespace {
 
-/// Throws Error if a folder lacks its configuration or its weights, with what it holds instead.
+/// Throws Error if a folder lacks config.json or weights. The message says what the folder holds instead.
 void check_folder(const fs::path& folder) {
   std::error_code error;
   if (fs::exists(folder / "config.json", error) && Checkpoint::is_in(folder)) return;
@@ -190,8 +192,8 @@ LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub:
     loaded.checkpoint = Checkpoint::open(folder);
     if (const auto base = adapter_base(folder); base && adapter.empty()) {
       log_warn(
-          "{} holds a LoRA adapter too, which is left out; --adapter {} applies it (transformers does where peft is "
-          "installed)",
+          "{} also holds a LoRA adapter, which is left out; --adapter {} applies it "
+          "(transformers applies it if peft is installed)",
           quote(folder.native()), quote(folder.native()));
     }
     if (with_tokenizer) tokenizer_files = OpenTokenizerFiles::in(folder);

@@ -1,5 +1,7 @@
 #pragma once
 
+// Finds, downloads and opens models and tokenizers: from a folder, by a hub id or a short name, or the embedded model.
+
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -13,42 +15,43 @@
 
 namespace mxlm {
 
-/// A checkpoint, opened and understood; the files stay mapped as long as it lives.
+/// A model whose files are open. The files stay mapped as long as this object lives.
 struct LoadedModel {
-  std::string asked;  // what load_model was given
+  std::string asked;  // the argument of load_model
   std::string name;
-  std::string revision;  // commit on the hub, "" for a folder that is none of its cache
+  std::string revision;  // commit on the hub; "" for a folder outside the hub's cache
   std::string config_sha256;
   Checkpoint checkpoint;
   ModelSpec spec;
   std::optional<Tokenizer> tokenizer;
-  SpecialTokens special;           // with a tokenizer only
-  std::optional<Adapter> adapter;  // merged into the weights
+  SpecialTokens special;           // set only if the tokenizer is loaded
+  std::optional<Adapter> adapter;  // the adapter that is merged into the weights
 };
 
-/// Where a MODEL argument leads.
+/// The folder that a MODEL argument stands for.
 struct ModelLocation {
   std::string name;  // for reports
   std::filesystem::path folder;
-  std::string revision;  // commit, if it is in the hub's cache
+  std::string revision;  // commit, if the folder is in the hub's cache
 };
 
-/// A model's hub repository by its registry name or hub id (ORG/NAME[@REVISION]); nullopt if `model` is neither (an old
-/// id without an organisation counts if the cache has it).
+/// The hub repository of a registry name or a hub id (ORG/NAME[@REVISION]); otherwise nullopt. An old id without an
+/// organisation is a hub id if the cache has its repository.
 std::optional<hub::Repo> hub_repo(const std::string& model, const hub::Options& options);
 
-/// Finds a model: a folder, else a registry name or hub id, which is looked up in the Hugging Face cache and downloaded
-/// if it is not there as a whole (unless HF_HUB_OFFLINE is set). Throws Error with the nearest known name.
+/// Finds a model. `model` is a folder, or else a registry name or hub id. A model of the hub is downloaded if the
+/// Hugging Face cache does not hold all of it, unless HF_HUB_OFFLINE is set. Throws Error, which suggests the nearest
+/// known name.
 ModelLocation locate_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch);
 
-/// Opens a model (config.json, weights, tokenizer.json) that locate_model finds; "" is the embedded one. `adapter` is
-/// the folder of a LoRA adapter to merge into it, "" = none; one that lies beside the weights is named in a warning and
-/// left out. Throws Error.
+/// Opens the model that locate_model finds (config.json, weights, tokenizer.json), or the embedded model if `model` is
+/// "". `adapter` is the folder of a LoRA adapter that is merged into the weights, or "". An adapter beside the weights
+/// is left out with a warning unless `adapter` names it. Throws Error.
 LoadedModel load_model(const std::string& model, bool with_tokenizer, const hub::OnFetch& on_fetch = {},
                        const std::string& adapter = {});
 
-/// The tokenizer of a tokenizer.json, of a folder that holds one, or of a model known by name (of which nothing else is
-/// downloaded); "" is the embedded one.
+/// Loads a tokenizer from a file tokenizer.json, from a folder, or from a model of the hub, of which only tokenizer
+/// files are downloaded. "" is the tokenizer of the embedded model.
 Tokenizer load_tokenizer(const std::string& model_or_file);
 
 }  // namespace mxlm

@@ -12,8 +12,8 @@
 namespace mxlm {
 namespace {
 
-// Parameters are counted from the configurations; bytes are parameters times the stored width, except where the files
-// hold more (masks in GPT-Neo's, an untied copy of the head in Qwen1.5's).
+// The numbers of parameters follow from the configurations. Bytes are parameters times the stored width, except where
+// the files hold more: masks in GPT-Neo's files, and an untied copy of the LM head in Qwen1.5's files.
 constexpr std::array kModels = {
     RegisteredModel{"tinystories-33m", "roneneldan/TinyStories-33M", "gpt_neo", 68'514'048, 291'000'000, "MIT", false,
                     "quick"},
@@ -26,7 +26,7 @@ constexpr std::array kModels = {
                     true, "medium"},
     RegisteredModel{"phi-3-medium", "microsoft/Phi-3-medium-4k-instruct", "phi3", 13'960'238'080, 27'920'000'000, "MIT",
                     false, "medium"},
-    // The same model with longrope: too much of the same for a suite.
+    // This is the model above with longrope, so it is in no suite.
     RegisteredModel{"phi-3-medium-128k", "microsoft/Phi-3-medium-128k-instruct", "phi3", 13'960'238'080, 27'920'000'000,
                     "MIT", false, ""},
     RegisteredModel{"qwen2.5-14b", "Qwen/Qwen2.5-14B", "qwen2", 14'770'033'664, 29'540'000'000, "Apache-2.0", false,

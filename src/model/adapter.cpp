@@ -61,7 +61,7 @@ constexpr std::array kHarmless{"alpha_pattern",
 /// Ways to start training that leave the base model as it is, except for the values in A and B.
 constexpr std::array kChangeTheBase{"pissa", "olora", "corda", "loftq", "lora_ga", "mica"};
 
-/// adapter_config.json.
+/// The file adapter_config.json, with checked access.
 class AdapterConfig {
  public:
   explicit AdapterConfig(FileView file) : file_(std::move(file)) {
@@ -92,7 +92,7 @@ class AdapterConfig {
     if (root_.at_key(key).get(object) != simdjson::SUCCESS) return out;
     for (const auto [module, value] : object) {
       std::string_view plain = module;
-      // peft accepts a regular expression here; people write, and peft saves, endings of names.
+      // peft accepts a regular expression here, but users write, and peft saves, endings of names.
       if (plain.starts_with('^')) plain.remove_prefix(1);
       if (plain.find_first_of("*+?|()[]{}\\^$") != plain.npos) {
         fail("{}: {} has the key {}, a regular expression, which is not supported; merge the adapter with peft.",
@@ -112,9 +112,8 @@ class AdapterConfig {
     if (const std::string start = string("init_lora_weights"); std::any_of(
             kChangeTheBase.begin(), kChangeTheBase.end(), [&](const char* s) { return start.starts_with(s); })) {
       fail(
-          "{}: init_lora_weights {} changes the base model's weights too, which is not supported; merge the adapter "
-          "with "
-          "peft.",
+          "{}: init_lora_weights {} also changes the base model's weights, which is not supported; merge the adapter "
+          "with peft.",
           name(), quote(start));
     }
     for (const auto [key, value] : root_) {
@@ -196,7 +195,7 @@ std::optional<double> value_of(const std::map<std::string, double, std::less<>>&
 
 void LowRankUpdate::add_to(const HostMatrix& base, float* out) const {
   const int64_t rows = base.rows, cols = base.cols;
-  // Both matrices as [rank, cols] and [rows, rank].
+  // The right factor is [rank, cols], and the left factor is [rows, rank].
   std::vector<float> right = widened(a), left = widened(b);
   if (embedding) {
     std::swap(right, left);
@@ -221,11 +220,11 @@ void LowRankUpdate::add_to(const HostMatrix& base, float* out) const {
 Adapter Adapter::open(const fs::path& folder) {
   std::error_code error;
   if (!fs::is_directory(folder, error)) {
-    fail("The adapter {} is no folder; give the folder that holds {} and the adapter's weights.",
+    fail("The adapter {} is not a folder; give the folder that holds {} and the adapter's weights.",
          quote(folder.native()), kConfigName);
   }
   if (!fs::exists(folder / kConfigName, error)) {
-    fail("The folder {} holds no {}, so it is no adapter of peft; give the folder of a LoRA adapter.",
+    fail("The folder {} holds no {}, so it is not an adapter of peft; give the folder of a LoRA adapter.",
          quote(folder.native()), kConfigName);
   }
   const AdapterConfig config(FileView::map(folder / kConfigName));
@@ -255,7 +254,7 @@ Adapter Adapter::open(const fs::path& folder) {
   constexpr std::string_view kPrefix = "base_model.model.";
   for (const auto& [name, entry] : checkpoint.tensors()) {
     if (!name.starts_with(kPrefix)) {
-      fail("Tensor {} of the adapter {} does not begin with {} as peft has it; save the adapter with peft.",
+      fail("Tensor {} of the adapter {} does not begin with {} as in files of peft; save the adapter with peft.",
            quote(name), quote(adapter.name_), quote(kPrefix));
     }
     if (entry.type != DType::f32 && entry.type != DType::f16 && entry.type != DType::bf16) {
@@ -333,8 +332,7 @@ std::optional<LowRankUpdate> Adapter::update(const std::string& module, int64_t 
   if (rank < 1 || rank != expected || update.a->shape != a_shape || update.b->shape != b_shape) {
     fail(
         "The adapter {} does not fit module {} [{}, {}]: its factors have the shapes [{}] and [{}], and its rank is "
-        "{}; "
-        "give the base model that it was trained on{}.",
+        "{}; give the base model that it was trained on{}.",
         quote(name_), quote(module), rows, cols, fmt::join(update.a->shape, ", "), fmt::join(update.b->shape, ", "),
         expected, base_.empty() ? "" : fmt::format(" ({})", quote(base_)));
   }

@@ -19,7 +19,7 @@ namespace mxlm {
 
 /// The change of one weight [rows, cols]: scaling x B A.
 struct LowRankUpdate {
-  TensorEntry a, b;        // A [rank, cols], B [rows, rank]; of an embedding A^T [rank, rows], B^T [cols, rank]
+  TensorEntry a, b;        // A [rank, cols], B [rows, rank]; for an embedding A^T [rank, rows], B^T [cols, rank]
   bool embedding = false;  // the table's layout: the update is (B A)^T
   int64_t rank = 0;
   float scaling = 1;  // alpha / rank, or alpha / sqrt(rank) with use_rslora

@@ -20,7 +20,8 @@ struct Config::Document {
 
 namespace {
 
-/// The member of an object, or the element of a list by its number; nullopt if there is none. It may be null.
+/// The member of an object, or the element of a list by its number, either of which may be null; nullopt if it is
+/// absent.
 std::optional<dom::element> find(const dom::element& parent, std::string_view key) {
   dom::element out;
   if (parent.is_object()) {
@@ -41,7 +42,7 @@ bool is_empty(const dom::element& value) {
   return value.is_null() || (value.get(flag) == simdjson::SUCCESS && !flag);
 }
 
-/// Whether a value is the one that is supported, or one of those.
+/// True if `value` is the supported value, or is in the list of supported values.
 bool is_supported(const dom::element& value, const dom::element& supported) {
   if (value.is_null()) return true;
   dom::array several;
@@ -78,8 +79,8 @@ void check_members(const dom::element& values, const dom::object& supported, con
     if (allowed.get(members) == simdjson::SUCCESS) {
       if (value->is_object()) check_members(*value, members, file, path + ".");
     } else if (!is_supported(*value, allowed)) {
-      fail("'{}': '{}' is {}, which changes what the model computes and is not supported; only {} is.", file, path,
-           json_text(*value), allowed.is_null() ? "an absent one" : json_text(allowed));
+      fail("'{}': '{}' is {}, which changes what the model computes and is not supported; only {} is supported.", file,
+           path, json_text(*value), allowed.is_null() ? "an absent value" : json_text(allowed));
     }
   }
 }
@@ -99,7 +100,7 @@ Config Config::parse(std::string_view json, const std::string& name) {
 }
 
 Config Config::merge(const std::vector<Config>& objects, const std::string& name) {
-  std::map<std::string, std::string, std::less<>> members;  // with their keys, as JSON
+  std::map<std::string, std::string, std::less<>> members;  // key -> the member as JSON, with its key
   for (const Config& config : objects) {
     for (const dom::key_value_pair member : dom::object(config.value_)) {
       members.insert_or_assign(std::string(member.key), simdjson::minify(member));
@@ -275,7 +276,7 @@ std::string Config::text_of(std::string_view key) const {
 std::string origin(const Config& config) {
   for (const char* key : {"base_model", "base_model_name_or_path", "_name_or_path"}) {
     const std::string name = config.text_of(key);
-    // A name on the hub, not a folder of whoever wrote the file.
+    // Only names on the hub count, because folders are those of the file's author.
     const bool plain =
         name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./") == name.npos;
     const size_t slash = name.find('/');

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the forward pass keeps on the device for the whole run: norms, biases, sinks, rotary tables. Not for other
-// rooms.
+// What the forward pass keeps on the device for the whole run: norms, biases, sinks and rotary tables. This header is
+// private to the room.
 
 #include <unordered_map>
 #include <vector>
@@ -17,7 +17,7 @@ struct ForwardPass::Constants {
   std::unordered_map<const NormSpec*, Norm> norms;
   std::unordered_map<const LinearSpec*, Tensor> biases;  // float32 [1, outputs]
   std::unordered_map<const AttentionSpec*, std::vector<float>> sinks;
-  std::vector<std::shared_ptr<const RotaryTable>> tables;  // of the last micro-batch, as ModelSpec::ropes
+  std::vector<std::shared_ptr<const RotaryTable>> tables;  // of the last micro-batch, in the order of ModelSpec::ropes
 
   [[nodiscard]] const Tensor* bias(const LinearSpec& linear) const {
     const auto found = biases.find(&linear);

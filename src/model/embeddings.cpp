@@ -1,4 +1,4 @@
-// The embedding and the head: whether they are tied, and what to say if one of them is missing.
+// Reads the embedding and the LM head: whether they are tied, and what messages say if one of the two is missing.
 
 #include <algorithm>
 #include <array>
@@ -36,15 +36,14 @@ std::string other_head(const SpecReader& reader) {
   fail(
       "The checkpoint has no head ('{}.weight'), and '{}' does not tie it to the embedding (tie_word_embeddings{}), so "
       "transformers would fill it with random numbers; save the model with its head, or set tie_word_embeddings to "
-      "true "
-      "if it is tied.",
+      "true if it is tied.",
       module, config.name(), config.mentions("tie_word_embeddings") ? " is false" : " is false when absent");
 }
 
 }  // namespace
 
 void read_embedding(const SpecReader& reader, const std::string& tensor, ModelSpec& spec) {
-  // A file may hold only the head of a tied pair; read_head checks that the pair is tied.
+  // A file may hold only the LM head of a tied pair. read_head checks that the pair is tied.
   const std::string head = reader.head_module() + ".weight";
   if (!reader.has(tensor) && !reader.has(head) && !other_head(reader).empty()) {
     fail_without_head(reader, reader.head_module());
@@ -61,8 +60,8 @@ void read_head(const SpecReader& reader, const std::string& module, bool tied, b
   spec.tied_head = reader.config().boolean_or("tie_word_embeddings", tied);
   if (spec.tied_head && own == nullptr && reader.is_replaced(spec.embedding_module + ".weight")) {
     fail(
-        "The adapter replaces the embedding of '{}', to which the head is tied, and not the head, which parts the two; "
-        "merge the adapter with peft.",
+        "The adapter replaces the embedding of '{}' but not the head, which is tied to the embedding; merge the "
+        "adapter with peft.",
         reader.config().name());
   }
   const bool head_alone = spec.embedding_module == module;
@@ -72,20 +71,19 @@ void read_head(const SpecReader& reader, const std::string& module, bool tied, b
   }
   if (spec.tied_head && own != nullptr && !same_values(*own, spec.embedding.entry)) {
     log_warn(
-        "'{}' ties the head to the embedding, but '{}' is in the checkpoint with other values: they are not tied, as "
-        "in "
-        "transformers 5",
+        "'{}' ties the head to the embedding, but '{}' is in the checkpoint with other values, so they are not tied, "
+        "as in transformers 5",
         reader.config().name(), tensor);
     spec.tied_head = false;
   }
   if (spec.tied_head) {
     if (const std::string other = other_head(reader); !other.empty()) {
-      log_warn("The head of the checkpoint is not for tokens ({}); the embedding is taken for a language model head",
+      log_warn("The head of the checkpoint is not for tokens ({}); the embedding is used as a language model head",
                quote(other));
     }
     spec.lm_head.module = module;
     spec.lm_head.role = Role::lm_head;
-    // peft adds the update of either side to the one tensor of a tied pair.
+    // peft adds the updates of both sides to the shared tensor of a tied pair.
     if (!head_alone) spec.embedding = reader.adapted_in_memory(module, spec.embedding);
     spec.embedding = reader.adapted_in_memory(spec.embedding_module, spec.embedding);
     spec.lm_head.weight = spec.embedding;

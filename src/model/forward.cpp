@@ -27,7 +27,7 @@ std::shared_ptr<const RotaryTable> make_table(Backend& backend, const RopeSpec& 
     for (int64_t position = 0; position < part.second; ++position) {
       for (int64_t i = 0; i < half; ++i) {
         const double angle =
-            static_cast<float>(position) * frequencies[static_cast<size_t>(i)];  // float32, as the reference
+            static_cast<float>(position) * frequencies[static_cast<size_t>(i)];  // float32, as in the reference
         const auto at = static_cast<size_t>((part.first + position) * half + i);
         cos[at] = static_cast<float>(std::cos(angle)) * scale;
         sin[at] = static_cast<float>(std::sin(angle)) * scale;
@@ -47,10 +47,11 @@ std::shared_ptr<const RotaryTable> make_table(Backend& backend, const RopeSpec& 
   return out;
 }
 
-/// Rotary tables for windows of these lengths; `last`, the table of the micro-batch before, serves again where it can.
+/// The rotary tables for windows of these lengths. `last` is the table of the micro-batch before, which is used again
+/// if it has all rows.
 RotaryTables make_tables(Backend& backend, const RopeSpec& rope, std::span<const int64_t> lengths, DType compute,
                          std::shared_ptr<const RotaryTable>& last) {
-  std::map<int64_t, int64_t> longest;  // length key -> rows its table needs
+  std::map<int64_t, int64_t> longest;  // length key -> rows that its table needs
   for (const int64_t length : lengths) {
     int64_t& rows = longest[rope.length_key(length)];
     rows = std::max(rows, length);

@@ -1,9 +1,9 @@
 #pragma once
 
-// The one forward pass. A model runs as a sequence of steps (two a layer: attention, MLP; one for a parallel block),
-// each of which reads the hidden state and writes the next; variants fork between steps. Before a step its Linears are
-// prepared in the specs that some variant wants, experts one at a time while it runs; the step itself only asks the
-// backend for operands and products.
+// The forward pass of all models. A model runs as a sequence of steps: two for each layer (attention, MLP), or one for
+// a parallel block. A step reads the hidden state and writes the next one, and variants fork between steps. The Linears
+// of a step are prepared before the step runs, in all specs that variants need; experts are prepared one at a time
+// while it runs. The step itself only asks the backend for operands and products.
 
 #include <cstdint>
 #include <functional>
@@ -18,14 +18,14 @@
 
 namespace mxlm {
 
-/// Sines and cosines of one RopeSpec for windows of some lengths.
+/// The sines and cosines of one RopeSpec, for windows of several lengths.
 struct RotaryTable {
   Tensor cos, sin;  // [table rows, rotary_dim / 2]
-  /// By RopeSpec::length_key: the first row, and how many.
+  /// RopeSpec::length_key -> the first row and the number of rows.
   std::map<int64_t, std::pair<int64_t, int64_t>> parts;
 };
 
-/// A micro-batch's part in them.
+/// The rotary table of a micro-batch, and the rows that its tokens use.
 struct RotaryTables {
   std::shared_ptr<const RotaryTable> table;
   std::vector<int32_t> rows;  // table row of each token
@@ -33,31 +33,32 @@ struct RotaryTables {
   [[nodiscard]] Rotary view() const { return {&table->cos, &table->sin, rows, interleaved}; }
 };
 
-/// A micro-batch on the device: packed windows and the rotary tables of their lengths. Stays the same for all steps.
+/// A micro-batch on the device: packed windows and the rotary tables for their lengths. It is the same for all steps.
 struct MicroBatch {
   Batch batch;
-  std::vector<RotaryTables> ropes;  // as ModelSpec::ropes
+  std::vector<RotaryTables> ropes;  // in the order of ModelSpec::ropes
 };
 
-/// One Linear as one variant wants it.
+/// One Linear of a step under one variant.
 struct StepLinear {
   std::shared_ptr<const PreparedWeight> weight;
   ProductSpec product;  // the arithmetic is the same for all products of a step
 };
 
-/// All of a step as one variant wants it: `linears` in the order of Step::linears. Weights of experts are null: the
-/// step asks for them through its Fetch.
+/// All products of a step under one variant. `linears` has the order of Step::linears. The weights of experts are null,
+/// because the step asks for them through its Fetch.
 struct StepWeights {
   std::vector<StepLinear> linears;
   ProductSpec qk, pv;  // steps with attention only
   [[nodiscard]] Arithmetic arithmetic() const { return linears.front().product.arithmetic; }
 };
 
+/// The forward pass of one model on one backend.
 class ForwardPass {
  public:
   /// Prepares the weight of a Linear of the step (an index into Step::linears) in the variant's spec.
   using Fetch = std::function<std::shared_ptr<const PreparedWeight>(size_t linear)>;
-  /// Told after each piece of a step how many rows it has finished; may throw to stop.
+  /// Called after each piece of a step with the number of rows that the piece has finished. May throw to stop the step.
   using OnRows = std::function<void(int64_t rows)>;
 
   /// `compute` is the model dtype of the run: f32 or bf16. Uploads norms and biases; `spec` must outlive the pass.
@@ -66,23 +67,23 @@ class ForwardPass {
   ForwardPass(const ForwardPass&) = delete;
   ForwardPass& operator=(const ForwardPass&) = delete;
 
-  /// As steps_of() the model.
+  /// The steps of the model, from steps_of().
   [[nodiscard]] const std::vector<Step>& steps() const { return steps_; }
   [[nodiscard]] DType dtype() const { return compute_; }
 
   /// Packs windows into a micro-batch. Throws Error naming a token id outside the vocabulary, or a window that is
   /// longer than the model's table of positions.
-  [[nodiscard]] MicroBatch make_batch(std::span<const std::span<const int32_t>> window_offsets) const;
+  [[nodiscard]] MicroBatch make_batch(std::span<const std::span<const int32_t>> windows) const;
   /// The hidden state [rows, hidden] before the first step.
   [[nodiscard]] Tensor embed(const MicroBatch& batch) const;
-  /// One step over micro-batches: in[b] to out[b], which may be the same tensor.
+  /// Runs one step over micro-batches, from in[b] to out[b], which may be the same tensor.
   void run(const Step& step, const StepWeights& weights, const Fetch& fetch, std::span<const MicroBatch> batches,
            std::span<const Tensor* const> in, std::span<Tensor* const> out, const OnRows& on_rows) const;
-  /// The final norm of selected rows, as the operand that `head` reads. `window_offsets`: offsets of the windows in
-  /// `rows`.
+  /// The final norm of selected rows, as the operand that the LM head `head` reads. `window_offsets` are the offsets of
+  /// the windows in `rows`.
   [[nodiscard]] Operand head_operand(const Tensor& hidden, std::span<const int32_t> rows,
                                      std::span<const int64_t> window_offsets, const StepLinear& head) const;
-  /// The head on that operand, without where scores go. Borrows both.
+  /// The job of the LM head on that operand, without the places for scores. Borrows both arguments.
   [[nodiscard]] HeadJob head_job(const Operand& operand, const StepLinear& head) const;
 
  private:

@@ -9,10 +9,10 @@
 namespace mxlm {
 namespace {
 
-/// Rows of an expert that are computed at a time: enough for full speed, few enough for the caches.
+/// The number of an expert's rows that are computed at a time: enough for full speed, and few enough for the caches.
 constexpr int64_t kExpertRows = 2048;
 
-/// The distinct operand types that some Linears of a step read, and which of them each Linear reads.
+/// The distinct operands that Linears of a step read, and the index of each Linear's operand.
 struct Operands {
   std::vector<Operand> operands;
   std::vector<size_t> of_linear;
@@ -43,14 +43,14 @@ std::vector<const LinearSpec*> pointers(const std::vector<LinearSpec>& linears) 
 
 }  // namespace
 
-/// What the pieces of a step share.
+/// The parts of which steps are made, with what they share.
 struct ForwardPass::Piece {
   const ForwardPass& pass;
   Backend& backend = pass.backend_;
   const Constants& constants = *pass.constants_;
   DType compute = pass.compute_;
 
-  /// out = x W^T + b, + residual.
+  /// out = x W^T + b, plus the residual if there is one.
   void linear(const LinearSpec& spec, const StepLinear& step, const Operand& x, const Tensor* residual,
               Tensor& out) const {
     backend.linear(x, *step.weight,
@@ -62,7 +62,7 @@ struct ForwardPass::Piece {
                    out);
   }
 
-  /// The operands that `linears` read of x, normed where there is a norm.
+  /// The operands that `linears` read, made from x, after the norm if there is one.
   [[nodiscard]] Operands inputs(const Tensor& x, const std::optional<NormSpec>& norm,
                                 std::span<const StepLinear> linears, std::span<const int64_t> window_offsets) const {
     Operands out = operands_of(backend, linears, compute);
@@ -80,7 +80,7 @@ struct ForwardPass::Piece {
     return out;
   }
 
-  /// The products of `in` on `x`, one tensor each.
+  /// The products of Linears with their operands of `x`, one tensor for each Linear.
   [[nodiscard]] std::vector<Tensor> products(const std::vector<const LinearSpec*>& specs,
                                              std::span<const StepLinear> linears, const Operands& x) const {
     std::vector<Tensor> out;
@@ -91,7 +91,7 @@ struct ForwardPass::Piece {
     return out;
   }
 
-  /// From q, k and v as the projections gave them to the operand of the output projection.
+  /// Computes attention, from the results of the q, k and v projections to the operands of the output projection.
   void attend(const AttentionSpec& attention, const StepWeights& weights, const MicroBatch& batch,
               std::vector<Tensor> qkv, std::span<Operand> outs) const {
     const ModelSpec& spec = pass.spec_;
@@ -114,7 +114,7 @@ struct ForwardPass::Piece {
         v = qkv[0].columns(q_width + kv_width, kv_width);
         break;
       case QkvLayout::by_head: {
-        // Heads 3 * head_dim apart; the last one ends where its part of the row ends.
+        // Heads lie 3 * head_dim apart. Each part ends with the values of its last head.
         head_stride = 3 * spec.head_dim;
         const int64_t width = qkv[0].cols() - int64_t{2} * spec.head_dim;
         q = qkv[0].columns(0, width);
@@ -153,7 +153,7 @@ struct ForwardPass::Piece {
         outs);
   }
 
-  /// The operand that `out` reads of the MLP's first products.
+  /// The operand of the Linear `out`, made from the MLP's first products.
   [[nodiscard]] Operands activated(const MlpSpec& mlp, const std::vector<Tensor>& in, const StepLinear& out,
                                    std::span<const int64_t> window_offsets) const {
     Operands operands = operands_of(backend, {&out, 1}, compute);
@@ -191,7 +191,7 @@ struct ForwardPass::Piece {
     }
   }
 
-  /// out = residual + norm(x W^T + b), or without a norm the same in one go.
+  /// out = residual + norm(x W^T + b). Without a norm, the product adds the residual itself.
   void finish(const LinearSpec& spec, const StepLinear& step, const Operand& x, const std::optional<NormSpec>& norm,
               const Tensor& residual, Tensor& out) const {
     if (!norm) return linear(spec, step, x, &residual, out);
@@ -256,7 +256,7 @@ void ForwardPass::run_parallel(const LayerSpec& layer, const StepWeights& weight
   const StepLinear& o = linears[n];
   const std::span<const StepLinear> mlp_linears = linears.subspan(n + 1);
 
-  // One pass over the norm's result serves both halves where they share it.
+  // If attention and MLP share a norm, their operands are made in one pass over its result.
   std::vector<StepLinear> first(linears.begin(), linears.begin() + static_cast<std::ptrdiff_t>(n));
   std::vector<const LinearSpec*> specs = pointers(attention.qkv);
   if (!mlp.norm) {
@@ -290,7 +290,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
   const Piece piece{*this};
   const MlpSpec& mlp = layer.mlp;
   assert(!mlp.post_norm);
-  std::vector<int64_t> window_offsets{0};  // of all micro-batches
+  std::vector<int64_t> window_offsets{0};  // of the windows of all micro-batches
   std::vector<int64_t> first_row{0};
   for (const MicroBatch& batch : batches) {
     for (size_t w = 1; w < batch.batch.offsets.size(); ++w)
@@ -299,7 +299,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
   }
   const int64_t rows = first_row.back();
 
-  // Which rows each expert gets, over all micro-batches.
+  // The rows that each expert gets, over all micro-batches.
   struct Share {
     std::vector<int32_t> rows;
     std::vector<float> weights;
@@ -328,7 +328,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
   Tensor sum = backend_.empty(DType::f32, rows, spec_.hidden);
   backend_.zero(sum);
   const size_t n = mlp.experts.front().in.size();
-  double progress = 0;  // of `rows`, told in whole rows
+  double progress = 0;  // in rows; on_rows gets whole rows
   int64_t told = 0;
   for (size_t e = 0; e < mlp.experts.size(); ++e) {
     const Share& share = shares[e];
@@ -336,7 +336,7 @@ void ForwardPass::run_mixture(const LayerSpec& layer, const StepWeights& weights
       std::vector<StepLinear> linears(weights.linears.begin() + static_cast<std::ptrdiff_t>(1 + e * (n + 1)),
                                       weights.linears.begin() + static_cast<std::ptrdiff_t>(1 + (e + 1) * (n + 1)));
       for (size_t l = 0; l <= n; ++l) linears[l].weight = fetch(1 + e * (n + 1) + l);
-      // A window's rows stay together: some formats scale by them.
+      // The rows of a window stay together, because the scales of some formats depend on all of them.
       for (size_t begin = 0; begin < share.rows.size();) {
         std::vector<int64_t> offsets{0};
         size_t end = begin;

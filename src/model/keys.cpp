@@ -5,21 +5,21 @@
 namespace mxlm {
 namespace {
 
-// Of the code that came with Phi in 2023.
+// Aliases of the code that the repositories of Phi brought in 2023.
 constexpr std::string_view kAliasesOfPhi2023 =
     R"({"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
         "num_key_value_heads": "n_head_kv", "intermediate_size": "n_inner", "hidden_act": "activation_function",
         "max_position_embeddings": "n_positions", "layer_norm_eps": "layer_norm_epsilon"})";
 
-// Sources: configuration_NAME.py and modeling_NAME.py of transformers 5.23; for older names the code that their
-// repositories came with.
+// Sources: configuration_NAME.py and modeling_NAME.py of transformers 5.23. For older names, the code in their
+// repositories.
 constexpr FamilyKeys kKeys[] = {
     {.model_type = "",
      .family = "",
      .applied = R"({"model_type": null, "quantization_config": null, "tie_word_embeddings": null,
         "architectures": null, "bos_token_id": null, "rope_scaling": null, "rope_theta": null,
         "original_max_position_embeddings": null})",
-     // is_causal false lets a token see what follows it. per_layer_config gives single layers other values.
+     // With is_causal false, a token sees later tokens. per_layer_config gives single layers other values.
      .fixed = R"({"is_causal": true, "per_layer_config": null})",
      .aliases = "{}",
      .inert = "_attn_implementation _name_or_path _output_attentions attention_chunk_size attn_implementation "
@@ -85,7 +85,7 @@ constexpr FamilyKeys kKeys[] = {
      .fixed = "{}",
      .aliases = R"({"n_embd": "hidden_size", "n_positions": "max_position_embeddings", "n_head": "num_attention_heads",
         "n_layer": "num_hidden_layers"})",
-     // reorder_and_upcast_attn only moves roundings. Cross attention has nothing to attend to beside a text.
+     // reorder_and_upcast_attn changes only where values are rounded. Cross attention has no other input than the text.
      .inert = "add_cross_attention attn_pdrop embd_pdrop hidden_dropout reorder_and_upcast_attn resid_pdrop "
               "summary_activation summary_first_dropout summary_last_dropout summary_proj_to_labels summary_type "
               "summary_use_proj"},
@@ -136,7 +136,7 @@ constexpr FamilyKeys kKeys[] = {
         "mlp_bias": false, "head_dim": null})",
      .fixed = "{}",
      .aliases = "{}",
-     // pretraining_tp cuts the same products into parts; transformers does so no more.
+     // pretraining_tp cut the same products into parts; transformers no longer does so.
      .inert = "attention_dropout pretraining_tp"},
     {.model_type = "mistral",
      .family = "",
@@ -160,7 +160,7 @@ constexpr FamilyKeys kKeys[] = {
      .family = "",
      .applied = R"({"d_model": 2048, "n_heads": 16, "n_layers": 24, "max_seq_len": 2048, "vocab_size": 50368,
         "layer_norm_epsilon": 1e-5, "attn_config": null, "tie_word_embeddings": true})",
-     // transformers takes these for granted; the models' own code applies other values.
+     // transformers ignores these keys, but the code of the models' repositories applies other values.
      .fixed = R"({"expansion_ratio": 4, "logit_scale": null, "no_bias": true,
         "norm_type": ["low_precision_layernorm", "layernorm"],
         "attn_config": {"attn_type": "multihead_attention", "alibi": true, "alibi_bias_max": 8, "prefix_lm": false,
@@ -294,7 +294,7 @@ constexpr FamilyKeys kKeys[] = {
      .fixed = R"({"n_routed_experts": null})",
      .aliases = "{}",
      .inert = ""},
-    // Its `bias` is that of q, k, v and o.
+    // The key `bias` of internlm is for q, k, v and o.
     {.model_type = "internlm",
      .family = "llama",
      .applied = R"({"attention_bias": true})",
@@ -340,7 +340,7 @@ Config with_family_keys(const Config& config, std::string_view model_type) {
     out.add_aliases(keys->aliases);
     out.add_defaults(keys->applied);
   };
-  // What is added first wins.
+  // Lists that are added earlier win, so the older name goes first.
   const FamilyKeys* keys = find_keys(model_type);
   add(keys);
   if (keys != nullptr && !keys->family.empty()) add(find_keys(keys->family));

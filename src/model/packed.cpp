@@ -73,14 +73,15 @@ std::string bits_and_groups(const Config& quantization) {
 
 [[noreturn]] void refuse_foreign(const Config& config, const Config& quantization, std::string_view name) {
   fail(
-      "'{}': the weights are quantised with {}{}, which is no Microscaling format and is not read; give the original "
-      "model{}.",
+      "'{}': the weights are quantised with {}{}, which is not a Microscaling format and cannot be read; give the "
+      "original model{}.",
       config.name(), name, bits_and_groups(quantization), origin(config));
 }
 
 [[noreturn]] void refuse(const Config& config, const std::string& reason) {
-  fail("'{}': the weights are quantised in a way that cannot be read: {}; there are {} (or give the original weights).",
-       config.name(), reason, readable_formats());
+  fail(
+      "'{}': the weights are quantised in a way that cannot be read: {}; mxlm reads {} (or give the original weights).",
+      config.name(), reason, readable_formats());
 }
 
 void add(std::vector<mx::ElementFormat>& elements, const mx::ElementFormat& element) {
@@ -181,7 +182,7 @@ const TensorEntry& scales_of(const Checkpoint& checkpoint, const std::string& na
   }
   if (!is_scale(scales->type) || scales->shape != shape) {
     fail(
-        "Tensor '{}' is {} {}, which are no E8M0 scales {} of the codes in '{}'; only Microscaling formats can be "
+        "Tensor '{}' is {} {}, not the E8M0 scales {} of the codes in '{}'; only Microscaling formats can be "
         "read ({}).",
         name, dtype_name(scales->type), shape_text(scales->shape), shape_text(shape), codes, readable_formats());
   }
@@ -290,13 +291,14 @@ std::optional<PackedWeight> PackedFormats::weight(const Checkpoint& checkpoint, 
   }
   for (const char* other : {".weight_global_scale", ".weight_zero_point", ".weight_g_idx"}) {
     if (checkpoint.find(module + other) != nullptr) {
-      fail("The weight of '{}' comes with '{}{}', which no Microscaling format has; there are {}.", module, module,
+      fail("The weight of '{}' comes with '{}{}', which no Microscaling format has; mxlm reads {}.", module, module,
            other, readable_formats());
     }
   }
   const mx::ElementFormat& element = element_of(*codes, name, rows, cols);
   if (cols % mx::kStoredBlock != 0) {
-    fail("Tensor '{}' has rows of {} values, no multiple of the blocks of {}.", name, cols, mx::kStoredBlock);
+    fail("Tensor '{}' has rows of {} values, which is not a multiple of the block size {}.", name, cols,
+         mx::kStoredBlock);
   }
   const TensorEntry& scales = scales_of(checkpoint, module + ".weight_scale", name, {rows, cols / mx::kStoredBlock});
   return PackedWeight{.element = element, .rows = rows, .cols = cols, .codes = *codes, .scales = scales};

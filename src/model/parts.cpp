@@ -21,7 +21,7 @@ constexpr NamedActivation kActivations[] = {
     {"swish", Activation::silu},
     {"gelu", Activation::gelu_erf},
     {"gelu_python", Activation::gelu_erf},
-    // Two ways to write gelu_new, which is computed op by op as they are.
+    // These two are other ways to write gelu_new, and their operations are the same.
     {"gelu_fast", Activation::gelu_new},
     {"gelu_accurate", Activation::gelu_new},
     {"gelu_new", Activation::gelu_new},
@@ -47,7 +47,7 @@ Sizes read_sizes(const Config& config, const SizeKeys& keys, ModelSpec& spec) {
   }
   const bool stated = keys.head_dim != nullptr && config.has(keys.head_dim);
   if (!stated && spec.hidden % spec.heads != 0) {
-    fail("'{}': {} {} is no multiple of {} attention heads and there is no head_dim.", config.name(), keys.hidden,
+    fail("'{}': {} {} is not a multiple of {} attention heads, and there is no head_dim.", config.name(), keys.hidden,
          spec.hidden, spec.heads);
   }
   spec.head_dim = static_cast<int>(stated ? config.integer(keys.head_dim, 1, 256) : spec.hidden / spec.heads);

@@ -10,7 +10,8 @@
 namespace mxlm {
 namespace {
 
-/// YaRN: 0 for dimensions that turn fast and keep their frequency, 1 for those that are stretched.
+/// The ramp of YaRN. It is 0 for dimensions that turn fast and keep their frequency, and 1 for dimensions that are
+/// stretched.
 float yarn_ramp(const RopeSpec& rope, float i) {
   const auto dim = static_cast<double>(rope.dim);
   const auto dimension_of = [&](double turns) {
@@ -82,7 +83,7 @@ namespace {
 
 constexpr int64_t kMaxPositions = int64_t{1} << 31;
 
-/// Factors of longrope: one positive number for each pair.
+/// The factors of longrope: a positive number for each pair of rotary dimensions.
 std::vector<double> rope_factors(const Config& config, const Config& parameters, const char* key, int64_t dim) {
   std::vector<double> factors = parameters.numbers(key);
   const bool positive = std::all_of(factors.begin(), factors.end(), [](double f) { return f > 0; });
@@ -121,7 +122,7 @@ RopeSpec parse_rope(const Config& config, int64_t dim, int64_t max_positions, do
 
   std::string type = parameters->string_or("rope_type", parameters->string_or("type", "default"));
   if (type == "default") return rope;
-  // Phi-3's first configs say "su" and "yarn" for what is longrope now.
+  // Phi-3's first configs use the names "su" and "yarn" for longrope.
   if (parameters->has("long_factor") && (type == "su" || type == "yarn")) type = "longrope";
   using Type = RopeSpec::Type;
   if (type == "linear") {
@@ -144,7 +145,7 @@ RopeSpec parse_rope(const Config& config, int64_t dim, int64_t max_positions, do
   if (rope.type != Type::linear && rope.type != Type::dynamic) {
     rope.original_max_positions =
         parameters->integer_or("original_max_position_embeddings", max_positions, 1, kMaxPositions);
-    // A top-level key wins, as in the reference.
+    // A key at the top level wins, as in the reference.
     rope.original_max_positions =
         config.integer_or("original_max_position_embeddings", rope.original_max_positions, 1, kMaxPositions);
   }

@@ -16,7 +16,7 @@ namespace {
 struct Family {
   std::string_view model_type;
   ModelSpec (*read)(const SpecReader&);
-  std::string_view prefix = "model";  // of all tensors but the head's: transformers' base_model_prefix
+  std::string_view prefix = "model";  // of all tensors except the LM head's: transformers' base_model_prefix
   std::string_view head = "lm_head";
 };
 
@@ -48,8 +48,9 @@ constexpr Family kFamilies[] = {
     {"starcoder2", read_starcoder2},
 };
 
-/// model_types of repositories that came with code of their own before the family was part of transformers. They load
-/// if `tensor`, which tells the layouts apart, is there; an empty one says that the family reads all of them.
+/// An older model_type, of repositories that brought their own code before the family was part of transformers. Such a
+/// model loads if the checkpoint has `tensor`, which only the layout of the family has. An empty `tensor` means that
+/// the family reads all layouts of the older type.
 struct OldName {
   std::string_view model_type, family, tensor;
 };
@@ -254,7 +255,7 @@ WeightSource SpecReader::adapted(const std::string& module, WeightSource weight)
   if (!update) return weight;
   adapted_.insert(module);
   WeightSource sum;
-  // Float32, as peft adds; a bfloat16 run rounds the sum once, which is what peft makes of a bfloat16 model.
+  // The sum is float32, as in peft. A bfloat16 run rounds it once, which gives what peft makes of a bfloat16 model.
   sum.matrix = {.type = DType::f32, .rows = matrix.rows, .cols = matrix.cols, .stride = matrix.cols};
   sum.entry = weight.entry;
   sum.stored_bits = weight.stored_bits > 0 ? weight.stored_bits : 8.0 * static_cast<double>(dtype_size(matrix.type));
@@ -309,18 +310,20 @@ namespace {
 
 using NameOf = std::function<std::string(std::string_view)>;
 
-/// `base` with the tensors that `adapter` brings along instead of the base model's.
+/// `base` with those tensors of `adapter` that replace tensors of the base model.
 Checkpoint with_replaced(const Checkpoint& base, const Adapter& adapter, std::string_view head) {
   for (const auto& [name, entry] : adapter.replaced()) {
     const TensorEntry* old = base.find(name);
     if (old == nullptr && name != std::string(head) + ".weight") {
-      fail("The adapter {} holds a tensor {}, which the model has not; give the base model that it was trained on.",
-           quote(adapter.name()), quote(name));
+      fail(
+          "The adapter {} holds a tensor {}, which the model does not have; give the base model that it was "
+          "trained on.",
+          quote(adapter.name()), quote(name));
     }
     if (old != nullptr && old->shape != entry.shape) {
       fail(
-          "The adapter {} replaces tensor {}, whose shape is {}, by one of {}: the model that it was trained on had "
-          "another size; merge the adapter with peft.",
+          "The adapter {} replaces tensor {}, whose shape is {}, by a tensor of shape {}: the model that it was "
+          "trained on had another size; merge the adapter with peft.",
           quote(adapter.name()), quote(name), shape_text(old->shape), shape_text(entry.shape));
     }
   }
@@ -344,13 +347,13 @@ ModelSpec read_family(const Family& family, const Config& config, const Checkpoi
   ModelSpec spec = family.read(reader);
   spec.family = family.model_type;
   if (!adapter) return spec;
-  // What an adapter brings along may be wider than the base model, whose type counts.
+  // The dtype is that of the base model, because an adapter may replace the embedding by wider values.
   if (const TensorEntry* embedding = base.find(spec.embedding_module + ".weight")) spec.dtype = embedding->type;
   for (const std::string& module : adapter->modules()) {
     if (!reader.adapted_modules().contains(module)) {
       fail(
-          "The adapter {} changes module {}, which the model has not or which takes no adapter here; give the base "
-          "model that it was trained on, or merge it with peft.",
+          "The adapter {} changes module {}, which the model does not have or which takes no adapter here; give the "
+          "base model that it was trained on, or merge the adapter with peft.",
           quote(adapter->name()), quote(module));
     }
   }

@@ -1,6 +1,7 @@
 #pragma once
 
-// A model family is data: config.json and the names on disk become a ModelSpec. All families share one forward pass.
+// A model as data: the reader of its family makes a ModelSpec of config.json and the checkpoint's tensors. All families
+// share one forward pass.
 
 #include <cstdint>
 #include <functional>
@@ -30,7 +31,7 @@ struct WeightSource {
   HostMatrix matrix;
   TensorEntry entry;  // the place of the bytes; for `decode`, of the codes
   bool transposed = false;
-  int64_t row_step = 1;  // of a transposed weight
+  int64_t row_step = 1;  // distance between rows of a transposed weight
   /// The place of each row, if rows do not follow one another.
   std::vector<const std::byte*> row_data;
   /// Writes the values [rows, cols], in the matrix's type, of a weight that is stored in codes and scales, or that is
@@ -60,7 +61,7 @@ struct LinearSpec {
   [[nodiscard]] int64_t parameters() const { return outputs() * inputs(); }
 };
 
-/// As NormArgs, which explains the fields.
+/// A norm of the model. NormArgs explains the fields.
 struct NormSpec {
   NormKind kind = NormKind::rms;
   std::optional<WeightSource> weight, bias;  // [1, width] or [1, group]
@@ -85,15 +86,15 @@ struct AttentionSpec {
   std::vector<LinearSpec> qkv;  // three or one
   LinearSpec o;
   std::optional<NormSpec> q_norm, k_norm;  // before the rotation
-  float clip = 0;                          // bound of |q|, |k|, |v|; 0 = none
+  float clip = 0;                          // bound of |q|, |k| and |v|; 0 = no bound
   int rope = -1;                           // index into ModelSpec::ropes; -1 = no rotation
-  int64_t sliding_window = 0;              // query q sees keys k > q - window; 0 = all before it
+  int64_t sliding_window = 0;              // query q sees keys k > q - sliding_window; 0 = all keys up to q
   float scale = 1;
   float softcap = 0;
   std::optional<WeightSource> sinks;  // [1, heads]
 };
 
-/// One expert: a gated MLP whose gate and up are one Linear or two.
+/// One expert: a gated MLP. Its gate and up are one Linear or two Linears.
 struct ExpertSpec {
   std::vector<LinearSpec> in;
   LinearSpec out;
@@ -103,15 +104,15 @@ struct MlpSpec {
   enum class Kind : uint8_t {
     plain,        // out(act(in(x)))
     gated,        // out(act(gate(x)) * up(x)); `in` is gate and up
-    gated_fused,  // `in` is one Linear: all of gate, then up (or by turns, GatedArgs::interleaved)
+    gated_fused,  // `in` is one Linear with gate, then up (or both in turn: GatedArgs::interleaved)
   };
   std::optional<NormSpec> norm;       // of the input; in a parallel block nullopt means the attention's
   std::optional<NormSpec> post_norm;  // of the output, before the residual sum
   Kind kind = Kind::gated;
-  GatedArgs activation;  // plain: its activation only
+  GatedArgs activation;  // Kind::plain uses only its function
   std::vector<LinearSpec> in;
   LinearSpec out;
-  /// A mixture of experts instead of `in` and `out`, each of `kind`.
+  /// A mixture has a router and experts instead of `in` and `out`. Each expert is of `kind`.
   std::optional<LinearSpec> router;
   RoutingArgs routing;
   std::vector<ExpertSpec> experts;
@@ -131,7 +132,7 @@ struct ModelSpec {
   int64_t hidden = 0, vocabulary = 0, max_positions = 0;
   int heads = 0, kv_heads = 0, head_dim = 0;
   std::vector<RopeSpec> ropes;
-  std::vector<float> alibi_slopes;        // [heads]; empty = none
+  std::vector<float> alibi_slopes;        // [heads]; empty = no ALiBi
   WeightSource embedding;                 // [vocabulary, hidden]
   float embedding_multiplier = 1;         // rounded to the model dtype before use
   std::optional<WeightSource> positions;  // learned: [positions + position_offset, hidden]
@@ -139,25 +140,26 @@ struct ModelSpec {
   float residual_multiplier = 1;  // of what attention and MLP add
   std::vector<LayerSpec> layers;
   std::optional<NormSpec> final_norm;
-  std::string embedding_module;  // name without ".weight"; the head's name if a file holds only the head of a tied pair
-  LinearSpec lm_head;            // shares the embedding's weight when tied
+  std::string
+      embedding_module;  // name without ".weight"; the LM head's name if a file holds only the LM head of a tied pair
+  LinearSpec lm_head;    // shares the embedding's weight when tied
   bool tied_head = false;
   float logit_multiplier = 1, logit_softcap = 0;
   int32_t bos_id = -1;  // from config.json; -1 = none
 
   /// True if a window may nevertheless be longer than max_positions (rotary positions or ALiBi, no learned table).
   [[nodiscard]] bool extends() const { return !positions.has_value(); }
-  /// All Linears in forward order, including routers; the head is last.
+  /// All Linears in forward order, including routers; the LM head is last.
   [[nodiscard]] std::vector<const LinearSpec*> linears() const;
-  /// Parameters on disk (a tied head counts once).
+  /// The number of parameters on disk. A tied LM head counts once.
   [[nodiscard]] int64_t parameters() const;
 };
 
 /// Reads tensors of a checkpoint into a spec, checking names, shapes and dtypes.
 class SpecReader {
  public:
-  /// `named` is `on_disk` under transformers' tensor names of a model whose head is `head`. `adapter` (may be null) has
-  /// the model's names, too; it is merged into the Linears and the embedding.
+  /// `named` is `on_disk` under transformers' tensor names of a model whose LM head is `head`. `adapter` (may be null)
+  /// has the model's names, too; it is merged into the Linears and the embedding.
   SpecReader(const Config& config, const Checkpoint& named, const Checkpoint& on_disk, std::string_view head,
              const Adapter* adapter = nullptr);
   [[nodiscard]] const Config& config() const { return config_; }
@@ -209,7 +211,7 @@ class SpecReader {
   std::string head_;
   const Adapter* adapter_;
   mutable std::set<std::string> adapted_;
-  std::optional<PackedFormats> packed_;  // of a checkpoint that holds codes
+  std::optional<PackedFormats> packed_;  // set if the checkpoint holds codes
 };
 
 /// Builds the spec of a checkpoint from its config's model_type; for a multimodal model, the spec of its text part.

@@ -1,6 +1,6 @@
 #pragma once
 
-// The steps of a model's forward pass, as its ModelSpec alone decides them: no device is needed to know them.
+// The steps of a model's forward pass. They follow from the ModelSpec alone, so that plans and trees need no device.
 
 #include <cstddef>
 #include <span>
@@ -14,10 +14,11 @@ namespace mxlm {
 struct Step {
   size_t layer = 0;
   bool attention = false, mlp = false;
-  /// In the order of ModelSpec::linears(). Those of experts come last, expert by expert.
+  /// In the order of ModelSpec::linears(). The Linears of experts come last, expert by expert.
   std::vector<const LinearSpec*> linears;
   size_t first_linear = 0;  // the index of `linears[0]` in ModelSpec::linears()
-  size_t prepared = 0;      // how many of `linears` are prepared before the step runs; experts are prepared in turn
+  size_t prepared =
+      0;  // the number of `linears` that are prepared before the step runs; experts are prepared while it runs
   size_t linears_an_expert = 0;  // 0 for a step without experts
 
   /// "attention", "mlp", or "block" for a step that does both.

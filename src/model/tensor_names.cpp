@@ -12,7 +12,7 @@ bool begins(std::string_view name, std::string_view part) {
 
 std::string prefixed(std::string_view name, std::string_view prefix, std::string_view head) {
   if (begins(name, head)) return std::string(name);
-  // transformers 5 calls every head so.
+  // transformers 5 gives every LM head this name.
   constexpr std::string_view kHead = "lm_head";
   if (begins(name, kHead)) return std::string(head).append(name.substr(kHead.size()));
   if (!begins(name, prefix)) return std::string(prefix).append(".").append(name);

@@ -1,14 +1,15 @@
 #pragma once
 
-// The names of tensors on disk and those of the model, as transformers 5 matches them (core_model_loading.py).
+// Maps names of tensors on disk to names in the model, as transformers 5 does (core_model_loading.py).
 
 #include <string>
 #include <string_view>
 
 namespace mxlm {
 
-/// The name of a tensor in a language model, whose names begin with PREFIX. but for those of its head: the prefix is
-/// added where it is missing (a base model's file) and stripped once where it is doubled, or in front of the head.
+/// The name of a tensor in a language model, where all names except those of the LM head begin with "PREFIX.". The
+/// prefix is added if it is missing, as in a base model's file. It is removed once if it is doubled, and before the LM
+/// head.
 std::string prefixed(std::string_view name, std::string_view prefix, std::string_view head);
 
 }  // namespace mxlm

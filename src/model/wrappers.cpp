@@ -23,8 +23,8 @@ constexpr std::array kWrappers{
     Wrapper{"vipllava", "llama", false, false, false, "{}"},
 };
 
-/// A text part: its model_type in text_config, the family that computes it, and transformers' defaults of the keys that
-/// files leave out. Only families whose head is a plain Linear: a wrapper applies no scale to logits.
+/// A text part: its model_type in text_config, its family, and transformers' defaults of keys that files leave out. The
+/// LM head of the family must be a plain Linear, because wrappers do not scale logits.
 struct TextPart {
   std::string_view model_type, family, defaults;
 };
@@ -57,8 +57,8 @@ constexpr std::array kTextParts{
                  "max_position_embeddings": 128000, "rope_theta": 500000.0})"},
 };
 
-/// Rotary parameters without the three sections of Qwen-VL: the positions of text are the same in each, which is the
-/// plain rotation.
+/// The rotary parameters without the three sections of Qwen-VL. The positions of text are the same in all sections, so
+/// the rotation is the plain rotation.
 std::string plain_rotation(const Config& text) {
   std::string out;
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
@@ -103,12 +103,12 @@ Config text_config(const Wrapper& wrapper, const Config& config) {
   const std::string& name = config.name();
   auto text = config.object("text_config");
   if (!text && !wrapper.flat) {
-    fail("'{}' of model type '{}' has no text_config, which says what reads the text; get it again.", name,
+    fail("'{}' of model type '{}' has no text_config, which describes the text part; get it again.", name,
          wrapper.model_type);
   }
   if (!text) text = config;
   std::string type = text->string_or("model_type", wrapper.text_type);
-  // Some files repeat the wrapper's own name there.
+  // Some files repeat the wrapper's model_type in text_config.
   if (type == wrapper.model_type) type = wrapper.text_type;
   const auto* part =
       std::find_if(kTextParts.begin(), kTextParts.end(), [&](const TextPart& p) { return p.model_type == type; });

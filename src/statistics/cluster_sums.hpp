@@ -1,6 +1,6 @@
 #pragma once
 
-// Sums for figures: compensated, and by cluster.
+// Sums for figures: the compensated sum, and sums by cluster, which give errors.
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 
 namespace mxlm {
 
-/// Neumaier's compensated sum: the error stays at the last bit however many terms there are.
+/// Neumaier's compensated sum, whose error stays at the last bit for any number of terms.
 class Sum {
  public:
   void add(double x) {
@@ -24,20 +24,21 @@ class Sum {
   double total_ = 0, rest_ = 0;
 };
 
-/// The cluster-robust error of a ratio of sums, sum_c S_c / sum_c n_c, the weighted mean among them.
+/// Collects sums by cluster for the cluster-robust error of a ratio of sums, sum_c S_c / sum_c n_c. A weighted mean is
+/// such a ratio.
 class ClusterSums {
  public:
   explicit ClusterSums(size_t clusters) : clusters_(clusters) {}
 
-  /// Adds a part of a cluster: its part of the numerator and of the denominator.
+  /// Adds `sum` to the numerator and `weight` to the denominator of a cluster.
   void add(size_t cluster, double sum, double weight) {
     clusters_[cluster].sum.add(sum);
     clusters_[cluster].weight.add(weight);
     clusters_[cluster].used = true;
   }
 
-  /// sqrt(C / (C - 1) sum_c (S_c - n_c ratio)^2) / sum_c n_c over the C clusters that something was added to; NaN for
-  /// fewer than two.
+  /// The error sqrt(C / (C - 1) sum_c (S_c - n_c ratio)^2) / sum_c n_c over the C clusters that add() was called for;
+  /// NaN for fewer than two clusters.
   [[nodiscard]] double error(double ratio) const {
     Sum squares, weight;
     size_t used = 0;

@@ -3,7 +3,7 @@
 namespace mxlm {
 namespace {
 
-/// `of` from what each window begins or does not.
+/// Numbers the clusters of windows. `begins(w)` says whether window w begins a new cluster.
 template <typename Begins>
 Clusters numbered(std::span<const Window* const> windows, std::string kind, Begins begins) {
   Clusters out{.kind = std::move(kind), .of = {}, .number = 0};
@@ -15,11 +15,12 @@ Clusters numbered(std::span<const Window* const> windows, std::string kind, Begi
   return out;
 }
 
-/// Neighbouring windows until they have kClusterTokens tokens; those left out between them count, too.
+/// Joins neighbouring windows until they have kClusterTokens tokens. Tokens that are left out between windows count,
+/// too.
 Clusters stretches(std::span<const Window* const> windows) {
   int64_t tokens = 0;
   Clusters out = numbered(windows, "window", [&](size_t w) {
-    // The token that comes before a window's first scored one belongs to it.
+    // The token before the first scored token belongs to the window, so it adds one.
     tokens += static_cast<int64_t>(windows[w - 1]->scored()) + 1 + windows[w]->tokens_left_out;
     if (tokens < kClusterTokens) return false;
     tokens = windows[w]->tokens_left_out;

@@ -1,6 +1,6 @@
 #pragma once
 
-// Which windows count as one observation when errors are made: tokens near one another are not independent.
+// Clusters: windows that count as one observation in errors, because tokens near one another are not independent.
 
 #include <cstddef>
 #include <span>
@@ -11,22 +11,23 @@
 
 namespace mxlm {
 
-/// Shorter windows are grouped with their neighbours until a cluster has as many tokens: KL divergence of neighbouring
-/// tokens correlates over some twenty tokens, and topics over hundreds.
+/// The number of tokens that a cluster of a text should have. Shorter windows are grouped with their neighbours,
+/// because the KL divergence correlates over some twenty tokens, and topics correlate over hundreds.
 inline constexpr int64_t kClusterTokens = 512;
 
-/// Below so many clusters an error is itself known to a third at best, and the table says so.
+/// With fewer clusters, an error is itself uncertain by a third or more, and the table says so.
 inline constexpr size_t kFewClusters = 8;
 
+/// The cluster of each window.
 struct Clusters {
   std::string kind;        // "document", "page", "window", "window group"
-  std::vector<size_t> of;  // of each window, ascending from 0
+  std::vector<size_t> of;  // [window] -> number of its cluster, ascending from 0
   size_t number = 0;
 };
 
-/// Clusters of windows, which are in order and may be some of a run's only: documents or pages as `unit` says; of a
-/// text each window of kClusterTokens tokens or more, and groups of shorter ones. A group that is too small at the end
-/// belongs to the one before it.
+/// Makes the clusters of windows, which are in order and may be a part of a run. `unit` says whether a cluster is a
+/// document, a page or a stretch of text. A stretch is a window of at least kClusterTokens tokens or a group of shorter
+/// windows; a last group that is too small joins the group before it.
 Clusters make_clusters(std::span<const Window* const> windows, ClusterUnit unit);
 
 }  // namespace mxlm

@@ -9,8 +9,8 @@ namespace {
 
 using Windows = std::vector<WindowScores>;
 
-/// The standard deviation of a weighted mean of tokens over orders of sums, from the tokens' differences between two
-/// orders.
+/// The standard deviation of a weighted mean of tokens over orders of summation. `difference` is a token's difference
+/// between the two orders.
 template <typename Difference>
 double deviation_of(const Windows& windows, const Sample& sample, bool by_aggregate, Difference difference) {
   Sum total, squares, weights;

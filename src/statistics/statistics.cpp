@@ -15,7 +15,7 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-// llama-perplexity's lists, with the extremes.
+// The percentiles that llama-perplexity prints, with the extremes.
 constexpr double kKldPercentiles[] = {0, 0.1, 1, 5, 10, 50, 90, 95, 99, 99.9, 100};
 constexpr double kDeltaPercentiles[] = {0, 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100};
 
@@ -32,7 +32,7 @@ void for_each_token(const Windows& base, const Windows& variant, Body body) {
 
 bool usable(const TokenScore& score) { return score.finite && std::isfinite(score.nll) && std::isfinite(score.kld); }
 
-/// Standard error of a mean from the sum of squared deviations: sqrt(population variance / (n - 1)).
+/// The standard error of a mean, sqrt(population variance / (n - 1)), from the sum of squared deviations.
 double mean_error(double squares, int64_t n) {
   const auto count = static_cast<double>(n);
   return n > 1 ? std::sqrt(squares / count / (count - 1)) : kNan;
@@ -46,7 +46,7 @@ ClusterSums cluster_sums(const Sample& sample, size_t windows) {
   return ClusterSums(windows == 0 ? 0 : cluster_of(sample, windows - 1) + 1);
 }
 
-/// What the mean of a window counts in the mean NLL.
+/// The weight of a window's mean in the mean NLL.
 double weight_of(const Sample& sample, size_t window, size_t tokens) {
   switch (sample.aggregate) {
     case Aggregate::token_mean:
@@ -59,7 +59,8 @@ double weight_of(const Sample& sample, size_t window, size_t tokens) {
   return 0;
 }
 
-/// The error by cluster of a mean of `value`(window, token): of all tokens alike, or as NLL is weighted.
+/// clustered() returns the error by cluster of a mean of `value(window, token)`. All tokens have the same weight, or
+/// the weights are those of NLL.
 enum class Weighting : uint8_t { tokens, aggregate };
 template <typename Value>
 double clustered(const Sample& sample, const Windows& windows, Weighting weighting, double mean, Value value) {
@@ -90,14 +91,14 @@ int64_t used_clusters(const Sample& sample, const Windows& windows) {
   return out;
 }
 
-/// Whether the most likely token of a score is the one that the text has.
+/// True if the most likely token of a score is the token of the text.
 bool is_right(const Sample& sample, const Windows& windows, size_t w, size_t t) {
   const Window& window = *sample.windows[w];
   return windows[w].tokens[t].top1 == window.target(static_cast<size_t>(window.score_begin) + t);
 }
 
 bool targets_known(const Sample& sample) {
-  // The protocol `self` has none.
+  // The protocol `self` has no targets.
   return !sample.windows.empty() && sample.kind == ScoreKind::next_token;
 }
 
@@ -113,7 +114,7 @@ void add_accuracy(const Sample& sample, const Windows& windows, VariantFigures& 
   figures.accuracy_stderr_windows = clustered(sample, windows, Weighting::tokens, figures.accuracy, right);
 }
 
-/// Mean over all tokens and over windows, and their errors.
+/// Figures of one variant that need no comparison: mean NLL, perplexity, and their errors.
 VariantFigures summarize_one(const Windows& windows, const Sample& sample) {
   VariantFigures figures;
   Sum nll, weighted_means, total_weight;
@@ -152,7 +153,8 @@ VariantFigures summarize_one(const Windows& windows, const Sample& sample) {
 }
 
 /// Calls `body(first, end, words, bytes)` for the windows of each page. The windows of a page follow one another, and
-/// the last one's note counts the page, so windows at the end without one belong to a page that is not finished.
+/// the note of its last window counts the words and bytes. So last windows without such a note belong to an unfinished
+/// page.
 template <typename Body>
 void for_each_page(size_t windows, const Sample& sample, Body body) {
   for (size_t first = 0, w = 0; w < windows; ++w) {
@@ -162,7 +164,7 @@ void for_each_page(size_t windows, const Sample& sample, Body body) {
   }
 }
 
-/// NLL of windows [first, end) minus that of `base`, if there is one.
+/// The NLL of a window, minus the NLL of `base` unless `base` is null.
 double nll_of(const WindowScores& window, const WindowScores* base) {
   Sum sum;
   for (size_t t = 0; t < window.tokens.size(); ++t) {
@@ -171,7 +173,8 @@ double nll_of(const WindowScores& window, const WindowScores* base) {
   return sum.value();
 }
 
-/// The error by cluster of NLL / words (or bytes, whichever `count` picks), or of the difference from `base`'s.
+/// The error by cluster of the NLL for each word or byte, as `count` chooses. With `base`, of the difference from the
+/// NLL of `base`.
 template <typename Count>
 double page_error(const Windows& windows, const Windows* base, const Sample& sample, double ratio, Count count) {
   ClusterSums sums = cluster_sums(sample, windows.size());
@@ -188,7 +191,7 @@ double page_error(const Windows& windows, const Windows* base, const Sample& sam
   return sums.error(ratio);
 }
 
-/// Figures a word and a byte.
+/// Figures by word and by byte.
 RollingFigures roll(const Windows& windows, const Sample& sample, bool finite) {
   RollingFigures out;
   Sum sum;
@@ -257,7 +260,7 @@ SelfFigures self_figures(const Windows& windows, const VariantFigures& figures, 
   return out;
 }
 
-/// `sorted` at fraction f, linearly interpolated at f (n - 1).
+/// The value of `sorted` at fraction f: linearly interpolated at the index f (n - 1).
 double percentile(const std::vector<double>& sorted, double f) {
   const double place = f * static_cast<double>(sorted.size() - 1);
   const auto below = static_cast<size_t>(place);
@@ -265,7 +268,7 @@ double percentile(const std::vector<double>& sorted, double f) {
   return sorted[below] + (place - static_cast<double>(below)) * (sorted[above] - sorted[below]);
 }
 
-/// The percentiles of `values` keyed by their number; NaN where `values` is empty.
+/// The percentiles of `values` by their numbers as text; NaN if `values` is empty.
 std::map<std::string, double> percentiles(std::vector<double> values, std::span<const double> wanted) {
   std::sort(values.begin(), values.end());
   std::map<std::string, double> out;
@@ -289,8 +292,8 @@ VsBaseline not_comparable() {
   return out;
 }
 
-/// Wilson's score interval of one standard error, of so many tokens as give the share its error by cluster; where that
-/// is 0, since all tokens agree or none, of all of them.
+/// Adds Wilson's score interval of one standard error. Its number of tokens is the number that gives the share its
+/// error by cluster. That error is 0 if all tokens agree or all disagree; then it is the number of all tokens.
 void add_interval(VsBaseline& b, double tokens) {
   const double p = b.top1_agreement, error = b.top1_stderr_windows;
   if (!std::isfinite(error)) {
@@ -328,7 +331,7 @@ Flips flips(const Windows& base, const Windows& variant, const Sample& sample, d
   return out;
 }
 
-/// Errors by cluster of what compare() has found.
+/// Adds the errors by cluster of the figures that compare() has computed.
 void add_cluster_errors(const Windows& base, const Windows& variant, const Sample& sample, VsBaseline& b) {
   const auto error = [&](Weighting weighting, double mean, auto value) {
     return clustered(sample, base, weighting, mean,
@@ -389,8 +392,8 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
   out.kld_reverse_mean = reverse.value() / n;
   const double jensen_shannon_mean = jensen_shannon.value() / n;
 
-  // Deviations from the means instead of mean(x^2) - mean(x)^2, and the variance of the difference instead of
-  // s_q^2 + s_b^2 - 2 cov: the same figures, but nothing cancels where variant and baseline nearly agree.
+  // The sums are of deviations from the means, not mean(x^2) - mean(x)^2, and of the variance of the difference, not
+  // s_q^2 + s_b^2 - 2 cov. The figures are the same, but no digits cancel if variant and baseline nearly agree.
   Sum base_squares, squares, products, difference_squares, kld_squares, reverse_squares, jensen_shannon_squares;
   for_each_token(base, variant, [&](const TokenScore& b, const TokenScore& q) {
     const double x = b.nll - base_mean, y = q.nll - mean;
@@ -423,7 +426,7 @@ VsBaseline compare(const Windows& base, const VariantFigures& base_figures, cons
   const double mean2 = delta2.value() / n;
   out.delta_p_mean = delta.value() / n;
   out.delta_p_rms = std::sqrt(mean2);
-  const double spread = std::max(0.0, delta4.value() / n - mean2 * mean2);  // a rounding below zero is zero
+  const double spread = std::max(0.0, delta4.value() / n - mean2 * mean2);  // rounding may make the difference negative
   if (tokens < 2) {
     out.delta_p_rms_stderr = kNan;
   } else {

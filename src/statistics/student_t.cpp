@@ -11,7 +11,7 @@ namespace {
 /// x < (a + 1) / (a + b + 2).
 double beta_fraction(double a, double b, double x) {
   constexpr double tiny = 1e-300, enough = 1e-16;
-  constexpr int most_terms = 500;  // some 40 are enough
+  constexpr int most_terms = 500;  // about 40 terms are enough
   const auto not_zero = [](double y) { return std::abs(y) < tiny ? tiny : y; };
   double c = 1, d = 1 / not_zero(1 - (a + b) * x / (a + 1)), out = d;
   for (int m = 1; m < most_terms; ++m) {
@@ -28,7 +28,7 @@ double beta_fraction(double a, double b, double x) {
   return out;
 }
 
-/// The regularised incomplete beta function I_x(a, b), `y` being 1 - x.
+/// The regularised incomplete beta function I_x(a, b). `y` is 1 - x, which callers know more exactly.
 double incomplete_beta(double a, double b, double x, double y) {
   if (x <= 0) return 0;
   if (y <= 0) return 1;
@@ -43,7 +43,8 @@ double incomplete_beta(double a, double b, double x, double y) {
 double student_p(double size, double degrees) {
   if (!(size >= 0) || !(degrees > 0)) return std::numeric_limits<double>::quiet_NaN();
   if (std::isinf(size)) return 0;
-  // From here on both distributions agree to 1e-8, and lgamma has few digits of the difference left.
+  // Beyond kMany degrees of freedom the two distributions agree to 1e-8, and the difference of lgamma values keeps only
+  // a few digits.
   constexpr double kMany = 1e9;
   if (degrees > kMany) return normal_p(size);
   const double square = size * size;

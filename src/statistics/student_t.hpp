@@ -1,12 +1,14 @@
 #pragma once
 
+// Two-sided probabilities of Student's t distribution and of the normal distribution, for p-values.
+
 namespace mxlm {
 
-/// Student's t distribution: the probability that |t| is at least `size` >= 0 with `degrees` > 0 degrees of freedom,
-/// to nine digits. NaN for what is not defined.
+/// The probability that |t| is at least `size` >= 0 for Student's t distribution with `degrees` > 0 degrees of freedom,
+/// to nine digits. NaN for other arguments.
 double student_p(double size, double degrees);
 
-/// The same of the normal distribution.
+/// The probability that |x| is at least `size` for the standard normal distribution.
 double normal_p(double size);
 
 }  // namespace mxlm

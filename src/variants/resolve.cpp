@@ -6,8 +6,8 @@
 namespace mxlm {
 namespace {
 
-/// Shell-like match of a whole name: "*" is any run of characters (dots too), "?" any one. Linear in memory, at worst
-/// pattern x name in time.
+/// Matches a whole name like a shell: "*" matches any run of characters, including dots, and "?" matches any character.
+/// Needs no memory, and at worst pattern x name in time.
 bool glob_match(std::string_view pattern, std::string_view name) {
   size_t p = 0, n = 0, star = std::string_view::npos, retry = 0;
   while (n < name.size()) {
@@ -36,7 +36,7 @@ bool target_matches(std::string_view target, std::string_view module, Role role)
   return role != Role::router && glob_match(target, module);
 }
 
-/// How vector operations are rounded: the last "vector" clause says.
+/// How vector operations are rounded, which the last "vector" clause decides.
 Arithmetic arithmetic_of(const Variant& variant) {
   const auto last = std::find_if(variant.clauses.rbegin(), variant.clauses.rend(),
                                  [](const Clause& clause) { return clause.target == kTargetVector; });

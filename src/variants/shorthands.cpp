@@ -9,7 +9,7 @@
 namespace mxlm {
 namespace {
 
-// Policies, not formats: each names formats by the words of the format table, through the variant grammar.
+// Each tier is a policy in the variant grammar, whose words for formats are those of the format table.
 struct Tier {
   std::string_view name, text;
 };

@@ -1,7 +1,7 @@
 #pragma once
 
-// Hashes of specs, so that what a run makes for each distinct one is found in a time that does not grow with the number
-// of variants.
+// Hashes of product specs. With them a run finds what it has made for a spec in a time that does not grow with the
+// number of variants.
 
 #include <cstddef>
 #include <functional>
@@ -31,7 +31,7 @@ inline size_t hash_of(const ProductSpec& spec) {
                          std::hash<Arithmetic>{}(spec.arithmetic)});
 }
 
-/// Of what ProductSpec::same_weights compares.
+/// Hashes the members that ProductSpec::same_weights compares.
 struct WeightsHash {
   size_t operator()(const ProductSpec& spec) const {
     return combine_hashes({hash_of(spec.weights), std::hash<Arithmetic>{}(spec.arithmetic)});

@@ -14,7 +14,7 @@
 namespace mxlm {
 namespace {
 
-/// One combination of the axes but the targets.
+/// One combination of all axes except the targets.
 struct Combination {
   std::string spec;  // in the variant grammar
   SweepPoint point;
@@ -24,12 +24,12 @@ struct Combination {
 std::string format_text(const std::string& text, bool weights_only) {
   if (text.find_first_of("@,=:") != std::string::npos) {
     fail_usage(
-        "--formats {} is no format; write FORMAT or WEIGHTS/ACTIVATIONS, and give keys by --blocks, --scale-bits, "
+        "--formats {} is not a format; write FORMAT or WEIGHTS/ACTIVATIONS, and give keys by --blocks, --scale-bits, "
         "--rules and --roundings.",
         quote(text));
   }
   if (weights_only && text.find('/') != std::string::npos) {
-    fail_usage("--formats {} names activations, which --weights-only leaves alone; leave one of them out.",
+    fail_usage("--formats {} names activations, but --weights-only quantises weights alone; leave one of the two out.",
                quote(text));
   }
   const Variant variant = Variant::parse(fmt::format("linear={}{}", text, weights_only ? "/none" : ""));
@@ -39,13 +39,14 @@ std::string format_text(const std::string& text, bool weights_only) {
   return to_text(variant.clauses.front().spec);
 }
 
-/// True if a side is in a stage, which has its settings in its name.
+/// True if a side is in a reference format. Its name fixes all settings, so it takes no keys.
 bool has_stage(const ProductSpec& spec) {
   const auto stage = [](const OperandSpec& side) { return side && side->scaling != mx::Scaling::block; };
   return stage(spec.weights) || stage(spec.activations);
 }
 
-/// A spec with keys: they go to the last operand, from which the first one takes them too.
+/// The text of a spec with keys. The keys stand at the last operand, because they are defaults for the first operand,
+/// too.
 std::string spec_text(const SweepPoint& point) {
   std::string operand = point.format;
   std::string none;
@@ -63,7 +64,7 @@ std::vector<T> or_default(const std::vector<T>& axis, T value) {
   return axis.empty() ? std::vector<T>{std::move(value)} : axis;
 }
 
-/// All combinations, first axis outermost, each once.
+/// All distinct combinations, with the first axis outermost.
 std::vector<Combination> combinations(const SweepAxes& axes) {
   std::vector<std::string> formats = axes.formats;
   if (formats.empty()) {
@@ -108,7 +109,8 @@ std::vector<Combination> combinations(const SweepAxes& axes) {
   return out;
 }
 
-/// "mlp,attention" as its distinct targets, sorted: their order means nothing where all are in one spec.
+/// The distinct targets of a list such as "mlp,attention", sorted, because their order means nothing if all have the
+/// same spec.
 std::vector<std::string> targets_of(const std::string& roles) {
   std::set<std::string> out;
   for (size_t begin = 0; begin <= roles.size();) {
@@ -127,7 +129,8 @@ Variant variant_of(const std::vector<std::string>& targets, const std::string& s
   return Variant::parse(text);
 }
 
-/// Throws if `count` variants are more than allowed. Asked before they are made.
+/// Throws UsageError if `count` variants are more than the limit. It is called before the variants are made, because
+/// they could be too many for the memory.
 void check_count(size_t count, const SweepAxes& axes, std::string_view how) {
   if (std::cmp_less_equal(count, axes.max_variants)) return;
   fail_usage(
@@ -155,7 +158,7 @@ std::vector<SweepVariant> grid_variants(const SweepAxes& axes) {
   const std::string how = fmt::format("{} formats x {} blocks x {} scale bits x {} rules x {} roundings x {} roles",
                                       formats, count(axes.blocks.size()), count(axes.scale_bits.size()),
                                       count(axes.rules.size()), count(axes.roundings.size()), roles.size());
-  // Before all of them are made: a product of long axes can be huge.
+  // The count is checked before variants are made, because a product of long axes can be huge.
   check_count(formats * count(axes.blocks.size()) * count(axes.scale_bits.size()) * count(axes.rules.size()) *
                   count(axes.roundings.size()) * roles.size(),
               axes, how);
@@ -188,7 +191,7 @@ std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivit
   for (const std::string& entry : or_default(axes.roles, std::string("attention,mlp"))) {
     for (const std::string& target : targets_of(entry)) targets.insert(target);
   }
-  // Which Linears the targets name: the grammar's own matching, with any spec.
+  // A variant with any spec finds the Linears that the targets name, by the matching rules of the grammar.
   const Variant chosen = variant_of({targets.begin(), targets.end()}, std::string(mx::kElements.front().name));
   const ResolvedVariant resolved = resolve(model, chosen);
   const std::vector<NamedLinear> all = named_linears(model);
@@ -200,7 +203,7 @@ std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivit
     return out;
   };
 
-  // Units in forward order, each with its Linears.
+  // The units in forward order, each with its Linears.
   std::vector<std::pair<std::string, std::vector<size_t>>> units;
   for (const size_t l : replaced(resolved)) {
     const NamedLinear& linear = all[l];
@@ -225,7 +228,7 @@ std::vector<SweepVariant> sensitivity_variants(const SweepAxes& axes, Sensitivit
     for (const auto& [name, linears] : units) {
       std::vector<std::string> clauses;
       for (const size_t l : linears) clauses.emplace_back(all[l].module);
-      // One glob instead of its Linears where it matches those and no others.
+      // A glob replaces the list of Linears where it matches exactly these Linears.
       for (const std::string& shorter : {name, name + ".*"}) {
         if (replaced(resolve(all, variant_of({shorter}, c.spec))) == linears) clauses = {shorter};
       }

@@ -16,7 +16,7 @@
 namespace mxlm {
 namespace {
 
-// Bounds on hostile input; far above what any model needs.
+// Bounds against hostile input. They are far above what any model needs.
 constexpr size_t kMaxText = size_t{1} << 16;
 constexpr size_t kMaxClauses = 4096;
 constexpr size_t kMaxTarget = 512;
@@ -25,7 +25,7 @@ constexpr size_t kMaxName = 128;
 constexpr std::string_view kNone = "none";
 constexpr std::string_view kReservedName = "baseline";
 
-/// Text from outside as it is shown in a message: shortened, and without control characters.
+/// Text from outside, shortened and without control characters, for a message.
 std::string shown(std::string_view text) {
   constexpr size_t longest = 60;
   std::string out;
@@ -33,7 +33,7 @@ std::string shown(std::string_view text) {
   return "'" + out + (text.size() > longest ? "...'" : "'");
 }
 
-/// " (did you mean 'x'?)" for the nearest of `known`, or nothing if none is near.
+/// " (did you mean 'x'?)" for the nearest of `known`; "" if all of `known` are too different.
 std::string suggestion(std::string_view found, std::span<const std::string_view> known) {
   constexpr size_t longest = 32;
   if (found.empty() || found.size() > longest) return {};
@@ -48,7 +48,7 @@ std::string suggestion(std::string_view found, std::span<const std::string_view>
   return best.empty() ? std::string{} : fmt::format(" (did you mean '{}'?)", best);
 }
 
-/// The whole text, to say where in it something is wrong.
+/// The whole text of the user, with which messages say where the mistake is.
 struct Context {
   std::string_view text;
   const char* what;  // "variant", "format"
@@ -67,7 +67,8 @@ std::string_view trim(std::string_view text) {
   return text;
 }
 
-/// Removes what comes before the first `separator` (all of it if there is none) and the separator itself from `rest`.
+/// Removes the part before the first `separator` from `rest`, with the separator, and returns it. Without a separator
+/// that part is all of `rest`.
 std::string_view take_until(std::string_view& rest, char separator) {
   const size_t end = std::min(rest.find(separator), rest.size());
   const std::string_view head = rest.substr(0, end);
@@ -75,13 +76,13 @@ std::string_view take_until(std::string_view& rest, char separator) {
   return head;
 }
 
-/// Keys as they were given to one operand.
+/// The keys that were given to one operand.
 struct Keys {
   std::optional<int> block_size, scale_bits;
   std::optional<mx::ScaleRule> rule;
   std::optional<mx::Rounding> rounding;
   [[nodiscard]] bool any() const { return block_size || scale_bits || rule || rounding; }
-  /// `other`'s where this one has none.
+  /// These keys, with those of `other` where a key is not given here.
   [[nodiscard]] Keys with_defaults(const Keys& other) const {
     Keys out = *this;
     if (!out.block_size) out.block_size = other.block_size;
@@ -94,7 +95,7 @@ struct Keys {
 
 struct ParsedOperand {
   std::string_view text;
-  std::optional<mx::Format> format;  // with the settings of its name; empty: none
+  std::optional<mx::Format> format;  // with the settings of its name; nullopt for "none"
   Keys keys;
 };
 
@@ -106,7 +107,7 @@ std::vector<std::string_view> names_of(const Table& table) {
   return out;
 }
 
-/// Reads a key's value by its name from one of the tables of mx/format.hpp.
+/// Reads the value of a key as a name in one of the tables of mx/format.hpp.
 template <typename Table, typename Parse>
 auto parse_named(const Context& context, std::string_view key, std::string_view value, const Table& table,
                  Parse parse) {
@@ -162,7 +163,7 @@ void parse_key(const Context& context, std::string_view text, Keys& keys) {
   }
 }
 
-/// Refuses a key, just parsed into `keys`, that its own operand's format has no use for.
+/// Throws UsageError for a key that means nothing for the format of its own operand. `keys` holds the key at `at`.
 void require_key(const Context& context, std::string_view at, const mx::Format& format, const Keys& keys) {
   const auto require = [&](mx::Key key, bool given, std::string_view name) {
     if (!given || mx::takes_key(format, key)) return;
@@ -199,7 +200,7 @@ ParsedOperand parse_operand(const Context& context, std::string_view text) {
   }
   const size_t name_end = static_cast<size_t>(out.text.data() + out.text.size() - text.data());
   if (text.find('@', name_end) == std::string_view::npos) return out;
-  // Each '@' begins a key, so an '@' at the very end is an empty key, which parse_key refuses.
+  // Each '@' begins a key. So an '@' at the end is an empty key, which parse_key refuses.
   for (bool more = true; more;) {
     more = rest.find('@') != std::string_view::npos;
     const std::string_view text_of_key = trim(take_until(rest, '@'));
@@ -209,7 +210,7 @@ ParsedOperand parse_operand(const Context& context, std::string_view text) {
   return out;
 }
 
-/// A format with the keys that mean something for it.
+/// The operand's format with those of `keys` that mean something for the format.
 OperandSpec to_spec(const ParsedOperand& operand, const Keys& keys) {
   if (!operand.format) return std::nullopt;
   mx::Format format = *operand.format;
@@ -250,7 +251,7 @@ ProductSpec parse_spec(const Context& context, std::string_view text) {
     context.wrong(last.text, "outputs are quantised only where weights or activations are");
   }
   if (out.outputs && mx::needs_whole_tensor(*out.outputs)) {
-    context.wrong(last.text, "outputs cannot be in {}, whose scale depends on the whole tensor",
+    context.wrong(last.text, "outputs cannot be in {}, because its scale depends on the whole tensor",
                   mx::format_name(*out.outputs));
   }
   return out;
@@ -261,12 +262,12 @@ bool is_name_character(char c) {
          c == '+' || c == '-';
 }
 
-/// Module names are printable ASCII; the grammar's own separators and spaces are not among them.
+/// True for characters of module names: printable ASCII except spaces and the separators of the grammar.
 bool is_target_character(char c) {
   return c > 0x20 && c < 0x7f && std::string_view(",=:@/").find(c) == std::string_view::npos;
 }
 
-/// Removes "NAME :" from the front. A ':' after the first '=' or ',' begins no name.
+/// Removes "NAME :" from the front and returns NAME. A ':' after the first '=' or ',' does not end a name.
 std::string take_name(const Context& context, std::string_view& rest) {
   const size_t mark = rest.find_first_of(":=,");
   if (mark == std::string_view::npos || rest[mark] != ':') return {};
@@ -274,7 +275,7 @@ std::string take_name(const Context& context, std::string_view& rest) {
   if (name.empty() || name.size() > kMaxName || !std::all_of(name.begin(), name.end(), is_name_character)) {
     context.wrong(
         name.empty() ? rest : name,
-        "{} before ':' is no name of a variant: use up to {} letters, digits, '.', '_', '+', '-' (in a glob, '?' "
+        "{} before ':' is not a name for a variant: use up to {} letters, digits, '.', '_', '+', '-' (in a glob, '?' "
         "stands for a ':')",
         shown(name), kMaxName);
   }
@@ -293,7 +294,7 @@ Clause parse_clause(const Context& context, std::string_view text) {
   if (equals == std::string_view::npos) {
     context.wrong(
         text,
-        "{} is no clause; write TARGET=FORMAT, where TARGET is mlp, attention, lm_head, linear, qk, pv, vector or "
+        "{} is not a clause; write TARGET=FORMAT, where TARGET is mlp, attention, lm_head, linear, qk, pv, vector or "
         "a module name with '*' and '?'",
         shown(text));
   }
@@ -314,10 +315,11 @@ Clause parse_clause(const Context& context, std::string_view text) {
   const std::string_view spec_text = trim(text.substr(equals + 1));
   Clause clause{.target = std::string(target), .spec = parse_spec(context, spec_text)};
   if (target == kTargetVector) {
-    // The one dtype that vector operations can be rounded to; a format's name for it, but no format of an operand.
+    // Vector operations can be rounded only to bfloat16. The grammar uses the name of the format, but operands do not
+    // get that format.
     const std::string given = to_text(clause.spec);
     const std::string_view bf16 = mx::kReferenceFormats[0].name;
-    if (given != bf16 && given != kNone) context.wrong(spec_text, "vector operations are rounded to {} alone", bf16);
+    if (given != bf16 && given != kNone) context.wrong(spec_text, "vector operations can be rounded to {} only", bf16);
     clause.spec = {};
     if (given == bf16) clause.spec.arithmetic = Arithmetic::bf16_rounded;
   }
@@ -327,15 +329,16 @@ Clause parse_clause(const Context& context, std::string_view text) {
   }
   for (const OperandSpec& side : {clause.spec.weights, clause.spec.activations}) {
     if (attention_product && side && mx::has_row_scales(*side)) {
-      context.wrong(spec_text, "attention products cannot be in {}, whose float32 scales lie apart from the values",
+      context.wrong(spec_text,
+                    "attention products cannot be in {}, because its float32 scales are stored apart from the values",
                     mx::format_name(*side));
     }
   }
   return clause;
 }
 
-/// "@key=value" for each key that `format` takes and that differs from the default, or that `also` sets (so that it is
-/// not taken from there).
+/// "@key=value" for each key that `format` takes and that is not the default in `format` or in `also`. The keys of
+/// `also` would otherwise be the defaults when the text is parsed.
 std::string keys_text(const mx::Format& format, const mx::Format& also) {
   const mx::Format standard;
   std::string out;
@@ -352,7 +355,7 @@ std::string keys_text(const mx::Format& format, const mx::Format& also) {
   return out;
 }
 
-/// True if a side without keys of its own would take all of `last`'s keys and be `format`.
+/// True if a side without keys of its own, which takes the keys of `last`, is `format`.
 bool takes_keys_from(const mx::Format& format, const mx::Format& last) {
   const auto same = [&](mx::Key key, auto member) {
     return !mx::takes_key(format, key) ||
@@ -362,7 +365,7 @@ bool takes_keys_from(const mx::Format& format, const mx::Format& last) {
          same(mx::Key::rule, &mx::Format::rule) && same(mx::Key::round, &mx::Format::rounding);
 }
 
-/// A side before the last one, whose keys hold for it too where it names none of that kind.
+/// The text of a side before the last side. It has keys only if the keys of the last side are not right for it.
 std::string side_text(const OperandSpec& spec, const OperandSpec& last) {
   if (!spec || !last) return to_text(spec);
   return mx::format_name(*spec) + (takes_keys_from(*spec, *last) ? std::string{} : keys_text(*spec, *last));
@@ -372,9 +375,10 @@ std::string side_text(const OperandSpec& spec, const OperandSpec& last) {
 
 Variant Variant::parse(std::string_view text) {
   const Context context{.text = text, .what = "variant"};
-  if (text.size() > kMaxText) fail_usage("a variant has {} characters at most, this one has {}", kMaxText, text.size());
+  if (text.size() > kMaxText)
+    fail_usage("a variant has {} characters at most, but this one has {}", kMaxText, text.size());
   if (trim(text).empty())
-    fail_usage("an empty variant; write TARGET=FORMAT, for example linear={}", mx::kElements[0].name);
+    fail_usage("the variant is empty; write TARGET=FORMAT, for example linear={}", mx::kElements[0].name);
   Variant out;
   std::string_view rest = text;
   out.name = take_name(context, rest);
@@ -411,9 +415,8 @@ Variant Variant::with_quantized_outputs() const {
     const OperandSpec& outputs = clause.spec.activations ? clause.spec.activations : clause.spec.weights;
     if (mx::needs_whole_tensor(*outputs)) {
       fail_usage(
-          "--quantize-outputs: outputs cannot be in {}, whose scale depends on the whole tensor; name another format "
-          "for "
-          "them in variant {}: {}=WEIGHTS/ACTIVATIONS/OUTPUTS.",
+          "--quantize-outputs: outputs cannot be in {}, because its scale depends on the whole tensor; name another "
+          "format for them in variant {}: {}=WEIGHTS/ACTIVATIONS/OUTPUTS.",
           mx::format_name(*outputs), shown(name), clause.target);
     }
     clause.spec.outputs = outputs;
@@ -424,7 +427,7 @@ Variant Variant::with_quantized_outputs() const {
 
 void fail_unmatched(const Variant& variant, std::string_view target, std::span<const NamedLinear> linears) {
   std::set<std::string_view> roles;
-  std::set<std::string> patterns;  // names with their layer and expert numbers as "*"
+  std::set<std::string> patterns;  // module names with "*" for the numbers of layers and experts
   for (const NamedLinear& linear : linears) {
     if (linear.role == Role::router) continue;
     roles.insert(role_name(linear.role));
@@ -461,14 +464,15 @@ std::string to_text(const ProductSpec& spec) {
 
 mx::Format parse_block_format(std::string_view text) {
   const Context context{.text = text, .what = "format"};
-  if (text.size() > kMaxText) fail_usage("a format has {} characters at most, this one has {}", kMaxText, text.size());
+  if (text.size() > kMaxText)
+    fail_usage("a format has {} characters at most, but this one has {}", kMaxText, text.size());
   const std::string_view operand_text = trim(text);
   if (const size_t slash = operand_text.find('/'); slash != std::string_view::npos) {
-    context.wrong(operand_text.substr(slash), "one format is wanted here, not weights/activations");
+    context.wrong(operand_text.substr(slash), "a single format is expected here, not weights/activations");
   }
   const ParsedOperand operand = parse_operand(context, operand_text);
   const OperandSpec spec = to_spec(operand, operand.keys);
-  if (!spec) context.wrong(operand_text, "a format is wanted here, not {}", kNone);
+  if (!spec) context.wrong(operand_text, "a format is expected here, not {}", kNone);
   return *spec;
 }
 

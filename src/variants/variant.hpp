@@ -1,5 +1,7 @@
 #pragma once
 
+// Variants and their grammar, which docs/guide.md describes.
+
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,53 +12,54 @@
 
 namespace mxlm {
 
-// Targets that are words of the grammar, beside the roles' names.
+// Targets that are words of the grammar, besides the names of roles.
 inline constexpr std::string_view kTargetQk = "qk", kTargetPv = "pv", kTargetLinear = "linear",
                                   kTargetVector = "vector";
 
-/// True for a target that stands for no Linear.
+/// True for a target that does not stand for Linears.
 inline bool is_special_target(std::string_view target) {
   return target == kTargetQk || target == kTargetPv || target == kTargetVector;
 }
 
-/// One clause of a variant: which products, and in what.
+/// One clause of a variant: its target names products, and its spec gives their formats.
 struct Clause {
   std::string target;  // "mlp" "attention" "lm_head" "linear" "qk" "pv" "vector" or a glob over module names
   ProductSpec spec;
 };
 
-/// A policy of formats for a model's products, parsed from the grammar in docs/guide.md. A spec is WEIGHTS, standing
-/// for activations too, WEIGHTS/ACTIVATIONS or WEIGHTS/ACTIVATIONS/OUTPUTS; each key of the last one holds for those
-/// before it too unless they set that key themselves or have no use for it.
+/// A list of clauses that gives formats to a model's products. A spec is WEIGHTS/ACTIVATIONS,
+/// WEIGHTS/ACTIVATIONS/OUTPUTS, or WEIGHTS, which stands for activations, too. Keys on the last operand are the
+/// defaults for earlier operands that accept them.
 struct Variant {
-  std::string name;  // given NAME, or the canonical text
+  std::string name;  // the given NAME, or else the canonical text
   std::vector<Clause> clauses;
 
-  /// Throws UsageError with the place and what is possible there.
+  /// Parses a variant. Throws UsageError with the place of the mistake and what is possible there.
   static Variant parse(std::string_view text);
-  /// The one canonical form, without NAME; parses to itself.
+  /// The canonical text, without NAME. It parses to a variant with the same canonical text.
   [[nodiscard]] std::string canonical() const;
-  /// The canonical form with NAME, where a name is given: parses to this variant.
+  /// The canonical text, after NAME if a name was given. It parses to this variant.
   [[nodiscard]] std::string text() const;
-  /// The variant with the outputs of every replaced Linear quantised as its activations are, or as its weights where
-  /// activations are not; but the LM head's, which are the logits. A name that is the canonical text follows it. Throws
-  /// UsageError for formats whose scale depends on a whole tensor.
+  /// The variant with outputs quantised, too. The outputs of every replaced Linear get the format of its activations,
+  /// or of its weights if its activations are not quantised. The LM head is left out, because its outputs are the
+  /// logits. A name that is the canonical text is made anew. Throws UsageError for a format that needs the whole tensor
+  /// for its scale.
   [[nodiscard]] Variant with_quantized_outputs() const;
 };
 
-/// A Linear of a model: its module name (without ".weight"), which is borrowed, and role.
+/// A Linear of a model: its role and its module name (without ".weight"). The name is borrowed.
 struct NamedLinear {
   std::string_view module;
   Role role = Role::mlp;
 };
 
-/// Throws the UsageError of a target that matches none of these Linears, listing what there is.
+/// Throws UsageError for a target that matches none of these Linears. The message lists the possible targets.
 [[noreturn]] void fail_unmatched(const Variant& variant, std::string_view target, std::span<const NamedLinear> linears);
 
-/// Canonical text of a side ("mxfp4_e2m1@block=16", "none") and of all ("mxfp4_e2m1/none", "mxfp8_e4m3").
+/// The canonical text of one side ("mxfp4_e2m1@block=16", "none") or of a product ("mxfp4_e2m1/none", "mxfp8_e4m3").
 std::string to_text(const OperandSpec& spec);
 std::string to_text(const ProductSpec& spec);
-/// One operand with its keys, for `cast --format`: "mxfp4@rule=rceil". Throws UsageError.
+/// Parses the format of one operand with its keys, such as "mxfp4@rule=rceil", for `cast --format`. Throws UsageError.
 mx::Format parse_block_format(std::string_view text);
 
 }  // namespace mxlm

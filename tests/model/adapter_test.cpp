@@ -136,7 +136,7 @@ TEST(AdapterRefusals, NameWhatDoesNotFit) {
   EXPECT_THAT(copy.said("r", 3), HasSubstr("its rank is 3"));
   EXPECT_THAT(copy.said("r", -1e300), HasSubstr("does not fit"));
   EXPECT_THAT(copy.said("r", 2, "qwen3"), HasSubstr("does not fit module"));
-  EXPECT_THAT(copy.said("r", 2, "gpt2"), HasSubstr("which the model has not"));
+  EXPECT_THAT(copy.said("r", 2, "gpt2"), HasSubstr("which the model does not have"));
   copy.write("{");
   EXPECT_THAT(copy.said_of("llama"), HasSubstr("not valid JSON"));
   copy.write("[]");
@@ -145,9 +145,10 @@ TEST(AdapterRefusals, NameWhatDoesNotFit) {
   EXPECT_THAT(copy.said("r", 2), HasSubstr("no adapter_model.safetensors"));
   EXPECT_EQ(adapter_base(copy.path()), "llama");
   fs::remove(copy.path() / "adapter_config.json");
-  EXPECT_THAT(copy.said_of("llama"), HasSubstr("no adapter of peft"));
+  EXPECT_THAT(copy.said_of("llama"), HasSubstr("not an adapter of peft"));
   EXPECT_FALSE(adapter_base(copy.path()));
-  EXPECT_THAT([&] { Adapter::open(copy.path() / "gone"); }, testing::ThrowsMessage<Error>(HasSubstr("is no folder")));
+  EXPECT_THAT([&] { Adapter::open(copy.path() / "gone"); },
+              testing::ThrowsMessage<Error>(HasSubstr("is not a folder")));
 }
 
 TEST(AdapterHash, CoversConfigurationAndWeights) {

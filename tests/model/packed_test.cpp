@@ -111,8 +111,8 @@ TEST(PackedFormats, NamesTheMethodThatIsNoMicroscalingFormat) {
   };
   EXPECT_EQ(said(R"({"_name_or_path": "org/base", "quantization_config": {"quant_method": "gptq", "bits": 4,
                     "group_size": 128}})"),
-            "'config.json': the weights are quantised with GPTQ (4 bits, groups of 128), which is no Microscaling "
-            "format and is not read; give the original model (the file names 'org/base').");
+            "'config.json': the weights are quantised with GPTQ (4 bits, groups of 128), which is not a Microscaling "
+            "format and cannot be read; give the original model (the file names 'org/base').");
   EXPECT_THAT(said(R"({"quantization_config": {"quant_method": "awq", "w_bit": 4, "q_group_size": 64}})"),
               HasSubstr("with AWQ (4 bits, groups of 64),"));
   EXPECT_THAT(said(R"({"quantization_config": {"load_in_8bit": true, "load_in_4bit": false}})"),
@@ -225,9 +225,9 @@ TEST_F(PackedTensors, AreCheckedAgainstTheConfig) {
   EXPECT_THAT(read({{"m.weight_packed", DType::i32, {4, 8}}, scale}, 4, 64, fp4), HasSubstr("stored as I32"));
   EXPECT_THAT(read({{"m.weight", DType::f8_e4m3, {4, 64}}, scale}, 4, 64, fp4), HasSubstr("holds no weight"));
   EXPECT_THAT(read({{"m.weight_packed", DType::u8, {4, 20}}, {"m.weight_scale", DType::u8, {4, 2}}}, 4, 40, fp4),
-              HasSubstr("no multiple of the blocks of 32"));
+              HasSubstr("not a multiple of the block size 32"));
   EXPECT_THAT(read({{"m.weight", DType::f8_e4m3, {4, 64}}, {"m.weight_scale", DType::f32, {4, 1}}}, 4, 64, fp8),
-              AllOf(HasSubstr("F32 [4, 1]"), HasSubstr("no E8M0 scales [4, 2]")));
+              AllOf(HasSubstr("F32 [4, 1]"), HasSubstr("not the E8M0 scales [4, 2]")));
   EXPECT_THAT(
       read({{"m.weight_packed", DType::u8, {4, 32}}, scale, {"m.weight_global_scale", DType::f32, {1}}}, 4, 64, fp4),
       HasSubstr("m.weight_global_scale"));

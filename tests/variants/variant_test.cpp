@@ -218,10 +218,10 @@ TEST(Variant, RefusalsNameThePlaceAndWhatIsPossible) {
   EXPECT_THAT(refusal("mlp"), HasSubstr("TARGET=FORMAT"));
   EXPECT_THAT(refusal("mlp=mxfp8,"), HasSubstr("clause is missing"));
   EXPECT_THAT(refusal("mlp=mxfp8,,qk=mxfp8"), HasSubstr("clause is missing"));
-  EXPECT_THAT(refusal(""), HasSubstr("empty variant"));
-  EXPECT_THAT(refusal(" "), HasSubstr("empty variant"));
-  EXPECT_THAT(refusal("my name: mlp=mxfp8"), HasSubstr("no name of a variant"));
-  EXPECT_THAT(refusal(": mlp=mxfp8"), HasSubstr("no name of a variant"));
+  EXPECT_THAT(refusal(""), HasSubstr("variant is empty"));
+  EXPECT_THAT(refusal(" "), HasSubstr("variant is empty"));
+  EXPECT_THAT(refusal("my name: mlp=mxfp8"), HasSubstr("not a name for a variant"));
+  EXPECT_THAT(refusal(": mlp=mxfp8"), HasSubstr("not a name for a variant"));
   EXPECT_THAT(refusal("*:up_proj=mxfp8"), HasSubstr("'?'"));
   EXPECT_THAT(refusal("a: b:c=mxfp8"), AllOf(HasSubstr("at character 5"), HasSubstr("cannot hold ':'")));
   EXPECT_THAT(refusal("a b=mxfp8"), HasSubstr("cannot hold ' '"));
@@ -231,7 +231,7 @@ TEST(Variant, RefusalsNameThePlaceAndWhatIsPossible) {
   EXPECT_THAT(refusal("BaseLine: mlp=mxfp8"), HasSubstr("'baseline' is taken"));
   EXPECT_THAT(refusal(std::string(1 << 20, 'a')), HasSubstr("characters at most"));
   EXPECT_THAT(refusal(std::string(1000, 'a') + "=mxfp8"), HasSubstr("512 characters"));
-  EXPECT_THAT(refusal(std::string(200, 'a') + ":mlp=mxfp8"), HasSubstr("no name of a variant"));
+  EXPECT_THAT(refusal(std::string(200, 'a') + ":mlp=mxfp8"), HasSubstr("not a name for a variant"));
   std::string many = "*=none";
   for (int i = 0; i < 5000; ++i) many += ",*=none";
   EXPECT_THAT(refusal(many), HasSubstr("4096 clauses"));

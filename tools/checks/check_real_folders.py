@@ -361,7 +361,7 @@ def adapters():
     config_says(["PROMPT_TUNING"], peft_type="PROMPT_TUNING")
     config_says(["pissa"], init_lora_weights="pissa")
     config_says(["does not fit"], r=8)
-    refused("adapter of another model", gpt2, ["which the model has not"], "--adapter", WORK / "lora-bad")
+    refused("adapter of another model", gpt2, ["which the model does not have"], "--adapter", WORK / "lora-bad")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copy(WORK / "lora-bad" / name, base / name)
     same("adapter beside its base, not asked for", base, reference_without_adapter(base), told="--adapter")
