@@ -8,7 +8,7 @@
 namespace mxlm {
 namespace {
 
-constexpr int kRepeats = 4;  // the first warms up
+constexpr int kRepeats = 4;  // the first run only warms up
 
 template <typename Body>
 double least_seconds(Backend& backend, const Body& body) {
@@ -28,7 +28,7 @@ DeviceRates measure_rates(Backend& backend, int64_t size, uint64_t bytes) {
   const int64_t cols = size;
   const int64_t rows = std::max(size, static_cast<int64_t>(bytes / sizeof(BFloat16)) / cols);
   std::vector<BFloat16> values(static_cast<size_t>(rows * cols));
-  // Values of alike size and all kinds of bits: a device draws less power, and runs faster, on zeros.
+  // The values have similar sizes and varied bits, because a device draws less power on zeros and runs faster.
   uint32_t state = 1;
   for (BFloat16& value : values) {
     constexpr uint32_t kFactor = 1664525, kStep = 1013904223, kOne = 0x3f80, kMantissa = 0x807f;

@@ -21,7 +21,7 @@ constexpr auto kSampleEvery = std::chrono::milliseconds(500);
 
 std::string shown(const CudaDevice& device) { return fmt::format("cuda:{} ({})", device.index, device.name); }
 
-/// Why a GPU is not taken unless it is named, or "".
+/// Why `automatic` and `cuda` leave a GPU out, or "" if they take it.
 std::string reason_against(const CudaDevice& device, double min_free_ratio) {
   if (!device.supported) return fmt::format("this build has no code for {}", device.architecture);
   const double ratio =
@@ -60,7 +60,7 @@ DeviceRequest DeviceRequest::parse(std::string_view text) {
   if (text == "cuda") return {.kind = Kind::cuda, .indices = {}};
   DeviceRequest out{.kind = Kind::cuda, .indices = {}};
   if (!text.starts_with(kList)) {
-    fail_usage("--device {} is not known; it is auto, cpu, cuda, or cuda:0,2 for some of the GPUs.", quote(text));
+    fail_usage("--device {} is not known; use auto, cpu, cuda, or cuda:0,2 for some of the GPUs.", quote(text));
   }
   const char* at = text.data() + kList.size();
   const char* const end = text.data() + text.size();
@@ -68,10 +68,10 @@ DeviceRequest DeviceRequest::parse(std::string_view text) {
     int index = 0;
     const auto [next, error] = std::from_chars(at, end, index);
     if (error != std::errc() || index < 0 || (next != end && *next != ',')) {
-      fail_usage("--device {} does not end in numbers of GPUs; write it as cuda:0,2.", quote(text));
+      fail_usage("--device {} does not end with the numbers of GPUs; write it like cuda:0,2.", quote(text));
     }
     if (std::find(out.indices.begin(), out.indices.end(), index) != out.indices.end()) {
-      fail_usage("--device {} names a GPU twice; --workers-per-device puts several workers on one.", quote(text));
+      fail_usage("--device {} names a GPU twice; --workers-per-device puts several workers on one GPU.", quote(text));
     }
     out.indices.push_back(index);
     if (next == end) return out;
@@ -121,7 +121,7 @@ DeviceSet choose_devices(const DeviceOptions& options, const CudaDevices& found,
       reason = fmt::format("no GPU can be used ({})", fmt::join(left_out, "; "));
       if (request.kind == Kind::cuda) fail("For --device cuda {}; free one, or use --device cpu.", reason);
     } else {
-      for (const std::string& device : left_out) log_warn("left out: {}", device);
+      for (const std::string& device : left_out) log_warn("GPU left out: {}", device);
     }
   }
   if (!out.on_cpu()) return out;
@@ -148,7 +148,7 @@ DeviceSet share_devices(DeviceSet devices, const DeviceRequest& request, const R
   if (!devices.on_cpu() && request.indices.empty()) {
     const auto number = static_cast<size_t>(ranks.number_here()), all = static_cast<size_t>(ranks.ranks_here());
     if (devices.gpus.size() < all) {
-      fail("{} has {} GPU{} for {} ranks; start one rank a GPU at most, or name the GPUs with --device cuda:...",
+      fail("{} has {} GPU{} for {} ranks; start at most one rank per GPU, or name the GPUs with --device cuda:...",
            ranks.host(), devices.gpus.size(), devices.gpus.size() == 1 ? "" : "s", all);
     }
     std::vector<CudaDevice> own;

@@ -1,6 +1,6 @@
 #pragma once
 
-// Which devices a run uses.
+// Chooses the devices of a run, makes the backends of its workers, and observes what the devices do.
 
 #include <chrono>
 #include <memory>
@@ -19,7 +19,7 @@
 
 namespace mxlm {
 
-/// What --device says.
+/// The value of --device.
 struct DeviceRequest {
   enum class Kind : uint8_t { automatic, cpu, cuda } kind = Kind::automatic;
   std::vector<int> indices;  // of `cuda:0,2`; empty = all
@@ -27,10 +27,10 @@ struct DeviceRequest {
   static DeviceRequest parse(std::string_view text);
 };
 
-/// How the GPUs of the request are used.
+/// The request, and how its GPUs are used.
 struct DeviceOptions {
   DeviceRequest request = {};
-  double min_free_ratio = 0;  // of a GPU's memory, for it to be used without being named
+  double min_free_ratio = 0;  // a GPU that is not named needs this share of its memory free
   int workers_per_device = 1;
   GemmRoute gemm = GemmRoute::exact;
 };
@@ -44,50 +44,52 @@ struct DeviceSet {
 
   [[nodiscard]] bool on_cpu() const { return gpus.empty(); }
   [[nodiscard]] size_t workers() const { return on_cpu() ? 1 : gpus.size() * static_cast<size_t>(workers_per_device); }
-  /// The place in `gpus` of a worker's device: the first worker of each comes before the second of any.
+  /// The index into `gpus` of a worker's device. Every device gets its first worker before any device gets a second.
   [[nodiscard]] size_t device_of(size_t worker) const { return on_cpu() ? 0 : worker % gpus.size(); }
-  /// Device memory that a worker may use, the least of all devices; 0 on the CPU.
+  /// The device memory that a worker may use on the smallest of the devices; 0 on the CPU.
   [[nodiscard]] uint64_t worker_limit() const;
-  /// A worker's backend, to be used by the thread that makes it. `reversed`: sums of products in another order.
+  /// Makes a worker's backend; only the calling thread may use it. `reversed` adds the terms of products in another
+  /// order.
   [[nodiscard]] std::unique_ptr<Backend> make_backend(size_t worker, bool reversed = false) const;
 };
 
-/// Picks from what there is. `automatic` takes GPUs where they can be used, else the CPU and says why. GPUs that are
-/// left out are named in the log. Throws Error where the request cannot be met.
+/// Chooses among the devices that were found. `automatic` takes all usable GPUs; without a usable GPU it takes the CPU
+/// and logs why. The log names the GPUs that are left out. Throws Error if the request cannot be met.
 DeviceSet choose_devices(const DeviceOptions& options, const CudaDevices& found, int threads);
-/// The same from this machine's; does not look for GPUs where the CPU is asked for.
+/// The same for the devices of this machine. Does not look for GPUs if the request is for the CPU.
 DeviceSet choose_devices(const DeviceOptions& options, int threads);
 
-/// What digits depend on of a backend: with another, they differ.
+/// The properties of a backend that digits depend on.
 struct BackendKind {
   std::string description;  // Backend::description
-  std::string libraries;    // that a GPU's products come from, "" for the CPU
+  std::string libraries;    // of a GPU's products, "" for the CPU
   [[nodiscard]] std::string text() const { return libraries.empty() ? description : description + ", " + libraries; }
   friend bool operator==(const BackendKind&, const BackendKind&) = default;
 };
 BackendKind backend_kind(const DeviceSet& devices);
 
-/// One rank's part of what `devices` finds on its host: GPUs that are not named are dealt out among the host's ranks,
-/// and threads that are not counted are its share of the processors. Throws Error if there are more ranks than GPUs.
+/// The part of a host's devices that belongs to one rank. GPUs that the request does not name are shared out among the
+/// ranks of the host. If no number of threads is given, the rank gets its share of the processors. Throws Error if the
+/// host has more ranks than GPUs.
 DeviceSet share_devices(DeviceSet devices, const DeviceRequest& request, const Ranks& ranks);
 
-/// This machine and the backend that a run on these devices uses.
+/// Describes this machine, and the backend of a run on these devices.
 MachineInfo machine_info(const DeviceSet& devices);
 
-/// Watches the devices of a run from its construction on.
+/// Observes the devices of a run, from construction on.
 class DeviceMonitor {
  public:
-  /// `devices` is borrowed.
+  /// Borrows `devices`.
   explicit DeviceMonitor(const DeviceSet& devices);
-  /// Gives the progress of GPUs their indices and, twice a second, new figures.
+  /// Fills in the indices, memory and utilisation of the GPUs; reads new figures twice a second.
   void annotate(Progress& progress);
-  /// What the run cost each device so far, with what its workers report.
+  /// What the run has taken of each GPU so far; memory and shards come from the reports of the workers.
   [[nodiscard]] std::vector<DeviceUse> use(const std::vector<WorkerReport>& workers) const;
 
  private:
   const DeviceSet& devices_;
   Nvml nvml_;
-  std::vector<std::optional<double>> energy_;  // at the start
+  std::vector<std::optional<double>> energy_;  // counters at the start, in joules
   std::vector<GpuSample> samples_;
   std::chrono::steady_clock::time_point sampled_;
 };

@@ -1,6 +1,6 @@
 #pragma once
 
-// What a run says of its machine and its devices.
+// What results say about the machine and the devices of a run.
 
 #include <cstdint>
 #include <optional>
@@ -9,13 +9,13 @@
 
 namespace mxlm {
 
-/// A GPU that was used.
+/// A GPU that a run used.
 struct DeviceInfo {
   std::string name;
   int index = 0;
   std::string architecture;  // "sm_90"
   uint64_t memory_bytes = 0;
-  std::string driver;  // its version, "" if unknown
+  std::string driver;  // version, "" if unknown
 };
 
 struct MachineInfo {
@@ -25,12 +25,12 @@ struct MachineInfo {
   std::vector<DeviceInfo> devices = {};  // empty for the CPU
 };
 
-/// What a run took of a GPU.
+/// What a run took of a GPU: memory, energy and shards.
 struct DeviceUse {
   int index = 0;
   std::string name;
-  uint64_t peak_memory_bytes = 0;       // of our workers; 0 = not measured
-  std::optional<double> energy_joules;  // of the whole device while the rounds ran
+  uint64_t peak_memory_bytes = 0;       // of this run's workers; 0 = not measured
+  std::optional<double> energy_joules;  // of the whole device, during the shards
   int64_t rounds = 0;
 };
 

@@ -21,28 +21,28 @@ JournalPlan parse_journal_plan(std::string_view text, const std::string& name) {
     fail("{} cannot be used ({}); name another folder with --journal.", quote(name), why);
   };
   if (text.size() > kMostBytes) broken("it is too large");
-  // What is nested deeper is left out, and is missed below.
+  // The parser drops deeper values; the checks below then miss them.
   const auto depth_limit = [](int depth, json::parse_event_t, json&) { return depth < kMostDepth; };
   const json plan = json::parse(text, depth_limit, /*allow_exceptions=*/false);
-  if (!plan.is_object()) broken("it is no JSON object");
-  if (plan.value("schema", json()) != kSchema) broken("it is of another version of mxlm");
+  if (!plan.is_object()) broken("it is not a JSON object");
+  if (plan.value("schema", json()) != kSchema) broken("another version of mxlm wrote it");
   const json stored = plan.value("facts", json()), passes = plan.value("segments", json());
   if (!stored.is_object() || !passes.is_array()) broken("parts of it are missing");
   JournalPlan out;
   for (const auto& [fact, value] : stored.items()) {
-    if (!value.is_string()) broken("a fact is no text");
+    if (!value.is_string()) broken("a fact is not a text");
     out.facts.emplace(fact, value.get<std::string>());
   }
-  // Version 0.1 wrote its own number as a fact alone.
+  // Version 0.1 wrote its number only as a fact.
   const auto fact = out.facts.find("version");
   const json writer = plan.value("written_by", json(fact != out.facts.end() ? fact->second : "unknown"));
-  if (!writer.is_string()) broken("its version is no text");
+  if (!writer.is_string()) broken("its version is not a text");
   out.written_by = writer.get<std::string>();
   for (const json& pass : passes) {
-    if (!pass.is_array() || pass.empty()) broken("a list of variants is none");
+    if (!pass.is_array() || pass.empty()) broken("a list of variants is empty or not a list");
     auto& variants = out.passes.emplace_back();
     for (const json& variant : pass) {
-      if (!variant.is_string()) broken("a variant is no text");
+      if (!variant.is_string()) broken("a variant is not a text");
       variants.push_back(variant.get<std::string>());
     }
     if (!variants.front().empty()) broken("a list of variants does not begin with the baseline");

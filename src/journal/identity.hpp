@@ -1,6 +1,6 @@
 #pragma once
 
-// plan.json of a journal: what the run is that its rounds belong to.
+// plan.json of a journal identifies the run that the journal's shards belong to.
 
 #include <map>
 #include <string>
@@ -11,11 +11,11 @@ namespace mxlm {
 
 struct JournalPlan {
   std::map<std::string, std::string> facts;
-  std::string written_by;                        // the version of mxlm that wrote the plan, for people
+  std::string written_by;                        // the version of mxlm that wrote the plan; only messages use it
   std::vector<std::vector<std::string>> passes;  // lists of variants, the baseline ("") first in each
 };
 
-/// Reads a plan that may be anything; `name` is the file's. Throws Error naming it.
+/// Reads a plan from untrusted text. `name` is the name of the file. Throws Error naming the file.
 JournalPlan parse_journal_plan(std::string_view text, const std::string& name);
 
 /// The text of plan.json for a run of `windows` windows.

@@ -30,7 +30,7 @@ namespace fs = std::filesystem;
 constexpr const char* kPlan = "plan.json";
 constexpr const char* kRounds = "rounds.mxj";
 constexpr const char* kLock = "lock";
-// A finished round is on the disk at most this much later than the next one.
+// A finished shard syncs the journal to the disk if the last sync is at least this long ago.
 constexpr double kSyncSeconds = 1;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -69,7 +69,8 @@ bool journal_in_use(const fs::path& folder) {
 
 void remove_journal(const fs::path& folder) {
   std::error_code ignored;
-  // Another process may have begun to use it since it was closed here; it looks for the lock's name again.
+  // Another process may have begun to use the folder since this process closed it. Such a process checks that its lock
+  // file still has a name.
   const int fd = ::open((folder / kLock).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
   const Descriptor lock(fd, /*owned=*/fd >= 0);
   if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return;
@@ -85,15 +86,16 @@ Journal::Journal(fs::path folder, Open open, std::vector<JournalFact> facts, siz
   lock(shared_);
   if (holds_journal(folder_)) {
     if (open == Open::fresh) {
-      fail("{} holds the journal of a run already; give --resume to go on with it, or name another folder.",
+      fail("{} already holds the journal of a run; give --resume to go on with it, or name another folder.",
            quote(folder_.native()));
     }
     read_plan(facts);
     read_rounds();
   } else {
-    // A header alone is what a run leaves that was ended before it had a plan.
+    // A run that ended before it wrote a plan leaves only a header, which may be reused.
     if (holds_rounds(folder_)) {
-      fail("{} holds shards, but no {} that says of what; name another folder.", quote(folder_.native()), kPlan);
+      fail("{} holds shards, but no {} that says which run they belong to; name another folder.",
+           quote(folder_.native()), kPlan);
     }
     facts_ = std::move(facts);
   }
@@ -119,25 +121,26 @@ void Journal::lock(bool shared) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) fail_errno("written", path.native(), errno);
   lock_.emplace(fd);
-  // Those that share the folder keep others out, but not each other.
+  // Processes that share the folder do not exclude one another, but exclude processes that do not share it.
   if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) {
-      log_warn("'{}' cannot be locked here; let no second process use the same journal", path.native());
+      log_warn("'{}' cannot be locked on this file system; do not let a second process use the same journal",
+               path.native());
       return;
     }
     std::string holder(200, '\0');
     const ssize_t n = pread(fd, holder.data(), holder.size(), 0);
     holder.resize(static_cast<size_t>(std::max<ssize_t>(n, 0)));
-    fail("{} is in use by {}; wait for it, or name another folder with --journal.", quote(folder_.native()),
+    fail("{} is in use by {}; wait until it ends, or name another folder with --journal.", quote(folder_.native()),
          holder.empty() ? "another process" : quote(holder));
   }
   struct stat info {};
   if (fstat(fd, &info) == 0 && info.st_nlink == 0) {
-    fail("{} was removed by a run that was done with it; start again.", quote(folder_.native()));
+    fail("A run that had finished with {} removed it; start again.", quote(folder_.native()));
   }
   if (shared) return;
   const std::string me = this_process();
-  // For people: that it cannot be written harms nothing.
+  // The lock's text only serves messages, so a failure to write it is harmless.
   if (::ftruncate(fd, 0) != 0 || pwrite(fd, me.data(), me.size(), 0) < 0) log_debug("the lock has no name");
 }
 
@@ -159,7 +162,7 @@ void Journal::read_plan(const std::vector<JournalFact>& facts) {
   }
   if (other_version) {
     fail(
-        "{} was written by mxlm {}, whose journals mxlm {} does not go on with ({}); finish that run with mxlm {}, or "
+        "{} was written by mxlm {}, and mxlm {} cannot go on with its journals ({}); finish that run with mxlm {}, or "
         "name another folder with --journal.",
         quote(folder_.native()), quote(plan.written_by), MXLM_VERSION, fmt::join(differences, "; "),
         quote(plan.written_by));
@@ -185,13 +188,13 @@ void Journal::write_plan() {
   }
 }
 
-/// False if another process was first.
+/// Returns false if another process wrote the plan first.
 bool Journal::write_first_plan() {
   const fs::path path = folder_ / kPlan, mine = folder_ / (kPlan + ("." + records_name_));
   if (const int error = replace_file(calls_, mine, plan_text()); error != 0) {
     fail_errno("written", mine.native(), error);
   }
-  // Unlike a rename, a link does not replace what is there; it is there whole or not at all, on NFS too.
+  // Unlike a rename, a link does not replace an existing file, and it appears complete or not at all, on NFS too.
   const int error = ::link(mine.c_str(), path.c_str()) != 0 ? errno : 0;
   std::error_code ignored;
   fs::remove(mine, ignored);
@@ -202,14 +205,15 @@ bool Journal::write_first_plan() {
 size_t Journal::add_pass(std::vector<std::string> variants) {
   if (shared_) {
     if (!passes_.empty()) {
-      fail("Variants cannot be added to {}, which several processes may share; name another folder with --journal.",
-           quote(folder_.native()));
+      fail(
+          "Variants cannot be added to {}, because several processes may share it; name another folder with --journal.",
+          quote(folder_.native()));
     }
     passes_.push_back(variants);
     if (!write_first_plan()) {
       read_plan(std::vector<JournalFact>(facts_));
       if (passes_.empty() || passes_.front() != variants) {
-        fail("{} has been begun by another process with other variants; give all of them the same.",
+        fail("Another process began {} with other variants; give all processes the same variants.",
              quote(folder_.native()));
       }
     }
@@ -240,31 +244,31 @@ void Journal::read_rounds(std::vector<std::string> files) {
   std::sort(files.begin(), files.end());
   files.erase(std::unique(files.begin(), files.end()), files.end());
   for (const std::string& name : files) {
-    // This process's own: what is torn at its end is cut off, which others' files are not for this process to do.
+    // Only truncate a torn end in this process's own file; other processes own their files.
     const bool own = !shared_ && name == kRounds;
     const size_t good = read_file(folder_ / name, own);
     if (own) good_bytes_ = good;
   }
 }
 
-/// Returns where the last whole record ends.
+/// Reads the records of one file. Returns the byte where the last whole record ends.
 size_t Journal::read_file(const fs::path& path, bool own) {
   std::error_code error;
   if (!fs::exists(path, error) || fs::file_size(path, error) == 0) return 0;
   JournalScan scan = scan_journal(FileView::map(path).bytes());
-  if (scan.foreign) fail("{} is no journal's file; name another folder with --journal.", quote(path.native()));
+  if (scan.foreign) fail("{} is not a file of a journal; name another folder with --journal.", quote(path.native()));
   for (const std::string& where : scan.damaged) {
-    log_warn("'{}': {} is damaged; its shard is done again", path.native(), where);
+    log_warn("'{}': {} is damaged; its shard is computed again", path.native(), where);
   }
   if (scan.torn && own) {
-    log_info("'{}': the last record is not whole; its shard is done again", path.native());
+    log_info("'{}': the last record is incomplete; its shard is computed again", path.native());
   }
   for (JournalRound& round : scan.rounds) {
     const size_t variants = round.pass < passes_.size() ? passes_[round.pass].size() : 0;
     const bool fits = round.result.seconds.size() == variants &&
                       std::all_of(round.windows.begin(), round.windows.end(), [&](uint32_t w) { return w < windows_; });
     if (!fits) {
-      log_warn("'{}': a record does not fit the plan; its shard is done again", path.native());
+      log_warn("'{}': a record does not fit the plan; its shard is computed again", path.native());
       continue;
     }
     const Key key{round.pass, round.reversed};
@@ -279,7 +283,7 @@ size_t Journal::read_file(const fs::path& path, bool own) {
   return scan.end;
 }
 
-/// A new file that is this process's alone.
+/// Creates a file of records that only this process writes.
 void Journal::open_own_rounds() {
   for (int number = 0;; ++number) {
     records_name_ = fmt::format("rounds.{}.mxj", worker_name(number));
@@ -302,7 +306,7 @@ size_t Journal::drop_misfits(std::span<const size_t> scored) {
     });
   }
   if (dropped > 0) {
-    log_warn("'{}': {} records of windows hold other tokens than the run's; they are done again",
+    log_warn("'{}': the records of {} windows do not match the run's tokens; these windows are computed again",
              (folder_ / kRounds).native(), dropped);
   }
   return dropped;
@@ -319,13 +323,13 @@ void Journal::open_rounds() {
     rounds_.emplace(opened);
   }
   const int fd = rounds_->get();
-  // What is torn must not stand before what follows.
+  // New records must not follow a torn one.
   if (calls_.ftruncate(fd, static_cast<off_t>(good_bytes_)) != 0) fail_errno("written", path.native(), errno);
   if (good_bytes_ > 0) return;
   const auto header = journal_header();
   int error = write_bytes(calls_, fd, header);
   if (error == 0 && calls_.fsync(fd) != 0) error = errno;
-  // What is on the disk is found only if its name is there, too.
+  // Sync the folders too: without its name on the disk, a file is lost.
   if (error == 0) error = sync_folder(calls_, folder_);
   if (error == 0) error = sync_folder(calls_, fs::absolute(folder_).lexically_normal().parent_path());
   if (error != 0) fail_errno("written", path.native(), error);
@@ -367,7 +371,7 @@ void Journal::write(std::span<const std::byte> record) {
   if (failure_) return;
   if (record.size() > kMostRecordBytes) return fail_later("written", EFBIG);
   if (const int error = write_bytes(calls_, rounds_->get(), record); error != 0) {
-    // Half a record at the end would be dropped by the next reader anyway.
+    // If the truncation fails, the next reader drops the half record.
     if (calls_.ftruncate(rounds_->get(), static_cast<off_t>(good_bytes_)) != 0) log_debug("a torn record stays");
     fail_later("written", error);
     return;
@@ -389,26 +393,27 @@ void Journal::flush() {
   sync(0);
 }
 
-/// Whether the file of rounds has lost its name, or another has it.
+/// Whether the file of shards has lost its name, or whether another file has the name.
 bool Journal::is_gone() const {
   struct stat ours {};
   struct stat named {};
-  // Processes that share a folder find its claims missing, and end.
+  // In a shared folder nothing is restored: the processes find their claims missing and end.
   if (failure_ || shared_ || fstat(rounds_->get(), &ours) != 0) return false;
   if (lstat((folder_ / records_name_).c_str(), &named) != 0) return errno == ENOENT || errno == ENOTDIR;
   return ours.st_ino != named.st_ino || ours.st_dev != named.st_dev;
 }
 
-/// Makes the folder again and writes into it what the file holds that is still open.
+/// Makes the folder again, and copies the records from the old file, which is still open.
 void Journal::restore() {
   const fs::path path = folder_ / records_name_;
-  log_warn("somebody has removed or replaced the journal's {} during the run; it is made again", quote(path.native()));
+  log_warn("somebody has removed or replaced the journal's {} during the run; it is written again",
+           quote(path.native()));
   try {
     make_folder();
     lock_.reset();
     lock(/*shared=*/false);
     if (holds_journal(folder_) && FileView::map(folder_ / kPlan).text() != plan_text()) {
-      fail("{} holds the journal of another run by now.", quote(folder_.native()));
+      fail("{} now holds the journal of another run.", quote(folder_.native()));
     }
     write_plan();
     const int fd = calls_.open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -428,17 +433,17 @@ void Journal::restore() {
     if (error != 0) fail_errno("written", path.native(), error);
     rounds_.emplace(std::move(again));
   } catch (const Error& error) {
-    lock_.reset();  // what is there may be another run's
+    lock_.reset();  // the folder may belong to another run now
     failure_ =
-        fmt::format("the journal's {} is gone and could not be made again ({})", quote(path.native()), error.what());
-    log_error("{}; the run goes on, but what it finishes cannot be resumed", *failure_);
+        fmt::format("the journal's {} is gone and could not be written again ({})", quote(path.native()), error.what());
+    log_error("{}; the run goes on, but its shards cannot be resumed", *failure_);
   }
 }
 
 void Journal::fail_later(const char* action, int error) {
   failure_ = fmt::format("the journal's '{}' could not be {} ({})", (folder_ / records_name_).native(), action,
                          std::generic_category().message(error));
-  log_error("{}; the run goes on, but what it finishes from here on cannot be resumed", *failure_);
+  log_error("{}; the run goes on, but shards that it finishes from now on cannot be resumed", *failure_);
 }
 
 }  // namespace mxlm

@@ -1,8 +1,9 @@
 #pragma once
 
-// What a run has finished, kept in a folder so that a later one can go on: plan.json says what the run is, rounds.mxj
-// holds a record for each finished round, `lock` who works on it. Where several processes share the folder, each has a
-// rounds.WORKER.mxj of its own; shared_rounds.hpp says how they share the rounds.
+// The finished shards of a run, kept in a folder so that a later run can go on. plan.json identifies the run,
+// rounds.mxj holds the records of finished shards, and `lock` names the process that uses the folder. If several
+// processes share the folder, each writes its own rounds.WORKER.mxj; shared_rounds.hpp explains how they share the
+// shards.
 
 #include <filesystem>
 #include <map>
@@ -18,28 +19,29 @@
 
 namespace mxlm {
 
-/// One thing that digits depend on: what it is, in words for a message, and its value.
+/// A property that digits depend on. `name` is readable in messages.
 struct JournalFact {
   std::string name, value;
 };
 
-/// Seconds and positions of rounds, for speeds.
+/// Seconds and positions of shards, from which speeds follow.
 struct JournalTimes {
   int64_t positions = 0;
   std::vector<VariantSeconds> seconds;  // [variant]
 };
 
-/// Used by one thread at a time.
+/// One thread at a time may use a journal.
 class Journal {
  public:
   enum class Open : uint8_t {
-    fresh,   // the folder holds no journal yet; an Error if it does
-    resume,  // goes on with the one that is there; a new one where none is
-    share,   // the same, beside other processes that do so too
+    fresh,   // begins a journal; an existing journal is an Error
+    resume,  // goes on with the existing journal, or begins a journal
+    share,   // like `resume`, beside other processes that share the folder
   };
 
-  /// Opens the journal of a run that is described by `facts`, windows counted from 0 to `windows` - 1. Throws Error if
-  /// the folder cannot be used, another process works on it (naming it), or it holds another run (naming what differs).
+  /// Opens the journal of the run that `facts` describe and that has `windows` windows. Throws Error if the folder
+  /// cannot be used, if another process uses it (naming the process), or if it holds another run (naming the
+  /// differences).
   Journal(std::filesystem::path folder, Open open, std::vector<JournalFact> facts, size_t windows,
           FileCalls& calls = system_calls());
   Journal(const Journal&) = delete;
@@ -47,35 +49,35 @@ class Journal {
   ~Journal();
 
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
-  /// Lists of variants, as canonical text, that were run together, the baseline ("") first in each.
+  /// The lists of variants that were run together, as canonical text. Each list begins with the baseline ("").
   [[nodiscard]] const std::vector<std::vector<std::string>>& passes() const { return passes_; }
-  /// Forgets windows whose records do not hold `scored`[window] tokens of every variant, with a warning: those of a
-  /// file that this program did not write. How many they were.
+  /// Drops windows whose records do not hold `scored`[window] tokens of every variant, with a warning. Only a file that
+  /// mxlm did not write has such records. Returns the number of dropped windows.
   size_t drop_misfits(std::span<const size_t> scored);
-  /// Writes down a new list. In a shared folder only the first process can, and the others must want the same. Throws
-  /// Error.
+  /// Adds a list of variants to the plan and returns its index. In a shared folder only the first process can add a
+  /// list, and the other processes must ask for the same list. Throws Error.
   size_t add_pass(std::vector<std::string> variants);
 
-  /// Reads again what is there, by other processes too: besides the files that the folder lists, which on a network
-  /// file system may be a minute behind, those of `files` that exist.
+  /// Reads the records of all processes again. Reads the files that the folder lists, and those of `files` that exist,
+  /// because the list of a folder on a network file system may be a minute old.
   void reread(const std::vector<std::string>& files);
-  /// The name of the file that this process's records go to.
+  /// The name of the file that this process writes records to.
   [[nodiscard]] const std::string& records_name() const { return records_name_; }
 
-  /// What is there of a pass: [window].
+  /// The journal's results of a pass, for each window.
   [[nodiscard]] std::vector<std::optional<WindowResult>> known(size_t pass, bool reversed) const;
-  /// How many windows are there of it.
+  /// The number of windows that the journal holds of a pass.
   [[nodiscard]] size_t known_windows(size_t pass, bool reversed) const;
   [[nodiscard]] bool complete(size_t pass, bool reversed) const;
   [[nodiscard]] JournalTimes times(size_t pass, bool reversed) const;
 
-  /// Writes a finished round down; `windows` are those of `result`. What finished more than a second before is on the
-  /// disk then. A folder that somebody removed is made again, with all that it held, unless processes share it. Never
-  /// throws: after a failure nothing more is written, and failure() says why.
+  /// Writes a finished shard; `windows` are the window ids of `result`. Syncs the file if the last sync was more than a
+  /// second ago. If somebody removed the folder, it is made again with all its records, unless processes share it.
+  /// Never throws: after a failure nothing more is written, and failure() gives the reason.
   void append(size_t pass, bool reversed, std::vector<uint32_t> windows, const RoundResult& result);
-  /// Puts everything on the disk.
+  /// Syncs all records to the disk.
   void flush();
-  /// Why the journal misses what was appended, if it does.
+  /// Why the journal lacks some appended shards; nullopt if it lacks none.
   [[nodiscard]] const std::optional<std::string>& failure() const { return failure_; }
 
  private:
@@ -106,18 +108,20 @@ class Journal {
   size_t windows_;
   std::map<Key, std::map<uint32_t, WindowResult>> known_;
   std::map<Key, JournalTimes> times_;
-  size_t good_bytes_ = 0;  // of the rounds' file
-  double synced_ = 0;      // when, on the monotonic clock
+  size_t good_bytes_ = 0;  // of the file of records, up to the end of the last whole record
+  double synced_ = 0;      // the time of the last sync, on the monotonic clock
   bool unsynced_ = false;
   std::optional<std::string> failure_;
 };
 
-/// Whether a folder holds a journal; whether its file of rounds has more than a header; whether a process works on it.
+/// Whether a folder holds a journal.
 bool holds_journal(const std::filesystem::path& folder);
+/// Whether the folder's file of shards has more than a header.
 bool holds_rounds(const std::filesystem::path& folder);
+/// Whether a process has locked the folder.
 bool journal_in_use(const std::filesystem::path& folder);
 
-/// Removes a journal's files and its folder, if nothing else is in it and no process works on it.
+/// Removes the files of a journal, and its folder if it is then empty. Does nothing if a process uses the journal.
 void remove_journal(const std::filesystem::path& folder);
 
 }  // namespace mxlm

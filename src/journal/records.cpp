@@ -19,7 +19,7 @@ constexpr size_t kFrame = 12;            // magic, length, CRC
 constexpr size_t kToken = 2 * sizeof(double) + 4 * sizeof(float) + sizeof(int32_t) + 1;
 constexpr size_t kStep = 3 * sizeof(double);
 constexpr size_t kRoundHead = sizeof(uint32_t) + 1 + sizeof(int64_t) + 2 * sizeof(uint32_t);
-// A record ends with the window that makes it as large as this: damage to it costs no more.
+// A record ends with the window that makes it this large, which limits the loss when a record is damaged.
 constexpr size_t kRecordBytes = size_t{16} << 20;
 
 uint32_t crc(std::span<const std::byte> bytes) {
@@ -38,7 +38,7 @@ class Writer {
   std::vector<std::byte> bytes;
 };
 
-/// Becomes bad, and stays so, when something is asked for that is not there.
+/// Becomes bad, and stays bad, when a caller reads beyond the end.
 class Reader {
  public:
   explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
@@ -53,7 +53,7 @@ class Reader {
     bytes_ = bytes_.subspan(sizeof(T));
     return value;
   }
-  /// How many things follow that take `size` bytes each at least.
+  /// Reads a number of elements; each element takes at least `size` bytes, so a larger number is bad.
   size_t count(size_t size) {
     const auto n = get<uint32_t>();
     if (n > bytes_.size() / size) good_ = false;
@@ -112,7 +112,7 @@ WindowResult get_window(Reader& in, size_t variants) {
   return window;
 }
 
-/// How many bytes looking at `at` takes.
+/// The number of bytes that a check of a record at `at` reads.
 size_t summed_at(std::span<const std::byte> file, size_t at) {
   if (file.size() - at < kFrame) return kFrame;
   uint32_t length = 0;
@@ -120,7 +120,7 @@ size_t summed_at(std::span<const std::byte> file, size_t at) {
   return kFrame + (length > file.size() - at - kFrame ? 0 : length);
 }
 
-/// The record at `at`: its payload, if all of it is there and unharmed.
+/// The payload of the record at `at`; nullopt if the record is incomplete or damaged.
 std::optional<std::span<const std::byte>> record_at(std::span<const std::byte> file, size_t at) {
   if (file.size() - at < kFrame) return std::nullopt;
   Reader frame(file.subspan(at, kFrame));
@@ -131,7 +131,8 @@ std::optional<std::span<const std::byte>> record_at(std::span<const std::byte> f
   return payload;
 }
 
-/// Where the next good record after `at` begins; the file's size if there is none. Looks at `budget` bytes at most.
+/// The start of the next good record after `at`, or the size of the file. Reads at most about `budget` bytes, so that a
+/// hostile file cannot cost quadratic time.
 size_t next_record(std::span<const std::byte> file, size_t at, size_t& budget) {
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
   const std::string_view magic(reinterpret_cast<const char*>(&kMagic), sizeof(kMagic));
@@ -229,7 +230,7 @@ void each_record(uint32_t pass, bool reversed, std::span<const uint32_t> windows
     take(encode_record(round));
     round.windows.clear();
     round.result.windows.clear();
-    // The times stand in the first record of a round.
+    // Only the first record of a shard holds the times, so sums over records count them once.
     round.result.positions = 0;
     std::fill(round.result.seconds.begin(), round.result.seconds.end(), VariantSeconds());
     bytes = 0;
@@ -240,7 +241,7 @@ JournalScan scan_journal(std::span<const std::byte> file) {
   JournalScan scan;
   const auto header = journal_header();
   if (file.size() < header.size() || !std::equal(header.begin(), header.end(), file.begin())) {
-    // The header itself may be torn.
+    // A file that holds a part of the header is torn; any other file is foreign.
     scan.foreign = !std::equal(
         file.begin(), file.begin() + static_cast<std::ptrdiff_t>(std::min(file.size(), header.size())), header.begin());
     scan.torn = !file.empty();

@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr std::string_view kDone = "done ";
-// Beats that a process may miss before its claims expire.
+// A claim is touched this many times before it would expire.
 constexpr double kBeats = 4;
 constexpr size_t kMostCutBytes = size_t{64} << 20;
 
@@ -42,17 +42,18 @@ Descriptor make_clock(const fs::path& path) {
   return Descriptor(fd);
 }
 
-/// What a claim says. Opened anew each time: on a network file system that is when a file is looked at again.
+/// The state of a claim's file. The file is opened again for each look, because a network file system refreshes a file
+/// when it is opened.
 struct ClaimState {
   std::string text;
   struct stat status {};
-  bool foreign = false;  // a folder, a link, a pipe: no process of ours made it
+  bool foreign = false;  // a folder, a link or a pipe, which mxlm never makes
 };
 
-/// nullopt if it is gone. Throws Error where it cannot be read.
+/// nullopt if the file is gone. Throws Error if the file cannot be read.
 std::optional<ClaimState> look_at(const fs::path& path) {
   ClaimState state;
-  // Without waiting for the writer of what is a pipe.
+  // O_NONBLOCK: opening a pipe must not wait for its writer.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) {
     if (errno == ENOENT || errno == ESTALE) return std::nullopt;
@@ -71,7 +72,7 @@ std::optional<ClaimState> look_at(const fs::path& path) {
   return state;
 }
 
-/// The process that a claim or its file of records is of: worker_name() within it, in words.
+/// Describes, for messages, the process that made a claim or a file of records; worker_name() is a part of `text`.
 std::string holder(const std::string& text) {
   std::string name = text.substr(0, text.find('\n'));
   constexpr std::string_view kBefore = "rounds.", kAfter = ".mxj";
@@ -84,7 +85,7 @@ std::string holder(const std::string& text) {
                      quote(name.substr(0, process)));
 }
 
-/// The file that a finished claim names.
+/// The file of records that a finished claim names; nullopt if the claim is not finished.
 std::optional<std::string> records_of(const ClaimState& state) {
   if (!state.text.starts_with(kDone) || !state.text.ends_with("\n")) return std::nullopt;
   const std::string name = state.text.substr(kDone.size(), state.text.size() - kDone.size() - 1);
@@ -133,7 +134,8 @@ fs::path SharedRounds::path_of(size_t round) const { return folder_ / fmt::forma
 void SharedRounds::beat() {
   std::unique_lock lock(mutex_);
   while (!ending_) {
-    // The open file, not its name, which another may have by now. What fails here lets the claim expire.
+    // Touch the open file and not its name, which may belong to another process by now. After a failure the claim
+    // expires.
     for (const auto& [round, file] : held_) {
       if (::futimens(file.get(), nullptr) != 0) log_debug("the claim of shard {} cannot be touched", round);
     }
@@ -160,7 +162,7 @@ std::vector<std::vector<Plan::Range>> SharedRounds::agree(const std::vector<std:
     if (const int error = replace_file(system_calls(), mine, text); error != 0) {
       fail_errno("written", mine.native(), error);
     }
-    // Whoever comes first wins; a link is made once, and whole.
+    // The first process wins: a link is made only once, and its file is complete.
     const int error = ::link(mine.c_str(), path.c_str()) != 0 ? errno : 0;
     fs::remove(mine, ignored);
     if (error != 0 && error != EEXIST) fail_errno("written", path.native(), error);
@@ -194,7 +196,7 @@ std::vector<std::vector<Plan::Range>> SharedRounds::agree(const std::vector<std:
 Claim SharedRounds::claim(size_t round) {
   const fs::path path = path_of(round);
   const std::string me = records_ + "\n";
-  // Twice: the second time after an expired claim was put away.
+  // The second attempt follows when an expired or foreign claim has been moved away.
   for (int attempt = 0; attempt < 2; ++attempt) {
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd >= 0) {
@@ -206,14 +208,14 @@ Claim SharedRounds::claim(size_t round) {
     }
     if (errno != EEXIST) fail_errno("written", path.native(), errno);
     const auto state = look_at(path);
-    if (!state) return Claim::busy;  // gone just now: ask again
+    if (!state) return Claim::busy;  // the file has just gone, so ask again
     if (state->foreign) {
       if (!put_aside(round, path)) return Claim::busy;
       continue;
     }
     if (records_of(*state)) return Claim::done;
     if (age(round, state->status) < seconds_) return Claim::busy;
-    // Another process may put the same claim away and make its own in between: what was moved tells.
+    // Another process may have moved the same claim and made its own in the meantime, so check which claim was moved.
     const fs::path aside = folder_ / fmt::format("expired.{}.{}.{}", pass_, round, records_);
     if (::rename(path.c_str(), aside.c_str()) != 0) return Claim::busy;
     const auto moved = look_at(aside);
@@ -222,18 +224,19 @@ Claim SharedRounds::claim(size_t round) {
     std::error_code ignored;
     fs::remove(aside, ignored);
     if (!same) return Claim::busy;
-    log_warn("shard {} was claimed by {}, which has not been heard of for {:.0f} s; it is done again", round + 1,
+    log_warn("shard {} was claimed by {}, which has not been heard of for {:.0f} s; it is computed again", round + 1,
              holder(state->text), seconds_);
   }
   return Claim::busy;
 }
 
-/// Seconds since a claim was touched.
+/// The seconds since a claim was touched.
 double SharedRounds::age(size_t round, const struct stat& claim) {
   const timespec time = now();
   const double age = seconds_between(claim.st_mtim, time);
   if (age >= 0) return age;
-  // The server's clock was set back, or the date by hand: a process that lives sets another one.
+  // The claim's date lies in the future, because the server's clock was set back or somebody set the date. A living
+  // process soon sets another date, so count from the time when this date was first seen.
   Ahead& seen = ahead_[round];
   if (seen.file != claim.st_ino || seconds_between(seen.dated, claim.st_mtim) != 0) {
     seen = {.dated = claim.st_mtim, .seen = time, .file = claim.st_ino};
@@ -241,15 +244,15 @@ double SharedRounds::age(size_t round, const struct stat& claim) {
   return seconds_between(seen.seen, time);
 }
 
-/// What stands in the place of a claim and can be none goes to a name that means nothing; false if it is not to be
-/// moved.
+/// Renames a foreign file that has the name of a claim, so that the shard can be claimed. Returns false if the file has
+/// gone already.
 bool SharedRounds::put_aside(size_t round, const fs::path& path) {
   const fs::path aside = folder_ / fmt::format("foreign.{}.{}.{}", pass_, round, records_);
   if (::rename(path.c_str(), aside.c_str()) != 0) {
     if (errno == ENOENT) return false;
     fail_errno("moved", path.native(), errno);
   }
-  log_warn("{} was no file of mxlm's and is now called {}; shard {} is claimed anew", quote(path.native()),
+  log_warn("{} is not a file of mxlm and is now called {}; shard {} is claimed again", quote(path.native()),
            quote(aside.filename().native()), round + 1);
   return true;
 }
@@ -269,9 +272,9 @@ void SharedRounds::finished(size_t round) {
   if (found == held_.end()) return;
   const std::string text = fmt::format("{}{}\n", kDone, records_);
   const int fd = found->second.get();
-  // A claim that cannot say so expires, and the round is done again, with the same digits.
+  // A claim that cannot be marked as finished expires, and the shard is computed again with the same digits.
   if (::pwrite(fd, text.data(), text.size(), 0) < 0 || ::fsync(fd) != 0) {
-    log_warn("the claim of shard {} cannot be written; another process may do it again", round + 1);
+    log_warn("the claim of shard {} cannot be written; another process may compute the shard again", round + 1);
   }
   held_.erase(found);
 }

@@ -24,12 +24,13 @@ DType stored(ValueType type) {
     case ValueType::bfloat16:
       return DType::bf16;
   }
-  fail_usage("An array's type is no value of ValueType; give one.");
+  fail_usage("The type of an array is not a value of ValueType; give one of its values.");
 }
 
-/// Threads that are worth starting for so many values.
+/// The number of threads that are worth starting for so many values.
 int threads_for(int64_t values, int asked) {
-  constexpr int64_t kValuesAThread = int64_t{1} << 17;  // some tens of microseconds of work, as a thread costs
+  // Some tens of microseconds of work, which is what a thread costs.
+  constexpr int64_t kValuesAThread = int64_t{1} << 17;
   const int64_t most = asked > 0 ? asked : default_thread_count();
   return static_cast<int>(std::clamp<int64_t>(values / kValuesAThread, 1, most));
 }
@@ -56,7 +57,7 @@ std::vector<SafetensorsWriter::Declared> declare(const Checkpoint& input, const 
       shape.back() = cpu::code_bytes(format, rows.cols);
       const std::string scale_name = name + ".scale";
       if (input.find(scale_name) != nullptr) {
-        fail("{} already holds a tensor {}, which the scales of {} would be called; rename one of them.",
+        fail("{} already holds a tensor {}, and the scales of {} need this name; rename one of them.",
              quote(options.input.native()), quote(scale_name), quote(name));
       }
       all.push_back({name, DType::u8, shape});

@@ -15,7 +15,7 @@
 namespace mxlm {
 namespace {
 
-constexpr int64_t kBatch = int64_t{8} << 20;  // values worked on before they are handed out
+constexpr int64_t kBatch = int64_t{8} << 20;  // values of a batch, which is quantised before it goes to the sink
 constexpr int64_t kLong = int64_t{1} << 16;   // values of a piece of a long row
 
 /// Converts `n` stored values, at any alignment, to float32.
@@ -40,7 +40,7 @@ void widen(DType type, const std::byte* bytes, int64_t n, float* out) {
   }
 }
 
-/// The way back, rounded to nearest even.
+/// Converts float32 values to half or bfloat16, rounded to nearest even.
 void narrow(DType type, const float* values, int64_t n, std::byte* out) {
   for (int64_t i = 0; i < n; ++i) {
     const uint16_t bits = type == DType::f16 ? to_half(values[i]) : to_bfloat16(values[i]).bits;
@@ -60,10 +60,10 @@ uint16_t to_half(float x) {
   uint32_t half = 0;
   if (magnitude > 0x7f800000U) {
     half = 0x7e00U;
-  } else if (magnitude >= 0x477ff000U) {  // 65520, half a step beyond the largest
+  } else if (magnitude >= 0x477ff000U) {  // 65520, half a step above the largest half
     half = 0x7c00U;
   } else if (magnitude < 0x38800000U) {
-    // Below 2^-14 a half counts in 2^-24, as a float32 does between 0.5 and 1: the sum is rounded as it should be.
+    // Below 2^-14 a half has steps of 2^-24, like a float32 between 0.5 and 1. Therefore adding 0.5 rounds correctly.
     half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3f000000U;
   } else {
     half = (magnitude - 0x38000000U + 0xfffU + ((magnitude >> 13) & 1U)) >> 13;
@@ -88,15 +88,15 @@ Caster::Caster(std::string_view spec, int threads)
       pool_(threads > 0 ? threads : default_thread_count()) {
   if (format_.scaling == mx::Scaling::int8_outliers) {
     fail_usage(
-        "{} is a way to multiply, which takes outliers of activations apart, and no format of one tensor; its "
-        "weights are int8_row.",
+        "{} is a way to multiply that treats outliers of activations separately, and not the format of one tensor; "
+        "the format of its weights is int8_row.",
         quote(spec_));
   }
 }
 
 void Caster::require_packable() const {
   if (format_.scaling != mx::Scaling::block) {
-    fail_usage("--packed stores codes with one E8M0 scale a block, which {} has not; leave one of them out.",
+    fail_usage("--packed stores codes with one E8M0 scale a block, and {} has no such scales; leave one of them out.",
                quote(spec_));
   }
   if (format_.block_size == 0) {
@@ -132,7 +132,7 @@ void Caster::for_pieces(const StoredRows& in, const Pieces& pieces, const Body& 
   }
 }
 
-/// The scale that all of a tensor shares, in formats that have one.
+/// Finds the scale of the whole tensor if the format has one.
 void Caster::find_tensor_scale(const StoredRows& in) {
   tensor_scale_ = {};
   if (!mx::needs_whole_tensor(format_)) return;
@@ -148,7 +148,7 @@ void Caster::find_tensor_scale(const StoredRows& in) {
   tensor_scale_ = {mx::outer_scale(format_, amax), amax};
 }
 
-/// Quantises and decodes n values: a row, or a part of one where that makes no difference.
+/// Quantises and decodes n values of a row; a part of a row is allowed if the format has the same result for it.
 void Caster::quantize(const float* values, int64_t n, float* out) const {
   if (!mx::has_row_scales(format_)) return cpu::quantize_decode_row(isa_, format_, values, n, out);
   cpu::OuterScale scale = tensor_scale_;

@@ -73,7 +73,7 @@ Data data_of(DocumentSource source) {
 
 Data read_data(const std::string& name, const EvaluateOptions& options, const hub::OnFetch& on_fetch) {
   const hub::DataRequest request = hub::parse_data_request(name);
-  // These protocols take each row for a document; the others take WikiText as the one text that it was.
+  // These protocols read each row as a document; the other protocols read WikiText as the one text that it was.
   const bool rows = options.protocol == "document" || options.protocol == "self";
   return data_of(hub::read_data_set(
       request.name.empty() ? hub::Options() : hub::Options::from_environment(), request,
@@ -97,7 +97,7 @@ Data Data::embedded() {
 }
 
 Data Data::texts(std::vector<std::string> texts, std::string name) {
-  if (texts.empty()) fail_usage("There is no text to evaluate on; give at least one.");
+  if (texts.empty()) fail_usage("There is no text to evaluate on; give at least one text.");
   DocumentSource source;
   source.name = std::move(name);
   source.is_text = true;
@@ -125,7 +125,7 @@ DeviceSet choose_devices(const EvaluateOptions& options) {
 
 ResolvedOptions resolve_options(const EvaluateOptions& options, const Data& data, DeviceSet devices) {
   check_options(options);
-  // As in PyTorch, 0 loader workers are the calling thread alone.
+  // As in PyTorch, with 0 loader workers the calling thread does the work alone.
   const int loaders = options.loader_workers >= 0 ? std::max(options.loader_workers, 1)
                       : options.threads > 0       ? options.threads
                                                   : default_thread_count();
@@ -187,7 +187,7 @@ Evaluation evaluate(const Model& model, const Data& data, const EvaluateOptions&
   out.complete = only.complete;
   for (const VariantResult& variant : only.variants) out.figures.push_back(figures_of(variant));
   out.json = render_json(result);
-  if (!only.journal_failure.empty()) log_error("the result is whole, but {}", only.journal_failure);
+  if (!only.journal_failure.empty()) log_error("the result is complete, but {}", only.journal_failure);
   return out;
 }
 

@@ -16,7 +16,7 @@ namespace {
 
 using Row = Option<EvaluateOptions>;
 
-/// `words`: with spaces between them.
+/// `words` are separated by spaces.
 template <auto member>
 Choice<EvaluateOptions> choice(const std::string& words) {
   using Value = std::remove_cvref_t<decltype(std::declval<EvaluateOptions&>().*member)>;
@@ -44,8 +44,8 @@ std::vector<Row> make_table() {
        "maximum)",
        1, kMost},
       {windows, "stride", &O::stride, "N", "hf-stride: tokens between the starts of windows (512)", 1, kMost},
-      {windows, "windows", &O::windows, "N", "Run so many windows, spread evenly over the text", 1, kMost},
-      {windows, "max_windows", &O::max_windows, "N", "Run the first so many windows", 1, kMost},
+      {windows, "windows", &O::windows, "N", "Run this many windows, spread evenly over the text", 1, kMost},
+      {windows, "max_windows", &O::max_windows, "N", "Run only this many windows from the start", 1, kMost},
       {windows, "bos", choice<&O::bos>("template always never"), "BOS",
        "Begin-of-sequence token: template, always or never"},
       {windows, "allow_long_context", &O::allow_long_context, "", "Let --context pass the model's maximum positions"},
@@ -58,37 +58,37 @@ std::vector<Row> make_table() {
       {figures, "gemm", choice<&O::gemm>("exact fast"), "GEMM",
        "exact or fast products (fast: a GPU's, in FP8; a CPU has the exact ones only)"},
       {figures, "noise", &O::noise, "",
-       "Run everything twice with float32 sums in another order, and say what that order does to each figure"},
+       "Run everything a second time with float32 sums in another order, and report how each figure changes"},
       {figures, "jensen_shannon", &O::jensen_shannon, "",
-       "In the JSON and CSV: the Jensen-Shannon divergence, too; computes the LM head twice"},
+       "In the JSON and CSV: also the Jensen-Shannon divergence; computes the LM head twice"},
       {figures, "linear_errors", &O::linear_errors, "",
        "In the JSON: what quantising does to the operands and products of every Linear"},
-      {figures, "exponents", &O::exponents, "", "In the JSON: how the exponents of weights and activations lie"},
+      {figures, "exponents", &O::exponents, "",
+       "In the JSON: the distribution of the exponents of weights and activations"},
 
       {devices, "device", &O::device, "DEVICE",
-       "auto (GPUs, if there are any), cpu, cuda (all GPUs), or cuda:0,2 for some of them"},
+       "auto (GPUs, if any), cpu, cuda (all GPUs), or cuda:0,2 for some of the GPUs"},
       {devices, "min_free_ratio", &O::min_free_ratio, "F",
-       "Share of a GPU's memory, 0 to 1, that must be free for it to be used unless it is named; nothing to a CPU", 0,
-       1},
+       "Use a GPU that is not named only if this share of its memory, 0 to 1, is free; no effect on a CPU", 0, 1},
       {devices, "workers_per_device", &O::workers_per_device, "N",
-       "Workers a GPU; a CPU has one whatever is asked for, with --threads threads", 1, 64},
+       "Workers per GPU; a CPU always has one worker, with --threads threads", 1, 64},
       {devices, "threads", &O::threads, "N", "Threads; changes no digit", 1, kMostThreads},
       {devices, "loader_workers", &O::loader_workers, "N", "Threads that tokenise documents (as --threads)", 0,
        kMostThreads},
       {devices, "batch_size", &O::batch_size, "N", "Windows a micro-batch; changes no digit", 1, kMost},
       {devices, "shard_tokens", &O::shard_tokens, "N",
-       "Tokens a shard at most, which is what a crash can cost (chosen from the arithmetic: some seconds on a CPU, a "
-       "minute on a GPU); changes no digit",
+       "Most tokens of a shard, which a crash can lose (chosen from the arithmetic: some seconds on a CPU, a minute "
+       "on a GPU); changes no digit",
        1, kMost, "", false, "--round-tokens"},
       {devices, "stream", &O::stream, "", "Never keep weights between shards; changes no digit"},
 
       {journal, "journal", &O::journal, "DIR", "Keep finished shards in this folder"},
       {journal, "resume", &O::resume, "", "Go on with the shards that the journal holds"},
       {journal, "shared", &O::shared, "",
-       "Several processes with the same command share the shards through the --journal folder, which may lie on a "
+       "Several processes with the same command share the shards through the --journal folder, which may be on a "
        "network file system; each waits for all shards and prints the result"},
       {journal, "claim_timeout", &O::claim_timeout, "F",
-       "--shared: seconds without a sign of life after which others take over the shards of a process", 0.1, 86400},
+       "--shared: seconds without a sign of life after which other processes take over a process's shards", 0.1, 86400},
   };
 }
 
@@ -114,7 +114,7 @@ void check_options(const EvaluateOptions& options) {
   const auto check = [&]<typename Member>(const Row& row, const Member& member) {
     if constexpr (std::is_same_v<Member, Choice<EvaluateOptions>>) {
       if (member.get(options) < member.words.size()) return;
-      fail_usage("{} holds no value of its enumeration; give one of {}.", row.command_line_flag(),
+      fail_usage("{} does not hold a value of its enumeration; give one of {}.", row.command_line_flag(),
                  fmt::join(member.words, ", "));
     } else if constexpr (requires { options.*member - 1; } && !std::is_same_v<Member, bool EvaluateOptions::*>) {
       const auto value = static_cast<double>(options.*member);

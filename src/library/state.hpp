@@ -1,6 +1,6 @@
 #pragma once
 
-// What the library's classes hold, and what its functions and the commands both go through.
+// The state of the library's classes, and the functions that the library and the commands share.
 
 #include <functional>
 
@@ -12,33 +12,33 @@ namespace mxlm::api {
 
 struct Model::State {
   LoadedModel loaded;
-  double seconds = 0;  // that loading took
+  double seconds = 0;  // that loading the model took
 };
 
 struct Data::State {
   DocumentSource source;
 };
 
-/// Model::load with progress of what has to be downloaded.
+/// Model::load, with the progress of downloads.
 Model open_model(const std::string& model, const std::string& adapter, const hub::OnFetch& on_fetch);
 
-/// Data::read with progress of what has to be downloaded.
+/// Data::read, with the progress of downloads.
 Data read_data(const std::string& name, const EvaluateOptions& options, const hub::OnFetch& on_fetch);
-/// What was read elsewhere.
+/// Wraps documents that the caller has read.
 Data data_of(DocumentSource source);
 
-/// The devices that the options ask for. Throws Error where the request cannot be met.
+/// Chooses the devices that the options ask for. Throws Error if the request cannot be met.
 DeviceSet choose_devices(const EvaluateOptions& options);
 
-/// Checks the options and looks up what they name, for a run on `data`. The journal's root and the ranks are for the
-/// caller to add. Throws UsageError.
+/// Checks the options and parses their variants, for a run on `data`. The caller adds the root of journals and the
+/// ranks. Throws UsageError.
 ResolvedOptions resolve_options(const EvaluateOptions& options, const Data& data, DeviceSet devices);
 
-/// One run, as mxlm::evaluate, with the time that loading took.
+/// Runs mxlm::evaluate and adds the time that loading took.
 RunResult run(const Model& model, const Data& data, const ResolvedOptions& options,
               const std::function<void(const mxlm::Progress&)>& on_progress);
 
-/// Says in the log which figures are not finite.
+/// Logs which figures are not finite.
 void warn_about(const RunResult& run);
 
 }  // namespace mxlm::api

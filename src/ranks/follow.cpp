@@ -26,12 +26,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// While a job runs; and between jobs, which may be long.
+// How long a rank sleeps between looks for messages: while a job runs, and between jobs, where an answer is not urgent.
 constexpr auto kPollRank0 = std::chrono::milliseconds(1);
 constexpr auto kIdlePoll = std::chrono::milliseconds(5);
 constexpr auto kTellWork = std::chrono::milliseconds(200);
 
-/// Rounds that rank 0 hands out. Workers leave here what they want and have to say; one thread speaks for them.
+/// The shards that rank 0 gives to this rank. Workers put their messages into an outbox; only the thread that runs
+/// speak() talks to rank 0.
 class HandedRounds final : public RoundSource {
  public:
   HandedRounds(Ranks& ranks, uint32_t job, const Plan& plan, bool reversed)
@@ -42,7 +43,7 @@ class HandedRounds final : public RoundSource {
     if (over_) return std::nullopt;
     outbox_.push_back({.kind = TeamTalk::ask, .envelope = {.job = job_}, .body = {}});
     changed_.wait(lock, [&] { return over_ || !handed_.empty(); });
-    // One that arrived with the end is given back with the report.
+    // A shard that arrived together with the end stays here; rank 0 gives it back to the queue when it gets the report.
     if (over_) return std::nullopt;
     const size_t round = handed_.front();
     handed_.pop_front();
@@ -75,7 +76,7 @@ class HandedRounds final : public RoundSource {
   }
 
   bool leave(const OutOfDeviceMemory& why) override {
-    // Whether it was the last of all, rank 0 knows.
+    // Only rank 0 knows whether this was the last worker.
     const std::string text = why.what();
     const auto bytes = bytes_of(text);
     post({.kind = TeamTalk::leave, .envelope = {.job = job_}, .body = {bytes.begin(), bytes.end()}});
@@ -102,10 +103,10 @@ class HandedRounds final : public RoundSource {
 
   void stop_early(const Error& why) override { end(std::make_exception_ptr(Error(why.what()))); }
 
-  /// The exit code, if rank 0 ended meanwhile; to be asked when nobody speaks any more.
+  /// The exit code if rank 0 has ended; callers ask only after speak() has returned.
   [[nodiscard]] const std::optional<int>& dismissed() const { return dismissed_; }
 
-  /// Speaks with rank 0 until `done` and all is said.
+  /// Exchanges messages with rank 0 until `done` is true and the outbox is empty.
   void speak(const std::atomic<bool>& done) {
     auto told = Clock::now();
     while (true) {
@@ -152,7 +153,7 @@ class HandedRounds final : public RoundSource {
 
   void listen(const TeamMessage& message) {
     if (message.kind == TeamTalk::stop) {
-      // Rank 0 is on its way out, and waits for nobody.
+      // Rank 0 ends and does not wait for this rank.
       dismissed_ = static_cast<int>(message.envelope.round);
       request_interrupt();
       stop();
@@ -185,7 +186,7 @@ class Follower {
 
   int run() {
     while (true) {
-      // A signal is left to rank 0, which has it too; mpirun's second one ends all.
+      // This rank leaves a signal to rank 0, which gets the signal too. A second signal of mpirun ends all ranks.
       const auto message = hear(ranks_);
       if (!message) {
         std::this_thread::sleep_for(kIdlePoll);
@@ -216,7 +217,7 @@ class Follower {
         model_.reset();
         model_.emplace(load_model(news.name, /*with_tokenizer=*/false, {}, news.adapter));
         sha256_.clear();
-        // What lies on rank 0's host is the file that it reads itself; on another, one rank looks for all.
+        // Only the first rank of a host hashes the weights for all ranks there. Rank 0 hashes the weights of its host.
         if (ranks_.first_here() == ranks_.rank()) sha256_ = model_->checkpoint.sha256();
       }
       compute_ = news.float32 ? DType::f32 : DType::bf16;
@@ -233,7 +234,7 @@ class Follower {
     say(ranks_, 0, TeamTalk::ready, {.job = number}, encode(ready));
   }
 
-  /// The exit code, if rank 0 ended meanwhile.
+  /// Returns the exit code if rank 0 has ended.
   std::optional<int> take_job(uint32_t number) {
     std::vector<std::byte> bytes;
     ranks_.broadcast(bytes);

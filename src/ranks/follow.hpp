@@ -1,5 +1,7 @@
 #pragma once
 
+// The main loop of the ranks that rank 0 leads.
+
 #include <functional>
 
 #include "cluster/ranks.hpp"
@@ -7,9 +9,9 @@
 
 namespace mxlm {
 
-/// What a rank other than 0 does all its life: loads the models that rank 0 names, and runs rounds that it hands out on
-/// the devices that `choose` gives (or throws the Error that rank 0 is to tell). Returns the exit code, once rank 0
-/// ends.
+/// Serves rank 0 until it ends: loads the models that rank 0 names, and computes the shards that rank 0 gives, on the
+/// devices that `choose` returns. Errors are sent to rank 0, which reports them; `choose` may throw an Error too.
+/// Returns the exit code.
 int follow(Ranks& ranks, const std::function<DeviceSet()>& choose);
 
 }  // namespace mxlm

@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-static_assert(std::endian::native == std::endian::little, "ranks speak little-endian to one another");
+static_assert(std::endian::native == std::endian::little, "messages between ranks are little-endian");
 
 std::vector<std::byte> packed(const json& value) {
   const std::vector<uint8_t> bytes = json::to_msgpack(value);
@@ -59,7 +59,7 @@ std::vector<uint8_t> packed_windows(std::span<const Window> windows) {
 std::vector<Window> unpacked_windows(std::span<const uint8_t> bytes) {
   std::vector<Window> out;
   const auto take = [&bytes](void* to, size_t size) {
-    if (bytes.size() < size) throw std::runtime_error("a list of windows between ranks is cut short");
+    if (bytes.size() < size) throw std::runtime_error("a list of windows between ranks is incomplete");
     std::memcpy(to, bytes.data(), size);
     bytes = bytes.subspan(size);
   };
@@ -89,7 +89,7 @@ std::optional<TeamMessage> hear(Ranks& ranks) {
   auto message = ranks.receive();
   if (!message) return std::nullopt;
   TeamMessage out{.from = message->from, .kind = static_cast<TeamTalk>(message->kind), .envelope = {}, .body = {}};
-  if (message->bytes.size() < sizeof(Envelope)) throw std::runtime_error("a message between ranks is cut short");
+  if (message->bytes.size() < sizeof(Envelope)) throw std::runtime_error("a message between ranks is incomplete");
   std::memcpy(&out.envelope, message->bytes.data(), sizeof(Envelope));
   out.body.assign(message->bytes.begin() + sizeof(Envelope), message->bytes.end());
   return out;
@@ -102,7 +102,7 @@ std::string text_of(std::span<const std::byte> bytes) {
 }
 
 std::vector<std::byte> encode(const ModelNews& news) {
-  // Any bytes, as paths are.
+  // Names are paths, so they may hold any bytes.
   const auto binary = [](const std::string& text) {
     return json::binary(std::vector<uint8_t>(text.begin(), text.end()));
   };

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the ranks of a run say to one another. Rank 0 tells the others of a model, then of one job after the other; they
-// ask it for rounds and send what they finish. docs/architecture.md draws the conversation.
+// The messages between the ranks of a run. Rank 0 announces a model and then one job after the other. The other ranks
+// ask rank 0 for shards and send their results. docs/architecture.md draws the conversation.
 
 #include <cstddef>
 #include <cstdint>
@@ -20,28 +20,28 @@
 namespace mxlm {
 
 enum class TeamTalk : uint8_t {
-  // From rank 0. Of the first two a broadcast follows.
-  model,   // which model, and what to compute in: ModelNews
-  job,     // variants, windows and rounds: JobNews
-  round,   // run this one
-  over,    // no more of them
-  cancel,  // let go of the round at hand: the run is interrupted
+  // From rank 0. A broadcast follows the first two.
+  model,   // the model and the dtype: ModelNews
+  job,     // variants, windows and shards: JobNews
+  round,   // compute the shard `round`
+  over,    // the job has no more shards
+  cancel,  // the run is interrupted: leave the current shard
   stop,    // the program ends; `round` is its exit code
   // To rank 0.
-  ready,        // has the model: ReadyNews
-  ask,          // for a round more
-  result,       // one record of a finished round; `more` follow
-  give_back,    // cannot run a round
-  leave,        // a worker has gone for want of memory; text
-  failed,       // an Error that ends the run; text
-  interrupted,  // a signal that ends the run
-  work,         // done since the last time: `work`
-  report,       // all workers are done: ReportNews
+  ready,        // the rank has loaded the model or failed: ReadyNews
+  ask,          // a worker asks for a shard
+  result,       // a record of a finished shard; `more` is 0 for its last record
+  give_back,    // the rank cannot compute the shard `round`
+  leave,        // a worker has ended because its device lacks memory; the body is the reason
+  failed,       // an Error ends the run; the body is its text
+  interrupted,  // a signal ends the run
+  work,         // `work` was done since the last such message
+  report,       // all workers have ended: ReportNews
 };
 
-/// What each message begins with.
+/// The first bytes of each message.
 struct Envelope {
-  uint32_t job = 0;  // of which job; what belongs to an earlier one is dropped
+  uint32_t job = 0;  // messages of an earlier job are dropped
   uint32_t round = 0;
   uint32_t more = 0;
   uint32_t padding = 0;
@@ -56,22 +56,23 @@ struct TeamMessage {
 };
 
 void say(Ranks& ranks, int to, TeamTalk kind, const Envelope& envelope, std::span<const std::byte> body = {});
-/// The next message, if one is there. Throws std::runtime_error on one that is none.
+/// The next message; nullopt if none has arrived. Throws std::runtime_error if the message is incomplete.
 std::optional<TeamMessage> hear(Ranks& ranks);
 
 std::span<const std::byte> bytes_of(const std::string& text);
 std::string text_of(std::span<const std::byte> bytes);
 
-/// Bodies. `decode` throws std::exception on what is none.
+// Bodies of messages. `decode` throws std::exception if the bytes are not such a body.
+
 struct ModelNews {
-  std::string name, adapter;  // as the user gave them
+  std::string name, adapter;  // as given by the user
   bool float32 = false;
 };
 struct ReadyNews {
-  std::string error;  // why it cannot take part, "" if it can
+  std::string error;  // why the rank cannot take part, "" if it can
   std::string host, config_sha256;
   BackendKind backend;
-  std::string sha256;  // of the weights, by the first rank of each host but rank 0's; else ""
+  std::string sha256;  // of the weights, from the first rank of each host other than rank 0's; "" from other ranks
   uint64_t memory_limit = 0, device_limit = 0;
   size_t workers = 0;
 };
@@ -90,7 +91,7 @@ struct ReportNews {
 };
 std::vector<std::byte> encode(const ModelNews& news);
 std::vector<std::byte> encode(const ReadyNews& news);
-/// The windows are given apart, so that they need not be copied.
+/// Takes the windows separately, because a copy into `news` would be large.
 std::vector<std::byte> encode(const JobNews& news, std::span<const Window> windows);
 std::vector<std::byte> encode(const ReportNews& news);
 void decode(std::span<const std::byte> bytes, ModelNews& news);

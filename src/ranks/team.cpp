@@ -22,12 +22,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A round takes seconds: what a rank waits for an answer at most is nothing beside that.
+// A rank waits at most this long for an answer, which is short beside the seconds of a shard.
 constexpr auto kPoll = std::chrono::milliseconds(1);
-// mpirun gives its processes about a second between SIGTERM and SIGKILL; what is finished has to be told by then.
+// mpirun gives its processes about a second between SIGTERM and SIGKILL, and rank 0 has to collect all results by then.
 constexpr auto kGoodbye = std::chrono::milliseconds(300);
 
-/// Counts models and jobs of the program, so that an answer that comes too late is known as such.
+/// Counts the models and jobs of the program, so that late answers to an earlier one can be dropped.
 uint32_t g_number = 0;
 
 std::string rank_on_host(int rank, const std::string& host) { return fmt::format("rank {} on {}", rank, host); }
@@ -65,8 +65,8 @@ void Team::gather(const std::string& model_sha256, const BackendKind& own, bool 
     const std::string who = rank_on_host(static_cast<int>(m + 1), member.host);
     if (!member.error.empty()) fail("{}: {}", who, member.error);
     if (member.config_sha256 != model_.config_sha256 || (!member.sha256.empty() && member.sha256 != model_sha256)) {
-      fail("The model {} of {} is not that of rank 0 on {}; give every host the same files.", quote(model_.name), who,
-           ranks_.host());
+      fail("The model {} of {} differs from the model of rank 0 on {}; give every host the same files.",
+           quote(model_.name), who, ranks_.host());
     }
     kinds.insert(member.backend.description);
     libraries.insert(member.backend.libraries);
@@ -94,7 +94,7 @@ uint64_t Team::memory_limit(uint64_t own) const {
 
 uint64_t Team::device_limit(uint64_t own) const {
   for (const ReadyNews& member : members_) {
-    // A CPU's 0 beside GPUs (mixed ranks) says nothing of them.
+    // With --mixed-ranks, ranks on CPUs report 0, which does not limit the GPUs.
     if (member.device_limit > 0) own = own > 0 ? std::min(own, member.device_limit) : own;
   }
   return own;
@@ -108,7 +108,7 @@ void Team::begin(const JobNews& job, std::span<const Window> windows) {
   ranks_.broadcast(news);
 }
 
-/// One job's conversation.
+/// The conversation with the other ranks about one job.
 class Team::Serving {
  public:
   Serving(Team& team, const EngineJob& job, RoundQueue& rounds)
@@ -121,7 +121,7 @@ class Team::Serving {
       answer();
       if (!cancelled_ && (interrupt_requested() || rounds_.interrupted())) {
         cancelled_ = true;
-        request_interrupt();  // where another rank's signal was the first
+        request_interrupt();  // the first signal may have reached another rank
         rounds_.interrupt();
         left_alone = Clock::now() + kGoodbye;
         team_.tell_all(TeamTalk::cancel);
@@ -138,14 +138,14 @@ class Team::Serving {
 
  private:
   struct Member {
-    std::set<size_t> rounds;                 // that it has
-    std::map<size_t, RoundResult> arriving;  // of which records are still to come
+    std::set<size_t> rounds;                 // shards that the rank computes
+    std::map<size_t, RoundResult> arriving;  // shards with some records still to come
     size_t asks = 0;
     bool done = false;
     ReportNews report;
   };
 
-  /// Takes in all messages that are there; false if there is none.
+  /// Handles all messages that have arrived. Returns false if no message has arrived.
   bool listen() {
     bool heard = false;
     while (auto message = hear(team_.ranks_)) {
@@ -171,7 +171,7 @@ class Team::Serving {
       case TeamTalk::leave: {
         const OutOfDeviceMemory why(text_of(message.body));
         if (rounds_.leave(why)) {
-          log_warn("{}: {} Its worker leaves the rest to the others.", who(message.from), why.what());
+          log_warn("{}: {} Its worker ends, and the other workers compute the rest.", who(message.from), why.what());
         } else {
           rounds_.end(std::make_exception_ptr(why));
         }
@@ -188,7 +188,7 @@ class Team::Serving {
         break;
       case TeamTalk::report:
         decode(message.body, member.report);
-        // What a worker had asked for just before it ended.
+        // A worker that asked just before the end may have got a shard and not computed it.
         for (const size_t had : member.rounds) rounds_.give_back(had);
         member.rounds.clear();
         member.asks = 0;
@@ -205,7 +205,7 @@ class Team::Serving {
     auto record = decode_record(message.body);
     const size_t variants = job_.tree.leaf.size();
     if (!record || record->result.seconds.size() != variants) {
-      fail("{} sent a result that is damaged.", who(message.from));
+      fail("{} sent a damaged result.", who(message.from));
     }
     RoundResult& result = member.arriving[round];
     result.positions += record->result.positions;
@@ -215,7 +215,7 @@ class Team::Serving {
     if (message.envelope.more > 0) return;
     size_t expected = 0;
     for (const auto& [begin, end] : job_.plan.rounds[round]) expected += end - begin;
-    if (result.windows.size() != expected) fail("{} sent a result that is not whole.", who(message.from));
+    if (result.windows.size() != expected) fail("{} sent an incomplete result.", who(message.from));
     member.rounds.erase(round);
     rounds_.finish(round, std::move(result));
     member.arriving.erase(round);
@@ -258,7 +258,7 @@ std::vector<WorkerOutcome> Team::serve(const EngineJob& job, RoundQueue& rounds)
     try {
       return serving.run();
     } catch (...) {
-      // Nobody gets another round; the conversation goes on until all have heard so.
+      // No rank gets another shard; the conversation goes on until all ranks know this and have reported.
       rounds.end(std::current_exception());
     }
   }

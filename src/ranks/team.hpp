@@ -1,8 +1,8 @@
 #pragma once
 
-// Rank 0's side of a run on several ranks: it tells the others what to compute, hands rounds to them and takes their
-// results, so that only the queue's rounds are shared and everything else (data, journal, reduction, reports) stays
-// where it is in a run of one process.
+// Rank 0's side of a run on several ranks. Rank 0 tells the other ranks what to compute, gives them shards and takes
+// their results. Only the shards of the queue are shared; data, journal, reduction and reports work as in a run of one
+// process.
 
 #include <cstdint>
 #include <string>
@@ -20,31 +20,33 @@ namespace mxlm {
 struct EngineJob;
 class RoundQueue;
 
+/// The other ranks of a run, as rank 0 sees them.
 class Team {
  public:
-  /// Tells the other ranks to load a model, which they do while this one goes on. Both are borrowed.
+  /// Tells the other ranks to load a model and does not wait for them. Borrows `ranks` and `model`.
   Team(Ranks& ranks, const LoadedModel& model, DType compute);
 
-  /// Waits until all have loaded it. Throws Error if one could not, if its model is not the same, or if it computes
-  /// with another kind of backend than this rank's, unless they may be `mixed`; Interrupted.
+  /// Waits until all ranks have loaded the model. Throws Error if a rank could not load it or has another model, or,
+  /// unless `mixed`, if a rank computes with another kind of backend than rank 0. Throws Interrupted.
   void gather(const std::string& model_sha256, const BackendKind& own, bool mixed);
 
-  // After gather:
-  /// Of all other ranks.
+  // These need gather() first.
+
+  /// The number of workers of all other ranks.
   [[nodiscard]] size_t workers() const;
-  /// The least of `own` and the other ranks' limits, each a rank's part of its host's or device's.
+  /// The smallest of `own` and the other ranks' limits. A limit is one rank's share of its host's or device's memory.
   [[nodiscard]] uint64_t memory_limit(uint64_t own) const;
   [[nodiscard]] uint64_t device_limit(uint64_t own) const;
-  /// This rank's kind of backend, and the others' if they are mixed.
+  /// The kind of backend of rank 0, together with the other kinds if ranks are mixed.
   [[nodiscard]] const BackendKind& backends() const { return backends_; }
   [[nodiscard]] int ranks() const { return ranks_.size(); }
 
-  /// Gives the others a job, whose windows stand beside it.
+  /// Gives the other ranks a job. `windows` are its windows; job.windows is not used.
   void begin(const JobNews& job, std::span<const Window> windows);
-  /// Hands out that job's rounds until every rank has said that it is done: RoundHooks::elsewhere. What goes wrong ends
-  /// the queue.
+  /// Gives out the shards of that job until every rank has reported, as RoundHooks::elsewhere does. An error ends the
+  /// queue.
   std::vector<WorkerOutcome> serve(const EngineJob& job, RoundQueue& rounds);
-  /// What the last job took of the others' GPUs.
+  /// What the last job took of the other ranks' GPUs.
   [[nodiscard]] const std::vector<DeviceUse>& devices() const { return devices_; }
 
  private:
@@ -58,7 +60,7 @@ class Team {
   std::vector<DeviceUse> devices_;
 };
 
-/// The end of the program on rank 0: the others end with the same exit code.
+/// Ends the other ranks with the exit code of rank 0.
 void dismiss(Ranks& ranks, int code);
 
 }  // namespace mxlm

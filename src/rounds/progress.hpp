@@ -1,6 +1,6 @@
 #pragma once
 
-// How far a run has come.
+// The progress of a run, as the progress line and callers of the library see it.
 
 #include <cstddef>
 #include <cstdint>
@@ -10,19 +10,19 @@
 
 namespace mxlm {
 
-/// The part of one device in the work done so far.
+/// The share of one device in the finished work.
 struct DeviceProgress {
   double done = 0;
-  int index = 0;  // of a GPU, as the driver counts
+  int index = 0;  // of a GPU, in the numbering of the driver
   uint64_t memory_bytes = 0;
   GpuSample sample;
 };
 
-/// Work done so far, in positions x variants through the whole model.
+/// The finished work, in positions times variants through the whole model.
 struct Progress {
   double done = 0, total = 0;
   double seconds = 0;
-  size_t round = 0, rounds = 0;  // finished, in all
+  size_t round = 0, rounds = 0;  // finished shards, and all shards
   std::vector<DeviceProgress> devices;
 };
 

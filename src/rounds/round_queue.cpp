@@ -16,7 +16,7 @@ RoundQueue::RoundQueue(const EngineJob& job, size_t workers, const std::function
                        const RoundHooks& hooks)
     : job_(job), on_progress_(on_progress), hooks_(hooks), workers_(workers), results_(job.plan.rounds.size()) {
   for (size_t r = 0; r < results_.size(); ++r) queue_.push_back(r);
-  // Progress counts nodes, which are what is computed; the head counts as one step.
+  // Progress counts nodes, because nodes are what the engine computes. The LM head counts as one step.
   const size_t variants = job.tree.leaf.size();
   nodes_a_token_ = static_cast<double>(job.tree.nodes() + variants);
   int64_t positions = 0;
@@ -66,7 +66,7 @@ bool RoundQueue::claimed(size_t round, std::unique_lock<std::mutex>& lock) {
     return false;
   }
   queue_.push_back(round);
-  // Once others have all of them: they finish, or their claims expire.
+  // Other processes have claimed all remaining shards, so wait until they finish or until their claims expire.
   if (++busy_ >= queue_.size()) {
     busy_ = 0;
     throw_if_interrupted();

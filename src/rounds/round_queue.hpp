@@ -1,5 +1,7 @@
 #pragma once
 
+// The queue of a run's shards.
+
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -13,11 +15,11 @@
 
 namespace mxlm {
 
-/// The one queue of a run's rounds: what the workers of a process share, and those of others through the thread that
-/// serves them.
+/// The only queue of a run's shards. Workers of this process use it directly; ranks in other processes use it through
+/// the thread that serves them.
 class RoundQueue final : public RoundSource {
  public:
-  /// Everything is borrowed. `workers`: all of them, wherever they are.
+  /// Borrows everything. `workers` counts the workers of all processes.
   RoundQueue(const EngineJob& job, size_t workers, const std::function<void(const Progress&)>& on_progress,
              const RoundHooks& hooks);
 
@@ -30,7 +32,7 @@ class RoundQueue final : public RoundSource {
   void interrupt() override;
   void stop_early(const Error& why) override;
 
-  /// take() for who must not wait: `later` while others may hand rounds back.
+  /// take() for callers that must not wait. The answer is `later` while other workers may still give shards back.
   enum class Answer : uint8_t { round, later, over };
   struct Offer {
     Answer answer;
@@ -40,16 +42,16 @@ class RoundQueue final : public RoundSource {
 
   [[nodiscard]] std::exception_ptr error() const;
   [[nodiscard]] bool interrupted() const;
-  /// As RunScores::stopped.
+  /// See RunScores::stopped.
   [[nodiscard]] std::string stopped() const;
-  /// [round]; to be used when no worker is left.
+  /// [shard]. Callers use the results only after all workers have ended.
   std::vector<std::optional<RoundResult>>& results() { return results_; }
   [[nodiscard]] double seconds() const;
 
  private:
   using Clock = std::chrono::steady_clock;
   Offer offer();
-  /// Whether a round that was taken is to be run here; with `lock` held, which it lets go of while it waits.
+  /// Whether this process may run the shard that was taken. The caller holds `lock`, which is released while waiting.
   bool claimed(size_t round, std::unique_lock<std::mutex>& lock);
 
   const EngineJob& job_;
@@ -62,7 +64,7 @@ class RoundQueue final : public RoundSource {
   std::deque<size_t> queue_;
   size_t workers_;
   size_t running_ = 0;
-  size_t busy_ = 0;  // rounds in a row that others had
+  size_t busy_ = 0;  // consecutive shards that other processes had claimed
   bool ending_ = false, interrupted_ = false;
   std::string stopped_;
   std::exception_ptr error_;

@@ -26,7 +26,7 @@ size_t most_windows(std::span<const Plan::Range> batches) {
   return most;
 }
 
-/// The same windows in micro-batches of at most `windows`.
+/// Cuts the same windows into micro-batches of at most `windows` windows.
 std::vector<Plan::Range> cut(std::span<const Plan::Range> batches, size_t windows) {
   std::vector<Plan::Range> out;
   for (const auto& [begin, end] : batches) {
@@ -35,11 +35,11 @@ std::vector<Plan::Range> cut(std::span<const Plan::Range> batches, size_t window
   return out;
 }
 
-/// One worker's rounds. An interrupt, or files that change, ends them all. Throws Error; OutOfDeviceMemory where the
-/// worker has to leave, its round given back.
+/// The loop of one worker over its shards. An interrupt or a changed file ends the loops of all workers. Throws Error.
+/// Throws OutOfDeviceMemory after giving its shard back if the worker has to leave.
 class RoundLoop {
  public:
-  /// `start`: when the worker began to be made.
+  /// `start` is the time before the worker was made, so the first shard includes the set-up.
   RoundLoop(const EngineJob& job, Worker& worker, RoundSource& rounds, Clock::time_point start)
       : job_(job), worker_(worker), rounds_(rounds), engine_(job, *worker.backend, *worker.forward), start_(start) {
     report_.device = worker.device;
@@ -98,8 +98,8 @@ class RoundLoop {
           throw;
         }
         windows_ = most / 2;
-        log_warn("{} Shard {} is run again with {} window{} a micro-batch instead of {}.", error.what(), round + 1,
-                 windows_, windows_ == 1 ? "" : "s", most);
+        log_warn("{} Shard {} is computed again with {} window{} per micro-batch instead of {}.", error.what(),
+                 round + 1, windows_, windows_ == 1 ? "" : "s", most);
       }
     }
   }
@@ -108,8 +108,8 @@ class RoundLoop {
   Worker& worker_;
   RoundSource& rounds_;
   Engine engine_;
-  Clock::time_point start_;  // of the round at hand
-  size_t windows_ = 0;       // a micro-batch at most; 0 = as planned
+  Clock::time_point start_;  // of the current shard
+  size_t windows_ = 0;       // the most windows of a micro-batch; 0 = as planned
   WorkerReport report_;
 };
 
@@ -120,7 +120,7 @@ void work(const EngineJob& job, const std::function<Worker&()>& make, RoundSourc
     RoundLoop(job, worker, rounds, start).run(outcome);
   } catch (const OutOfDeviceMemory& error) {
     if (rounds.leave(error)) {
-      log_warn("{} Its worker leaves the rest to the others.", error.what());
+      log_warn("{} Its worker ends, and the other workers compute the rest.", error.what());
     } else {
       rounds.end(std::current_exception());
     }

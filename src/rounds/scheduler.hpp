@@ -1,8 +1,8 @@
 #pragma once
 
-// Rounds on workers: each has a backend, a forward pass and an engine of its own, on a thread of its own, and takes the
-// next round from one queue when it is done with the last. Results are put together in round order, so no digit depends
-// on how many workers there are, how fast they are, or which of them ran what.
+// Runs shards on workers. Each worker has its own thread, backend, forward pass and engine, and takes the next shard
+// from one queue when it has finished the last. Results are put together in the order of the shards, so no digit
+// depends on the number of workers, on their speed, or on which worker computed which shard.
 
 #include <cstdint>
 #include <exception>
@@ -19,69 +19,76 @@
 
 namespace mxlm {
 
-/// A backend and the model's constants on it. Belongs to the thread that makes it.
+/// A backend and the model's constants on it. Only the thread that made a worker may use it.
 struct Worker {
   Worker(std::unique_ptr<Backend> b, const ModelSpec& model, DType compute, size_t d = 0)
       : device(d), backend(std::move(b)), forward(std::make_unique<ForwardPass>(model, *backend, compute)) {}
-  size_t device;  // what it runs on, a number that the caller gives
+  size_t device;  // a number that the caller gives to the worker's device
   std::unique_ptr<Backend> backend;
   std::unique_ptr<ForwardPass> forward;
 };
 
-/// Where workers get rounds and where results go. Used by several threads.
+/// Gives shards to workers and takes their results. Several threads may use it.
 class RoundSource {
  public:
   RoundSource() = default;
   RoundSource(const RoundSource&) = delete;
   RoundSource& operator=(const RoundSource&) = delete;
   virtual ~RoundSource() = default;
-  /// The next round; none once all are done or the run ends early. Waits while others may hand rounds back.
+  /// The next shard; nullopt when all shards are finished or when the run ends early. Waits while other workers may
+  /// still give shards back.
   virtual std::optional<size_t> take() = 0;
   virtual void finish(size_t round, RoundResult result) = 0;
-  /// For the progress: see Engine::run_round; `device` as Worker's.
+  /// Counts work for the progress (see Engine::run_round). `device` is Worker::device.
   virtual void add_work(size_t device, double node_tokens) = 0;
-  /// A round goes back because its worker cannot run it.
+  /// Returns a shard to the queue because its worker cannot compute it.
   virtual void give_back(size_t round) = 0;
-  /// A worker goes, for want of memory, while others stay; false if it is the last.
+  /// Takes a worker out because its device lacks memory. Returns false if it is the last worker, which cannot leave.
   virtual bool leave(const OutOfDeviceMemory& why) = 0;
-  /// Ends the run: nobody takes another round.
+  /// Ends the run: no worker gets another shard.
   virtual void end(std::exception_ptr error) = 0;
   virtual void interrupt() = 0;
-  /// As an interrupt, with what has ended the run: rounds that are finished count, later ones do not.
+  /// Like interrupt(), with the reason. Finished shards count, later shards do not.
   virtual void stop_early(const Error& why) = 0;
 };
 
 class RoundQueue;
 
-/// Optional connections of a run: who keeps its results, ranks in other processes, and shared-folder claims.
+/// Optional connections of a run: the keeper of its results, ranks in other processes, and claims of a shared folder.
 struct RoundHooks {
-  /// Is given each finished round as soon as it is there, by one thread at a time. What it throws ends the run.
+  /// Receives each finished shard at once. One thread at a time calls it. An exception ends the run.
   std::function<void(std::span<const Plan::Range> batches, const RoundResult& result)> on_round = {};
-  /// Workers in other processes, and who hands rounds to them: is called on a thread of its own, returns when all of
-  /// them are done, and throws nothing.
+  /// The number of workers in other processes, and the function that gives shards to them. The function runs on its own
+  /// thread, returns when all these workers have ended, and must not throw.
   size_t elsewhere_workers = 0;
   std::function<std::vector<WorkerOutcome>(RoundQueue& rounds)> elsewhere = {};
-  /// Is asked before a round of the plan is run, by one thread at a time; none = all are ours. Rounds that others
-  /// finish are missing from the result.
+  /// Asks whether this process may compute a shard. One thread at a time calls it. If it is empty, this process
+  /// computes all shards. The result lacks the shards that other processes finish.
   std::function<Claim(size_t round)> claim = {};
-  /// Is told of each round that this process waits for because others have it, again and again, by one thread at a
-  /// time.
+  /// Called repeatedly for each shard that another process has claimed and that this process waits for. One thread at a
+  /// time calls it.
   std::function<void(size_t round)> waiting = {};
 };
 
-/// Workers, as of run_rounds, on rounds of the plan that come from `rounds`, until it has no more. What they throw goes
-/// to `rounds`.
+/// Runs workers (see run_rounds) on shards from `rounds` until it has no more. Exceptions of workers go to
+/// `rounds.end()`.
 std::vector<WorkerOutcome> work_on(const EngineJob& job, Worker& first,
                                    std::span<const std::function<std::unique_ptr<Worker>()>> others,
                                    RoundSource& rounds);
 
-/// Runs all rounds of the plan. `first` works on the calling thread; each of `others` makes one more worker, on a
-/// thread of its own. An interrupt ends the run after the micro-batch at hand and keeps the finished rounds, as do
-/// watched files (FileView::watch) that have changed by the end of a round, which itself does not count; an Error
-/// of a worker is thrown once the others have finished their rounds. A worker whose device has no memory for a round
-/// cuts its micro-batches in halves and runs it again; where nothing can be halved, it leaves the round and all others
-/// to the other workers. `on_progress` is called by one thread at a time. `known`: [window], results of windows that no
-/// round of the plan holds; empty = nothing is known.
+/// Runs all shards of the plan. `first` works on the calling thread; each of `others` makes one more worker on its own
+/// thread.
+///
+/// * An interrupt ends the run after the current micro-batch and keeps the finished shards.
+/// * A watched file (FileView::watch) that has changed by the end of a shard ends the run too; that shard does not
+/// count.
+/// * An Error of a worker is thrown after the other workers have finished their current shards.
+/// * A worker whose device lacks memory for a shard halves the micro-batches and computes the shard again. If nothing
+/// can
+///   be halved, the worker ends and leaves the shard to the other workers.
+///
+/// One thread at a time calls `on_progress`. `known` holds, for each window, results of windows that are in no shard of
+/// the plan; it is empty if nothing is known.
 RunScores run_rounds(const EngineJob& job, Worker& first,
                      std::span<const std::function<std::unique_ptr<Worker>()>> others,
                      const std::function<void(const Progress&)>& on_progress, const RoundHooks& hooks = {},

@@ -20,7 +20,7 @@
 namespace mxlm {
 namespace {
 
-/// Only finished windows have figures.
+/// Drops the windows that are not finished, because they have no figures.
 void keep_finished(std::span<const size_t> finished, std::vector<Window>& windows) {
   if (finished.size() == windows.size()) return;
   std::vector<Window> out;
@@ -29,7 +29,7 @@ void keep_finished(std::span<const size_t> finished, std::vector<Window>& window
   windows = std::move(out);
 }
 
-/// A measurement after the rounds. An interrupt, or files of the model that change, leaves the run incomplete.
+/// Makes a measurement after the shards. An interrupt, or a change of the model's files, leaves the run incomplete.
 template <typename Measure>
 auto measure_also(Measurements& measured, const Measure& measure) -> std::optional<decltype(measure())> {
   try {
@@ -74,7 +74,7 @@ void add_study(const ModelSpec& model, const ResolvedOptions& options, const Pre
 void tell_of_ranks(const PreparedRun& run) {
   if (!run.team) return;
   log_info("{} ranks share the shards{}", run.team->ranks(),
-           run.journal ? fmt::format("; should one die, the same command with --journal {} --resume goes on, on any "
+           run.journal ? fmt::format("; if a rank dies, the same command with --journal {} --resume goes on, on any "
                                      "number of ranks",
                                      quote(run.journal->folder().native()))
                        : "");
@@ -84,7 +84,7 @@ void add_journal(const Journal& journal, RunResult& out) {
   out.journal_folder = journal.folder().native();
   out.journal_failure = journal.failure().value_or("");
   if (!out.complete && out.windows > 0 && out.journal_failure.empty()) {
-    log_warn("what is finished lies in '{}'; the same command with --resume goes on from there", out.journal_folder);
+    log_warn("finished shards are kept in '{}'; the same command with --resume goes on from there", out.journal_folder);
   }
 }
 

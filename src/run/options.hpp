@@ -1,6 +1,6 @@
 #pragma once
 
-// What an evaluation needs to know of its options.
+// The options of an evaluation after their names have been looked up.
 
 #include <cstdint>
 #include <filesystem>
@@ -18,27 +18,29 @@
 
 namespace mxlm {
 
-/// The dtype that a run computes in: the checkpoint's, except that F16 computes in float32.
+/// The dtype that a run computes in. `automatic` is the dtype of the checkpoint, except that F16 computes in float32.
 DType compute_dtype(const ModelSpec& model, api::ComputeType choice);
 
-/// What an evaluation scored, for one's own statistics.
+/// The scores of an evaluation, for statistics of the caller.
 struct ScoredTokens {
   std::span<const Variant> variants;  // the baseline first
   std::span<const Window> windows;
-  std::span<const std::vector<WindowScores>> scores;  // [variant][window], of finished rounds
+  std::span<const std::vector<WindowScores>> scores;  // [variant][window], of finished shards
 };
 
-/// The options of a run with what they name looked up; resolve_options (library/state.hpp) makes it.
+/// The options of a run, with variants parsed and devices chosen. resolve_options (library/state.hpp) makes them.
 struct ResolvedOptions {
-  api::EvaluateOptions asked;     // checked
+  api::EvaluateOptions asked;     // as given, and checked
   ProtocolOptions protocol;       // context 0 = the protocol's default for the model
   std::vector<Variant> variants;  // parsed, without the baseline
   DeviceSet devices;
-  /// Where a run without --journal gets a folder, named after what the run is; "" = such a run keeps no journal.
+  /// The folder of journals of runs without --journal; the name of such a journal is a hash of its run. "" = such runs
+  /// keep no journal.
   std::filesystem::path journal_root;
-  Ranks* ranks = nullptr;    // that share the shards, of which this is rank 0; borrowed
-  bool mixed_ranks = false;  // allowed to compute with different backends
-  /// Is given all scores at the end, also after an interrupt unless no window is finished.
+  Ranks* ranks =
+      nullptr;  // the ranks that share the shards; this process is rank 0. Borrowed; null = this process alone
+  bool mixed_ranks = false;  // ranks may compute with different backends
+  /// Receives all scores at the end, and after an interrupt too if at least one window is finished.
   std::function<void(const ScoredTokens&)> on_scores;
 };
 

@@ -16,7 +16,7 @@
 namespace mxlm {
 namespace {
 
-// How many processes share a journal, nobody knows when it is begun: there are rounds enough for about so many.
+// The number of sharing processes is unknown at the start, so cut enough shards for about this many workers.
 constexpr size_t kSharedWorkers = 16;
 
 using Round = std::vector<Plan::Range>;
@@ -27,7 +27,7 @@ std::vector<size_t> all_windows(const WindowSet& set) {
   return windows;
 }
 
-/// Whether the results of all windows of a round are there.
+/// Whether the results of all windows of a shard are known.
 bool all_known(std::span<const Plan::Range> round, std::span<const std::optional<WindowResult>> known) {
   return std::all_of(round.begin(), round.end(), [&](const Plan::Range& range) {
     const auto windows = known.subspan(range.first, range.second - range.first);
@@ -35,8 +35,8 @@ bool all_known(std::span<const Plan::Range> round, std::span<const std::optional
   });
 }
 
-/// Leaves to a plan the rounds, of those that all processes have agreed on, that are still to be run, and says which
-/// these are among all.
+/// Replaces the shards of a plan with the unfinished ones of the shards that all processes agreed on, and maps the
+/// plan's shards to the agreed ones.
 class AgreedRounds {
  public:
   AgreedRounds(SharedRounds& shared, Plan& plan, size_t windows, std::span<const std::optional<WindowResult>> known)
@@ -56,8 +56,8 @@ class AgreedRounds {
 
  private:
   SharedRounds& shared_;                // NOLINT(cppcoreguidelines-avoid-const-or-ref-data-members)
-  std::vector<size_t> numbers_;         // [round of the plan] -> among all
-  std::map<size_t, size_t> number_of_;  // by a round's first window
+  std::vector<size_t> numbers_;         // [shard of the plan]: its number among all shards
+  std::map<size_t, size_t> number_of_;  // by the first window of a shard
 };
 
 }  // namespace
@@ -75,7 +75,7 @@ Plan PassRunner::plan_rounds(const VariantTree& tree, const Known& known, bool s
   const DeviceSet& devices = options.devices;
   const Team* const team = context_.team;
   std::vector<uint8_t> is_known;
-  // Where rounds are shared, all processes cut all windows alike, whatever they know of already.
+  // Processes that share shards must all cut all windows in the same way, so `known` must not change the plan.
   if (!shared) {
     std::transform(known.begin(), known.end(), std::back_inserter(is_known),
                    [](const auto& window) { return window ? 1 : 0; });
@@ -88,7 +88,7 @@ Plan PassRunner::plan_rounds(const VariantTree& tree, const Known& known, bool s
                    .workers = (shared ? kSharedWorkers : 1) * devices.workers(),
                    .known = is_known,
                    .round_tokens = options.asked.shard_tokens};
-  if (team != nullptr) {  // rank 0 plans for all, so that every rank has the same rounds
+  if (team != nullptr) {  // rank 0 plans for all ranks, so that all have the same shards
     plan.memory_limit = team->memory_limit(plan.memory_limit / static_cast<uint64_t>(options.ranks->ranks_here()));
     plan.device_limit = team->device_limit(plan.device_limit);
     plan.workers += team->workers();
@@ -177,14 +177,14 @@ void PassRunner::tell_of_resuming(const ResumedPass& pass, bool reversed) const 
   if (there > 0) log_info("resuming: {} of {} windows are in the journal", there, scored_.size());
 }
 
-/// Reads what all processes have finished, `rounds` being cut so far.
+/// Reads the finished shards of all processes. `rounds` is the number of agreed shards.
 void PassRunner::read_again(const SharedRounds& shared, size_t rounds) const {
   context_.journal->reread(shared.record_files(rounds));
   context_.journal->drop_misfits(scored_);
 }
 
-// A process that finds nothing left to claim waits for the others' last rounds, so that it can take over from one that
-// dies, and then has the whole result: a task of a Slurm array that ends has always printed what was asked for.
+// A process that finds no shard to claim waits for the last shards of the other processes, so that it can take over if
+// one of them dies. It then has the whole result. Therefore each finished task of a Slurm array has printed the result.
 RunScores PassRunner::run_shared(const ResumedPass& pass, bool reversed) {
   Journal& journal = *context_.journal;
   const double timeout = context_.options.asked.claim_timeout;
@@ -197,7 +197,7 @@ RunScores PassRunner::run_shared(const ResumedPass& pass, bool reversed) {
     if (!again) tell_of_resuming(pass, reversed);
     if (journal.complete(pass.pass, reversed)) break;
     Known known = journal.known(pass.pass, reversed);
-    // The second time all rounds were finished, but some cannot be read.
+    // In a second pass all shards were finished, but some cannot be read.
     for (size_t r = 0; r < cut.size(); ++r) {
       if (!all_known(cut[r], known)) shared.forget(r);
     }
@@ -205,7 +205,7 @@ RunScores PassRunner::run_shared(const ResumedPass& pass, bool reversed) {
         run_rounds_of(pass.variants, reversed, std::move(known), keep_in_journal(pass.pass, reversed), &shared);
     complete = ran.complete;
     stopped = ran.stopped;
-    if (journal.failure()) fail("The result is not whole, for {}.", *journal.failure());
+    if (journal.failure()) fail("The result is incomplete because {}.", *journal.failure());
     if (!complete) read_again(shared, shared.agree({}, scored_.size()).size());
   }
   const Known known = journal.known(pass.pass, reversed);
@@ -230,7 +230,7 @@ RunScores PassRunner::run_here(bool reversed) {
     ran[s] =
         run_rounds_of(passes_[s].variants, reversed, journal.known(pass, reversed), keep_in_journal(pass, reversed));
     journal.flush();
-    // With several damaged lists of variants there may be no window that all of them have.
+    // If several lists of variants are incomplete, they may have no finished window in common.
     if (!ran[s]->stopped.empty() && incomplete > 1) throw Error(ran[s]->stopped);
     if (!ran[s]->complete && incomplete > 1) throw Interrupted();
     if (!ran[s]->complete) windows = ran[s]->windows;

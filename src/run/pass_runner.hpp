@@ -1,7 +1,7 @@
 #pragma once
 
-// Lists of variants over all windows of a run: on this process's devices, with the other ranks of a team, or beside
-// other processes on a shared folder. Windows that the journal holds are not run again.
+// Runs lists of variants over all windows of a run: on the devices of this process, with the other ranks of a team, or
+// beside other processes that share a folder. Windows that the journal holds are not computed again.
 
 #include <cstdint>
 #include <functional>
@@ -19,7 +19,7 @@
 
 namespace mxlm {
 
-/// What is the same for all lists. Everything is borrowed.
+/// What all lists of variants of a run have in common. Borrows everything.
 struct RunContext {
   const LoadedModel& model;
   DType compute;
@@ -28,29 +28,30 @@ struct RunContext {
   const ResolvedOptions& options;
   const std::function<void(const Progress&)>& on_progress;
   Team* team;        // null = this process alone
-  Journal* journal;  // null = nothing is kept
+  Journal* journal;  // null = the run keeps no journal
 };
 
+/// Runs the passes of one run; a pass is one list of variants over all windows.
 class PassRunner {
  public:
-  /// Throws Error if the journal cannot go on with these variants.
+  /// Throws Error if the journal does not permit these variants.
   explicit PassRunner(const RunContext& context);
 
-  /// All variants over all windows; after an interrupt, over those of finished rounds. `reversed`: with float32 sums in
-  /// the other order. Throws Error, Interrupted.
+  /// Returns the scores of all variants and windows; after an interrupt, of the windows of finished shards. `reversed`
+  /// computes float32 sums in the other order. Throws Error and Interrupted.
   RunScores run(bool reversed);
 
-  /// Of what this process and its team have run so far.
+  /// The costs of the shards that this process and its team have computed so far.
   [[nodiscard]] const RunCosts& costs() const { return costs_; }
 
  private:
   using Known = std::vector<std::optional<WindowResult>>;
-  /// Is given a finished round and its windows.
+  /// Receives the window ids and the result of a finished shard.
   using Keep = std::function<void(std::vector<uint32_t>, const RoundResult&)>;
 
   RunScores run_here(bool reversed);
   RunScores run_shared(const ResumedPass& pass, bool reversed);
-  /// Runs the windows that `known` has nothing of.
+  /// Computes the windows that `known` lacks.
   RunScores run_rounds_of(std::span<const Variant> variants, bool reversed, Known known, const Keep& keep,
                           SharedRounds* shared = nullptr);
   [[nodiscard]] Plan plan_rounds(const VariantTree& tree, const Known& known, bool shared) const;
@@ -59,8 +60,8 @@ class PassRunner {
   void read_again(const SharedRounds& shared, size_t rounds) const;
 
   const RunContext context_;
-  std::vector<size_t> scored_;       // tokens of each window
-  std::vector<ResumedPass> passes_;  // with a journal
+  std::vector<size_t> scored_;       // the number of scored tokens of each window
+  std::vector<ResumedPass> passes_;  // empty without a journal
   RunCosts costs_;
 };
 

@@ -19,8 +19,8 @@ ProtocolOptions resolve_protocol(const LoadedModel& model, const Tokenizer& toke
   }
   if (protocol.context > longest && !options.asked.allow_long_context) {
     fail_usage(
-        "--context {} is above the {} positions that '{}' was made for; pass --allow-long-context to run it all "
-        "the same.",
+        "--context {} is above the {} positions that '{}' was made for; pass --allow-long-context to run it "
+        "nevertheless.",
         protocol.context, longest, model.name);
   }
   if (protocol.bos_id < 0) {
@@ -61,7 +61,7 @@ PreparedRun prepare_run(const LoadedModel& model, const DocumentSource& data, co
   out.set = make_windows(out.protocol, data, *model.tokenizer);
   out.seconds_tokenize = std::chrono::duration<double>(Clock::now() - start).count();
 
-  // Before the run, so that an interrupt later cannot keep the hash from the report.
+  // Hash the weights before the run, so that an interrupt of the run does not leave the report without the hash.
   out.model = info_of(model, out.compute);
   BackendKind backend = backend_kind(options.devices);
   if (out.team) {

@@ -1,6 +1,6 @@
 #pragma once
 
-// What an evaluation decides before its first round.
+// Everything that an evaluation decides before its first shard.
 
 #include <memory>
 #include <vector>
@@ -14,19 +14,21 @@
 
 namespace mxlm {
 
+/// A run that is ready for its first shard.
 struct PreparedRun {
   DType compute = DType::f32;
   std::vector<Variant> variants;          // the baseline first
-  std::vector<ResolvedVariant> resolved;  // the same ones
+  std::vector<ResolvedVariant> resolved;  // of `variants`, in the same order
   ProtocolOptions protocol;
   WindowSet set;
   double seconds_tokenize = 0;
   ModelInfo model;
   std::unique_ptr<Team> team;        // null = this process alone
-  std::unique_ptr<Journal> journal;  // null = nothing is kept
+  std::unique_ptr<Journal> journal;  // null = the run keeps no journal
 };
 
-/// Tells the other ranks of the model, cuts the text into windows and opens the journal. Throws Error, Interrupted.
+/// Tells the other ranks to load the model, cuts the text into windows and opens the journal. Throws Error and
+/// Interrupted.
 PreparedRun prepare_run(const LoadedModel& model, const DocumentSource& data, const ResolvedOptions& options);
 
 }  // namespace mxlm

@@ -8,7 +8,7 @@
 namespace mxlm {
 namespace {
 
-/// Infinite where it is not known.
+/// The mean KL divergence; infinite if it is unknown or not finite.
 double divergence(const VariantResult& variant) {
   const auto& b = variant.figures.vs_baseline;
   return b && std::isfinite(b->kld_mean) ? b->kld_mean : HUGE_VAL;
@@ -38,7 +38,7 @@ std::vector<std::optional<size_t>> rivals(std::span<const VariantResult> variant
     return variants[a].weight_bits_variant < variants[b].weight_bits_variant;
   });
   std::vector<std::optional<size_t>> out(variants.size());
-  std::optional<size_t> best;  // of all with at most as many bits
+  std::optional<size_t> best;  // of all variants with at most as many bits
   for (size_t i = 0, end = 0; i < order.size(); ++i) {
     for (; end < order.size() && !(variants[order[end]].weight_bits_variant > variants[order[i]].weight_bits_variant);
          ++end) {

@@ -1,6 +1,6 @@
 #pragma once
 
-// The order of a sweep's table, which of its rows have to be compared with one another, and which points are best.
+// The order of a sweep's table, the pairs of rows that need a comparison, and the Pareto-optimal points.
 
 #include <optional>
 #include <span>
@@ -11,21 +11,22 @@
 
 namespace mxlm {
 
-/// Variants (1 and up) by mean KL divergence a bit of weight saved, least first; what saves none or is not finite last,
-/// by KL divergence.
+/// The indices of the variants, without the baseline, by mean KL divergence per bit of weight saved, smallest first.
+/// Variants that save no bits or have no finite divergence come last, by KL divergence.
 std::vector<size_t> ranking(std::span<const VariantResult> variants);
 
-/// For each variant the one of the others (1 and up) whose weights take at most as many bits and that has the least KL
-/// divergence, the first of equals; none if that is not below its own, nor for the baseline.
+/// The rival of each variant: among the other variants whose weights take at most as many bits, the variant with the
+/// smallest KL divergence (the first if several are equal). A variant has no rival if no divergence is below its own.
+/// The baseline has no rival and is no rival.
 std::vector<std::optional<size_t>> rivals(std::span<const VariantResult> variants);
 
-/// Pairs (a < b) that a table of many variants needs: each with the one before it in the ranking, with the first, and
-/// with its rival. In order, each once.
+/// The pairs (a < b) that a table of many variants compares: each variant with the variant before it in the ranking,
+/// with the first variant of the ranking, and with its rival. The pairs are sorted and unique.
 std::vector<std::pair<size_t, size_t>> neighbours(std::span<const VariantResult> variants);
 
-/// Fills bits_saved, kld_per_bit and pareto of the points of variants[1...], from the run's figures. A point is
-/// Pareto-optimal if no other variant, nor the baseline, is at least as good in both mean KL divergence and bits a
-/// weight, and better in one.
+/// Fills in bits_saved, kld_per_bit and pareto of the sweep points, from the run's figures. A point is Pareto-optimal
+/// if no other variant and not the baseline is at least as good in mean KL divergence and in bits per weight, and
+/// better in one of the two.
 void rate_points(RunResult& run);
 
 }  // namespace mxlm

@@ -14,7 +14,7 @@
 namespace mxlm {
 namespace {
 
-/// "no template" etc. in the words of --bos.
+/// A policy in the words of --bos.
 std::string bos_text(api::Bos policy) {
   switch (policy) {
     case api::Bos::from_template:
@@ -39,7 +39,7 @@ std::string aggregate_text(Aggregate aggregate) {
   return "?";
 }
 
-/// Some windows of a set, with all that statistics want of them.
+/// Some windows of a set, with their notes and clusters, as statistics need them.
 class SampleOf {
  public:
   SampleOf(const WindowSet& set, std::vector<const Window*> windows)
@@ -70,7 +70,7 @@ SampleOf whole_sample(const WindowSet& set) {
   return {set, std::move(windows)};
 }
 
-/// Bytes of all Linears of the model (the head too) under a variant.
+/// The bytes of the weights of all Linears of the model, with the LM head, under a variant.
 int64_t weight_bytes(std::span<const LinearSpec* const> linears, const ResolvedVariant& variant) {
   uint64_t sum = 0;
   for (size_t l = 0; l < linears.size(); ++l) {
@@ -93,7 +93,7 @@ ReplacedLinear replaced(std::string tensor, std::string_view role, const Product
           .outputs = to_text(product.outputs)};
 }
 
-/// `routes`: by module.
+/// `routes` maps a module to its product path.
 std::vector<ReplacedLinear> replaced_linears(std::span<const LinearSpec* const> linears, const ResolvedVariant& variant,
                                              const std::map<std::string, std::string>& routes) {
   std::vector<ReplacedLinear> out;
@@ -112,7 +112,8 @@ std::vector<ReplacedLinear> replaced_linears(std::span<const LinearSpec* const> 
   return out;
 }
 
-/// Figures of each subset name that documents carry, by first appearance; `set` has the windows of the result.
+/// The figures of each subset that documents name, in the order of first appearance. `set` holds the windows of
+/// `result`.
 std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSource& data, const RunScores& result) {
   std::vector<std::pair<std::string, std::vector<size_t>>> subsets;  // name, windows
   std::unordered_map<std::string, size_t> places;
@@ -141,7 +142,7 @@ std::vector<SubsetResult> subset_figures(const WindowSet& set, const DocumentSou
   return out;
 }
 
-/// A variant's sums of each step. There are none when no window has finished.
+/// A variant's error sums of each step. They are zero if no window has finished.
 std::vector<LayerError> layer_errors(std::span<const Step> steps, std::span<const ErrorSums> sums) {
   std::vector<LayerError> out;
   for (size_t s = 0; s < steps.size(); ++s) {
@@ -152,7 +153,7 @@ std::vector<LayerError> layer_errors(std::span<const Step> steps, std::span<cons
   return out;
 }
 
-/// How far a variant's figures move under another order of float32 sums.
+/// Stores how far a variant's figures move under another order of float32 sums.
 void add_noise(const VariantFigures& again, const NoiseFigures& noise, VariantResult& out) {
   out.noise_measured = true;
   out.noise = noise;
@@ -181,7 +182,7 @@ void add_device_figures(GemmRoute gemm, const RunScores& result, RunResult& run)
   if (!run.devices.empty() && tokens > 0) run.joules_per_token = joules / tokens;
 }
 
-/// Every variant's figures; those of `measured.study` are moved from.
+/// The results of all variants. Moves the errors out of `measured.study`.
 std::vector<VariantResult> variant_results(const ModelSpec& model, const PreparedRun& run, Measurements& measured,
                                            std::span<const VariantFigures> figures, const Sample& sample) {
   const RunScores& result = measured.result;

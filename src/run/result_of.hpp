@@ -1,6 +1,6 @@
 #pragma once
 
-// What an evaluation measured, reduced to the figures that reports show.
+// Reduces the measurements of an evaluation to the figures that reports show.
 
 #include <limits>
 #include <optional>
@@ -13,16 +13,18 @@
 
 namespace mxlm {
 
+/// Everything that an evaluation measured.
 struct Measurements {
   RunScores result;
   std::optional<RunScores> reversed = std::nullopt;  // all windows with float32 sums in the other order (--noise)
-  double floor_kld = std::numeric_limits<double>::quiet_NaN();  // as NoiseFigures
+  double floor_kld = std::numeric_limits<double>::quiet_NaN();  // see NoiseFigures
   LinearStudy study = {};
-  bool complete = true;  // as RunResult; `result` alone may be complete where what follows it is not
+  bool complete = true;  // see RunResult; false also if only a measurement after `result` is incomplete
   std::string stopped = {};
 };
 
-/// `run.set` holds the windows of `measured.result` alone. Times, memory, ranks and the journal are left to the caller.
+/// `run.set` must hold only the windows of `measured.result`. The caller adds total times, peak memory, ranks and the
+/// journal.
 RunResult result_of(const LoadedModel& model, const DocumentSource& data, const ResolvedOptions& options,
                     const PreparedRun& run, Measurements measured, const RunCosts& costs);
 

@@ -17,7 +17,7 @@
 namespace mxlm {
 namespace {
 
-/// All that makes windows what they are: texts, tokenizer, protocol.
+/// A hash of the windows, which depend on texts, tokenizer and protocol.
 std::string hash_of(std::span<const Window> windows) {
   Sha256 hash;
   for (const Window& window : windows) {
@@ -29,8 +29,8 @@ std::string hash_of(std::span<const Window> windows) {
   return hash.hex();
 }
 
-/// The first version whose figures of windows are those of this version. A release that changes such a figure, be it in
-/// one family or on one device, sets its own number here, and journals of versions before it are refused.
+/// The first version whose figures of windows are the same as this version's. A release that changes a figure of any
+/// family on any device sets its own number here; then journals of earlier versions are refused.
 constexpr const char* kFiguresSince = "0.1.0";
 
 std::string text_of(const Variant& variant, bool baseline) { return baseline ? "" : variant.canonical(); }
@@ -42,8 +42,8 @@ std::string listed(const std::vector<std::string>& variants) {
   return fmt::format("{}", fmt::join(out, " + "));
 }
 
-/// Makes the folders that are missing, for their user alone whatever the umask, as the XDG specification wants those of
-/// its state. What goes wrong shows when a journal is made in them.
+/// Makes the missing folders, readable for their user alone, as the XDG specification requires for state. A failure
+/// shows when a journal is made in them.
 void make_private_folders(const std::filesystem::path& folder) {
   std::error_code ignored;
   if (folder.empty() || std::filesystem::exists(folder, ignored)) return;
@@ -69,7 +69,7 @@ std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::stri
                                        const ResolvedOptions& options) {
   return {
       {"version", kFiguresSince},
-      // Tells a journal of an earlier layout apart before its records are read.
+      // This fact identifies a journal with another layout before its records are read.
       {"records", std::string(kJournalHeader)},
       {"model", model_sha256},
       {"adapter", model.adapter ? model.adapter->sha256() : "none"},
@@ -93,7 +93,7 @@ std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vecto
   using Open = Journal::Open;
   const Open open = asked.shared ? Open::share : asked.resume ? Open::resume : Open::fresh;
   if (!asked.journal.empty()) {
-    if (asked.resume && !holds_journal(asked.journal)) log_info("nothing to resume yet: a new run begins");
+    if (asked.resume && !holds_journal(asked.journal)) log_info("there is nothing to resume yet; a new run begins");
     return std::make_unique<Journal>(asked.journal, open, std::move(facts), windows);
   }
   Sha256 hash;
@@ -105,10 +105,10 @@ std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vecto
   const fs::path folder = options.journal_root / hash.hex().substr(0, 16);
   make_private_folders(options.journal_root);
   if (asked.resume && !holds_journal(folder)) {
-    log_info("no unfinished run of this kind is there to resume: a new one begins");
+    log_info("there is no unfinished run of this kind to resume; a new run begins");
   }
   try {
-    // A journal without a round must not replace an older one that has some.
+    // A journal without shards must not replace an older journal that holds shards.
     if (!asked.resume && holds_journal(folder) && !holds_rounds(folder)) remove_journal(folder);
     if (!asked.resume && holds_journal(folder) && !journal_in_use(folder)) {
       fs::path aside = folder;
@@ -117,7 +117,8 @@ std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vecto
       std::error_code error;
       fs::rename(folder, aside, error);
       if (!error) {
-        log_warn("an unfinished run of this kind is there; to go on with it: --journal '{}' --resume", aside.native());
+        log_warn("there is an unfinished run of this kind; to go on with it, use --journal '{}' --resume",
+                 aside.native());
       }
     }
     return std::make_unique<Journal>(folder, open, std::move(facts), windows);
@@ -147,7 +148,7 @@ std::vector<ResumedPass> resume_passes(Journal& journal, std::span<const Variant
     if (complete(s) || (all_wanted && missing.size() == 1)) continue;
     fail(
         "The variants differ from those of the journal's run, which is not finished: {} there, {} now; finish that run "
-        "first, then add variants or leave some out.",
+        "first, then add or leave out variants.",
         listed(list), listed(wanted));
   }
   if (journal.passes().empty() || missing.size() > 1) journal.add_pass(missing);
@@ -158,7 +159,7 @@ std::vector<ResumedPass> resume_passes(Journal& journal, std::span<const Variant
     const std::vector<std::string>& list = journal.passes()[s];
     ResumedPass pass{.pass = s, .variants = {}, .place = {}};
     pass.place.resize(variants.size());
-    bool used = variants.size() == 1;  // the baseline alone is no reason to look at others' passes
+    bool used = variants.size() == 1;  // the baseline alone is in every pass, so the first pass is enough
     for (size_t v = 0; v < variants.size(); ++v) {
       const auto found = std::find(list.begin(), list.end(), wanted[v]);
       if (placed[v] || found == list.end()) continue;
@@ -214,8 +215,8 @@ RunScores assemble(std::span<const ResumedPass> passes, std::vector<RunScores> r
     for (size_t i = 0; i < out.windows.size(); ++i) {
       if (same_bits(result.scores[0][i], results[0].scores[0][i])) continue;
       fail(
-          "The baseline of window {} is not what the journal holds of it, so its other variants cannot stand beside "
-          "new ones; run them all again into another journal.",
+          "The baseline of window {} differs from the journal's baseline, so old and new variants cannot be compared; "
+          "run all variants again with another journal.",
           out.windows[i]);
     }
     out.complete = out.complete && result.complete;
@@ -226,7 +227,7 @@ RunScores assemble(std::span<const ResumedPass> passes, std::vector<RunScores> r
       std::vector<VariantSeconds> seconds(variants);
       for (size_t v = 0; v < variants; ++v) {
         const auto place = passes[s].place[v];
-        // One that had no memory to begin has no times.
+        // A worker whose device lacked memory from the start has no times.
         if (place && *place < worker.seconds.size()) seconds[v] = worker.seconds[*place];
       }
       worker.seconds = std::move(seconds);

@@ -1,6 +1,7 @@
 #pragma once
 
-// What a run has left to do, by its journal, and its results put together with what is there.
+// Connects a run with its journal: opens the journal, finds the passes that are still to be run, and combines new
+// results with those of the journal.
 
 #include <cstdint>
 #include <memory>
@@ -14,33 +15,34 @@
 
 namespace mxlm {
 
-/// What the digits of a run depend on. `windows` are all of it.
+/// The properties that the digits of a run depend on. `windows` are all windows of the run.
 std::vector<JournalFact> journal_facts(const LoadedModel& model, const std::string& model_sha256,
                                        const DocumentSource& data, const ProtocolOptions& protocol,
                                        std::span<const Window> windows, DType compute, const BackendKind& backend,
                                        const ResolvedOptions& options);
 
-/// The journal of a run. One that has no folder of its own must not stand in its way: where its journal cannot be, it
-/// has none, and the log says why. Throws Error otherwise.
+/// Opens the journal of a run. If the default journal folder is unusable, logs why and returns null, because a run
+/// without --journal must not fail for want of a journal. Throws Error if the folder was asked for.
 std::unique_ptr<Journal> open_journal(const ResolvedOptions& options, std::vector<JournalFact> facts, size_t windows);
 
-/// One list of variants that are run together, and which of the run's they are.
+/// A list of variants of the journal that are run together, and their places in the run.
 struct ResumedPass {
-  size_t pass = 0;                // of the journal
+  size_t pass = 0;                // index among the journal's passes
   std::vector<Variant> variants;  // the baseline first
-  /// [variant of the run] -> its place in `variants`; none where another pass has it.
+  /// For each variant of the run its index in `variants`; nullopt if another pass has the variant.
   std::vector<std::optional<size_t>> place;
 };
 
-/// What has to be run, or looked up, for these variants (the baseline first). New ones become a pass of their own,
-/// beside a baseline that must come out as it was. Throws Error where the journal's own run has to be finished first.
+/// The passes to run, or to look up, for these variants (the baseline first). New variants become a new pass with its
+/// own baseline, which must have the same bits as before. Throws Error if the journal's own run has to be finished
+/// first.
 std::vector<ResumedPass> resume_passes(Journal& journal, std::span<const Variant> variants, bool noise);
 
-/// These windows of a pass, all of which the journal has.
+/// The journal's scores of these windows of a pass; the journal must hold all of them.
 RunScores journaled_result(const Journal& journal, size_t pass, bool reversed, std::span<const size_t> windows);
 
-/// The variants of the run from the results of its passes, which are of the same windows. Throws Error if their
-/// baselines differ.
+/// Combines the results of all passes, which must have the same windows, into the variants of the run. Throws Error if
+/// their baselines differ.
 RunScores assemble(std::span<const ResumedPass> passes, std::vector<RunScores> results);
 
 }  // namespace mxlm

@@ -185,7 +185,7 @@ TEST_F(CliShared, AClaimThatCannotBeTrueIsNotWaitedForLong) {
   EXPECT_THAT(other.err,
               HasSubstr("shard 1 was claimed by process '4711' on 'elsewhere', which has not been heard of"));
   for (const char* round : {"2", "3", "4"}) {
-    EXPECT_THAT(other.err, HasSubstr(std::string("shard ") + round + " is claimed anew"));
+    EXPECT_THAT(other.err, HasSubstr(std::string("shard ") + round + " is claimed again"));
   }
   EXPECT_THAT(other.err, HasSubstr("'foreign.0.1."));
   EXPECT_EQ(figures(folder_ / "out.json"), figures(folder_ / "peace.json"));

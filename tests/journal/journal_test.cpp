@@ -233,7 +233,7 @@ TEST_F(JournalTest, AFolderThatAnotherRunHasTakenIsLeftToIt) {
   Journal(folder_, Journal::Open::resume, others, kWindows).add_pass({"", "mlp=mxint8"});
   journal->append(pass, false, second, some_round(second));
   ASSERT_TRUE(journal->failure());
-  EXPECT_THAT(*journal->failure(), HasSubstr("holds the journal of another run by now"));
+  EXPECT_THAT(*journal->failure(), HasSubstr("now holds the journal of another run"));
   EXPECT_EQ(count(*std::make_unique<Journal>(folder_, Journal::Open::resume, others, kWindows)), 0U);
 }
 
@@ -391,7 +391,7 @@ TEST_F(JournalTest, DamageCostsItsOwnRound) {
     EXPECT_EQ(count(*open()), kWindows);
   }
   write_rounds("not a journal at all");
-  EXPECT_THAT(error_of_opening(facts_), HasSubstr("no journal's file"));
+  EXPECT_THAT(error_of_opening(facts_), HasSubstr("is not a file of a journal"));
 }
 
 TEST_F(JournalTest, AnotherRunIsRefusedWithWhatDiffers) {

@@ -57,7 +57,7 @@ def trials(ctx):
             rounds.write_bytes(data)
             said = resumed(folder)
             # The header's bytes say whose file it is: refused, then.
-            return None if share == 0 and said and "is no journal's file" in said else said
+            return None if share == 0 and said and "is not a file of a journal" in said else said
         return trial
 
     for share in (0, 0.1, 0.37, 0.72, 1):
@@ -189,12 +189,12 @@ def trials(ctx):
         path.write_text("rounds.elsewhere.4711.0.mxj\n")
         os.utime(path, (4e9, 4e9))
 
-    yield "a claim dated ahead", claim(ahead, "is done again")
-    yield "a claim that is a folder", claim(lambda p: p.mkdir(), "shard 3 is claimed anew")
-    yield "a claim that is a full folder", claim(lambda p: (p / "x").mkdir(parents=True), "shard 3 is claimed anew")
-    yield "a claim that is a link", claim(lambda p: p.symlink_to("/nowhere"), "shard 3 is claimed anew")
-    yield "a claim that is a pipe", claim(os.mkfifo, "shard 3 is claimed anew")
-    yield "a claim of another's words", claim(lambda p: (p.write_text("\x1b[31m\n"), os.utime(p, (1, 1))), "done again")
+    yield "a claim dated ahead", claim(ahead, "is computed again")
+    yield "a claim that is a folder", claim(lambda p: p.mkdir(), "shard 3 is claimed again")
+    yield "a claim that is a full folder", claim(lambda p: (p / "x").mkdir(parents=True), "shard 3 is claimed again")
+    yield "a claim that is a link", claim(lambda p: p.symlink_to("/nowhere"), "shard 3 is claimed again")
+    yield "a claim that is a pipe", claim(os.mkfifo, "shard 3 is claimed again")
+    yield "a claim of another's words", claim(lambda p: (p.write_text("\x1b[31m\n"), os.utime(p, (1, 1))), "computed again")
     yield "a claim that names no file", claim(lambda p: p.write_text("done rounds.none.1.0.mxj\n"))
 
     def stopped(with_other):
