@@ -108,11 +108,11 @@ ForwardPass::ForwardPass(const ModelSpec& spec, Backend& backend, DType compute)
 
 ForwardPass::~ForwardPass() { backend_.drop_table(spec_.embedding.matrix); }
 
-MicroBatch ForwardPass::make_batch(std::span<const std::span<const int32_t>> window_offsets) const {
+MicroBatch ForwardPass::make_batch(std::span<const std::span<const int32_t>> windows) const {
   MicroBatch out;
   out.batch.offsets.push_back(0);
   std::vector<int64_t> lengths;
-  for (const auto& window : window_offsets) {
+  for (const auto& window : windows) {
     for (const int32_t id : window) {
       if (id < 0 || id >= spec_.vocabulary) {
         fail("Token id {} is outside the model's vocabulary of {}; tokenizer and model do not belong together.", id,
