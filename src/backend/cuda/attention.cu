@@ -22,7 +22,7 @@ struct FlashArgs {
   const AttentionTile* tiles;
   int64_t q_row, q_head, k_row, v_row, kv_head, out_row;
   int group, head_dim;
-  int window;
+  int sliding_window;
   float scale, softcap;
   const float* slopes;
   const float* sinks;
