@@ -194,7 +194,7 @@ struct QuantisedArgs {
   void* out;
   const AttentionTile* tiles;
   int64_t tile_count;
-  int64_t rows, out_row, window, score_stride, warps;
+  int64_t rows, out_row, sliding_window, score_stride, warps;
   int heads, kv_heads, head_dim;
   float scale, softcap;
   const float* slopes;
