@@ -12,4 +12,12 @@ double ErrorSums::cosine() const {
   return std::isnan(cosine) ? cosine : std::clamp(cosine, -1.0, 1.0);
 }
 
+void sum_by_window(std::span<const ErrorSums> rows, std::span<const int64_t> window_offsets,
+                   std::span<ErrorSums> sums) {
+  for (size_t w = 0; w < sums.size(); ++w) {
+    sums[w] = {};
+    for (int64_t r = window_offsets[w]; r < window_offsets[w + 1]; ++r) sums[w] += rows[static_cast<size_t>(r)];
+  }
+}
+
 }  // namespace mxlm

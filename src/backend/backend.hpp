@@ -248,6 +248,9 @@ struct RouteCounts {
   int64_t fell_back = 0;  // of these, computed on the exact route because they did not fit
 };
 
+/// Adds the sums of rows up by windows, in the order of the rows; `window_offsets` has one entry more than `sums`.
+void sum_by_window(std::span<const ErrorSums> rows, std::span<const int64_t> window_offsets, std::span<ErrorSums> sums);
+
 /// The operations of one device. Every operation is pure, so that a backend, or a decorator of one, that lacks an
 /// operation does not compile.
 ///

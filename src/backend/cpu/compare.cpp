@@ -99,10 +99,7 @@ void CpuBackend::compare_windows(const Tensor& reference, const Tensor& other, s
                                  std::span<ErrorSums> sums) {
   std::vector<ErrorSums> rows(static_cast<size_t>(reference.rows()));
   compare(reference, other, rows);
-  for (size_t w = 0; w + 1 < window_offsets.size(); ++w) {
-    sums[w] = {};
-    for (int64_t r = window_offsets[w]; r < window_offsets[w + 1]; ++r) sums[w] += rows[static_cast<size_t>(r)];
-  }
+  sum_by_window(rows, window_offsets, sums);
 }
 
 }  // namespace mxlm

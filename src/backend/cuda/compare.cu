@@ -107,7 +107,11 @@ void CudaBackend::compare_windows(const Tensor& reference, const Tensor& other, 
                                   std::span<ErrorSums> sums) {
   assert(window_offsets.size() == sums.size() + 1 && window_offsets.back() == reference.rows());
   if (sums.empty()) return;
-  if (sums.size() > cuda::kPendingSums) return Backend::compare_windows(reference, other, window_offsets, sums);
+  if (sums.size() > cuda::kPendingSums) {
+    std::vector<ErrorSums> of_rows(static_cast<size_t>(reference.rows()));
+    compare(reference, other, of_rows);
+    return sum_by_window(of_rows, window_offsets, sums);
+  }
   if (sums_used_ + sums.size() > cuda::kPendingSums) settle();
   if (!sums_) sums_ = scratch(cuda::kPendingSums * sizeof(ErrorSums));
   const auto rows = scratch(static_cast<size_t>(std::max<int64_t>(reference.rows(), 1)) * sizeof(ErrorSums));
