@@ -34,7 +34,7 @@ struct Shape {
   int64_t n, k;
 };
 
-// SmolLM2-135M's Linears, and three of Llama-3.1-8B.
+// The Linears of SmolLM2-135M, and three Linears of Llama-3.1-8B.
 constexpr Shape kShapes[] = {{"q, o", 576, 576},      {"k, v", 192, 576},      {"gate, up", 1536, 576},
                              {"down", 576, 1536},     {"8B q, o", 4096, 4096}, {"8B gate, up", 14336, 4096},
                              {"8B down", 4096, 14336}};
@@ -42,7 +42,7 @@ constexpr int64_t kTokens = 2048;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-/// The least seconds of several calls, for about a quarter of a second in all.
+/// The seconds of the fastest of several calls, which together take about a quarter of a second.
 template <typename Body>
 double best_seconds(Body body) {
   body();
@@ -57,7 +57,7 @@ double best_seconds(Body body) {
   return best;
 }
 
-/// Normal numbers, as bfloat16.
+/// Normally distributed numbers as bfloat16.
 std::vector<BFloat16> random_values(int64_t count) {
   std::mt19937 generator(1);
   std::normal_distribution<float> normal;
@@ -76,7 +76,7 @@ HostMatrix matrix(const std::vector<BFloat16>& values, int64_t rows, int64_t col
 }
 
 double memcpy_gigabytes(ThreadPool& pool) {
-  constexpr size_t kBytes = size_t{1} << 28;  // a thread
+  constexpr size_t kBytes = size_t{1} << 28;  // per thread
   const auto threads = static_cast<size_t>(pool.threads());
   std::vector<char> from(kBytes * threads, 1), to(kBytes * threads, 2);
   const double seconds = best_seconds([&] {
@@ -105,7 +105,7 @@ void run_bench(const BenchArguments& arguments) {
   peak("AMX BF16", "amx_gflops", peaks.amx, "GFLOP/s");
   peak("memcpy, in plus out", "memcpy_gbytes", copy, "GB/s");
   const bool amx = backend->description().find("amx") != std::string::npos && peaks.amx > 0;
-  // The peak of the instruction that the products run on; none is measured below AVX-512.
+  // The peak of the instruction that the products use. Without AVX-512 no peak is measured.
   const double limit = amx ? peaks.amx : peaks.bf16_vector > 0 ? peaks.bf16_vector : peaks.f32;
 
   out += fmt::format("\nBF16 products of {} tokens, written as BF16{:>19} {:>12}\n", kTokens, "GFLOP/s", "of the peak");

@@ -19,7 +19,7 @@ struct Shape {
   int64_t n, k;
 };
 
-// Llama-3.1-8B, with the projections of one input as one.
+// Llama-3.1-8B; projections that read the same input are one product.
 constexpr Shape kShapes[] = {{"q, k, v", 6144, 4096},
                              {"o", 4096, 4096},
                              {"gate, up", 28672, 4096},
@@ -28,7 +28,7 @@ constexpr Shape kShapes[] = {{"q, k, v", 6144, 4096},
 constexpr int64_t kTokens = 8192;
 constexpr int kCalls = 10;
 
-/// The least seconds of a call, of several rows of them, by the device's own clock.
+/// The seconds of a call in the fastest of several series of calls, by the device's own clock.
 template <typename Body>
 double best_seconds(Backend& backend, Body body) {
   for (int i = 0; i < 2; ++i) body();
@@ -43,13 +43,13 @@ double best_seconds(Backend& backend, Body body) {
   return best;
 }
 
-/// Normal numbers in rows of host memory that share their values from another offset each.
+/// Matrices of normally distributed numbers in host memory. All matrices share the same values.
 class RandomRows {
  public:
   explicit RandomRows(int64_t largest) : values_(static_cast<size_t>(largest)) {
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
-    std::vector<BFloat16> block(std::min<size_t>(values_.size(), 1048573));  // a prime
+    std::vector<BFloat16> block(std::min<size_t>(values_.size(), 1048573));  // a prime, so that rows do not repeat
     for (BFloat16& x : block) x = to_bfloat16(normal(generator));
     for (size_t i = 0; i < values_.size(); ++i) values_[i] = block[i % block.size()];
   }
@@ -126,7 +126,7 @@ std::string bench_gpus(nlohmann::ordered_json& json) {
   std::string out;
   for (const CudaDevice& device : found.devices) {
     if (!device.supported) {
-      out += fmt::format("\n{} ({}): this build has no code for it\n", device.name, device.architecture);
+      out += fmt::format("\n{} ({}): this build has no code for this GPU\n", device.name, device.architecture);
       continue;
     }
     out += bench_gpu(device, random, json["gpus"].emplace_back());

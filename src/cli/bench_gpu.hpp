@@ -1,12 +1,14 @@
 #pragma once
 
+// The part of `mxlm bench` that measures GPUs.
+
 #include <nlohmann/json.hpp>
 #include <string>
 
 namespace mxlm::cli {
 
-/// The part of `mxlm bench` on GPUs: of each the bandwidth of a copy, products of the shapes of an 8B model and how
-/// fast activations are quantised, as text and under "gpus" in `json`; or a line that says why there is none.
+/// Measures each GPU: the bandwidth of a copy, products with the shapes of an 8B model, and the speed of quantising
+/// activations. Returns the text and adds the figures to `json` under "gpus". Without a GPU the text says why.
 std::string bench_gpus(nlohmann::ordered_json& json);
 
 }  // namespace mxlm::cli

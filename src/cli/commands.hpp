@@ -1,11 +1,15 @@
 #pragma once
 
+// The subcommands of the program.
+
 #include <CLI/CLI.hpp>
 
 namespace mxlm::cli {
 
-// One file a subcommand: each function adds its command with options, an example in the footer, and a callback that
-// does the work. Callbacks throw mxlm::Error, UsageError or Interrupted; main turns them into messages and exit codes.
+// Each subcommand has its own file. Its function adds the command with its options, an example in the footer, and a
+// callback that does the work. Callbacks throw mxlm::Error, UsageError or Interrupted; main turns these into messages
+// and exit codes.
+
 void add_bench(CLI::App& app);
 void add_cast(CLI::App& app);
 void add_completion(CLI::App& app);

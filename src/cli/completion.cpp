@@ -1,5 +1,5 @@
-// mxlm completion: scripts that complete commands, options and their values in a shell, made from the commands
-// themselves.
+// mxlm completion: scripts that complete commands, options and values in a shell. The scripts are made from the
+// commands, so they cannot disagree with them.
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -28,7 +28,7 @@ std::vector<const CLI::Option*> positionals_of(const CLI::App& command) {
 
 bool takes_value(const CLI::Option& option) { return option.get_expected_min() > 0; }
 
-/// "--output", "-o": as they are typed.
+/// All names of an option as the user types them: "--output", "-o".
 std::vector<std::string> spellings(const CLI::Option& option) {
   std::vector<std::string> out;
   for (const std::string& name : option.get_lnames()) out.push_back("--" + name);
@@ -36,7 +36,7 @@ std::vector<std::string> spellings(const CLI::Option& option) {
   return out;
 }
 
-/// The options of a command and those that every command takes.
+/// The options of a command, and the options of all commands.
 std::vector<const CLI::Option*> all_options(const CLI::App& app, const CLI::App& command) {
   std::vector<const CLI::Option*> out = named_options(command);
   for (const CLI::Option* option : named_options(app)) {
@@ -47,7 +47,7 @@ std::vector<const CLI::Option*> all_options(const CLI::App& app, const CLI::App&
 
 // bash -----------------------------------------------------------------------------------------------------------
 
-/// Sets `words`, `files` and `several` for what `option` takes.
+/// Shell code that sets `words`, `files` and `several` for the values of `option`.
 std::string bash_kind(const CLI::Option& option) {
   const ValueKind& kind = value_kind(option);
   return fmt::format("words='{}' files={} several={}", fmt::join(kind.words, " "), kind.files ? 1 : 0,
@@ -78,7 +78,7 @@ std::string bash_script(const CLI::App& app) {
   for (const CLI::Option* option : named_options(app)) {
     for (const std::string& spelling : spellings(*option)) global.push_back(spelling);
   }
-  // The word before the cursor may be cut at '=' and ':' (COMP_WORDBREAKS); what is counted are whole arguments.
+  // bash cuts words at '=' and ':' (COMP_WORDBREAKS), so the script joins them and counts whole arguments.
   return fmt::format(R"(# bash completion for mxlm, made by 'mxlm completion bash'
 _mxlm() {{
   local cur=${{COMP_WORDS[COMP_CWORD]}} command= option= last= between=0 joined=0 i word
@@ -132,7 +132,7 @@ complete -F _mxlm mxlm
 
 // zsh ------------------------------------------------------------------------------------------------------------
 
-/// Text inside single quotes, with what _arguments and _describe take for syntax escaped.
+/// Text for single quotes, with the syntax characters of _arguments and _describe escaped.
 std::string zsh_text(std::string_view text) {
   std::string out;
   for (const char c : text) {
@@ -146,7 +146,7 @@ std::string zsh_text(std::string_view text) {
   return out;
 }
 
-/// ":MESSAGE:ACTION" of a value.
+/// The ":MESSAGE:ACTION" of an option's value.
 std::string zsh_value(const CLI::Option& option) {
   const ValueKind& kind = value_kind(option);
   const std::string words = fmt::format("{}", fmt::join(kind.words, " "));
@@ -269,7 +269,7 @@ void add_completion(CLI::App& app) {
       print_result(fish_script(app));
     } else {
       const std::vector<std::string> known = {"bash", "zsh", "fish"};
-      fail_usage("There is no completion for '{}'; it is bash, zsh or fish.{}", *shell, suggestion(*shell, known));
+      fail_usage("There is no completion for '{}'; give bash, zsh or fish.{}", *shell, suggestion(*shell, known));
     }
   });
 }

@@ -18,7 +18,7 @@ using Arguments = std::vector<std::string>;
 constexpr size_t kMostConfigBytes = size_t{4} << 20;  // ten thousand variants
 constexpr int kMostSections = 16;
 
-/// Where the options end: a bare "--".
+/// The end of the options: a bare "--", or the end of the arguments.
 Arguments::iterator options_end(Arguments& arguments) { return std::find(arguments.begin(), arguments.end(), "--"); }
 
 bool is_option(const std::string& argument, const std::string& option) {
@@ -40,7 +40,7 @@ std::optional<std::string> config_path(Arguments& arguments) {
   return path;
 }
 
-/// The first command that the arguments name, or null.
+/// The first command that the arguments name; null if they name no command.
 const CLI::App* named_command(const CLI::App& app, const Arguments& arguments) {
   for (const std::string& argument : arguments) {
     const auto found = app.get_subcommands([&](const CLI::App* command) { return command->get_name() == argument; });
@@ -51,11 +51,10 @@ const CLI::App* named_command(const CLI::App& app, const Arguments& arguments) {
 
 std::vector<CLI::ConfigItem> read_items(std::string_view text, const std::string& path) {
   if (text.size() > kMostConfigBytes) {
-    fail("{} has {} bytes, more than the {} that a file of options may have.", quote(path), text.size(),
-         kMostConfigBytes);
+    fail("{} has {} bytes; a file of options may have at most {}.", quote(path), text.size(), kMostConfigBytes);
   }
-  // CLI11's reader lists each section that a section is in, and each of those with all that it is in; a key that lies
-  // in very many sections it drops without a word.
+  // Limit the depth of sections: the work of CLI11's reader grows with the square of the depth, and the reader silently
+  // drops a key in very deep sections.
   for (size_t begin = 0, end = 0; begin < text.size(); begin = end + 1) {
     end = std::min(text.find('\n', begin), text.size());
     const std::string_view line = text.substr(begin, end - begin);
@@ -63,8 +62,8 @@ std::vector<CLI::ConfigItem> read_items(std::string_view text, const std::string
     if (first == line.npos || std::string_view("\"'#;").find(line[first]) != std::string_view::npos) continue;
     const std::string_view name = line.substr(0, line.find('='));
     if (std::count(name.begin(), name.end(), '.') > kMostSections) {
-      fail("{} has a section more than {} deep; options stand in one of the command's name.", quote(path),
-           kMostSections);
+      fail("{} has a section more than {} levels deep; put options at the top or in a section with the command's name.",
+           quote(path), kMostSections);
     }
   }
   std::istringstream stream{std::string(text)};
@@ -99,7 +98,7 @@ std::vector<std::string> with_config_text(const CLI::App& app, std::string_view 
     const std::string option = current_flag(*command, "--" + name);
     const CLI::Option* known = command->get_option_no_throw(option);
     if (!here || known == nullptr || name == "config" || name == "help") {
-      fail("{}: {} is no option of '{}'; 'mxlm {} --help' lists them.", quote(path), quote(item.fullname()),
+      fail("{}: {} is not an option of '{}'; 'mxlm {} --help' lists them.", quote(path), quote(item.fullname()),
            command->get_name(), command->get_name());
     }
     const auto given = [&option](const std::string& argument) { return is_option(argument, option); };

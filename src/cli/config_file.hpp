@@ -1,5 +1,7 @@
 #pragma once
 
+// Options from the TOML file of --config.
+
 #include <CLI/CLI.hpp>
 #include <string>
 #include <string_view>
@@ -7,14 +9,14 @@
 
 namespace mxlm::cli {
 
-/// The arguments of the command line (in order, without the program's name, long options with dashes) with current
-/// names of options and the options of the TOML file that `--config FILE` names added at their end, as `--name=value`.
-/// What the command line gives too is left out, so it wins. The file's keys are long options of the command, dashes or
-/// underscores, at the top or in a section of the command's name; a list repeats an option, a flag is true or false.
-/// Commands without `--config` are not touched. Throws Error naming the file and the key.
+/// Replaces former names of options in the arguments of the command line, and appends the options of the TOML file that
+/// `--config FILE` names as `--name=value`. `arguments` are in order and without the program's name. An option of the
+/// command line wins over the file. Keys of the file are long options of the command, with dashes or underscores, at
+/// the top or in a section with the command's name. A list repeats an option, and a flag is true or false. Arguments of
+/// commands without `--config` get no options. Throws Error naming the file and the key.
 std::vector<std::string> with_config_file(const CLI::App& app, std::vector<std::string> arguments);
 
-/// The same for the command `app` and the text of its file, which `path` names in messages.
+/// The same for the command `app` and the text of the file. Messages call the file `path`.
 std::vector<std::string> with_config_text(const CLI::App& app, std::string_view text, const std::string& path,
                                           std::vector<std::string> arguments);
 

@@ -1,4 +1,4 @@
-// mxlm eval, and the evaluation that suite and sweep share with it.
+// mxlm eval, and the evaluation that eval, suite and sweep share.
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -30,9 +30,9 @@
 
 namespace mxlm::cli {
 
-/// What else happened while several runs were on their way.
+/// What went wrong in a command with several runs.
 struct Evaluations::Failures {
-  std::vector<std::string> runs;  // those that failed
+  std::vector<std::string> runs;  // the runs that failed
   bool interrupted = false;       // before the first shard of a run
   void note(const std::string& run, const Error& error) {
     log_error("{}: {}", run, error.what());
@@ -42,7 +42,7 @@ struct Evaluations::Failures {
 
 namespace {
 
-/// The name of a data set in today's words: the prototype's `wikitext` is wikitext2. Splits and paths that exist stay.
+/// The current name of a data set: the prototype's `wikitext` is wikitext2. Splits and existing paths stay as they are.
 std::string modern_data_name(const std::string& name) {
   constexpr std::string_view kOld = "wikitext";
   const std::string head = name.substr(0, name.find(':'));
@@ -78,12 +78,12 @@ api::Data read_texts(const std::vector<std::string>& paths) {
   return api::data_of(std::move(all));
 }
 
-/// Where runs without --journal keep theirs; "" = nowhere.
+/// The folder for the journals of runs without --journal; "" = such runs keep no journal.
 std::filesystem::path journal_root(const EvalArguments& arguments) {
   if (arguments.no_journal) return {};
   const auto folder_of = [](const char* name) {
     const char* const value = std::getenv(name);
-    // XDG: a path that is not absolute is to be ignored.
+    // The XDG specification requires programs to ignore paths that are not absolute.
     return value != nullptr && value[0] == '/' ? std::filesystem::path(value) : std::filesystem::path();
   };
   const std::filesystem::path state = folder_of("XDG_STATE_HOME"), home = folder_of("HOME");
@@ -91,24 +91,24 @@ std::filesystem::path journal_root(const EvalArguments& arguments) {
   return home.empty() ? home : home / ".local" / "state" / "mxlm" / "journals";
 }
 
-/// Mistakes that only a command can make.
+/// Finds mistakes in options that only commands have.
 void check_arguments(const EvalArguments& a) {
   if (a.no_journal && (a.resume || a.shared || !a.journal.empty())) {
     fail_usage("--no-journal excludes --journal, --resume and --shared; leave it out.");
   }
   api::check_options(a);
   if (a.shared && global_options().ranks != nullptr) {
-    fail_usage("Under mpirun rank 0 keeps the journal; leave --shared out, or mpirun.");
+    fail_usage("Under mpirun rank 0 keeps the journal; leave out --shared or mpirun.");
   }
   if (a.resume && a.journal.empty() && journal_root(a).empty()) {
-    fail_usage("--resume finds no journal, for HOME is not set; name it with --journal.");
+    fail_usage("--resume finds no journal, because HOME is not set; name the journal with --journal.");
   }
   if (!a.text.empty() && !data_names(a).empty()) {
     fail_usage("--text and --data exclude one another; leave one of them out.");
   }
 }
 
-/// What this process computes on: of a host's devices a rank has its share.
+/// The devices of this process. Under mpirun a rank gets its share of the host's devices.
 DeviceSet devices_of(const EvalArguments& arguments) {
   DeviceSet devices = api::choose_devices(arguments);
   const Ranks* const ranks = global_options().ranks;
@@ -209,7 +209,7 @@ void Evaluations::run_and_report(const std::vector<std::string>& models, const E
   if (!result.runs.empty()) outputs.write(result, {.table = render_table, .csv = {}});
   if (failures.interrupted) throw Interrupted();
   if (!failures.runs.empty()) {
-    fail("{} of {} {} could not be evaluated ({}); the log above says why.", failures.runs.size(), runs,
+    fail("{} of {} {} could not be evaluated ({}); the log above gives the reasons.", failures.runs.size(), runs,
          data_.size() == 1 ? "models" : "runs", fmt::join(failures.runs, ", "));
   }
 }
@@ -225,7 +225,7 @@ void add_eval(CLI::App& app) {
       "out.json");
   command->callback([command, arguments] {
     if (followed(*arguments)) return;
-    // Mistakes of the command line are told before a large data set is read.
+    // Report mistakes of the command line before a large data set is read.
     expand_variants(*command, *arguments);
     const std::vector<std::string> models = model_names(*arguments);
     Outputs outputs(*arguments, models.size());

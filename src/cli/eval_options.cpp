@@ -28,7 +28,7 @@ std::vector<Row> make_command_table() {
        fmt::format("A data set, NAME_OR_PATH[:SPLIT[:SUBSET]]: {}, a .txt, .jsonl, .jsonl.gz, .jsonl.zst or .parquet "
                    "file, or a folder of them; repeatable, each is a run",
                    fmt::join(hub::data_set_names(), ", "))},
-      {text, "datasets", &A::datasets, "DATA", "Several of them at once; wikitext is wikitext2", 0, 0, "", true},
+      {text, "datasets", &A::datasets, "DATA", "Several data sets at once; wikitext is wikitext2", 0, 0, "", true},
 
       {variants, "mx_format", &A::mx_format, "FORMAT",
        "Formats for --mlp-only, --all-linears, or for attention and MLP", 0, 0, "", true},
@@ -38,11 +38,11 @@ std::vector<Row> make_command_table() {
       {variants, "tier", &A::tier, "TIER", "Adds the prototype's policies: A, B, C, D or all"},
       {variants, "no_variants", &A::no_variants, "", "The baseline alone"},
       {variants, "quantize_outputs", &A::quantize_outputs, "",
-       "Quantise what replaced Linears put out, too, in the format of their activations (not logits)"},
+       "Also quantise the outputs of replaced Linears, in the format of their activations (not logits)"},
 
       {prototype, "full_pipeline", &A::full_pipeline, "",
        "Adds the prototype's other stages before the MX variants: BF16, BFP16, INT8, FP8 emulation, FP8 backend"},
-      {prototype, "skip_mx", &A::skip_mx, "", "No MX variants, whatever --mx-format and --tier say"},
+      {prototype, "skip_mx", &A::skip_mx, "", "No MX variants, even with --mx-format and --tier"},
       {prototype, "skip_bf16", &A::skip_bf16, "", "--full-pipeline without the BF16 cast"},
       {prototype, "skip_bfp16", &A::skip_bfp16, "",
        "--full-pipeline without BFP16, the prototype's other word for BF16"},
@@ -51,13 +51,13 @@ std::vector<Row> make_command_table() {
       {prototype, "skip_nvfp8_backend", &A::skip_nvfp8_backend, "", "--full-pipeline without FP8 scaled by tensors"},
 
       {journal, "no_journal", &A::no_journal, "",
-       "Keep no journal (without --journal a run has one in the user's state directory until it is done)"},
+       "Keep no journal (without --journal a run keeps one in the user's state directory until it has finished)"},
       {journal, "mixed_ranks", &A::mixed_ranks, "",
-       "Under mpirun: let ranks share the shards that compute with different backends, whose digits differ"},
+       "Under mpirun: allow ranks with different backends, whose digits differ, to share the shards"},
 
       {results, "json", &A::json, "FILE", "Write the result as JSON here ('-' is stdout, without the table)"},
       {results, "html", &A::html, "FILE", "Write the result as one self-contained page here"},
-      {results, "csv", &A::csv, "FILE", "Write one row a variant with all figures here"},
+      {results, "csv", &A::csv, "FILE", "Write one row per variant with all figures here"},
       {results, "markdown", &A::markdown, "FILE", "Write the table in Markdown here"},
       {results, "csv_raw", &A::csv_raw, "", kCsvRawHelp},
       {results, "per_token", &A::per_token, "FILE", "Write every scored token's figures to this .csv file"},
@@ -66,7 +66,7 @@ std::vector<Row> make_command_table() {
   };
 }
 
-/// The variants of --full-pipeline that are no MX variants, without those that are skipped.
+/// The variants of --full-pipeline that are not MX variants, without skipped ones.
 Variants pipeline_variants(const EvalArguments& a) {
   if (!a.full_pipeline) return {};
   using Targets = std::vector<std::string>;
@@ -84,7 +84,7 @@ Variants pipeline_variants(const EvalArguments& a) {
   return out;
 }
 
-/// What --mx and the shorthands name, in the order in which they were given.
+/// The variants of --mx and of the shorthands, in the order of the command line.
 Variants given_variants(const CLI::App& command, const EvalArguments& a) {
   Variants out;
   const auto add = [&out](Variants more) { std::ranges::move(more, std::back_inserter(out)); };
@@ -125,7 +125,7 @@ void add_models(CLI::App& command, EvalArguments& a) {
 }
 
 void add_eval_options(CLI::App& command, EvalArguments& a, std::initializer_list<std::string_view> without) {
-  // Both tables have rows of some groups; help shows a group where its first row is.
+  // Some groups have rows in both tables. Help shows a group at the place of its first row.
   add_options<api::EvaluateOptions>(command, a, api::option_table(), without);
   add_options(command, a, command_option_table(), without);
 }

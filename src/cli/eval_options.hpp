@@ -1,6 +1,6 @@
 #pragma once
 
-// What the commands that evaluate (eval, suite, sweep) share: their options, and the evaluation itself.
+// The options and the evaluation that the commands eval, suite and sweep share.
 
 #include <CLI/CLI.hpp>
 #include <initializer_list>
@@ -15,10 +15,10 @@
 
 namespace mxlm::cli {
 
-/// The options of an evaluation, and those that a command has beside them.
+/// The options of an evaluation, and the options that only commands have.
 struct EvalArguments : api::EvaluateOptions, ReportFiles {
   std::vector<std::string> models, text, data, datasets;
-  std::string adapter;  // folder, "" = none
+  std::string adapter;  // a folder, "" = no adapter
   // Shorthands of variants.
   std::vector<std::string> mx_format, tier;
   bool mlp_only = false, all_linears = false, quantize_outputs = false, no_variants = false;
@@ -32,43 +32,44 @@ struct EvalArguments : api::EvaluateOptions, ReportFiles {
 /// The table of the options that only commands have.
 const std::vector<api::Option<EvalArguments>>& command_option_table();
 
-/// MODEL... and --adapter.
+/// Adds MODEL... and --adapter.
 void add_models(CLI::App& command, EvalArguments& arguments);
 
-/// All options of both tables but those of the groups `without`.
+/// Adds all options of both tables, except those of the groups `without`.
 void add_eval_options(CLI::App& command, EvalArguments& arguments,
                       std::initializer_list<std::string_view> without = {});
 
-/// Puts the variants of all shorthands among those of --mx, in the order in which they were given to `command`; the
-/// default one if there are none. Throws UsageError.
+/// Replaces `arguments.variants` by the variants of --mx and of all shorthands, in the order of the command line. If
+/// there are none, the default variant is taken. Throws UsageError.
 void expand_variants(const CLI::App& command, EvalArguments& arguments);
 
-/// The models of the command line; "" is the embedded one.
+/// The models of the command line; "" is the embedded model.
 std::vector<std::string> model_names(const EvalArguments& arguments);
-/// What --data and then --datasets name.
+/// The data sets of --data, then those of --datasets.
 std::vector<std::string> data_names(const EvalArguments& arguments);
 
-/// On a rank that follows: does what rank 0 says until that ends, and keeps the exit code for main; true if it did.
-/// Such a command has nothing more to do then.
+/// On a rank other than 0, serves rank 0 until rank 0 ends, keeps the exit code for main and returns true; the command
+/// then has nothing more to do. Returns false on rank 0 and without ranks.
 bool followed(const EvalArguments& arguments);
 
 class Outputs;
 
-/// What is evaluated on what. Its construction checks the options, chooses the devices and reads what --text, --data
-/// and --datasets name (the embedded text without any), with a warning about invalid UTF-8.
+/// Evaluates models on data. The constructor checks the options, chooses the devices and reads the data of --text,
+/// --data and --datasets, or else the embedded text. It warns about invalid UTF-8.
 class Evaluations {
  public:
   /// Throws Error and UsageError.
   explicit Evaluations(const EvalArguments& arguments);
 
-  /// Loads and evaluates one model after the other, each on all data, with a progress line each. Stops after an
-  /// interrupt, with the last run not complete; a run without a finished shard counts as none, and ends in Interrupted,
-  /// or Error with what stopped it. `arguments`: as for the constructor; only variants and the journal may be others.
+  /// Loads and evaluates one model after the other, each on all data, with a progress line for each run. Stops after an
+  /// interrupt; the last run is then incomplete. A run without a finished shard is dropped and throws Interrupted, or
+  /// an Error with the reason if something else stopped the run. `arguments` are those of the constructor; only
+  /// variants and the journal may differ.
   EvalResult run(const std::vector<std::string>& models, const EvalArguments& arguments, Outputs& outputs) const;
 
-  /// The same for several runs, whose failures cost no finished run: a run that fails is told in the log, and the next
-  /// follows. Writes what there is, then throws one Error for the runs that failed. A single run that fails throws its
-  /// own, and so does a mistake of the command line that shows before any run has finished.
+  /// The same for several runs, and writes their results. A failure is logged, and the next run follows, so that a
+  /// failure does not cost the results of other runs. After writing, throws one Error for all failed runs. If there is
+  /// only one run, throws its own Error. A mistake of the command line throws at once if no run has finished yet.
   void run_and_report(const std::vector<std::string>& models, const EvalArguments& arguments, Outputs& outputs) const;
 
  private:

@@ -58,7 +58,7 @@ hub::FetchPlan make_plan(const FetchArguments& arguments, const hub::Options& op
   if (arguments.data_set) {
     const auto repo = hub::parse_repo(arguments.name, hub::RepoKind::dataset);
     if (!repo) {
-      fail_usage("{} is no data set; give org/name, or one of {}.{}", quote(arguments.name), fmt::join(known, ", "),
+      fail_usage("{} is not a data set; give org/name, or one of {}.{}", quote(arguments.name), fmt::join(known, ", "),
                  suggestion(arguments.name, known));
     }
     return hub::plan_fetch(options, *repo, [&](const std::vector<hub::ListedFile>& files) {
@@ -67,8 +67,8 @@ hub::FetchPlan make_plan(const FetchArguments& arguments, const hub::Options& op
   }
   const auto repo = hub_repo(arguments.name, options);
   if (!repo) {
-    fail_usage("{} is no model of the hub; give org/name, or a name that 'mxlm models' lists.{}", quote(arguments.name),
-               suggestion(arguments.name, registered_names()));
+    fail_usage("{} is not a model of the hub; give org/name, or a name that 'mxlm models' lists.{}",
+               quote(arguments.name), suggestion(arguments.name, registered_names()));
   }
   return hub::plan_fetch(options, *repo, hub::model_files);
 }
@@ -103,7 +103,7 @@ void run_fetch(const FetchArguments& arguments) {
   const auto update = [&line](const hub::FetchProgress& progress) { line.update(progress); };
   const hub::Snapshot snapshot = plan.repo.kind == hub::RepoKind::model ? hub::fetch_model(options, plan.repo, update)
                                                                         : hub::fetch(options, plan, update);
-  write_file("-", snapshot.folder.string() + "\n");  // for programs: the path as it is
+  write_file("-", snapshot.folder.string() + "\n");  // programs read the path, so it is not made printable
 }
 
 }  // namespace
@@ -119,7 +119,7 @@ void add_fetch(CLI::App& app) {
       ->required()
       ->type_name("NAME");
   command->add_flag("--dataset", a.data_set, "org/name is a data set");
-  command->add_option("--include", a.include, "Of a data set only the files that match, as 'data/test-*.parquet'")
+  command->add_option("--include", a.include, "Only the files of a data set that match, such as 'data/test-*.parquet'")
       ->expected(1)
       ->type_name("GLOB")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

@@ -1,4 +1,4 @@
-// mxlm formats: the code's own table of formats.
+// mxlm formats: the tables of formats, scale rules and roundings in the code.
 
 #include <fmt/format.h>
 
@@ -29,10 +29,10 @@ std::string table() {
                                  "largest", "smallest", "aliases", "note");
   for (const auto& e : mx::kElements) text += element_line(e);
   text += fmt::format(
-      "mxeXmY      sign, X exponent bits (1 to {}), Y mantissa bits, at most {} bits in all; every code a number\n"
+      "mxeXmY      sign, X exponent bits (1 to {}), Y mantissa bits, at most {} bits in all; every code is a number\n"
       "mxintN      N bits (2 to {}), two's complement, N - 2 of them a fraction, clipped symmetrically\n",
       mx::kMaxExponentBits, mx::kMaxElementBits, mx::kMaxElementBits);
-  text += "\nstages to compare with (none takes a key but round, and that only where it says so):\n";
+  text += "\nreference formats (they take no key except round, and round only where noted):\n";
   for (const auto& stage : mx::kReferenceFormats) {
     text += fmt::format("  {:<24}{}{}{}\n", stage.name, stage.note, stage.takes_rounding ? "; takes round" : "",
                         stage.alias.empty() ? "" : fmt::format("; also called {}", stage.alias));

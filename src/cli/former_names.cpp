@@ -5,11 +5,12 @@
 namespace mxlm::cli {
 namespace {
 
-constexpr const char* kGroup = "";  // of options that CLI11 does not show
+constexpr const char* kGroup = "";  // the group of options that CLI11 does not show
 
 }  // namespace
 
-// CLI11 keeps them as options of a group that it hides, described by the current flag; their values are never used.
+// A former name is an option in a hidden group of CLI11, whose description is the current flag. Its value is never
+// used.
 void add_former_name(CLI::App& command, const std::string& former, const std::string& current) {
   command.add_option(former)->description(current)->group(kGroup);
 }
@@ -19,7 +20,7 @@ bool is_former_name(const CLI::Option& option) { return option.get_group() == kG
 std::string current_flag(const CLI::App& command, const std::string& flag) {
   const CLI::Option* const option = command.get_option_no_throw(flag);
   if (option == nullptr || !is_former_name(*option)) return flag;
-  log_warn("{} is now called {}; the former name goes with the next version", flag, option->get_description());
+  log_warn("{} is now called {}; the next version removes the former name", flag, option->get_description());
   return option->get_description();
 }
 

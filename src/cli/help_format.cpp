@@ -8,7 +8,7 @@ namespace {
 
 constexpr size_t kWidth = 80, kTextColumn = 26;
 
-/// Appends the words of `text` to `out`, whose last line is `column` wide, in lines that continue at `indent`.
+/// Appends the words of `text` to `out`, whose last line is `column` wide. New lines begin at `indent`.
 void add_words(std::string& out, const std::string& text, size_t column, size_t indent) {
   std::istringstream words(text);
   bool first = true;
@@ -36,7 +36,7 @@ std::string entry(const std::string& name, const std::string& text) {
   return out + '\n';
 }
 
-/// Each line of a text on its own; a line that is broken continues two columns to the right.
+/// Wraps each line of a text separately; continuations are indented by two columns.
 std::string wrapped(const std::string& text) {
   std::string out;
   std::istringstream lines(text);
@@ -51,7 +51,7 @@ std::string wrapped(const std::string& text) {
 
 std::string option_value_text(const CLI::Option& option) {
   if (option.get_type_size() == 0 || option.get_expected_min() == 0) return "";
-  // What follows a colon are the bounds of a number, which a message about them tells.
+  // The text after a colon holds the bounds of a number. Help omits them; error messages show them.
   const std::string type = option.get_type_name();
   std::string out = type.substr(0, type.find(':'));
   if (!option.get_default_str().empty()) out += "=" + option.get_default_str();
@@ -62,7 +62,7 @@ std::string option_value_text(const CLI::Option& option) {
 std::string HelpFormatter::make_option(const CLI::Option* option, bool is_positional) const {
   std::string name = make_option_name(option, is_positional);
   const std::string value = option_value_text(*option);
-  // A positional is its own word.
+  // The name of a positional already is the word for its value.
   if (!value.empty() && value != name)
     name += is_positional ? value.find(" ...") != value.npos ? " ..." : "" : " " + value;
   return entry(name, option->get_description() + (option->get_required() ? " (required)" : ""));

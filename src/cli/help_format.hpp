@@ -1,14 +1,16 @@
 #pragma once
 
+// The layout of --help.
+
 #include <CLI/CLI.hpp>
 #include <string>
 
 namespace mxlm::cli {
 
-/// "VALUE", "VALUE ...", "VALUE=default", or "" for a flag: what follows an option's name.
+/// The text after an option's name: "VALUE", "VALUE ...", "VALUE=default", or "" for a flag.
 std::string option_value_text(const CLI::Option& option);
 
-/// Help in lines of at most 80 columns.
+/// Formats help in lines of at most 80 columns.
 class HelpFormatter : public CLI::Formatter {
  public:
   std::string make_option(const CLI::Option* option, bool is_positional) const override;

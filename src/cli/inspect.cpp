@@ -79,7 +79,7 @@ std::string describe_model(const LoadedModel& loaded, DType compute) {
   return out;
 }
 
-/// Every Linear, and for each variant what replaces it.
+/// A table of all Linears, with the product spec that each variant gives to the Linear.
 std::string describe_linears(const ModelSpec& model, const std::vector<Variant>& variants,
                              const std::vector<ResolvedVariant>& resolved) {
   std::string out = fmt::format("\n{:<44} {:<10} {:>14}", "Linear", "role", "outputs x inputs");
@@ -115,7 +115,7 @@ std::string kept_text(const Plan& plan) {
   return "?";
 }
 
-/// What streaming takes on this device.
+/// The measured rates of the device, and the number of tokens that hides the transfer of weights.
 std::string describe_streaming(const Plan& plan, Backend& backend) {
   const DeviceRates rates = measure_rates(backend);
   return fmt::format(
@@ -125,7 +125,7 @@ std::string describe_streaming(const Plan& plan, Backend& backend) {
       tokens_to_hide_transfer(plan, rates));
 }
 
-/// Histograms of all Linears' weights, on their own.
+/// Prints histograms of the weights of all Linears, without anything else.
 void inspect_exponents(const LoadedModel& loaded, const InspectArguments& arguments) {
   ThreadPool pool(default_thread_count());
   std::vector<LinearExponents> linears;
@@ -147,7 +147,7 @@ void inspect_exponents(const LoadedModel& loaded, const InspectArguments& argume
 }
 
 void run_inspect(const InspectArguments& arguments) {
-  if (!arguments.json.empty() && !arguments.exponents) fail_usage("--json goes with --exponents; add that.");
+  if (!arguments.json.empty() && !arguments.exponents) fail_usage("--json needs --exponents; add it.");
   const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false, arguments.adapter);
   if (arguments.exponents) return inspect_exponents(loaded, arguments);
   const api::EvaluateOptions& options = arguments.options;

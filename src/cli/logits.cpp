@@ -24,7 +24,7 @@ struct LogitsArguments {
   bool hidden = false;
 };
 
-/// A JSON list of lists of token ids, all of one length.
+/// Reads a JSON list of lists of token ids. All lists must have the same length.
 std::vector<std::vector<int32_t>> read_windows(const std::string& path) {
   const FileView file = FileView::map(path);
   simdjson::dom::parser parser;

@@ -14,7 +14,7 @@
 namespace mxlm::cli {
 namespace {
 
-/// Text as troff takes it for itself: no escapes, no requests, hyphens that can be copied.
+/// Escapes text for troff, so that it contains no escapes and requests of troff, and readers can copy hyphens.
 std::string troff(std::string_view text) {
   std::string out;
   for (const char c : text) {
@@ -46,7 +46,7 @@ std::string option_item(const CLI::Option& option) {
   return item(name, value, option.get_description() + (option.get_required() ? " (required)" : "") + ".");
 }
 
-/// Lines as they are; those of examples as code.
+/// Keeps lines as they are, but sets examples as code.
 std::string footer(const std::string& text) {
   std::string out;
   std::istringstream lines(text);

@@ -17,7 +17,7 @@
 
 namespace mxlm::cli {
 
-/// An option of `command` that fills its member of `into`. The row is borrowed.
+/// Adds an option to `command` that fills the row's member of `into`. Borrows the row.
 template <typename Options>
 CLI::Option* add_option(CLI::App& command, Options& into, const api::Option<Options>& row) {
   const std::string flag = row.command_line_flag();
@@ -56,7 +56,7 @@ CLI::Option* add_option(CLI::App& command, Options& into, const api::Option<Opti
   return option;
 }
 
-/// The rows of a table whose group is none of `without`.
+/// Adds all rows of a table, except those of the groups `without`.
 template <typename Options>
 void add_options(CLI::App& command, Options& into, const std::vector<api::Option<Options>>& table,
                  std::initializer_list<std::string_view> without = {}) {

@@ -1,5 +1,7 @@
 #pragma once
 
+// The options of all commands, and helpers that several commands share.
+
 #include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
@@ -11,31 +13,31 @@
 
 namespace mxlm::cli {
 
-/// Options that every command takes.
+/// The options of all commands, and the state of the program.
 struct GlobalOptions {
   bool quiet = false;
   std::string log_file;
-  std::string command_line;     // as it was typed
-  std::optional<int> followed;  // the exit code of a rank that has followed another
-  Ranks* ranks = nullptr;       // that mpirun started with this process; none if it is alone
-  /// Whether another rank leads: this one then prints and writes nothing.
+  std::string command_line;     // as the user typed it
+  std::optional<int> followed;  // the exit code that rank 0 gave to this rank
+  Ranks* ranks = nullptr;       // the processes that mpirun started; null without mpirun
+  /// Whether another rank leads. This process then prints and writes nothing.
   [[nodiscard]] bool follows() const { return ranks != nullptr && !ranks->leads(); }
 };
 GlobalOptions& global_options();
 
-/// load_model with a progress line for what has to be downloaded.
+/// load_model with a progress line for downloads.
 LoadedModel load_model_by_name(const std::string& model, bool with_tokenizer, const std::string& adapter = {});
 
-/// The same of the library's, with its tokenizer.
+/// The same for a model of the library, with its tokenizer.
 api::Model open_model_by_name(const std::string& model, const std::string& adapter);
 
-/// MODEL and --adapter, for the commands that open one model.
+/// Adds MODEL and --adapter to a command that opens one model.
 void add_model(CLI::App& command, std::string& model, std::string& adapter);
-/// --adapter alone.
+/// Adds only --adapter.
 void add_adapter(CLI::App& command, std::string& adapter);
 
-/// Prints a result that people read to stdout, as printable_lines makes it; throws Error if stdout cannot take it (a
-/// closed pipe, a full disk).
+/// Prints a result for people to stdout, after printable_lines has made it harmless for terminals. Throws Error if
+/// stdout fails (a closed pipe, a full disk).
 void print_result(std::string_view result);
 
 }  // namespace mxlm::cli

@@ -19,12 +19,12 @@
 namespace mxlm::cli {
 namespace {
 
-/// How to get what of a result could not be written; `json`: the file that has it, or "".
+/// Says how the user gets outputs that could not be written. `json` is the file that holds the result, or "".
 std::string way_to_results(const EvalResult& result, const std::string& json) {
   const auto kept = [](const RunResult& run) { return !run.journal_folder.empty() && run.journal_failure.empty(); };
   if (!std::all_of(result.runs.begin(), result.runs.end(), kept)) {
     return json.empty() ? "No journal keeps the result, which has to be computed again."
-                        : fmt::format("'mxlm report {}' makes pages and tables of the JSON.", shell_quote(json));
+                        : fmt::format("'mxlm report {}' makes pages and tables from the JSON.", shell_quote(json));
   }
   return fmt::format(
       "The result is kept in the journal {}{}: the same command with --resume {}.",
@@ -37,12 +37,12 @@ void settle_journals(const EvalResult& result, const EvalArguments& arguments) {
   std::string failure;
   for (const RunResult& run : result.runs) {
     if (failure.empty()) failure = run.journal_failure;
-    // What nobody named and nobody needs any more.
+    // Remove an automatic journal, because the result has been written.
     if (arguments.journal.empty() && !run.journal_folder.empty() && run.journal_failure.empty()) {
       remove_journal(run.journal_folder);
     }
   }
-  if (!failure.empty()) fail("The results above are whole, but {}; free some space or name another folder.", failure);
+  if (!failure.empty()) fail("The results above are complete, but {}; free space or name another folder.", failure);
 }
 
 }  // namespace
@@ -67,7 +67,7 @@ void check_outputs(const std::vector<std::pair<std::string, std::string>>& place
   for (const auto& [option, path] : places) {
     if (path.empty()) continue;
     std::error_code ignored;
-    // Devices and pipes take more than one output.
+    // A device or a pipe may take several outputs.
     if (path != "-" && fs::exists(path, ignored) && !fs::is_regular_file(path, ignored)) continue;
     const fs::path file = path == "-" ? fs::path(path) : fs::weakly_canonical(fs::absolute(path, ignored), ignored);
     const auto [before, is_new] = files.emplace(file, option);

@@ -1,7 +1,7 @@
 #pragma once
 
-// Where the results of a run go. What was computed may have taken hours, so each place is looked at before the run, and
-// each is tried in spite of the others after it.
+// Writes the results of a run. A run may take hours, so each output is checked before the run, and after the run a
+// failure of one output does not stop the others.
 
 #include <cstddef>
 #include <functional>
@@ -15,12 +15,12 @@
 
 namespace mxlm::cli {
 
-/// Things to be done whatever becomes of the others.
+/// Actions that run independently: a failure of one does not stop the others.
 class Attempts {
  public:
-  /// Does it; what it throws is kept with `what` before it.
+  /// Runs the action. Keeps the text of an exception as a failure, with `what` before it.
   void attempt(std::string_view what, const std::function<void()>& action);
-  /// Sentences; empty if all went well.
+  /// The failures as sentences; empty if all actions succeeded.
   [[nodiscard]] const std::vector<std::string>& failures() const { return failures_; }
   [[nodiscard]] size_t succeeded() const { return succeeded_; }
 
@@ -29,27 +29,28 @@ class Attempts {
   std::vector<std::string> failures_;
 };
 
-/// Throws UsageError if two options name the same file or several standard output, and Error for the first that cannot
-/// be written. `places`: option and path, which may be "".
+/// Throws UsageError if two options name the same file or standard output, and Error for the first file that cannot be
+/// written. `places` holds options and their paths; a path may be "".
 void check_outputs(const std::vector<std::pair<std::string, std::string>>& places);
 
-/// Views of a result that a command has of its own.
+/// The views of a result that differ between commands.
 struct ResultViews {
   std::function<std::string(const EvalResult&)> table;          // for standard output
-  std::function<std::string(const EvalResult&, Formulas)> csv;  // null: that of `report`
+  std::function<std::string(const EvalResult&, Formulas)> csv;  // null = the CSV of `report`
 };
 
 /// The outputs of eval, suite and sweep.
 class Outputs {
  public:
-  /// Checks all places. `arguments` is borrowed. Throws Error and UsageError.
+  /// Checks all outputs. Borrows `arguments`. Throws Error and UsageError.
   Outputs(const EvalArguments& arguments, size_t models);
-  /// Makes an evaluation write the tokens of --per-token.
+  /// Makes an evaluation write the file of --per-token.
   void attach(ResolvedOptions& options) { per_token_.attach(options); }
 
-  /// Writes all files, then the table to standard output unless a file goes there. Removes journals that nobody named
-  /// once nothing needs them. Throws one Error that says what is missing and how to get it; then, if the last run is
-  /// not complete, Interrupted or an Error with what stopped it; then Error if a journal misses shards.
+  /// Writes all files, then the table to standard output unless a file goes there. Then removes automatic journals.
+  ///
+  /// If outputs failed, throws one Error that names them and says how to get them. Otherwise, if the last run is
+  /// incomplete, throws Interrupted or an Error with the reason. Otherwise, if a journal lacks shards, throws Error.
   void write(const EvalResult& result, const ResultViews& views) const;
 
  private:

@@ -1,11 +1,13 @@
 #pragma once
 
+// Messages about command lines that do not parse.
+
 #include <CLI/CLI.hpp>
 #include <string>
 
 namespace mxlm::cli {
 
-/// One sentence about a command line that does not parse, with the nearest command or option where one is meant.
+/// One sentence about a command line that does not parse. It suggests a similar command or option if there is one.
 std::string describe(const CLI::App& app, const CLI::ParseError& error);
 
 }  // namespace mxlm::cli

@@ -9,7 +9,7 @@ namespace mxlm::cli {
 PerTokenFile::PerTokenFile(const std::string& path, size_t runs, Formulas formulas) : formulas_(formulas) {
   if (path.empty()) return;
   if (!path.ends_with(".csv")) {
-    fail_usage("--per-token {} has no known extension; it is a .csv file.", quote(path));
+    fail_usage("--per-token {} has no known extension; give a .csv file.", quote(path));
   }
   if (runs > 1) fail_usage("--per-token writes the tokens of one run, not of {}; run them one by one.", runs);
   file_.emplace(path);

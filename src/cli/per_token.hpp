@@ -1,5 +1,7 @@
 #pragma once
 
+// The output of --per-token.
+
 #include <exception>
 #include <optional>
 #include <string>
@@ -10,16 +12,16 @@
 
 namespace mxlm::cli {
 
-/// The file of --per-token. It is opened before the run, so that a path that cannot be written costs nothing; what goes
-/// wrong while writing is kept until `finish`, so that it does not cost the results either.
+/// The file of --per-token. The constructor opens it before the run, so that an unusable path fails at once. An error
+/// while writing is kept until finish(), so that the other results are not lost.
 class PerTokenFile {
  public:
-  /// "" does nothing. Throws UsageError for an extension other than .csv, or more than one run, whose tokens would
-  /// need a file each.
+  /// With the path "" the object does nothing. Throws UsageError for an extension other than .csv, and for more than
+  /// one run, because each run would need its own file.
   PerTokenFile(const std::string& path, size_t runs, Formulas formulas);
-  /// Makes an evaluation write this file, which must outlive it.
+  /// Makes an evaluation write this file. The object must outlive the evaluation.
   void attach(ResolvedOptions& options);
-  /// Rethrows what went wrong while writing.
+  /// Rethrows the error of writing, if any.
   void finish() const;
 
  private:

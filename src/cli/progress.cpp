@@ -16,14 +16,14 @@ namespace {
 constexpr auto kRedraw = std::chrono::milliseconds(100);
 constexpr auto kPlainLine = std::chrono::seconds(10);
 
-/// Of the terminal that shows stderr; as many as a line may have where it does not say.
+/// The width of the terminal that shows stderr, or a large number if the terminal does not report its width.
 size_t terminal_columns() {
   winsize size{};
   constexpr size_t kMost = 4096;
   return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : kMost;
 }
 
-/// The first code points of a line, which are taken to be a column each.
+/// The first `columns` code points of a line, as if each took one column.
 std::string first_columns(std::string line, size_t columns) {
   size_t count = 0;
   const auto end = std::find_if(line.begin(), line.end(), [&](char c) {
@@ -57,7 +57,7 @@ bool ProgressLine::due() {
 
 void ProgressLine::draw(const std::string& text) {
   std::string line = printable_text(text);
-  // A line that wraps would not be drawn over.
+  // A line that wraps could not be overwritten by the next.
   if (terminal_) line = first_columns(std::move(line), terminal_columns() - 1);
   std::fputs(((terminal_ ? "\r\033[K" : "") + line + (terminal_ ? "" : "\n")).c_str(), stderr);
   std::fflush(stderr);

@@ -1,5 +1,7 @@
 #pragma once
 
+// The progress line of the program.
+
 #include <chrono>
 #include <string>
 
@@ -8,7 +10,8 @@
 
 namespace mxlm::cli {
 
-/// The progress line on stderr: redrawn in place on a terminal, one plain line every 10 s elsewhere, nothing if quiet.
+/// Shows progress on stderr: a line that is redrawn in place on a terminal, a new line every 10 s elsewhere, and
+/// nothing if quiet.
 class ProgressLine {
  public:
   ProgressLine(std::string what, bool quiet);
@@ -26,7 +29,7 @@ class ProgressLine {
   bool quiet_, terminal_;
   bool drawn_ = false;
   std::chrono::steady_clock::time_point start_, last_;
-  uint64_t first_bytes_ = 0;  // that a download found there
+  uint64_t first_bytes_ = 0;  // bytes that were there when a download began
   bool fetching_ = false;
 };
 

@@ -54,19 +54,17 @@ void add_report(CLI::App& app) {
   command->add_option("RESULT", a.results, "JSON files of 'mxlm eval --json'")->required()->type_name("FILE");
   command->add_option("-o,--output,--html", a.output, "Write one self-contained HTML page here ('-' is stdout)")
       ->type_name("FILE");
-  command->add_option("--csv", a.files.csv, "Write one row a run and variant with all figures here ('-' is stdout)")
+  command->add_option("--csv", a.files.csv, "Write one row per run and variant with all figures here ('-' is stdout)")
       ->type_name("FILE");
   command->add_flag("--csv-raw", a.files.csv_raw, kCsvRawHelp);
-  command->add_option("--markdown", a.files.markdown, "Write a table for a paste here ('-' is stdout)")
+  command->add_option("--markdown", a.files.markdown, "Write the table in Markdown here ('-' is stdout)")
       ->type_name("FILE");
   command->footer("Example: mxlm report llama.json phi.json -o compared.html");
   command->callback([arguments] {
     try {
       run_report(*arguments);
     } catch (const std::bad_alloc&) {
-      fail(
-          "The memory of this process does not suffice for these results; give fewer files, or files of fewer "
-          "variants.");
+      fail("There is not enough memory for these results; give fewer files, or files with fewer variants.");
     }
   });
 }

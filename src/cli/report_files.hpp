@@ -1,5 +1,7 @@
 #pragma once
 
+// The files that show results: page, CSV and Markdown.
+
 #include <string>
 
 #include "report/record.hpp"
@@ -7,13 +9,13 @@
 
 namespace mxlm::cli {
 
-/// Where `eval` and `report` write views of a result; "" is nowhere, "-" stdout.
+/// The paths for the views of a result. "" = no such view, "-" = stdout.
 struct ReportFiles {
   std::string html, csv, markdown;
-  bool csv_raw = false;  // of `csv` and of every other CSV that the command writes
+  bool csv_raw = false;  // for all CSV files of the command
   [[nodiscard]] Formulas formulas() const { return csv_raw ? Formulas::raw : Formulas::inert; }
   [[nodiscard]] bool any() const { return !html.empty() || !csv.empty() || !markdown.empty(); }
-  /// How many of them go to stdout.
+  /// The number of views that go to stdout.
   [[nodiscard]] int to_stdout() const {
     return (html == "-" ? 1 : 0) + (csv == "-" ? 1 : 0) + (markdown == "-" ? 1 : 0);
   }
@@ -21,7 +23,7 @@ struct ReportFiles {
 
 class Attempts;
 
-/// Writes them, each in spite of the others.
+/// Writes all views of `files`; a failure of one does not stop the others.
 void write_reports(const report::Record& record, const ReportFiles& files, Attempts& attempts);
 
 inline constexpr const char* kCsvRawHelp =

@@ -66,7 +66,7 @@ void add_suite(CLI::App& app) {
     names.reserve(models.size());
     for (const RegisteredModel* model : models) names.emplace_back(model->name);
     Outputs outputs(*arguments, models.size());
-    // Hours of work are not lost for one model that is gated or too large.
+    // run_and_report goes on after a failure, so that one gated or large model does not cost hours of work.
     Evaluations(*arguments).run_and_report(names, *arguments, outputs);
   });
 }

@@ -31,23 +31,23 @@ const std::vector<api::Option<SweepArguments>>& sweep_option_table() {
   static const std::vector<api::Option<SweepArguments>> table = {
       {group, "formats", &S::formats, "FORMAT", "FORMAT or WEIGHTS/ACTIVATIONS (default: every named format)", 0, 0, "",
        true},
-      {group, "blocks", &S::blocks, "N", "Block sizes; 0 is the row (32)", 0, 0, "", true},
+      {group, "blocks", &S::blocks, "N", "Block sizes; 0 is the whole row (32)", 0, 0, "", true},
       {group, "scale_bits", &S::scale_bits, "N", "Bits of a scale (8)", 0, 0, "", true},
       {group, "rules", &S::rules, "RULE", "Scale rules (floor)", 0, 0, "", true},
       {group, "roundings", &S::roundings, "ROUNDING", "Roundings (even)", 0, 0, "", true, "--rounds"},
-      {group, "roles", &S::roles, "ROLES", "Targets, joined by commas where one variant has several (attention,mlp)", 0,
-       0, "", true},
-      {group, "weights_only", &S::weights_only, "", "Leave activations alone"},
+      {group, "roles", &S::roles, "ROLES", "Targets; commas join the targets of one variant (attention,mlp)", 0, 0, "",
+       true},
+      {group, "weights_only", &S::weights_only, "", "Quantise weights only, not activations"},
       {group, "sensitivity", &S::sensitivity, "UNIT",
-       "linear, role or layer: one variant for each of these that --roles names"},
-      {group, "max_variants", &S::max_variants, "N", "Refuse a sweep of more", 1, 1 << 20},
+       "linear, role or layer: one variant for each Linear, role or layer of --roles"},
+      {group, "max_variants", &S::max_variants, "N", "Refuse a sweep with more variants", 1, 1 << 20},
   };
   return table;
 }
 
 void run_sweep(const SweepArguments& arguments) {
   const std::vector<std::string> models = model_names(arguments);
-  // Mistakes of the command line are told before a large data set is read.
+  // Report mistakes of the command line before a large data set is read.
   std::vector<std::vector<SweepVariant>> variants;
   if (arguments.sensitivity.empty()) {
     variants.assign(models.size(), grid_variants(arguments));

@@ -24,12 +24,12 @@ struct Options {
 
 std::vector<int32_t> parse_ids(const std::string& text, const std::string& name) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_array()) fail("{}: should be a JSON list of token ids, as tokenize prints it", name);
+  if (!json.is_array()) fail("{} is not a JSON list of token ids; give a list as 'mxlm tokenize' prints it", name);
   std::vector<int32_t> ids;
   ids.reserve(json.size());
   for (const auto& value : json) {
     if (!value.is_number_unsigned() || value.get<uint64_t>() > 0x7fffffffU) {
-      fail("{}: '{}' is no token id", name, value.dump().substr(0, 60));
+      fail("{}: '{}' is not a token id", name, value.dump().substr(0, 60));
     }
     ids.push_back(value.get<int32_t>());
   }

@@ -92,7 +92,7 @@ const ValueKind& kind_of_word(std::string_view word) {
 }  // namespace
 
 const ValueKind& value_kind(const CLI::Option& option) {
-  // What follows a colon are the bounds of a number.
+  // The text after a colon holds the bounds of a number.
   const std::string type = option.get_type_name();
   const std::string_view word = std::string_view(type).substr(0, type.find(':'));
   if (word == "FLOAT") return kind_of_word("F");

@@ -82,7 +82,7 @@ TEST_F(CliOutputs, AStandardOutputThatIsGoneCostsTheTableAlone) {
   const Outcome outcome = run_mxlm(kOutputRun + "--quiet --max-windows 4 --no-journal --json " +
                                    quoted(folder_ / "o.json") + " > /dev/full");
   EXPECT_EQ(outcome.code, 1);
-  EXPECT_THAT(outcome.err, HasSubstr("'mxlm report " + folder_ / "o.json" + "' makes pages and tables of the JSON."));
+  EXPECT_THAT(outcome.err, HasSubstr("'mxlm report " + folder_ / "o.json" + "' makes pages and tables from the JSON."));
 }
 
 TEST_F(CliOutputs, ATerminalThatClosesCostsTheTableAlone) {
