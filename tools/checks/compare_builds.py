@@ -133,7 +133,7 @@ def main():
         shutil.copytree(folder / "first", folder / "second")
         compare.add("journal", *(result(build, "eval", arguments, journal=["--journal", str(folder / place), "--resume"])
                                  for build, place in (("old", "first"), ("new", "second"))))
-        if shutil.which("mpirun"):
+        if args.device == "cpu" and shutil.which("mpirun"):
             compare.add("ranks", result("old", "eval", arguments, 2), result("new", "eval", arguments, 2))
 
         tokens = folder / "tokens.json"
