@@ -31,7 +31,7 @@ std::string hash_of(std::span<const Window> windows) {
 
 /// The first version whose figures of windows are the same as this version's. A release that changes a figure of any
 /// family on any device sets its own number here; then journals of earlier versions are refused.
-constexpr const char* kFiguresSince = "0.1.0";
+constexpr const char* kFiguresSince = "0.2.0";
 
 std::string text_of(const Variant& variant, bool baseline) { return baseline ? "" : variant.canonical(); }
 

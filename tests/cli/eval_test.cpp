@@ -264,10 +264,10 @@ TEST(Eval, AConfigurationThatIsWrongIsRefused) {
   refused("noise = 3\n", "noise");
   refused("context = \"many\"\n", "context");
   // The memory that CLI11's reader takes grows with the square of a section's depth: 14 GB for these 30 KB.
-  refused(std::string(30'000, '.') + "=1\n", "more than 16 deep");
-  refused(std::string(70'000, '.'), "more than 16 deep");
+  refused(std::string(30'000, '.') + "=1\n", "more than 16 levels deep");
+  refused(std::string(70'000, '.'), "more than 16 levels deep");
   refused(std::string((size_t{4} << 20) + 1, ' '), "4194305 bytes");
-  refused("[" + std::string(30'000, '.') + "]\n", "more than 16 deep");
+  refused("[" + std::string(30'000, '.') + "]\n", "more than 16 levels deep");
   EXPECT_EQ(run_mxlm("eval --quiet --config " + quoted(folder / "none.toml")).code, 1);
 }
 

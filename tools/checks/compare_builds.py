@@ -5,7 +5,7 @@ usage: compare_builds.py OLD NEW [--device DEVICE] [--old-python DIR --new-pytho
 
 OLD and NEW are programs, both run from the root of the repository. The set holds families and experts (`logits`, whose
 files must be the same bytes), formats, reference formats, outputs, attention products, protocols, studies, sweeps,
-streaming, batch sizes, journals that OLD began and NEW goes on with, ranks under mpirun, and, with the folders of the
+streaming, batch sizes, journals, ranks under mpirun, and, with the folders of the
 two packages, Python. Figures that depend on time, memory or place are left out. Exits 1 if a figure differs or is gone;
 figures that only NEW has are listed."""
 import argparse
@@ -129,10 +129,12 @@ def main():
         for name, arguments in SWEEPS.items():
             compare.add(f"sweep, {name}", result("old", "sweep", arguments), result("new", "sweep", arguments))
         arguments = [*WINDOWS, "--round-tokens", "128", "--mx", "linear=mxfp4"]
-        result("old", "eval", arguments, journal=["--journal", str(folder / "first")])
-        shutil.copytree(folder / "first", folder / "second")
-        compare.add("journal", *(result(build, "eval", arguments, journal=["--journal", str(folder / place), "--resume"])
-                                 for build, place in (("old", "first"), ("new", "second"))))
+        resumed = []
+        for build in programs:  # each with a journal of its own, for a version may refuse another's
+            journal = ["--journal", str(folder / build)]
+            result(build, "eval", arguments, journal=journal)
+            resumed.append(result(build, "eval", arguments, journal=[*journal, "--resume"]))
+        compare.add("journal", *resumed)
         if args.device == "cpu" and shutil.which("mpirun"):
             compare.add("ranks", result("old", "eval", arguments, 2), result("new", "eval", arguments, 2))
 
