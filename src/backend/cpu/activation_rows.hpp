@@ -1,7 +1,7 @@
 #pragma once
 
-// Activation functions of one row in the dtype of the model (T is float or BFloat16). Instruction sets differ in the
-// last bits of a float32 value, which a bfloat16 result rarely shows.
+// Activation functions of one row in the dtype of the model (T is float or BFloat16). AVX2 and AVX-512 give the same
+// bits; plain x86-64 differs in the last bits of a float32 value, which a bfloat16 result rarely shows.
 
 #include <cstdint>
 
