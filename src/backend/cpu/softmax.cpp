@@ -1,15 +1,11 @@
 #include "backend/cpu/softmax.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cassert>
 #include <limits>
-#include <type_traits>
 
 #include "backend/cpu/simd/math.hpp"
-#include "backend/cpu/vector_math.hpp"
 
-// Everything for AVX-512 is compiled by attributes, after the includes, so that no inline function of a header is.
 #define MXLM_TARGET_AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
 namespace mxlm::cpu {
