@@ -1,5 +1,7 @@
 #pragma once
 
+// The files that are built into the program.
+
 #include <cstddef>
 #include <span>
 

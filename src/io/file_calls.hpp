@@ -1,5 +1,7 @@
 #pragma once
 
+// System calls that write files durably, and a way for tests to let them fail.
+
 #include <sys/types.h>
 
 #include <cstddef>

@@ -1,5 +1,7 @@
 #pragma once
 
+// Notices that a file changed while it was open.
+
 #include <sys/stat.h>
 
 #include <ctime>

@@ -1,5 +1,7 @@
 #pragma once
 
+// Output files that appear whole or not at all.
+
 #include <cstddef>
 #include <filesystem>
 #include <span>

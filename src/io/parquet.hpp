@@ -1,5 +1,7 @@
 #pragma once
 
+// Texts in Parquet files.
+
 #include <functional>
 #include <string>
 #include <string_view>

@@ -1,5 +1,7 @@
 #pragma once
 
+// The footer, the schema and the page headers of Parquet files.
+
 #include <cstddef>
 #include <cstdint>
 #include <optional>

@@ -1,5 +1,7 @@
 #pragma once
 
+// The encodings of values in Parquet files.
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
