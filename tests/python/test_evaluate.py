@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -68,6 +69,36 @@ def test_models_and_texts(tmp_path):
     of_file = mxlm.evaluate(model, data=path, **SMALL)["runs"][0]
     assert of_file["variants"][0]["nll"] == run["variants"][0]["nll"]
     assert of_file["data"]["sha256"] == run["data"]["sha256"]
+
+
+def write_adapter(folder):
+    """A LoRA adapter of rank 1 for the first query projection of booklet-7m."""
+    hidden = 256
+    at = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    header = json.dumps({
+        f"{at}A.weight": {"dtype": "F32", "shape": [1, hidden], "data_offsets": [0, 4 * hidden]},
+        f"{at}B.weight": {"dtype": "F32", "shape": [hidden, 1], "data_offsets": [4 * hidden, 8 * hidden]},
+    }).encode()
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["q_proj"]}))
+    values = struct.pack(f"<{2 * hidden}f", *[0.1] * (2 * hidden))
+    (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + values)
+
+
+def test_an_adapter_is_merged_as_the_program_does(tmp_path, program):
+    adapter = tmp_path / "adapter"
+    write_adapter(adapter)
+    ours = mxlm.evaluate(mxlm.load(adapter=adapter), variants="mlp=mxfp4", **SMALL)
+    out = tmp_path / "out.json"
+    command = [program, "eval", "--context", "64", "--max-windows", "3", "--device", "cpu", "--no-journal", "--quiet"]
+    subprocess.run([*command, "--adapter", str(adapter), "--mx", "mlp=mxfp4", "--json", str(out)], check=True,
+                   capture_output=True)
+    assert without_measured(ours) == without_measured(json.loads(out.read_text()))
+    plain = mxlm.evaluate(variants="mlp=mxfp4", **SMALL)["runs"][0]
+    assert ours["runs"][0]["variants"][0]["nll"] != plain["variants"][0]["nll"]
+    with pytest.raises(mxlm.Error, match="adapter_config.json"):
+        mxlm.load(adapter=tmp_path)
 
 
 def test_errors_are_exceptions(tmp_path):
