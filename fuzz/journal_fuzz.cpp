@@ -94,7 +94,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const mxlm::JournalPlan plan =
         mxlm::parse_journal_plan({reinterpret_cast<const char*>(data) + 1, size - 1}, "fuzz");
-    for (const auto& segment : plan.segments) require(!segment.empty() && segment.front().empty());
+    for (const auto& pass : plan.passes) require(!pass.empty() && pass.front().empty());
   } catch (const mxlm::Error&) {
     return 0;
   }
