@@ -90,9 +90,7 @@ struct Timing {
 Timing run(Backend& backend, const Work& work) {
   std::vector<Variant> variants;
   variants.reserve(work.variants.size());
-  for (const std::string& text : work.variants) {
-    variants.push_back(text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text));
-  }
+  for (const std::string& text : work.variants) variants.push_back(Variant::parse_or_baseline(text));
   const ForwardPass forward(work.model, backend, work.compute);
   const VariantTree tree = build_tree(work.model, resolve(work.model, variants));
   Plan plan;

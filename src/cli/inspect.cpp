@@ -161,7 +161,7 @@ void run_inspect(const InspectArguments& arguments) {
 
   const DeviceSet devices = api::choose_devices(options);
   const auto backend = devices.make_backend(0);
-  resolved.insert(resolved.begin(), resolve(model, Variant{.name = "baseline", .clauses = {}}));
+  resolved.insert(resolved.begin(), resolve(model, Variant::baseline()));
   const VariantTree tree = build_tree(model, resolved);
   const int64_t context = options.context > 0 ? options.context : std::min<int64_t>(model.max_positions, 2048);
   Window window;

@@ -61,9 +61,7 @@ void run_logits(const LogitsArguments& arguments) {
   const auto windows = read_windows(arguments.tokens);
   const LoadedModel loaded = load_model_by_name(arguments.model, /*with_tokenizer=*/false, arguments.adapter);
   const ModelSpec& model = loaded.spec;
-  const Variant variant =
-      arguments.variant.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(arguments.variant);
-  const ResolvedVariant resolved = resolve(model, variant);
+  const ResolvedVariant resolved = resolve(model, Variant::parse_or_baseline(arguments.variant));
   const auto backend = api::choose_devices(arguments.options).make_backend(0);
 
   const auto count = static_cast<int64_t>(windows.size()), length = static_cast<int64_t>(windows.front().size());

@@ -86,7 +86,7 @@ double measure_floor(const ModelSpec& model, Backend& backend, Backend& reversed
   const auto every = static_cast<size_t>((all + kFloorTokens - 1) / kFloorTokens);
   std::vector<const Window*> some;
   for (size_t w = std::min(every / 2, windows.size() - 1); w < windows.size(); w += every) some.push_back(&windows[w]);
-  const ResolvedVariant baseline = resolve(model, Variant{.name = "baseline", .clauses = {}});
+  const ResolvedVariant baseline = resolve(model, Variant::baseline());
   const auto states = hidden_states(model, backend, compute, baseline, some);
   const auto others = hidden_states(model, reversed, compute, baseline, some);
   model.embedding.release();

@@ -26,8 +26,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// How long a rank sleeps between looks for messages: while a job runs, and between jobs, where an answer is not urgent.
-constexpr auto kPollRank0 = std::chrono::milliseconds(1);
+// As kPoll, but between jobs, where an answer is not urgent.
 constexpr auto kIdlePoll = std::chrono::milliseconds(5);
 constexpr auto kTellWork = std::chrono::milliseconds(200);
 
@@ -129,7 +128,7 @@ class HandedRounds final : public RoundSource {
       }
       for (const Mail& mail : mails) say(ranks_, 0, mail.kind, mail.envelope, mail.body);
       if (last) return;
-      if (!heard && mails.empty()) std::this_thread::sleep_for(kPollRank0);
+      if (!heard && mails.empty()) std::this_thread::sleep_for(kPoll);
     }
   }
 
@@ -272,9 +271,7 @@ class Follower {
       });
     }
     std::vector<Variant> variants(news.variants.size());
-    std::transform(news.variants.begin(), news.variants.end(), variants.begin(), [](const std::string& text) {
-      return text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text);
-    });
+    std::transform(news.variants.begin(), news.variants.end(), variants.begin(), Variant::parse_or_baseline);
     const VariantTree tree = build_tree(model_->spec, resolve(model_->spec, variants));
     const DeviceMonitor monitor(devices);
     ReportNews report;

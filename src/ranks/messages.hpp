@@ -3,6 +3,7 @@
 // The messages between the ranks of a run. Rank 0 announces a model and then one job after the other. The other ranks
 // ask rank 0 for shards and send their results. docs/architecture.md draws the conversation.
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -18,6 +19,9 @@
 #include "protocols/protocol.hpp"
 
 namespace mxlm {
+
+/// How long a rank sleeps between looks for messages during a job, which is short beside the seconds of a shard.
+constexpr auto kPoll = std::chrono::milliseconds(1);
 
 enum class TeamTalk : uint8_t {
   // From rank 0. A broadcast follows the first two.

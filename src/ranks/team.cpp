@@ -22,8 +22,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A rank waits at most this long for an answer, which is short beside the seconds of a shard.
-constexpr auto kPoll = std::chrono::milliseconds(1);
 // mpirun gives its processes about a second between SIGTERM and SIGKILL, and rank 0 has to collect all results by then.
 constexpr auto kGoodbye = std::chrono::milliseconds(300);
 

@@ -51,7 +51,7 @@ PreparedRun prepare_run(const LoadedModel& model, const DocumentSource& data, co
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   PreparedRun out;
-  out.variants.push_back({.name = "baseline", .clauses = {}});
+  out.variants.push_back(Variant::baseline());
   out.variants.insert(out.variants.end(), options.variants.begin(), options.variants.end());
   out.resolved = resolve(model.spec, out.variants);
   if (!model.tokenizer) throw std::logic_error("evaluate needs a model that was loaded with its tokenizer");

@@ -168,9 +168,7 @@ std::vector<ResumedPass> resume_passes(Journal& journal, std::span<const Variant
     }
     if (!used || (variants.size() == 1 && !out.empty())) continue;
     for (size_t v = 0; v < variants.size(); ++v) placed[v] = placed[v] || pass.place[v].has_value();
-    for (const std::string& text : list) {
-      pass.variants.push_back(text.empty() ? Variant{.name = "baseline", .clauses = {}} : Variant::parse(text));
-    }
+    for (const std::string& text : list) pass.variants.push_back(Variant::parse_or_baseline(text));
     out.push_back(std::move(pass));
   }
   return out;

@@ -36,6 +36,10 @@ struct Variant {
 
   /// Parses a variant. Throws UsageError with the place of the mistake and what is possible there.
   static Variant parse(std::string_view text);
+  /// The model as its checkpoint holds it.
+  static Variant baseline() { return {.name = "baseline", .clauses = {}}; }
+  /// As `parse`, for lists in which "" stands for the baseline.
+  static Variant parse_or_baseline(std::string_view text) { return text.empty() ? baseline() : parse(text); }
   /// The canonical text, without NAME. It parses to a variant with the same canonical text.
   [[nodiscard]] std::string canonical() const;
   /// The canonical text, after NAME if a name was given. It parses to this variant.
